@@ -1,0 +1,181 @@
+"""The floor plan: takes the checked array file, gives the frozen ArrayConfig with every `auto` latency in cycles.
+
+N PEs stand on a near-square grid of `pe_pitch_mm`; a signal travels `mm_per_cycle` (machine model, section 2). Lengths
+are exact fractions of the decimals in the file, so that no rounding of a binary float moves a ceiling.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from pe_sim.config.array import (
+    ArrayConfig,
+    Buffer,
+    Bus,
+    Collectives,
+    Floorplan,
+    MatrixUnit,
+    Memory,
+    Network,
+    Pe,
+    Root,
+    Tree,
+    VectorUnit,
+)
+from pe_sim.config.dtypes import Dtype, Dtypes
+from pe_sim.errors import InputError
+
+if TYPE_CHECKING:  # the schema needs pydantic, the arithmetic does not
+    from pe_sim.config.array_file import ArrayFile, BusFile, DtypeFile, MemoryFile, TreeFile, VectorFile
+
+
+def grid_shape(num_pes: int) -> tuple[int, int]:
+    """Columns and rows of the near-square grid: ceil(sqrt(N)) columns, as many rows as needed."""
+    cols = math.isqrt(num_pes - 1) + 1
+    return cols, -(-num_pes // cols)
+
+
+def num_tree_levels(num_pes: int, arity: int) -> int:
+    """D = ceil(log_k N), the levels of a k-ary tree over N leaves; 0 for one leaf."""
+    levels, leaves = 0, 1
+    while leaves < num_pes:
+        leaves *= arity
+        levels += 1
+    return levels
+
+
+def auto_bus_latency_cycles(num_pes: int, floorplan: Floorplan) -> int:
+    """Cycles across width plus height of the grid, at least 1."""
+    cols, rows = grid_shape(num_pes)
+    return _wire_cycles((cols + rows) * _exact(floorplan.pe_pitch_mm), floorplan)
+
+
+def auto_tree_latency_cycles(level: int, arity: int, floorplan: Floorplan) -> int:
+    """Cycles of the hop from `level` (0 at the leaves) upwards: pitch · 2^floor(level·log2(k)/2), at least 1."""
+    doublings = ((arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= k^level
+    return _wire_cycles(2**doublings * _exact(floorplan.pe_pitch_mm), floorplan)
+
+
+def resolve_array(file: ArrayFile, default_name: str, source: str | None = None) -> ArrayConfig:
+    """The frozen array: defaults filled in, every latency an integer number of cycles.
+
+    Args:
+        file: the checked file.
+        default_name: the array's name if the file has none.
+        source: what error messages call the file.
+
+    Raises:
+        InputError: an `auto` latency beyond the accepted range, or a list of tree latencies of the wrong length.
+    """
+    floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
+    pe, root, network = file.pe, file.root, file.network
+    return ArrayConfig(
+        name=file.name if file.name is not None else default_name,
+        clock_ghz=file.clock_ghz,
+        num_pes=file.num_pes,
+        overlap=file.overlap,
+        dtypes=Dtypes(
+            weight=_dtype(file.dtypes.weight),
+            activation=_dtype(file.dtypes.activation),
+            kv_cache=_dtype(file.dtypes.kv_cache),
+            partial=_dtype(file.dtypes.partial),
+        ),
+        floorplan=floorplan,
+        pe=Pe(
+            matrix=MatrixUnit(pe.matrix.outputs, pe.matrix.depth, pe.matrix.latency_cycles),
+            vector=_vector(pe.vector),
+            memory=_memory(pe.memory),
+            buffer=Buffer(pe.buffer.capacity_bytes, pe.buffer.prefetch_bytes),
+        ),
+        root=Root(vector=_vector(root.vector), memory=_memory(root.memory)),
+        network=Network(
+            kind=network.kind,
+            bus=_bus(network.bus, file.num_pes, floorplan, source),
+            tree=_tree(network.tree, file.num_pes, floorplan, source),
+            collectives=Collectives(gather=network.collectives.gather, scatter=network.collectives.scatter),
+        ),
+    )
+
+
+def _exact(millimetres: float) -> Fraction:
+    return Fraction(str(millimetres))
+
+
+def _wire_cycles(length_mm: Fraction, floorplan: Floorplan) -> int:
+    return max(1, math.ceil(length_mm / _exact(floorplan.mm_per_cycle)))
+
+
+def _dtype(entry: DtypeFile) -> Dtype:
+    return Dtype(name=entry.dtype, group_size=entry.group_size, zero_point=entry.zero_point)
+
+
+def _vector(unit: VectorFile) -> VectorUnit:
+    return VectorUnit(unit.lanes, unit.latency_cycles, unit.cycles_per_element.model_dump())
+
+
+def _memory(memory: MemoryFile) -> Memory:
+    return Memory(memory.technology, memory.capacity_bytes, memory.bytes_per_cycle, memory.latency_cycles)
+
+
+def _bus(bus: BusFile, num_pes: int, floorplan: Floorplan, source: str | None) -> Bus:
+    latency = bus.latency_cycles
+    if latency == "auto":
+        latency = _in_range(auto_bus_latency_cycles(num_pes, floorplan), "network.bus.latency_cycles", source)
+    request = latency if bus.request_cycles == "auto" else bus.request_cycles
+    return Bus(
+        bytes_per_cycle=bus.bytes_per_cycle,
+        latency_cycles=latency,
+        overhead_cycles=bus.overhead_cycles,
+        request_cycles=request,
+        burst_bytes=bus.burst_bytes,
+    )
+
+
+def _tree(tree: TreeFile, num_pes: int, floorplan: Floorplan, source: str | None) -> Tree:
+    levels = num_tree_levels(num_pes, tree.arity)
+    return Tree(
+        arity=tree.arity,
+        bytes_per_cycle=tree.bytes_per_cycle,
+        level_latency_cycles=_level_latencies(tree, levels, num_pes, floorplan, source),
+        combine_cycles=tree.combine_cycles,
+        softmax_combine_cycles=tree.softmax_combine_cycles,
+        downlink=tree.downlink,
+    )
+
+
+def _level_latencies(
+    tree: TreeFile, levels: int, num_pes: int, floorplan: Floorplan, source: str | None
+) -> tuple[int, ...]:
+    path, latency = "network.tree.latency_cycles", tree.latency_cycles
+    if latency == "auto":
+        hops = (auto_tree_latency_cycles(level, tree.arity, floorplan) for level in range(levels))
+        return tuple(_in_range(hop, path, source) for hop in hops)
+    if isinstance(latency, int):
+        return (latency,) * levels
+    if len(latency) != levels:
+        raise InputError(
+            "wrong number of levels",
+            source=source,
+            path=path,
+            given=latency,
+            expected=f"{levels} numbers: {num_pes} PEs in a tree of arity {tree.arity} have {levels} levels",
+            hint="auto fits every number of PEs",
+        )
+    return tuple(latency)
+
+
+def _in_range(cycles: int, path: str, source: str | None) -> int:
+    from pe_sim.config.array_file import MAX_CYCLES
+
+    if cycles > MAX_CYCLES:
+        raise InputError(
+            f"the floorplan makes this latency longer than {MAX_CYCLES} cycles",
+            source=source,
+            path=path,
+            given="auto",
+            expected=f"at most {MAX_CYCLES} cycles",
+            hint="check floorplan.pe_pitch_mm and floorplan.mm_per_cycle",
+        )
+    return cycles

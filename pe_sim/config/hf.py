@@ -1,0 +1,266 @@
+"""Hugging Face `config.json` of llama, gpt2 and bert, of any age: takes the mapping, gives a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from pe_sim.config.hf_keys import BERT_KEYS, GPT2_KEYS, LLAMA_KEYS
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.model_checks import derive_head_dim
+from pe_sim.config.model_fields import Flag, Positive, Size, StrictSchema, Text, sort_keys, validate
+from pe_sim.config.rope import read_rope
+from pe_sim.errors import InputError, did_you_mean
+
+_CLASS_NAME: Final = re.compile(r"(Llama|LLaMA|GPT2|Bert)(Model|LMHeadModel|DoubleHeadsModel|For[A-Z]\w*)")
+_SILU: Final = {"silu": "silu", "swish": "silu"}
+_GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+
+Table = Annotated[dict[str, object], Field(strict=True)]
+
+
+class HfLlama(StrictSchema):
+    """What a llama config says; a missing entry means what it means in transformers."""
+
+    hidden_size: Size = Field(description="width of a row")
+    intermediate_size: Size = Field(description="width of the FFN")
+    num_hidden_layers: Size = Field(description="blocks")
+    num_attention_heads: Size = Field(description="query heads")
+    vocab_size: Size = Field(description="rows of the token table")
+    num_key_value_heads: Size | None = Field(None, description="kv heads; absent: as many as query heads")
+    head_dim: Size | None = Field(None, description="width of a head; absent: hidden_size / num_attention_heads")
+    max_position_embeddings: Size | None = Field(None, description="longest context; absent: 2048")
+    max_sequence_length: Size | None = Field(None, description="the same in the first llama configs")
+    rms_norm_eps: Positive = Field(1e-6, description="epsilon of the RMS norms")
+    rope_theta: Positive | None = Field(None, description="base of the rotary frequencies; absent: 10000")
+    rope_parameters: Table | None = Field(None, description="base and scaling, the newer form")
+    rope_scaling: Table | None = Field(None, description="scaling, the older form")
+    hidden_act: Text = Field("silu", description="activation of the gated FFN")
+    tie_word_embeddings: Flag = Field(False, description="the LM head is the token table")
+    attention_bias: Flag = Field(False, description="biases on query, key, value and output projections")
+    mlp_bias: Flag = Field(False, description="biases on the FFN's projections")
+
+
+class HfGpt2(StrictSchema):
+    """What a gpt2 config says."""
+
+    n_embd: Size = Field(description="width of a row")
+    n_head: Size = Field(description="attention heads")
+    n_layer: Size = Field(description="blocks")
+    vocab_size: Size = Field(description="rows of the token table")
+    n_positions: Size | None = Field(None, description="rows of the position table")
+    n_ctx: Size | None = Field(None, description="the same in the first gpt2 configs")
+    n_inner: Size | None = Field(None, description="width of the FFN; absent: 4 * n_embd")
+    activation_function: Text = Field("gelu_new", description="activation of the FFN")
+    layer_norm_epsilon: Positive = Field(1e-5, description="epsilon of the norms")
+    tie_word_embeddings: Flag = Field(True, description="the LM head is the token table")
+
+
+class HfBert(StrictSchema):
+    """What a bert config says."""
+
+    hidden_size: Size = Field(description="width of a row")
+    intermediate_size: Size = Field(description="width of the FFN")
+    num_hidden_layers: Size = Field(description="blocks")
+    num_attention_heads: Size = Field(description="attention heads")
+    vocab_size: Size = Field(description="rows of the token table")
+    max_position_embeddings: Size = Field(512, description="rows of the position table")
+    type_vocab_size: Size = Field(2, description="rows of the segment table")
+    layer_norm_eps: Positive = Field(1e-12, description="epsilon of the norms")
+    hidden_act: Text = Field("gelu", description="activation of the FFN")
+
+
+def is_hf(raw: Mapping[str, object]) -> bool:
+    """Whether the mapping carries a mark of a Hugging Face config."""
+    return "model_type" in raw or "architectures" in raw
+
+
+def read_hf(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+    """The model a Hugging Face config describes.
+
+    Args:
+        raw: the mapping of the file.
+        source: what errors call it.
+        name: the name of the model.
+
+    Raises:
+        InputError: an unknown family, a missing, wrong or unknown entry, or a feature that is not supported.
+    """
+    return FAMILIES[_family(raw, source)](raw, source, name)
+
+
+def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+    """A `model_type: llama` config as a model; errors as in `read_hf`."""
+    values, ignored = _sort(raw, HfLlama, source)
+    config = validate(HfLlama, values, source=source)
+    theta, scaling = read_rope(config.rope_theta, config.rope_parameters, config.rope_scaling, source)
+    return ModelConfig(
+        name=name,
+        family="llama",
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=config.head_dim or derive_head_dim(config.hidden_size, config.num_attention_heads, source),
+        ffn_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings or config.max_sequence_length or 2048,
+        norm="rmsnorm",
+        norm_eps=config.rms_norm_eps,
+        activation=_activation("hidden_act", config.hidden_act, _SILU, source),
+        gated_ffn=True,
+        position="rope",
+        tie_word_embeddings=config.tie_word_embeddings,
+        attention_bias=config.attention_bias,
+        mlp_bias=config.mlp_bias,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        ignored_keys=ignored + _outweighed(values, "max_sequence_length", by="max_position_embeddings"),
+    )
+
+
+def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+    """A `model_type: gpt2` config as a model; errors as in `read_hf`."""
+    values, ignored = _sort(_rename(raw, GPT2_ALIASES, source), HfGpt2, source)
+    config = validate(HfGpt2, values, source=source)
+    positions = config.n_positions or config.n_ctx
+    if positions is None:
+        raise InputError("this key is missing", source=source, path="n_positions", hint="state n_positions (or n_ctx)")
+    return ModelConfig(
+        name=name,
+        family="gpt2",
+        num_layers=config.n_layer,
+        hidden_size=config.n_embd,
+        num_heads=config.n_head,
+        num_kv_heads=config.n_head,
+        head_dim=derive_head_dim(config.n_embd, config.n_head, source),
+        ffn_size=config.n_inner or 4 * config.n_embd,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=positions,
+        norm="layernorm",
+        norm_eps=config.layer_norm_epsilon,
+        activation=_activation("activation_function", config.activation_function, _GELU, source),
+        gated_ffn=False,
+        position="learned",
+        tie_word_embeddings=config.tie_word_embeddings,
+        attention_bias=True,
+        mlp_bias=True,
+        ignored_keys=ignored + _outweighed(values, "n_ctx", by="n_positions"),
+    )
+
+
+def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+    """A `model_type: bert` config as a model (an encoder with its pooler); errors as in `read_hf`."""
+    values, ignored = _sort(raw, HfBert, source)
+    config = validate(HfBert, values, source=source)
+    return ModelConfig(
+        name=name,
+        family="bert",
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_attention_heads,
+        head_dim=derive_head_dim(config.hidden_size, config.num_attention_heads, source),
+        ffn_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        norm="layernorm",
+        norm_eps=config.layer_norm_eps,
+        activation=_activation("hidden_act", config.hidden_act, _GELU, source),
+        gated_ffn=False,
+        position="learned",
+        tie_word_embeddings=True,
+        attention_bias=True,
+        mlp_bias=True,
+        type_vocab_size=config.type_vocab_size,
+        ignored_keys=ignored,
+    )
+
+
+FAMILIES: Final[dict[str, Callable[[Mapping[str, object], str, str], ModelConfig]]] = {
+    "llama": read_llama,
+    "gpt2": read_gpt2,
+    "bert": read_bert,
+}
+_RULES: Final = {HfLlama: LLAMA_KEYS, HfGpt2: GPT2_KEYS, HfBert: BERT_KEYS}
+# transformers lets a gpt2 config use the common names too.
+GPT2_ALIASES: Final = {
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}
+
+
+def _sort(
+    raw: Mapping[str, object], schema: type[StrictSchema], source: str
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """The entries the schema knows, and the ignored keys; the family's name itself is neither."""
+    entries = {key: value for key, value in raw.items() if key != "model_type"}
+    return sort_keys(entries, schema.model_fields, _RULES[schema], source)
+
+
+def _outweighed(values: Mapping[str, object], old: str, *, by: str) -> tuple[str, ...]:
+    """The old name of an entry, as an ignored key, when the file gives the entry under its new name too."""
+    return (old,) if old in values and values.get(by) is not None else ()
+
+
+def _rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -> dict[str, object]:
+    """`raw` under the family's own names; the same entry under both names must agree."""
+    renamed = dict(raw)
+    for alias, key in aliases.items():
+        if alias not in renamed:
+            continue
+        value = renamed.pop(alias)
+        if renamed.setdefault(key, value) != value:
+            problem = f"{alias} and {key} are the same entry and disagree"
+            raise InputError(problem, source=source, path=alias, given=value)
+    return renamed
+
+
+def _family(raw: Mapping[str, object], source: str) -> str:
+    """The family by `model_type`, or by the class name in `architectures` when there is none."""
+    kind = raw.get("model_type")
+    if kind is None:
+        return _family_of_class(raw.get("architectures"), source)
+    if isinstance(kind, str) and kind in FAMILIES:
+        return kind
+    raise InputError(
+        "unknown model family",
+        source=source,
+        path="model_type",
+        given=kind,
+        expected=_known_families(),
+        hint=did_you_mean(str(kind), FAMILIES),
+    )
+
+
+def _family_of_class(architectures: object, source: str) -> str:
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    match = _CLASS_NAME.fullmatch(first) if isinstance(first, str) else None
+    if match is None:
+        raise InputError(
+            "unknown model family",
+            source=source,
+            path="architectures",
+            given=architectures,
+            expected="a model class of " + _known_families(),
+            hint="or state model_type",
+        )
+    return match[1].lower()
+
+
+def _known_families() -> str:
+    *others, last = FAMILIES
+    return f"{', '.join(others)} or {last}"
+
+
+def _activation(key: str, given: str, known: Mapping[str, str], source: str) -> str:
+    if given in known:
+        return known[given]
+    raise InputError(
+        f"activation {given!r} is not supported", source=source, path=key, given=given, expected=" or ".join(known)
+    )

@@ -1,0 +1,86 @@
+"""Reads files strictly: takes the path or text of a YAML or JSON file, gives a plain dict."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pe_sim.config.presets import read_text
+from pe_sim.errors import InputError
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The top-level mapping of a `.json` file (read as JSON) or of any other file (read as YAML).
+
+    Raises:
+        InputError: the file cannot be read, is malformed (with line and column), repeats a key or is not a mapping.
+    """
+    text = read_text(path)
+    return parse_json(text, str(path)) if path.suffix.lower() == ".json" else parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The top-level mapping of a YAML text; `source` is what error messages call it.
+
+    Raises:
+        InputError: malformed text, a duplicate key, or no mapping at the top.
+    """
+    # Imported here: reading the model presets needs JSON alone, and start-up time counts.
+    from pe_sim.config.strict_yaml import parse_yaml_value
+
+    return _require_mapping(parse_yaml_value(text, source), source)
+
+
+def parse_json(text: str, source: str) -> dict[str, Any]:
+    """The top-level mapping of a JSON text; `source` is what error messages call it.
+
+    Raises:
+        InputError: malformed text, a duplicate key, NaN, Infinity or a number beyond a double, no mapping at the top.
+    """
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_float
+        )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"malformed JSON at {where}: {error.msg}", source=source) from None
+    except RecursionError:
+        raise InputError("malformed JSON: nested too deeply", source=source) from None
+    except ValueError as error:
+        raise InputError(f"malformed JSON: {error}", source=source) from None
+    return _require_mapping(value, source)
+
+
+def _require_mapping(value: Any, source: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    if value is None:
+        raise InputError("the file is empty", source=source, expected="a mapping of names to values at the top level")
+    raise InputError(
+        "the top level is not a mapping",
+        source=source,
+        given=value,
+        expected="a mapping of names to values at the top level",
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f"duplicate key {key!r}")
+        mapping[key] = value
+    return mapping
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text} is too large for a double")
+    return value

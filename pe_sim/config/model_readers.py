@@ -1,0 +1,106 @@
+"""The dialects a model file may speak: takes a mapping, finds its dialect by its keys, gives a checked model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Protocol
+
+from pydantic import Field
+
+from pe_sim.config.hf import is_hf, read_hf
+from pe_sim.config.meta import is_meta, read_meta
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.model_checks import check_model
+from pe_sim.config.model_fields import StrictSchema, Text, validate
+from pe_sim.errors import InputError
+
+OWN_KEY: Final = "_pe_sim"
+
+
+class Reader(Protocol):
+    """Turns a mapping of one dialect into a model; `vocab_size` is the caller's, for files that leave it open."""
+
+    def __call__(self, raw: Mapping[str, object], source: str, name: str, vocab_size: int | None) -> ModelConfig:
+        """The model; raises InputError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A foreign format: its name, the keys it is known by, and how to recognise and read it."""
+
+    name: str
+    marks: str
+    recognises: Callable[[Mapping[str, object]], bool]
+    read: Reader
+
+
+def _read_hf(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None) -> ModelConfig:
+    return read_hf(raw, source, name)
+
+
+# The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
+DIALECTS: Final[tuple[Dialect, ...]] = (
+    Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
+    Dialect("Meta params.json", "dim and n_layers", is_meta, read_meta),
+)
+
+
+class OwnEntry(StrictSchema):
+    """What our presets add to a config: the parameter count it must give, and where its numbers come from."""
+
+    parameters: Annotated[int, Field(strict=True, gt=0)]
+    source: Text
+
+
+def detect_dialect(raw: Mapping[str, object], source: str) -> Dialect:
+    """The dialect of a model file.
+
+    Raises:
+        InputError: no dialect recognises the keys.
+    """
+    for dialect in DIALECTS:
+        if dialect.recognises(raw):
+            return dialect
+    raise InputError(
+        "this is no model config of a known dialect",
+        source=source,
+        given=list(raw),
+        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in DIALECTS),
+    )
+
+
+def read_model(raw: Mapping[str, object], *, source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
+    """The checked model a mapping of any known dialect describes.
+
+    Args:
+        raw: the mapping of the file.
+        source: what errors call it.
+        name: the name the model gets.
+        vocab_size: the caller's vocabulary size, used when the file leaves it open.
+
+    Raises:
+        InputError: an unknown dialect, a bad entry, or sizes that do not agree, also with a stated parameter count.
+    """
+    entries = dict(raw)
+    for key in entries:
+        if not isinstance(key, str):
+            raise InputError("a key is not a text", source=source, given=key)
+    own = entries.pop(OWN_KEY, None)
+    model = check_model(detect_dialect(entries, source).read(entries, source, name, vocab_size), source)
+    if own is not None:
+        _check_own_entry(own, model, source)
+    return model
+
+
+def _check_own_entry(own: object, model: ModelConfig, source: str) -> None:
+    if not isinstance(own, Mapping):
+        raise InputError("not a mapping", source=source, path=OWN_KEY, given=own, expected="a mapping")
+    stated = validate(OwnEntry, own, source=source, prefix=f"{OWN_KEY}.").parameters
+    if stated != model.num_parameters:
+        raise InputError(
+            f"the sizes give {model.num_parameters:,} parameters, not {stated:,}",
+            source=source,
+            path=f"{OWN_KEY}.parameters",
+            given=stated,
+        )

@@ -1,0 +1,122 @@
+"""Finds presets: takes a preset's name or a path, gives the path of an existing file."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+from pe_sim.errors import InputError, PeSimError, did_you_mean
+
+PresetKind = Literal["models", "arrays"]
+
+# Folder below the data root and the endings of the files in it, per kind.
+_FOLDERS: Final[dict[str, str]] = {"models": "workloads/models", "arrays": "topologies"}
+_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {"models": (".json",), "arrays": (".yaml", ".yml")}
+_SINGULAR: Final[dict[str, str]] = {"models": "model", "arrays": "array"}
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+# The wheel carries the data inside the package; a source tree has it beside the package.
+_DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)
+# A file's ending starts with a letter: `.yaml` is one, the `.1-405b` of `llama-3.1-405b` is not.
+_FILE_ENDING: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
+
+
+@cache
+def preset_folder(kind: PresetKind) -> Path:
+    """The folder with the presets of `kind`, in the installed wheel or in the source tree.
+
+    Raises:
+        PeSimError: the installation has no such folder.
+    """
+    for root in _DATA_ROOTS:
+        folder = root / _FOLDERS[kind]
+        if folder.is_dir():
+            return folder
+    raise PeSimError(f"the installation is incomplete: no folder {_FOLDERS[kind]} with the preset {kind}")
+
+
+@cache
+def preset_names(kind: PresetKind) -> tuple[str, ...]:
+    """The names of all presets of `kind`, sorted."""
+    return tuple(sorted(_preset_files(kind)))
+
+
+def is_preset(kind: PresetKind, name_or_path: str | Path) -> bool:
+    """Whether `name_or_path` is exactly the name of a preset."""
+    return str(name_or_path) in _preset_files(kind)
+
+
+def resolve(kind: PresetKind, name_or_path: str | Path) -> Path:
+    """The file behind a preset's name or a path; a preset's name wins over a file of the same name.
+
+    Raises:
+        InputError: neither a preset nor an existing file, or a folder.
+    """
+    text = str(name_or_path)
+    preset = _preset_files(kind).get(text)
+    if preset is not None:
+        return preset
+    if text and os.path.isdir(text):
+        raise _folder_error(text)
+    # Not isfile(): a pipe such as the shell's <(...) is fine. exists() is False for impossible names.
+    if text and os.path.exists(text):
+        return Path(text)
+    raise _missing_file_error(kind, text) if _looks_like_path(text) else _unknown_name_error(kind, text)
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file, without a byte order mark.
+
+    Raises:
+        InputError: no such file, a folder, not readable, or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise _folder_error(str(path)) from None
+    except FileNotFoundError:
+        raise InputError("no such file", source=str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"the file cannot be read: {reason}", source=str(path)) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}",
+            source=str(path),
+            expected="a text file in UTF-8",
+        ) from None
+
+
+@cache
+def _preset_files(kind: PresetKind) -> dict[str, Path]:
+    return {path.stem: path for path in preset_folder(kind).iterdir() if path.suffix in _SUFFIXES[kind]}
+
+
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or os.sep in text or _FILE_ENDING.search(text) is not None
+
+
+def _folder_error(text: str) -> InputError:
+    return InputError("this is a folder", source=text, expected="a file")
+
+
+def _missing_file_error(kind: PresetKind, text: str) -> InputError:
+    stem = Path(text).stem
+    hint = f"the preset is called {stem!r}, without folder and ending" if is_preset(kind, stem) else None
+    return InputError(
+        "no such file", source=text, expected=f"a file or the name of a preset {_SINGULAR[kind]}", hint=hint
+    )
+
+
+def _unknown_name_error(kind: PresetKind, text: str) -> InputError:
+    noun = _SINGULAR[kind]
+    return InputError(
+        f"unknown {noun}",
+        given=text,
+        expected=f"the name of a preset {noun} or the path of a file",
+        hint=did_you_mean(text, preset_names(kind)),
+    )

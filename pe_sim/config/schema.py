@@ -1,0 +1,247 @@
+"""What file schemas share: takes a schema and a plain mapping, gives the checked sections or one InputError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from pe_sim.errors import InputError, did_you_mean
+
+FAULT: Final = "pe_sim"  # the type of the errors that `fault` makes
+_TEXT_NUMBER: Final = re.compile(r"([-+]?)([0-9]+)(?:\.([0-9]*))?(?:[eE]([-+]?)([0-9]{1,3}))?")
+
+
+class Section(BaseModel):
+    """A mapping in a file: unknown keys, texts or booleans in place of numbers, NaN and inf are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    # A scalar in place of the section stands for {scalar_key: scalar}.
+    scalar_key: ClassVar[str | None] = None
+
+
+_S = TypeVar("_S", bound=Section)
+
+
+def fault(problem: str, expected: str = "", hint: str = "") -> PydanticCustomError:
+    """What a validator raises: the three texts of the InputError that `input_error` will make of it."""
+    return PydanticCustomError(FAULT, "{problem}", {"problem": problem, "expected": expected, "hint": hint})
+
+
+def subsection(field: FieldInfo) -> type[Section] | None:
+    """The Section a field holds, or None for a plain value."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def known_paths(schema: type[Section]) -> tuple[str, ...]:
+    """The dotted path of every value a file of this schema can hold, optional ones included."""
+    return tuple(path for path, section in _walk(schema, "") if section is None or section.scalar_key)
+
+
+def scalar_keys(schema: type[Section]) -> dict[str, str]:
+    """The dotted paths of the sections that may be written as one scalar, with the key the scalar stands for."""
+    return {path: section.scalar_key for path, section in _walk(schema, "") if section and section.scalar_key}
+
+
+def _walk(schema: type[Section], prefix: str) -> Iterator[tuple[str, type[Section] | None]]:
+    for name, field in schema.model_fields.items():
+        section = subsection(field)
+        yield prefix + name, section
+        if section is not None:
+            yield from _walk(section, f"{prefix}{name}.")
+
+
+def number_advice(given: object, whole: bool) -> str | None:
+    """What to write instead of `given` where a number belongs; None when nothing helps.
+
+    Args:
+        given: what was found.
+        whole: whether the place wants an integer.
+    """
+    if isinstance(given, bool):
+        return "true and false are no numbers"
+    if isinstance(given, float) and whole and given.is_integer() and abs(given) < 2**63:
+        return f"write it without point and exponent: {int(given)}"
+    text = given.strip() if isinstance(given, str) else ""
+    match = _TEXT_NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    sign, digits, fraction, exponent_sign, exponent = match.groups()
+    if exponent is None:
+        return f"this is text, not a number: write {text} without quotes"
+    yaml_float = f"{sign}{digits}.{fraction or '0'}e{exponent_sign or '+'}{exponent}"
+    value = Decimal(yaml_float)
+    integer = str(int(value)) if value == value.to_integral_value() and value.adjusted() < 19 else None
+    better = (integer or "a whole number") if whole else yaml_float
+    return f"YAML reads {text} as text, not as a number: write {better}"
+
+
+def input_error(
+    error: ValidationError, schema: type[Section], source: str | None, overridden: Collection[str] = ()
+) -> InputError:
+    """All faults of a ValidationError as one InputError: the first in full, the others one a line.
+
+    Args:
+        error: what pydantic raised for `schema`.
+        schema: the class the file was checked against.
+        source: the file or preset.
+        overridden: dotted paths that `--set` gave; a fault at or below one names `--set` as its source.
+    """
+    faults = [_Fault.of(details, schema) for details in error.errors(include_url=False)]
+    first, others = faults[0], faults[1:]
+    flag = next((f"--set {path}" for path in overridden if _is_within(first.path, path)), None)
+    path = None if flag == f"--set {first.path}" else first.path
+    facts: dict[str, Any] = {} if first.absent else {"given": first.given}
+    made = InputError(
+        first.problem, source=flag or source, path=path, expected=first.expected, hint=first.hint, **facts
+    )
+    if others:
+        noun = "fault" if len(others) == 1 else "faults"
+        lines = [str(made), f"  {len(others)} more {noun}:", *(f"    {other.line}" for other in others)]
+        made.args = ("\n".join(lines),)
+    return made
+
+
+def _is_within(path: str, section: str) -> bool:
+    return path == section or path.startswith(section + ".")
+
+
+@dataclass(frozen=True)
+class _Fault:
+    path: str
+    problem: str
+    given: object
+    absent: bool
+    expected: str | None
+    hint: str | None
+
+    @classmethod
+    def of(cls, details: ErrorDetails, schema: type[Section]) -> _Fault:
+        loc, given, kind = details["loc"], details["input"], details["type"]
+        section, field = _find(schema, loc)
+        path = ".".join(str(part) for part in loc)
+        if kind == FAULT:
+            ctx = details["ctx"]
+            return cls(path, ctx["problem"], given, False, ctx["expected"] or None, ctx["hint"] or None)
+        if kind == "missing":
+            return cls(path, "missing", None, True, _expected(field), _meaning(loc, field))
+        if kind == "extra_forbidden":
+            keys = section.model_fields if section else ()
+            return cls(path, "unknown key", given, False, None, did_you_mean(str(loc[-1]), keys))
+        return cls(
+            path, _problem(kind, given), given, False, _expected(field), _hint(given, field) or _meaning(loc, field)
+        )
+
+    @property
+    def line(self) -> str:
+        parts = [f"{self.path}: {self.problem}"]
+        if not self.absent:
+            parts.append(f"given {_short(self.given)}")
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        return ", ".join(parts) + (f" ({self.hint})" if self.hint else "")
+
+
+def _find(schema: type[Section], loc: tuple[int | str, ...]) -> tuple[type[Section] | None, FieldInfo | None]:
+    """The section that holds the last part of `loc`, and its field (None: the section has no such key)."""
+    section: type[Section] | None = schema
+    field: FieldInfo | None = None
+    for part in loc:
+        if field is not None:
+            section = subsection(field)
+        field = section.model_fields.get(str(part)) if section else None
+        if field is None:
+            break
+    return section, field
+
+
+def _problem(kind: str, given: object) -> str:
+    if kind == "model_type":
+        return "not a mapping"
+    if kind == "invalid_key":
+        return "a key that is not text"
+    if kind == "finite_number":
+        return "not a finite number"
+    if kind in ("greater_than", "greater_than_equal"):
+        return "too small"
+    if kind == "less_than_equal":
+        return "too large"
+    if kind.startswith(("int_", "float_")):
+        return "not a whole number" if kind.startswith("int_") else "not a number"
+    if kind == "bool_type":
+        return "not a boolean"
+    if kind == "string_type":
+        return "not text"
+    if kind == "string_too_short":
+        return "empty"
+    return "not one of the known values" if kind == "literal_error" else "not a usable value"
+
+
+def _expected(field: FieldInfo | None) -> str | None:
+    """What a field accepts, in words, from its annotation and bounds."""
+    if field is None:
+        return None
+    section, annotation = subsection(field), field.annotation
+    if section is not None:
+        start = f"a {section.scalar_key}, or " if section.scalar_key else ""
+        return f"{start}a mapping with {', '.join(section.model_fields)}"
+    if get_origin(annotation) is Literal:
+        return " or ".join(str(value) for value in get_args(annotation))
+    types = get_args(annotation) or (annotation,)
+    for plain, words in ((bool, "true or false"), (str, "text")):
+        if plain in types and int not in types:
+            return words
+    auto = ", or auto" if any(get_origin(part) is Literal for part in types) else ""
+    return ("a whole number" if int in types else "a number") + _bounds(field) + auto
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {
+        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
+    }
+    if "gt" in limits:
+        return f" above {limits['gt']}, at most {limits['le']:g}"
+    return f" from {limits['ge']} to {limits['le']}" if limits else ""
+
+
+def _hint(given: object, field: FieldInfo | None) -> str | None:
+    if field is None:
+        return None
+    annotation = field.annotation
+    types = get_args(annotation) or (annotation,)
+    if get_origin(annotation) is Literal:
+        return did_you_mean(given, map(str, types)) if isinstance(given, str) else None
+    if bool in types and isinstance(given, str) and given.lower() in ("yes", "no", "on", "off"):
+        return f"YAML 1.2 has no {given}: write {'true' if given.lower() in ('yes', 'on') else 'false'}"
+    if int in types or float in types:
+        return number_advice(given, whole=int in types)
+    return None
+
+
+def _meaning(loc: tuple[int | str, ...], field: FieldInfo | None) -> str | None:
+    return f"{loc[-1]} means: {field.description}" if field and field.description else None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overridden: Collection[str] = ()) -> _S:
+    """`raw` as an instance of `schema`.
+
+    Raises:
+        InputError: one or several faults, all in one message; see `input_error`.
+    """
+    try:
+        return schema.model_validate(dict(raw))
+    except ValidationError as error:
+        raise input_error(error, schema, source, overridden) from None

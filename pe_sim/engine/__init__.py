@@ -1,0 +1,1 @@
+"""Takes a schedule, gives a trace."""

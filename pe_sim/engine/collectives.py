@@ -1,0 +1,296 @@
+"""The event engine's collectives: who they wait for, what they occupy, whom they wake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from simpy import Environment, Event
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.engine.late import call_at, when_all
+from pe_sim.engine.pipeline import Passage, TreePipeline
+from pe_sim.engine.server import Server
+from pe_sim.network.bus_tree import burst_sizes, occupancy_of
+from pe_sim.schedule.stages import MessageStage, Resource, RootStage, Tag, TreeStage
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from pe_sim.engine.recorder import Recorder
+
+    class Machine(Protocol):
+        """What a collective needs of the run it belongs to."""
+
+        env: Environment
+        bus: Server
+        tree: TreePipeline
+        downlink: TreePipeline
+        root: dict[Resource, Server]
+        recorder: Recorder
+
+        def expect(self) -> Callable[[], None]:
+            """Announces something that has to finish."""
+            ...
+
+
+class Delivery:
+    """Readiness of data on PEs: one event a target range."""
+
+    def __init__(self, env: Environment, order: int, target_of_pe: list[int], num_targets: int) -> None:
+        self.order = order
+        self.events = [Event(env) for _ in range(num_targets)]
+        self._target_of_pe = target_of_pe
+
+    def event_of(self, pe: int) -> Event:
+        """The event that `pe`'s data is there."""
+        return self.events[self._target_of_pe[pe]]
+
+    def pes_of(self, target: int) -> list[int]:
+        """The PEs of one target."""
+        return [pe for pe, index in enumerate(self._target_of_pe) if index == target]
+
+
+class HubSource:
+    """Readiness of data at hubs (the root's copies or joints): one event each."""
+
+    def __init__(self, env: Environment, order: int, num_hubs: int) -> None:
+        self.order = order
+        self.events = [Event(env) for _ in range(num_hubs)]
+
+    def event_of(self, hub: int) -> Event:
+        """The event that hub's data is there; a single job serves every group."""
+        return self.events[hub if len(self.events) > 1 else 0]
+
+
+class _Collective:
+    """Counts down, per PE, the inputs that are not ready yet."""
+
+    def __init__(self, machine: Machine, order: int, num_pes: int) -> None:
+        self._machine = machine
+        self.order = order
+        self._pending = [0] * num_pes
+        self.deliveries: list[Delivery] = []
+        self.hub_inputs: list[HubSource] = []
+
+    def expect_from(self, active: list[bool]) -> None:
+        """One more input that is made on, or delivered to, the active PEs."""
+        for pe, takes_part in enumerate(active):
+            self._pending[pe] += takes_part
+
+    def arrive(self, pe: int) -> None:
+        """One input is ready on `pe`."""
+        self._pending[pe] -= 1
+        if self._pending[pe] == 0:
+            self._pe_ready(pe)
+
+    def _pe_ready(self, pe: int) -> None:
+        raise NotImplementedError
+
+    def _watch_deliveries(self) -> None:
+        for delivery in self.deliveries:
+            for target, event in enumerate(delivery.events):
+                pes = delivery.pes_of(target)
+                assert event.callbacks is not None
+                event.callbacks.append(lambda _, pes=pes: [self.arrive(pe) for pe in pes])
+
+
+class RootRun:
+    """Work at the root: jobs queue at its vector unit or its memory."""
+
+    def __init__(self, machine: Machine, stage: RootStage, order: int, inputs: list[HubSource]) -> None:
+        self._machine, self._stage, self._inputs = machine, stage, inputs
+        self.order = order
+        self.hubs = HubSource(machine.env, order, len(stage.cycles))
+        self._finished = [machine.expect() for _ in self.hubs.events]
+
+    def open(self) -> None:
+        """Lets each job start when its inputs are at the root."""
+        for job, cycles in enumerate(self._stage.cycles.tolist()):
+            sources = [source.event_of(job) for source in self._inputs]
+            when_all(sources, lambda job=job, cycles=cycles: self._request(job, cycles))
+
+    def missing(self) -> str:
+        """What has not come yet, for messages."""
+        return "" if all(event.triggered for event in self.hubs.events) else "its inputs at the root"
+
+    def _request(self, job: int, cycles: int) -> None:
+        server = self._machine.root[self._stage.resource]
+        server.request(self.order, job, cycles, lambda grant: self._granted(job, grant, cycles))
+
+    def _granted(self, job: int, grant: int, cycles: int) -> None:
+        self._machine.recorder.extend(self.order, grant, grant + cycles)
+        call_at(self._machine.env, grant + cycles, lambda: self._complete(job))
+
+    def _complete(self, job: int) -> None:
+        self.hubs.events[job].succeed()
+        self._finished[job]()
+
+
+class TreeRun(_Collective):
+    """Reductions: each waits for the PEs that contribute, then passes the joints in program order."""
+
+    def __init__(self, machine: Machine, stage: TreeStage, order: int, array: ArrayConfig) -> None:
+        super().__init__(machine, order, array.num_pes)
+        self._stage = stage
+        self._width = array.network.tree.bytes_per_cycle
+        self._firsts, self._lasts = stage.first_pe.tolist(), stage.last_pe.tolist()
+        self.hubs = HubSource(machine.env, order, len(self._firsts))
+        self._left = [
+            int(np.count_nonzero(stage.active[first:last]))
+            for first, last in zip(self._firsts, self._lasts, strict=True)
+        ]
+        self._reduction_of_pe = np.full(array.num_pes, -1, dtype=np.int64)
+        for index, (first, last) in enumerate(zip(self._firsts, self._lasts, strict=True)):
+            self._reduction_of_pe[first:last] = index
+        self._passages = [self._announce(index, array.num_pes) for index in range(len(self._firsts))]
+
+    def _announce(self, index: int, num_pes: int) -> Passage | None:
+        num_bytes = int(self._stage.num_bytes[index])
+        if num_bytes == 0:
+            return None
+        leaves = (0, num_pes) if self._stage.whole_tree else (self._firsts[index], self._lasts[index])
+        beats = -(-num_bytes // self._width)
+        finished = self._machine.expect()
+        passage = Passage(*leaves, beats, lambda start: self._started(index, start, beats, finished))
+        self._machine.tree.announce(passage)
+        return passage
+
+    def open(self) -> None:
+        """Watches inputs that come over the network."""
+        self._watch_deliveries()
+
+    def missing(self) -> str:
+        """PEs that have not contributed yet, for messages."""
+        late = [pe for pe, count in enumerate(self._pending) if count > 0 and self._stage.active[pe]]
+        return f"PEs {late[:8]}{' ...' if len(late) > 8 else ''}" if late else ""
+
+    def _pe_ready(self, pe: int) -> None:
+        index = int(self._reduction_of_pe[pe])
+        if index < 0 or not self._stage.active[pe]:
+            return
+        self._left[index] -= 1
+        passage = self._passages[index]
+        if self._left[index] == 0 and passage is not None:
+            self._machine.tree.ready(passage, int(self._machine.env.now))
+
+    def _started(self, index: int, start: int, beats: int, finished: Callable[[], None]) -> None:
+        end = start + int(self._stage.hop_cycles[index]) + beats
+        recorder = self._machine.recorder
+        num_bytes = int(self._stage.num_bytes[index])
+        recorder.extend(self.order, start, end)
+        recorder.message(Tag.REDUCE, num_bytes, beats)
+        recorder.channel_use(Resource.TREE, Tag.REDUCE, self.order, start, start + beats, num_bytes)
+        call_at(self._machine.env, end, lambda: self._complete(index, finished))
+
+    def _complete(self, index: int, finished: Callable[[], None]) -> None:
+        self.hubs.events[index].succeed()
+        finished()
+
+
+class MessageRun(_Collective):
+    """Messages: each is requested when its sender's data is ready; a target is ready with its last message."""
+
+    def __init__(self, machine: Machine, stage: MessageStage, order: int, array: ArrayConfig) -> None:
+        super().__init__(machine, order, array.num_pes)
+        self._stage, self._bus_config = stage, array.network.bus
+        self._tree_width = array.network.tree.bytes_per_cycle
+        self._sources, self._targets = stage.source.tolist(), stage.target.tolist()
+        self._bytes, self._ranks = stage.num_bytes.tolist(), stage.rank.tolist()
+        num_targets = len(stage.first_pe)
+        self._left = np.bincount(stage.target, minlength=num_targets).tolist()
+        self.result = self._make_result(machine.env, num_targets, array.num_pes)
+        self._finished = [machine.expect() for _ in self._bytes]
+        self._messages_of: dict[int, list[int]] = {}
+        for message, source in enumerate(self._sources):
+            self._messages_of.setdefault(source, []).append(message)
+        self._passages = self._announce() if stage.channel is Resource.DOWNLINK else []
+
+    def _make_result(self, env: Environment, num_targets: int, num_pes: int) -> Delivery | HubSource:
+        if self._stage.to_root:
+            return HubSource(env, self.order, num_targets)
+        target_of_pe = np.full(num_pes, -1, dtype=np.int64)
+        ranges = zip(self._stage.first_pe.tolist(), self._stage.last_pe.tolist(), strict=True)
+        for target, (first, last) in enumerate(ranges):
+            target_of_pe[first:last] = target
+        return Delivery(env, self.order, target_of_pe.tolist(), num_targets)
+
+    def _announce(self) -> list[Passage]:
+        passages = []
+        for message, target in enumerate(self._targets):
+            leaves = int(self._stage.first_pe[target]), int(self._stage.last_pe[target])
+            beats = -(-self._bytes[message] // self._tree_width)
+            passage = Passage(*leaves, beats, lambda start, m=message, b=beats: self._goes_down(m, start, b))
+            self._machine.downlink.announce(passage)
+            passages.append(passage)
+        return passages
+
+    def open(self) -> None:
+        """Targets nobody sends to are ready at once; the others wait for their senders."""
+        for target, count in enumerate(self._left):
+            if count == 0:
+                self.result.events[target].succeed()
+        self._watch_deliveries()
+        if not self._stage.from_pe:
+            for hub, messages in self._messages_of.items():
+                sources = [source.event_of(hub) for source in self.hub_inputs]
+                when_all(sources, lambda messages=messages: [self._send(message) for message in messages])
+
+    def missing(self) -> str:
+        """Who has not sent yet, for messages."""
+        unsent = [target for target, count in enumerate(self._left) if count > 0]
+        return f"messages to targets {unsent[:8]}{' ...' if len(unsent) > 8 else ''}" if unsent else ""
+
+    def _pe_ready(self, pe: int) -> None:
+        for message in self._messages_of.get(pe, ()):
+            self._send(message)
+
+    def _send(self, message: int) -> None:
+        env, now = self._machine.env, int(self._machine.env.now)
+        if self._passages:
+            self._machine.downlink.ready(self._passages[message], now)
+            return
+        bursts = burst_sizes(self._bus_config, self._bytes[message])
+        travel = 0 if self._ranks[message] < 0 else self._bus_config.request_cycles
+        if travel:
+            call_at(env, now + travel, lambda: self._request(message, bursts))
+        else:
+            self._request(message, bursts)
+
+    def _request(self, message: int, bursts: list[int]) -> None:
+        busy = occupancy_of(self._bus_config, bursts[0])
+        self._machine.bus.request(
+            self.order, self._ranks[message], busy, lambda grant: self._granted(message, bursts, grant, busy)
+        )
+
+    def _granted(self, message: int, bursts: list[int], grant: int, busy: int) -> None:
+        release = grant + busy
+        recorder = self._machine.recorder
+        recorder.channel_use(Resource.BUS, self._stage.tag, self.order, grant, release, bursts[0])
+        if len(bursts) > 1:
+            recorder.extend(self.order, grant, release)
+            recorder.busy(self._stage.tag, busy)
+            call_at(self._machine.env, release, lambda: self._request(message, bursts[1:]))
+            return
+        arrival = release + self._bus_config.latency_cycles
+        recorder.extend(self.order, grant, arrival)
+        recorder.message(self._stage.tag, self._bytes[message], busy)
+        call_at(self._machine.env, arrival, lambda: self._complete(message))
+
+    def _goes_down(self, message: int, start: int, beats: int) -> None:
+        end = start + int(self._stage.hop_cycles[self._targets[message]]) + beats
+        recorder = self._machine.recorder
+        recorder.extend(self.order, start, end)
+        recorder.message(self._stage.tag, self._bytes[message], beats)
+        recorder.channel_use(
+            Resource.DOWNLINK, self._stage.tag, self.order, start, start + beats, self._bytes[message]
+        )
+        call_at(self._machine.env, end, lambda: self._complete(message))
+
+    def _complete(self, message: int) -> None:
+        target = self._targets[message]
+        self._left[target] -= 1
+        if self._left[target] == 0:
+            self.result.events[target].succeed()
+        self._finished[message]()

@@ -1,0 +1,181 @@
+"""The reference engine: every PE, the root, the bus and the tree are SimPy processes or resources that contend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+from simpy import Environment, Event
+
+from pe_sim.engine.collectives import Delivery, HubSource, MessageRun, RootRun, TreeRun
+from pe_sim.engine.matrix_timing import MatrixTiming
+from pe_sim.engine.pe import PeProgram, PeState, PeTask
+from pe_sim.engine.pipeline import TreePipeline
+from pe_sim.engine.recorder import Recorder
+from pe_sim.engine.server import Server
+from pe_sim.errors import DeadlockError, InputError
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, TreeStage
+from pe_sim.trace import Trace
+
+MAX_OVERLAP = 2
+
+
+def run_event(schedule: Schedule) -> Trace:
+    """Simulates a schedule event by event.
+
+    Raises:
+        InputError: the array asks for an overlap level this engine does not have.
+        DeadlockError: no event is left before the last stage is done.
+    """
+    if schedule.array.overlap > MAX_OVERLAP:
+        raise InputError(
+            f"overlap level {schedule.array.overlap} cannot be simulated by the event engine",
+            source=schedule.array.name,
+            path="overlap",
+            given=schedule.array.overlap,
+            expected=f"0 to {MAX_OVERLAP}",
+        )
+    return _EventRun(schedule).run()
+
+
+class _EventRun:
+    """One simulation of one schedule."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._array = schedule.array
+        self.env = Environment()
+        self.bus = Server(self.env)
+        self.root = {Resource.ROOT_VECTOR: Server(self.env), Resource.ROOT_MEMORY: Server(self.env)}
+        self.tree = TreePipeline(self._array.num_pes)
+        self.downlink = TreePipeline(self._array.num_pes)
+        self.recorder = Recorder(self._array.num_pes)
+        self._timing = MatrixTiming(self._array)
+        self._program: list[PeProgram] = []
+        self._networks: list[TreeRun | MessageRun | RootRun] = []
+        self._tasks: dict[int, PeTask] = {}
+        self._unfinished = 0
+        self._done = self.env.event()
+        self._states: list[PeState] = []
+
+    def run(self) -> Trace:
+        """Builds all runs in program order, starts every PE, and goes on to the step's last event."""
+        self._unroll()
+        self._states = [PeState() for _ in range(self._array.num_pes)]
+        self._unfinished += self._array.num_pes
+        for pe, state in enumerate(self._states):
+            self.env.process(self._execute(pe, state))
+        for network in self._networks:
+            network.open()
+        try:
+            self.env.run(until=self._done)
+        except RuntimeError as fault:
+            if self._done.triggered:
+                raise
+            raise DeadlockError(self._waiting()) from fault
+        return self.recorder.trace("event", int(self.env.now), self._schedule, self._states)
+
+    def expect(self) -> Callable[[], None]:
+        """Announces something that has to finish; the returned call says that it did."""
+        self._unfinished += 1
+        return self._finish_one
+
+    def _finish_one(self) -> None:
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._done.succeed()
+
+    def _unroll(self) -> None:
+        stream: Delivery | HubSource | PeProgram | None = None
+        for block_index, layer in self._schedule.sequence:
+            block = self._schedule.blocks[block_index]
+            slots: dict[int, Delivery | HubSource | PeProgram] = {}
+            if block.entry is not None:
+                assert stream is not None
+                slots[block.entry] = stream
+            for stage in block.stages:
+                slots[stage.output] = self._build(stage, layer, [slots[slot] for slot in stage.inputs])
+            stream = slots[block.exit] if block.exit is not None else None
+
+    def _build(
+        self, stage: Stage, layer: int | None, inputs: list[Delivery | HubSource | PeProgram]
+    ) -> Delivery | HubSource | PeProgram:
+        order = self.recorder.announce(stage, layer, tuple(source.order for source in inputs))
+        match stage:
+            case PeStage():
+                return self._build_pe_program(stage, order, inputs)
+            case RootStage():
+                root_run = RootRun(self, stage, order, [source for source in inputs if isinstance(source, HubSource)])
+                self._networks.append(root_run)
+                return root_run.hubs
+            case TreeStage():
+                tree_run = TreeRun(self, stage, order, self._array)
+                self._connect(tree_run, inputs)
+                return tree_run.hubs
+            case MessageStage():
+                message_run = MessageRun(self, stage, order, self._array)
+                self._connect(message_run, inputs)
+                return message_run.result
+        raise TypeError(f"the event engine has no resource for a {type(stage).__name__}")
+
+    def _build_pe_program(
+        self, stage: PeStage, order: int, inputs: list[Delivery | HubSource | PeProgram]
+    ) -> PeProgram:
+        task = self._tasks.get(id(stage))
+        if task is None:
+            task = self._tasks[id(stage)] = PeTask.of(stage)
+        program = PeProgram(order, task, [source for source in inputs if isinstance(source, Delivery)])
+        self._program.append(program)
+        self.recorder.keep(program)
+        return program
+
+    def _connect(self, run: TreeRun | MessageRun, inputs: list[Delivery | HubSource | PeProgram]) -> None:
+        self._networks.append(run)
+        for source in inputs:
+            if isinstance(source, PeProgram):
+                source.consumers.append(run)
+                run.expect_from(source.task.active)
+            elif isinstance(source, Delivery):
+                run.expect_from([True] * self._array.num_pes)
+                run.deliveries.append(source)
+            else:
+                run.hub_inputs.append(source)
+
+    def _execute(self, pe: int, state: PeState) -> Generator[Event, Any, None]:
+        """The PE's process: one operator at a time, in program order."""
+        env, timing = self.env, self._timing
+        for program in self._program:
+            task = program.task
+            if not task.active[pe]:
+                continue
+            for delivery in program.deliveries:
+                event = delivery.event_of(pe)
+                if event.callbacks is not None:
+                    state.waiting_for = (program.order, delivery.order)
+                    yield event
+            start = int(env.now)
+            cycles = state.begin(task, pe, start, timing)
+            if cycles:
+                yield env.timeout(cycles)
+            program.starts[pe], program.ends[pe] = start, start + cycles
+            for consumer in program.consumers:
+                consumer.arrive(pe)
+        state.waiting_for = None
+        self._finish_one()
+
+    def _waiting(self) -> list[str]:
+        """Who waits for what, a line each."""
+        name = self.recorder.name_of
+        lines = [
+            f"PE {pe} waits in {name(state.waiting_for[0])} for {name(state.waiting_for[1])}"
+            for pe, state in enumerate(self._states)
+            if state.waiting_for is not None
+        ]
+        for network in self._networks:
+            missing = network.missing()
+            if missing:
+                lines.append(f"{name(network.order)} waits for {missing}")
+        return lines
+
+

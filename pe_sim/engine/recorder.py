@@ -1,0 +1,136 @@
+"""Writes the trace while the event engine runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pe_sim.schedule.stages import PeStage, Resource, RootStage, Schedule, Stage, Tag, TreeStage
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Trace
+from pe_sim.units import IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pe_sim.engine.pe import PeProgram, PeState
+
+CHANNELS = (Resource.BUS, Resource.TREE, Resource.DOWNLINK)
+TAGS = tuple(Tag)
+
+
+@dataclass(slots=True)
+class _Entry:
+    stage: Stage
+    layer: int | None
+    inputs: tuple[int, ...]
+    start: int = NOT_ACTIVE
+    end: int = NOT_ACTIVE
+    program: PeProgram | None = None
+
+
+class Recorder:
+    """Collects spans, traffic and channel uses; `order` is a stage's position in program order."""
+
+    def __init__(self, num_pes: int) -> None:
+        self._num_pes = num_pes
+        self._entries: list[_Entry] = []
+        self._traffic: dict[Tag, TagTraffic] = {}
+        self._uses: list[tuple[int, int, int, int, int, int]] = []
+
+    def announce(self, stage: Stage, layer: int | None, inputs: tuple[int, ...]) -> int:
+        """Takes a stage in program order; returns its order."""
+        self._entries.append(_Entry(stage, layer, inputs))
+        return len(self._entries) - 1
+
+    def keep(self, program: PeProgram) -> None:
+        """Where the PEs write the start and end cycles of a stage on PEs."""
+        self._entries[program.order].program = program
+
+    def name_of(self, order: int) -> str:
+        """A stage's name for messages: layers.3.q."""
+        entry = self._entries[order]
+        return entry.stage.name if entry.layer is None else f"layers.{entry.layer}.{entry.stage.name}"
+
+    def extend(self, order: int, start: int, end: int) -> None:
+        """Stretches a stage's span over one of its messages or jobs."""
+        entry = self._entries[order]
+        entry.start = start if entry.start == NOT_ACTIVE else min(entry.start, start)
+        entry.end = max(entry.end, end)
+
+    def message(self, tag: Tag, num_bytes: int, busy_cycles: int) -> None:
+        """Counts one message."""
+        self._traffic.setdefault(tag, TagTraffic()).add(num_bytes, busy_cycles)
+
+    def busy(self, tag: Tag, busy_cycles: int) -> None:
+        """Counts a burst that is not its message's last."""
+        self._traffic.setdefault(tag, TagTraffic()).busy_cycles += busy_cycles
+
+    def channel_use(self, channel: Resource, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
+        """Notes that a channel was held during [start, end)."""
+        self._uses.append((CHANNELS.index(channel), TAGS.index(tag), order, start, end, num_bytes))
+
+    def trace(self, engine: str, makespan: int, schedule: Schedule, states: Sequence[PeState]) -> Trace:
+        """The finished trace."""
+        uses = np.array(sorted(self._uses, key=lambda use: (use[3], use[2])), dtype=np.int64).reshape(-1, 6).T
+        root_busy = {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0}
+        for entry in self._entries:
+            if isinstance(entry.stage, RootStage):
+                root_busy[entry.stage.resource.value] += int(entry.stage.cycles.sum())
+        return Trace(
+            engine=engine,
+            makespan_cycles=makespan,
+            spans=tuple(self._span(order, entry) for order, entry in enumerate(self._entries)),
+            traffic={tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
+            channel_use=ChannelUse(tuple(c.value for c in CHANNELS), tuple(t.value for t in TAGS), *uses),
+            pe_busy={
+                "pe_matrix": _column([state.matrix_busy for state in states]),
+                "pe_vector": _column([state.vector_busy for state in states]),
+                "pe_memory": _column([state.memory_busy for state in states]),
+            },
+            root_busy=root_busy,
+            read_bytes=sum(_read_bytes(entry.stage) for entry in self._entries),
+        )
+
+    def _span(self, order: int, entry: _Entry) -> StageSpan:
+        start, end = entry.start, entry.end
+        pe_start = pe_end = None
+        if entry.program is not None:
+            pe_start, pe_end = _column(entry.program.starts), _column(entry.program.ends)
+            busy = pe_start != NOT_ACTIVE
+            if busy.any():
+                start, end = int(pe_start[busy].min()), int(pe_end.max())
+        stage = entry.stage
+        return StageSpan(
+            order,
+            entry.layer,
+            stage.name,
+            stage.operator,
+            stage.distribution,
+            _resource(stage),
+            start,
+            end,
+            entry.inputs,
+            pe_start,
+            pe_end,
+        )
+
+
+def _column(values: list[int]) -> IntArray:
+    return np.array(values, dtype=np.int64)
+
+
+def _resource(stage: Stage) -> str:
+    if isinstance(stage, TreeStage):
+        return Resource.TREE.value
+    resource: Resource = getattr(stage, "resource", None) or getattr(stage, "channel")  # noqa: B009
+    return resource.value
+
+
+def _read_bytes(stage: Stage) -> int:
+    if isinstance(stage, RootStage):
+        return stage.read_bytes
+    if isinstance(stage, PeStage) and stage.matrix is not None:
+        return int(stage.matrix.read_bytes[stage.active].sum())
+    return 0

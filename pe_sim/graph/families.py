@@ -1,0 +1,34 @@
+"""The registry of model families: one builder per family turns a config and a step into an operator graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.step import Decode, Prefill
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.graph.graph import OperatorGraph
+from pe_sim.graph.llama import build_llama
+
+Step = Decode | Prefill
+Builder = Callable[[ModelConfig, Step], OperatorGraph]
+
+FAMILIES: dict[str, Builder] = {"llama": build_llama}
+
+
+def build_graph(model: ModelConfig, step: Step) -> OperatorGraph:
+    """The operator graph of `step` on `model`.
+
+    Raises:
+        InputError: no builder is registered for the model's family, or the step does not fit the model.
+    """
+    builder = FAMILIES.get(model.family)
+    if builder is None:
+        raise InputError(
+            f"models of family {model.family!r} load, but steps of them cannot be simulated",
+            source=model.name,
+            expected="a family with a graph builder: " + ", ".join(sorted(FAMILIES)),
+            hint=did_you_mean(model.family, FAMILIES),
+        )
+    step.check_against(model)
+    return builder(model, step)

@@ -1,0 +1,193 @@
+"""How one layer's attention is divided: which heads, dims, sequences and tokens each PE works on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pe_sim.graph.operators import AttentionShape
+from pe_sim.mapping.groups import PeGroups, even_counts, largest_power
+from pe_sim.units import IntArray, ceil_div
+
+# (new tokens, cached tokens, residue of each PE) -> a number for each PE
+SequenceTerm = Callable[[int, int, IntArray], IntArray]
+
+
+@dataclass(frozen=True)
+class AttentionSplit:
+    """Arrays over all PEs of the array; a PE with `q_heads` 0 is idle in attention.
+
+    Args:
+        shape: the geometry of the whole batch.
+        q_first, q_heads: first query head and how many.
+        kv_first, kv_heads: first kv head and how many; a kv head lives wherever one of its query heads does.
+        pair_first, pair_count: the rotary pairs (i, i + head_dim / 2) of each of its heads that the PE holds.
+        sequence_first, sequence_last: sequences first .. last - 1 of the batch.
+        token_stride, token_residue: the PE holds positions residue, residue + stride, ... of a sequence.
+        head_group_size: PEs that share one query head (1 unless PEs outnumber heads).
+    """
+
+    shape: AttentionShape
+    q_first: IntArray
+    q_heads: IntArray
+    kv_first: IntArray
+    kv_heads: IntArray
+    pair_first: IntArray
+    pair_count: IntArray
+    sequence_first: IntArray
+    sequence_last: IntArray
+    token_stride: int
+    token_residue: IntArray
+    head_group_size: int
+
+    @cached_property
+    def dims(self) -> IntArray:
+        """(PEs,) elements of head_dim each PE holds of each of its heads."""
+        return self.pair_count * pair_width(self.shape.head_dim)
+
+    def row_sum(self, divisor: int) -> IntArray:
+        """(PEs,) sum over rows of ceil(t / divisor), t the tokens the PE holds of those the row sees."""
+        skip, stride = self.shape.causal_skip, self.token_stride
+        return self._sum(lambda new, context, residue: _row_sum(new, context, residue, stride * divisor, skip))
+
+    def stream_cycles(self, bytes_of_tokens: Callable[[IntArray], IntArray], bytes_per_cycle: int) -> IntArray:
+        """(PEs,) cycles to stream one head's K (or V): each sequence rounds up on its own."""
+        return self._sum(
+            lambda new, context, residue: ceil_div(
+                bytes_of_tokens(held_tokens(new + context, residue, self.token_stride)), bytes_per_cycle
+            )
+        )
+
+    def new_tokens(self) -> IntArray:
+        """(PEs,) tokens of this step whose K and V the PE keeps."""
+        stride = self.token_stride
+        return self._sum(
+            lambda new, context, residue: (
+                held_tokens(new + context, residue, stride) - held_tokens(context, residue, stride)
+            )
+        )
+
+    def cached_tokens(self) -> IntArray:
+        """(PEs,) tokens the PE holds after the step."""
+        return self._sum(lambda new, context, residue: held_tokens(new + context, residue, self.token_stride))
+
+    def _sum(self, term: SequenceTerm) -> IntArray:
+        totals = np.zeros(len(self.q_heads), dtype=np.int64)
+        bounds = np.stack([self.sequence_first, self.sequence_last], axis=1)
+        spans = list(zip(self.shape.new_lens, self.shape.context_lens, strict=True))
+        for first, last in np.unique(bounds, axis=0):
+            members = np.flatnonzero((bounds[:, 0] == first) & (bounds[:, 1] == last))
+            residues = self.token_residue[members]
+            for (new, context), count in Counter(spans[first:last]).items():
+                totals[members] += count * term(new, context, residues)
+        return np.where(self.q_heads * self.pair_count > 0, totals, 0)
+
+
+def split_by_head(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
+    """Contiguous heads; with more PEs than heads, groups of arity^j PEs split each head's rotary pairs."""
+    size, heads = groups.size, shape.num_heads
+    pairs = shape.head_dim // pair_width(shape.head_dim)
+    if size <= heads:
+        share = 1
+        q_heads = even_counts(heads, size)
+        q_first = np.cumsum(q_heads) - q_heads
+        pair_count = np.full(size, pairs, dtype=np.int64)
+    else:
+        share = largest_power(groups.arity, size // heads)
+        rank = np.arange(size, dtype=np.int64)
+        busy = rank < share * heads
+        q_heads = busy.astype(np.int64)
+        q_first = np.where(busy, rank // share, 0)
+        pair_count = np.where(busy, even_counts(pairs, share)[rank % share], 0)
+    slices = even_counts(pairs, share)
+    pair_first = (np.cumsum(slices) - slices)[np.arange(size) % share]
+    per_kv = shape.num_heads // shape.num_kv_heads
+    kv_first = q_first // per_kv
+    kv_heads = np.where(q_heads > 0, (q_first + q_heads - 1) // per_kv - kv_first + 1, 0)
+    return _tiled(shape, groups, (q_first, q_heads, kv_first, kv_heads, pair_first, pair_count), share)
+
+
+def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
+    """Position p of a sequence lives on PE p mod n of its group; every PE has all heads."""
+    whole = _all_heads(shape, groups.size)
+    return _tiled(shape, groups, whole, 1, token_stride=groups.size)
+
+
+def split_by_batch(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
+    """Each PE has its own contiguous sequences, whole."""
+    counts = np.concatenate([even_counts(int(count), groups.size) for count in np.diff(groups.sequence_bounds)])
+    last = np.cumsum(counts)
+    return _tiled(shape, groups, _all_heads(shape, groups.size), 1, sequences=(last - counts, last))
+
+
+def unsplit(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
+    """Every PE of a group computes all of the group's attention."""
+    return _tiled(shape, groups, _all_heads(shape, groups.size), 1)
+
+
+def held_tokens(total: int | IntArray, residue: IntArray, stride: int) -> IntArray:
+    """Positions p < total with p mod stride == residue."""
+    return np.maximum(ceil_div(total - residue, stride), 0)
+
+
+def pair_width(head_dim: int) -> int:
+    """Elements of one unit of head_dim: a rotary pair, or one element where head_dim is odd."""
+    return 2 if head_dim % 2 == 0 else 1
+
+
+def _all_heads(shape: AttentionShape, size: int) -> tuple[IntArray, ...]:
+    pairs = shape.head_dim // pair_width(shape.head_dim)
+    return tuple(
+        np.full(size, value, dtype=np.int64) for value in (0, shape.num_heads, 0, shape.num_kv_heads, 0, pairs)
+    )
+
+
+def _tiled(
+    shape: AttentionShape,
+    groups: PeGroups,
+    one_group: tuple[IntArray, ...],
+    share: int,
+    *,
+    token_stride: int = 1,
+    sequences: tuple[IntArray, IntArray] | None = None,
+) -> AttentionSplit:
+    q_first, q_heads, kv_first, kv_heads, pair_first, pair_count = (
+        np.tile(values, groups.num_groups) for values in one_group
+    )
+    bounds = groups.sequence_bounds
+    first, last = sequences or (bounds[groups.group_of_pe], bounds[groups.group_of_pe + 1])
+    rank = np.arange(groups.num_pes, dtype=np.int64) % groups.size
+    return AttentionSplit(
+        shape=shape,
+        q_first=q_first,
+        q_heads=q_heads,
+        kv_first=kv_first,
+        kv_heads=kv_heads,
+        pair_first=pair_first,
+        pair_count=pair_count,
+        sequence_first=first,
+        sequence_last=last,
+        token_stride=token_stride,
+        token_residue=rank if token_stride > 1 else np.zeros_like(rank),
+        head_group_size=share,
+    )
+
+
+def _row_sum(new: int, context: int, residue: IntArray, divisor: int, causal_skip: bool) -> IntArray:
+    """Sum over rows i of ceil(max(0, n_i - residue) / divisor), n_i = context + i + 1, or all when not skipping.
+
+    Nesting ceilings is exact: ceil(ceil(x / stride) / d) = ceil(x / (stride d)).
+    """
+    if not causal_skip:
+        return new * held_tokens(new + context, residue, divisor)
+    return _ceil_prefix(context + new - residue, divisor) - _ceil_prefix(context - residue, divisor)
+
+
+def _ceil_prefix(last: IntArray, divisor: int) -> IntArray:
+    """Sum of ceil(t / divisor) for t = 1 .. last; 0 where last <= 0."""
+    full, rest = np.divmod(np.maximum(last, 0), divisor)
+    return divisor * full * (full + 1) // 2 + rest * (full + 1)

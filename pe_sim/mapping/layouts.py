@@ -1,0 +1,152 @@
+"""How much of every tensor each PE holds, and exactly which elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pe_sim.config.dtypes import Dtypes
+from pe_sim.graph.operators import AttentionShape
+from pe_sim.graph.tensors import Element, Rows, Tensor
+from pe_sim.mapping.attention_split import (
+    AttentionSplit,
+    pair_width,
+    split_by_batch,
+    split_by_head,
+    split_by_token,
+    unsplit,
+)
+from pe_sim.mapping.groups import PeGroups, even_counts
+from pe_sim.mapping.placement import Partial, Placement, Shard
+from pe_sim.units import IntArray, ceil_div
+
+FP32_BITS = 32
+CANDIDATE_BITS = 64  # fp32 value and int32 index
+SOFTMAX_STATISTICS = 2  # a softmax partial carries (max, sum) beside its weighted values
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """Sizes and indices of placed tensors, for one step on one division of the PEs.
+
+    Args:
+        groups: the division of PEs and batch.
+        shape: attention geometry of the whole batch.
+        dtypes: of the array.
+        logits_per_sequence: rows that logits are computed for; None: every new row.
+    """
+
+    groups: PeGroups
+    shape: AttentionShape
+    dtypes: Dtypes
+    logits_per_sequence: int | None
+
+    @cached_property
+    def head_split(self) -> AttentionSplit:
+        """Attention by head."""
+        return split_by_head(self.shape, self.groups)
+
+    @cached_property
+    def token_split(self) -> AttentionSplit:
+        """Attention by token."""
+        return split_by_token(self.shape, self.groups)
+
+    @cached_property
+    def batch_split(self) -> AttentionSplit:
+        """Attention by batch."""
+        return split_by_batch(self.shape, self.groups)
+
+    @cached_property
+    def whole_split(self) -> AttentionSplit:
+        """Attention replicated in each group."""
+        return unsplit(self.shape, self.groups)
+
+    def attention_split(self, distribution: str) -> AttentionSplit:
+        """The split of an attention distribution: head, token, batch or replicate."""
+        splits = {"head": "head_split", "token": "token_split", "batch": "batch_split", "replicate": "whole_split"}
+        split: AttentionSplit = getattr(self, splits[distribution])
+        return split
+
+    def row_prefix(self, rows: Rows) -> IntArray:
+        """(sequences + 1,) rows before each sequence."""
+        new = np.asarray(self.shape.new_lens, dtype=np.int64)
+        if rows is Rows.LOGITS and self.logits_per_sequence is not None:
+            new = np.full(len(new), self.logits_per_sequence, dtype=np.int64)
+        return np.concatenate(([0], np.cumsum(new)))
+
+    def row_bounds(self, rows: Rows, placement: Placement) -> tuple[IntArray, IntArray]:
+        """(PEs,) first row and one past the last row each PE works on."""
+        prefix = self.row_prefix(rows)
+        if placement == Shard("batch"):
+            split = self.batch_split
+            return prefix[split.sequence_first], prefix[split.sequence_last]
+        bounds = self.groups.sequence_bounds
+        group = self.groups.group_of_pe
+        return prefix[bounds[group]], prefix[bounds[group + 1]]
+
+    def group_rows(self, rows: Rows) -> IntArray:
+        """(groups,) rows of each group."""
+        return np.diff(self.row_prefix(rows)[self.groups.sequence_bounds])
+
+    def pe_rows(self, rows: Rows, placement: Placement) -> IntArray:
+        """(PEs,) rows each PE holds."""
+        first, last = self.row_bounds(rows, placement)
+        return last - first
+
+    def pe_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
+        """(PEs,) elements of feature dim `dim` each PE holds of a row."""
+        if not isinstance(placement, Shard) or placement.dim == "batch":
+            return np.full(self.groups.num_pes, size, dtype=np.int64)
+        if placement.dim == "head":
+            split = self.head_split
+            return (split.q_heads if dim == "query" else split.kv_heads) * split.dims
+        return np.tile(even_counts(size, self.groups.size), self.groups.num_groups)
+
+    def column_indices(self, dim: str, size: int, placement: Placement, pe: int) -> IntArray:
+        """The columns PE `pe` holds, in the order it holds them."""
+        if not isinstance(placement, Shard) or placement.dim == "batch":
+            return np.arange(size)
+        if placement.dim == "head":
+            return self._head_columns(dim, pe)
+        counts = even_counts(size, self.groups.size)
+        rank = pe % self.groups.size
+        first = int(counts[:rank].sum())
+        return np.arange(first, first + int(counts[rank]))
+
+    def _head_columns(self, dim: str, pe: int) -> IntArray:
+        split, head_dim = self.head_split, self.shape.head_dim
+        first, count = (split.q_first, split.q_heads) if dim == "query" else (split.kv_first, split.kv_heads)
+        width = pair_width(head_dim)
+        pairs = split.pair_first[pe] + np.arange(split.pair_count[pe])
+        dims = np.concatenate([pairs + part * (head_dim // 2) for part in range(width)])
+        heads = first[pe] + np.arange(count[pe])
+        columns: IntArray = (heads[:, None] * head_dim + dims[None, :]).reshape(-1)
+        return columns
+
+    def element_bits(self, tensor: Tensor, *, partial: bool) -> int:
+        """Bits of one element on the wire: partial sums in the partial dtype, results in the activation dtype."""
+        if tensor.element is Element.STATISTIC:
+            return FP32_BITS
+        if tensor.element is Element.CANDIDATE:
+            return CANDIDATE_BITS
+        return self.dtypes.partial.bits if partial else self.dtypes.activation.bits
+
+    def group_bytes(self, tensor: Tensor, *, partial: bool) -> IntArray:
+        """(groups,) bytes of the group's whole tensor."""
+        elements = self.group_rows(tensor.rows) * tensor.size
+        return ceil_div(elements * self.element_bits(tensor, partial=partial), 8)
+
+    def pe_bytes(self, tensor: Tensor, placement: Placement) -> IntArray:
+        """(PEs,) bytes of each PE's slice."""
+        elements = self.pe_rows(tensor.rows, placement) * self.pe_columns(tensor.dim, tensor.size, placement)
+        return ceil_div(elements * self.element_bits(tensor, partial=isinstance(placement, Partial)), 8)
+
+
+def softmax_partial(attended: Tensor, shape: AttentionShape) -> Tensor:
+    """What attention by token sends per row: (max, sum, weighted values) of every query head."""
+    size = shape.num_heads * (shape.head_dim + SOFTMAX_STATISTICS)
+    return Tensor(f"{attended.name}_partial", "softmax_partial", size, attended.rows)
+
+

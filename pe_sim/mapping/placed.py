@@ -1,0 +1,98 @@
+"""The placed graph: local work and moves in program order, the one thing that is timed and executed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.graph.graph import OperatorGraph
+from pe_sim.graph.operators import Operator
+from pe_sim.graph.tensors import Tensor
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placement import Placement
+
+
+class MoveKind(StrEnum):
+    """The primitive steps of a transform."""
+
+    LOCAL = "local"  # a slice is kept or zeros are assumed elsewhere: free
+    REDUCE = "reduce"  # PEs -> root or joint through the tree
+    BROADCAST = "broadcast"  # root or joint -> PEs, one message a scope
+    SCATTER = "scatter"  # root or joint -> PEs, one message a PE
+    GATHER = "gather"  # PEs -> root, one message a PE
+    ALL_GATHER = "all-gather"  # every PE drives its shard, all listen
+    UNICAST = "unicast"  # one PE -> root
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor in one placement; `key` is unique inside its block."""
+
+    key: int
+    tensor: Tensor
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Local work: `function` of `operator` where its output is (for Partial: on every PE)."""
+
+    operator: Operator
+    function: str
+    distribution: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One primitive of a transform; the tensors of `inputs` travel as one concatenated message.
+
+    Args:
+        operator: the operator that asked for it.
+        scope: group, or head for the PEs that share a query head.
+        partial_dtype: whether the payload travels in the partial dtype.
+        combine: how joints combine (sum, max, softmax); empty where nothing is combined.
+    """
+
+    operator: Operator
+    kind: MoveKind
+    scope: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    partial_dtype: bool = False
+    combine: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: reduce gate+up."""
+        return f"{self.kind.value} {'+'.join(value.tensor.name for value in self.inputs)}"
+
+
+Node = Work | Move
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBlock:
+    """Nodes of a prologue, a layer or an epilogue; `entry` is the stream it takes, `exit` the one it gives."""
+
+    nodes: tuple[Node, ...]
+    entry: Value | None
+    exit: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedGraph:
+    """Distinct blocks and the order they run in.
+
+    Args:
+        sequence: (block index, layer) in program order; layer None outside the layers.
+        distributions: what each operator's name was given, per block.
+    """
+
+    array: ArrayConfig
+    graph: OperatorGraph
+    layouts: Layouts
+    blocks: tuple[PlacedBlock, ...]
+    sequence: tuple[tuple[int, int | None], ...]

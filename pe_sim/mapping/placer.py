@@ -1,0 +1,263 @@
+"""Places one block: walks its operators in program order and inserts the moves their placements ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pe_sim.graph.graph import STREAM
+from pe_sim.graph.operators import (
+    Argmax,
+    AttentionOperator,
+    Elementwise,
+    Embedding,
+    Linear,
+    Norm,
+    Operator,
+    Select,
+    Values,
+)
+from pe_sim.graph.tensors import Element, Tensor
+from pe_sim.mapping.distributions import OperatorPlacement, distribution_for
+from pe_sim.mapping.layouts import Layouts, softmax_partial
+from pe_sim.mapping.placed import Move, Node, PlacedBlock, Value, Work
+from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
+from pe_sim.mapping.transforms import Transforms
+
+STATISTICS: dict[str, int] = {"rmsnorm": 1, "layernorm": 2}  # scalars a row that a distributed norm reduces
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What a block's operators are given.
+
+    Args:
+        matrices: distribution of each matrix by the operator's name.
+        attention: distribution of attention.
+        stream: replicate, shard or follow, for the stream that leaves the block.
+        source: workflow name, for messages.
+    """
+
+    matrices: Mapping[str, str]
+    attention: str
+    stream: str
+    source: str
+
+
+@dataclass
+class BlockPlacer:
+    """Turns the operators of one block into nodes; one instance places one block once."""
+
+    operators: Sequence[Operator]
+    plan: BlockPlan
+    layouts: Layouts
+    transforms: Transforms
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    bundles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    next_key: int = 0
+
+    def place(self, entry: Placement | None) -> PlacedBlock:
+        """The placed block for a stream that enters in placement `entry` (None: the block has no input)."""
+        entry_value = None
+        if entry is not None:
+            stream = self._stream_tensor()
+            entry_value = self._value(stream, entry)
+            self.values[STREAM] = entry_value
+        for operator in self.operators:
+            self._place(operator)
+        self._leave()
+        return PlacedBlock(tuple(self.nodes), entry_value, self.values.get(STREAM))
+
+    def _place(self, operator: Operator) -> None:
+        match operator:
+            case Embedding():
+                self._place_embedding(operator)
+            case Linear() | AttentionOperator():
+                self._place_distributed(operator)
+            case Norm():
+                self._place_norm(operator)
+            case Elementwise(function="add"):
+                self._place_add(operator)
+            case Elementwise():
+                self._place_activation(operator)
+            case Select():
+                self._work(operator, "select", (self.values[operator.inputs[0]].placement,))
+            case Argmax():
+                self._place_argmax(operator)
+            case _:
+                raise TypeError(f"no rule places a {type(operator).__name__}")
+
+    def _place_embedding(self, operator: Embedding) -> None:
+        self._work(operator, "embedding", (Root(),))
+        self._need(operator, {operator.outputs[0].name: Replicate()})
+
+    def _place_distributed(self, operator: Operator) -> None:
+        placement = self._static_placement(operator)
+        self._need(operator, dict(zip(operator.inputs, placement.inputs, strict=True)))
+        if isinstance(operator, Values) and placement.outputs[0] == Partial("softmax"):
+            self._merge_softmax(operator)
+        else:
+            self._work(operator, _function_of(operator), placement.outputs)
+
+    def _merge_softmax(self, operator: Values) -> None:
+        partial = softmax_partial(operator.outputs[0], self.layouts.shape)
+        self._work(operator, "values", (Partial("softmax"),), outputs=(partial,))
+        self._need(operator, {partial.name: Root()})
+        self._work(operator, "softmax_merge", (Root(),), inputs=(partial.name,))
+
+    def _place_norm(self, operator: Norm) -> None:
+        name = operator.inputs[0]
+        self._need(operator, {name: self._norm_placement(operator)})
+        placement = self.values[name].placement
+        if placement == Shard("hidden"):
+            self._place_sharded_norm(operator)
+        else:
+            self._work(operator, operator.function, (placement,))
+
+    def _norm_placement(self, operator: Norm) -> Placement:
+        """A stream that is whole stays whole; any other becomes what the norm's consumers want."""
+        current = self.values[operator.inputs[0]].placement
+        if isinstance(current, Replicate):
+            return current
+        wanted = self._wanted_by_consumers(operator.outputs[0].name)
+        return wanted.pop() if len(wanted) == 1 else Replicate()
+
+    def _place_sharded_norm(self, operator: Norm) -> None:
+        size = STATISTICS[operator.function]
+        rows = operator.outputs[0].rows
+        statistic = Tensor(f"{operator.name}_statistic", "scalar", size, rows, Element.STATISTIC)
+        self._work(operator, "sum_of_squares", (Partial("sum"),), outputs=(statistic,))
+        self._need(operator, {statistic.name: Replicate()})
+        self._work(operator, "scale", (Shard("hidden"),), inputs=(operator.inputs[0], statistic.name))
+
+    def _place_add(self, operator: Elementwise) -> None:
+        target = _meeting_place([self.values[name].placement for name in operator.inputs])
+        self._need(operator, dict.fromkeys(operator.inputs, target))
+        self._work(operator, "add", (target,))
+
+    def _place_activation(self, operator: Elementwise) -> None:
+        target = _activation_place([self.values[name].placement for name in operator.inputs])
+        self._need(operator, dict.fromkeys(operator.inputs, target))
+        self._work(operator, operator.function, (target,))
+
+    def _place_argmax(self, operator: Argmax) -> None:
+        name = operator.inputs[0]
+        if isinstance(self.values[name].placement, Partial):
+            self._need(operator, {name: Root()})
+            self._work(operator, "argmax", (Root(),))
+            return
+        self._work(operator, "argmax", (Partial("max"),))
+        self._need(operator, {operator.outputs[0].name: Root()})
+        self._work(operator, "argmax", (Root(),), inputs=(operator.outputs[0].name,))
+
+    def _leave(self) -> None:
+        """Brings the stream to the placement the plan asks for at the end of a layer."""
+        targets: dict[str, Placement] = {"replicate": Replicate(), "shard": Shard("hidden")}
+        if self.plan.stream in targets and STREAM in self.values:
+            self._need(self.operators[-1], {STREAM: targets[self.plan.stream]})
+
+    def _need(self, operator: Operator, wanted: Mapping[str, Placement]) -> None:
+        """Moves tensors to where `operator` needs them; bundle mates with the same transform travel along."""
+        wanted = dict(wanted)
+        for name in tuple(wanted):
+            for mate in self.bundles.get(name, ()):
+                if mate not in wanted:
+                    places = self._wanted_by_consumers(mate)
+                    if len(places) == 1:
+                        wanted[mate] = places.pop()
+        together: dict[tuple[Placement, Placement], list[str]] = {}
+        for name, target in wanted.items():
+            source = self.values[name].placement
+            if source != target:
+                together.setdefault((source, target), []).append(name)
+        for (source, target), names in together.items():
+            self._move(operator, names, source, target)
+
+    def _move(self, operator: Operator, names: Sequence[str], source: Placement, target: Placement) -> None:
+        scope = source.scope if isinstance(source, Partial) else "group"
+        for step in self.transforms.steps([self.values[name].tensor for name in names], source, target):
+            inputs = tuple(self.values[name] for name in names)
+            outputs = tuple(self._value(value.tensor, step.target) for value in inputs)
+            self.nodes.append(Move(operator, step.kind, scope, inputs, outputs, step.partial_dtype, step.combine))
+            self.values.update(zip(names, outputs, strict=True))
+
+    def _work(
+        self,
+        operator: Operator,
+        function: str,
+        placements: tuple[Placement, ...],
+        *,
+        inputs: tuple[str, ...] | None = None,
+        outputs: tuple[Tensor, ...] | None = None,
+    ) -> None:
+        sources = tuple(self.values[name] for name in (operator.inputs if inputs is None else inputs))
+        results = tuple(
+            self._value(tensor, placement)
+            for tensor, placement in zip(outputs or operator.outputs, placements, strict=True)
+        )
+        self.nodes.append(Work(operator, function, self._distribution_name(operator), sources, results))
+        self.values.update({value.tensor.name: value for value in results})
+        if isinstance(operator, Linear):
+            name = operator.outputs[0].name
+            mates = tuple(
+                other.outputs[0].name
+                for other in self.operators
+                if isinstance(other, Linear) and other.bundle == operator.bundle and other is not operator
+            )
+            self.bundles[name] = mates
+
+    def _wanted_by_consumers(self, tensor: str) -> set[Placement]:
+        """What the distributed consumers of a tensor need; empty where its consumers follow their inputs."""
+        wanted: set[Placement] = set()
+        for operator in self.operators:
+            if tensor in operator.inputs and isinstance(operator, Linear | AttentionOperator):
+                placement = self._static_placement(operator)
+                wanted.add(placement.inputs[operator.inputs.index(tensor)])
+        return wanted
+
+    def _static_placement(self, operator: Operator) -> OperatorPlacement:
+        name = self._distribution_name(operator)
+        if self.layouts.groups.size == 1:
+            name = "replicate"  # with one PE a group Partial, Shard and Replicate are the same thing
+        path = "attention" if isinstance(operator, AttentionOperator) else operator.name
+        distribution = distribution_for(operator, name, self.plan.source, path)
+        return distribution.place(operator, self.plan.attention, self.layouts.head_split.head_group_size)
+
+    def _distribution_name(self, operator: Operator) -> str:
+        if isinstance(operator, AttentionOperator):
+            return self.plan.attention
+        return self.plan.matrices.get(operator.name, "")
+
+    def _stream_tensor(self) -> Tensor:
+        for operator in self.operators:
+            for output in operator.outputs:
+                if output.dim == "hidden":
+                    return Tensor(STREAM, "hidden", output.size)
+        raise ValueError("the block has no tensor of the hidden dim")
+
+    def _value(self, tensor: Tensor, placement: Placement) -> Value:
+        self.next_key += 1
+        return Value(self.next_key - 1, tensor, placement)
+
+
+def _function_of(operator: Operator) -> str:
+    return "matrix" if isinstance(operator, Linear) else operator.name
+
+
+def _meeting_place(places: Sequence[Placement]) -> Placement:
+    """Where a residual add is free: (Partial, anything), (Shard, Replicate), two alike, else Replicate."""
+    kinds = set(places)
+    if Partial("sum") in kinds and Root() not in kinds:
+        return Partial("sum")
+    others = kinds - {Replicate()}
+    return others.pop() if len(others) == 1 else Replicate()
+
+
+def _activation_place(places: Sequence[Placement]) -> Placement:
+    """On the slices it finds; at the root when its inputs are partial sums."""
+    kinds = set(places)
+    if Partial("sum") in kinds:
+        return Replicate() if Replicate() in kinds else Root()
+    others = kinds - {Replicate()}
+    return others.pop() if len(others) == 1 else Replicate()

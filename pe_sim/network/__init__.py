@@ -1,0 +1,1 @@
+"""Takes the interconnect's parameters, gives what its channels and trees cost."""

@@ -1,0 +1,66 @@
+"""Closed forms of the shared bus and the reduction tree (machine model, sections 2 and 3).
+
+Everything here is "in isolation": all data ready at cycle 0, nobody else on the channel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pe_sim.config.array import Bus, Tree
+from pe_sim.units import IntArray, ceil_div
+
+
+def occupancy_cycles(bus: Bus, num_bytes: IntArray) -> IntArray:
+    """Cycles each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing."""
+    if bus.burst_bytes is None:
+        busy = bus.overhead_cycles + ceil_div(num_bytes, bus.bytes_per_cycle)
+    else:
+        full, rest = np.divmod(num_bytes, bus.burst_bytes)
+        burst = bus.overhead_cycles + ceil_div(bus.burst_bytes, bus.bytes_per_cycle)
+        last = np.where(rest > 0, bus.overhead_cycles + ceil_div(rest, bus.bytes_per_cycle), 0)
+        busy = full * burst + last
+    return np.where(num_bytes > 0, busy, 0)
+
+
+def burst_sizes(bus: Bus, num_bytes: int) -> list[int]:
+    """The bursts a message is cut into; the last has what remains."""
+    if bus.burst_bytes is None or num_bytes <= bus.burst_bytes:
+        return [num_bytes]
+    full, rest = divmod(num_bytes, bus.burst_bytes)
+    return [bus.burst_bytes] * full + ([rest] if rest else [])
+
+
+def occupancy_of(bus: Bus, burst: int) -> int:
+    """Cycles one burst holds the bus: overhead + beats."""
+    return bus.overhead_cycles - (-burst // bus.bytes_per_cycle)
+
+
+def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> int:
+    """Completion of messages sent one after another: sum of occupancies + time of flight (+ the request's)."""
+    busy = int(occupancy_cycles(bus, num_bytes).sum())
+    if busy == 0:
+        return 0
+    return busy + bus.latency_cycles + (0 if from_root else bus.request_cycles)
+
+
+def hop_cycles(tree: Tree, levels: int, *, softmax: bool = False) -> int:
+    """Cycles of a head through the lowest `levels` levels: link plus combining at each joint."""
+    combine = tree.softmax_combine_cycles if softmax else tree.combine_cycles
+    return sum(tree.level_latency_cycles[:levels]) + levels * combine
+
+
+def reduce_cycles(tree: Tree, num_bytes: IntArray, levels: int, *, parallel: bool, softmax: bool = False) -> int:
+    """Completion of reductions that start together: side by side in disjoint subtrees, or one after another."""
+    beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
+    if not len(beats):
+        return 0
+    return hop_cycles(tree, levels, softmax=softmax) + int(beats.max() if parallel else beats.sum())
+
+
+def downlink_cycles(tree: Tree, num_bytes: IntArray, levels: int) -> int:
+    """Completion of multicasts from joints down their own subtrees: links plus beats, all at once."""
+    beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
+    if not len(beats):
+        return 0
+    return sum(tree.level_latency_cycles[:levels]) + int(beats.max())

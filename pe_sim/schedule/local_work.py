@@ -1,0 +1,116 @@
+"""What local work costs where it runs: matrix, vector, memory port and root (machine model, sections 4 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig, VectorUnit
+from pe_sim.graph.operators import AttentionOperator, Embedding, Linear
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import Value, Work
+from pe_sim.mapping.placement import Partial, Placement, Shard
+from pe_sim.schedule.matrix import gemm_work, kv_bytes_of, scores_work, values_work
+from pe_sim.schedule.stages import MatrixWork, Resource
+from pe_sim.units import IntArray, ceil_div
+
+# Functions whose cost is a sum of entries of the table: LayerNorm reduces sums and squares, and adds a bias.
+_TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("sum_of_squares", "layernorm"): ("add", "sum_of_squares"),
+    ("scale", "layernorm"): ("scale", "add"),
+}
+
+
+def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork | None:
+    """The matrix work of a node, None if it is no matrix operator."""
+    if node.function == "matrix":
+        operator = node.operator
+        assert isinstance(operator, Linear)
+        source, target = node.inputs[0], node.outputs[0]
+        return gemm_work(
+            array,
+            layouts.pe_rows(target.tensor.rows, target.placement),
+            layouts.pe_columns(operator.in_dim, operator.in_size, source.placement),
+            layouts.pe_columns(operator.out_dim, operator.out_size, target.placement),
+        )
+    if node.function in ("scores", "values"):
+        split = layouts.attention_split(_attention_distribution(node, layouts))
+        return (scores_work if node.function == "scores" else values_work)(array, split)
+    return None
+
+
+def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
+    """(PEs,) cycles of the port to write the new K and V on their owners."""
+    split = layouts.attention_split(_attention_distribution(node, layouts))
+    written = 2 * kv_bytes_of(array.dtypes.kv_cache, split.new_tokens() * split.kv_heads, split.dims)
+    return ceil_div(written, array.pe.memory.bytes_per_cycle)
+
+
+def vector_cycles(
+    node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]
+) -> IntArray:
+    """(PEs,) cycles of the vector unit; `support` says which slice of a Partial value is not zero."""
+    elements = _vector_elements(node, layouts, support)
+    return _vector_unit_cycles(array.pe.vector, elements, _entries(node))
+
+
+def root_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resource, IntArray, int]:
+    """Resource, (jobs,) cycles and bytes read of work at the root: a table lookup, or one vector job a group."""
+    if isinstance(node.operator, Embedding):
+        num_rows = int(layouts.group_rows(node.outputs[0].tensor.rows).sum())
+        read_bytes = node.operator.read_bytes(array.dtypes, num_rows)
+        memory = array.root.memory
+        cycles = memory.latency_cycles + ceil_div(read_bytes, memory.bytes_per_cycle)
+        return Resource.ROOT_MEMORY, np.array([cycles], dtype=np.int64), read_bytes
+    tensor = node.inputs[0].tensor if node.function == "argmax" else node.outputs[0].tensor
+    elements = layouts.group_rows(tensor.rows) * tensor.size
+    return Resource.ROOT_VECTOR, _vector_unit_cycles(array.root.vector, elements, _entries(node)), 0
+
+
+def _attention_distribution(node: Work, layouts: Layouts) -> str:
+    return "replicate" if layouts.groups.size == 1 else node.distribution
+
+
+def _entries(node: Work) -> tuple[str, ...]:
+    norm = getattr(node.operator, "function", "")
+    return _TABLE_ENTRIES.get((node.function, norm), (node.function,))
+
+
+def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:
+    """ceil(elements / lanes) * cycles_per_element + latency; nothing for no elements."""
+    per_element = sum(unit.cycles_per_element[entry] for entry in entries)
+    return np.where(elements > 0, ceil_div(elements, unit.lanes) * per_element + unit.latency_cycles, 0)
+
+
+def _vector_elements(node: Work, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
+    special: dict[str, Callable[[], IntArray]] = {
+        "softmax": lambda: _score_elements(node, layouts),
+        "rope": lambda: sum((_held(value, layouts) for value in node.outputs), np.int64(0)),
+        "add": lambda: np.min([_supported(value, layouts, support) for value in node.inputs], axis=0),
+        "sum_of_squares": lambda: _held(node.inputs[0], layouts),
+        "argmax": lambda: _held(node.inputs[0], layouts),
+    }
+    if node.function in special:
+        return special[node.function]()
+    return _held(node.outputs[0], layouts)
+
+
+def _score_elements(node: Work, layouts: Layouts) -> IntArray:
+    assert isinstance(node.operator, AttentionOperator)
+    split = layouts.attention_split(_attention_distribution(node, layouts))
+    return split.q_heads * split.row_sum(1)
+
+
+def _held(value: Value, layouts: Layouts, placement: Placement | None = None) -> IntArray:
+    """(PEs,) elements of the value each PE holds."""
+    tensor, where = value.tensor, placement or value.placement
+    return layouts.pe_rows(tensor.rows, where) * layouts.pe_columns(tensor.dim, tensor.size, where)
+
+
+def _supported(value: Value, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
+    """(PEs,) elements of the value that are not zero by construction."""
+    slice_of = support.get(value.key)
+    if isinstance(value.placement, Partial) and isinstance(slice_of, Shard):
+        return _held(value, layouts, slice_of)
+    return _held(value, layouts)

@@ -1,0 +1,115 @@
+"""Lowers a placed graph to a schedule: every block once, in program order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
+from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
+from pe_sim.schedule.local_work import kv_append_cycles, matrix_work, root_cycles, vector_cycles
+from pe_sim.schedule.moves import lower_move
+from pe_sim.schedule.stages import Block, PeStage, Resource, RootStage, Schedule, Stage
+from pe_sim.units import BoolArray
+
+
+def lower(placed: PlacedGraph) -> Schedule:
+    """The schedule of a placed step."""
+    blocks = tuple(
+        _BlockLowering(placed.array, placed.layouts).lower(block) for block in placed.blocks
+    )
+    return Schedule(placed.array, placed.layouts.groups.num_groups, blocks, placed.sequence)
+
+
+@dataclass
+class _BlockLowering:
+    """Lowers one block; `slots` maps a value's key to its slot, `active` a slot to the PEs that hold data."""
+
+    array: ArrayConfig
+    layouts: Layouts
+    stages: list[Stage] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)
+    active: list[BoolArray] = field(default_factory=list)
+    support: dict[int, Placement] = field(default_factory=dict)
+
+    def lower(self, block: PlacedBlock) -> Block:
+        entry = None
+        if block.entry is not None:
+            entry = self._new_slot(np.ones(self.layouts.groups.num_pes, dtype=bool))
+            self.slots[block.entry.key] = entry
+        for node in block.nodes:
+            if isinstance(node, Work):
+                self._lower_work(node)
+            elif node.kind is MoveKind.LOCAL:
+                self._alias(node)
+            else:
+                self._lower_move(node)
+        leaving = None if block.exit is None else self.slots[block.exit.key]
+        return Block(tuple(self.stages), len(self.active), entry, leaving)
+
+    def _alias(self, node: Move) -> None:
+        """A free move: the data is where it was, and for a Partial only a slice of it is not zero."""
+        for source, target in zip(node.inputs, node.outputs, strict=True):
+            self.slots[target.key] = self.slots[source.key]
+            if isinstance(target.placement, Partial):
+                whole = isinstance(source.placement, Replicate)
+                self.support[target.key] = Shard(source.tensor.dim) if whole else source.placement
+
+    def _lower_work(self, node: Work) -> None:
+        if node.function == "select":
+            self._alias_select(node)
+        elif isinstance(node.outputs[0].placement, Root):
+            self._lower_root_work(node)
+        else:
+            self._lower_pe_work(node)
+
+    def _alias_select(self, node: Work) -> None:
+        source, target = node.inputs[0], node.outputs[0]
+        self.slots[target.key] = self.slots[source.key]
+        if source.key in self.support:
+            self.support[target.key] = self.support[source.key]
+
+    def _lower_root_work(self, node: Work) -> None:
+        resource, cycles, read_bytes = root_cycles(node, self.array, self.layouts)
+        output = self._new_slot(np.zeros(self.layouts.groups.num_pes, dtype=bool))
+        labels = (node.function, node.operator.name, node.distribution)
+        stage = RootStage(*labels, self._input_slots(node.inputs), output, resource, cycles, read_bytes)
+        self._emit(stage, node.outputs)
+
+    def _lower_pe_work(self, node: Work) -> None:
+        num_pes = self.layouts.groups.num_pes
+        cycles = np.zeros(num_pes, dtype=np.int64)
+        matrix = matrix_work(node, self.array, self.layouts)
+        if matrix is not None:
+            resource, active = Resource.PE_MATRIX, matrix.last_compute_cycles > 0
+        elif node.function == "kv_append":
+            resource, cycles = Resource.PE_MEMORY, kv_append_cycles(node, self.array, self.layouts)
+            active = cycles > 0
+        else:
+            resource, cycles = Resource.PE_VECTOR, vector_cycles(node, self.array, self.layouts, self.support)
+            active = cycles > 0
+        output = self._new_slot(active)
+        labels = (node.operator.name if matrix is not None else node.function, node.operator.name, node.distribution)
+        stage = PeStage(*labels, self._input_slots(node.inputs), output, resource, active, cycles, matrix)
+        self._emit(stage, node.outputs)
+
+    def _lower_move(self, node: Move) -> None:
+        inputs = self._input_slots(node.inputs)
+        senders = np.any([self.active[slot] for slot in inputs], axis=0)
+        output = self._new_slot(np.ones(self.layouts.groups.num_pes, dtype=bool))
+        self._emit(lower_move(node, inputs, output, senders, self.array, self.layouts), node.outputs)
+
+    def _emit(self, stage: Stage, outputs: tuple[Value, ...]) -> None:
+        self.stages.append(stage)
+        for value in outputs:
+            self.slots[value.key] = stage.output
+
+    def _input_slots(self, values: tuple[Value, ...]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(self.slots[value.key] for value in values))
+
+    def _new_slot(self, active: BoolArray) -> int:
+        self.active.append(active)
+        return len(self.active) - 1

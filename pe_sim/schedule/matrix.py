@@ -1,0 +1,83 @@
+"""Passes, tiles and streams of a GEMM on a PE (machine model, section 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.dtypes import Dtype
+from pe_sim.mapping.attention_split import AttentionSplit
+from pe_sim.schedule.stages import MatrixWork
+from pe_sim.units import IntArray, ceil_div
+
+
+def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArray) -> MatrixWork:
+    """A GEMM of (rows, inner) by (outer, inner) weights on each PE; PEs with an empty operand do nothing."""
+    unit, memory, weight = array.pe.matrix, array.pe.memory, array.dtypes.weight
+    busy = (rows > 0) & (inner > 0) & (outer > 0)
+    rows, inner, outer = (np.where(busy, values, 0) for values in (rows, inner, outer))
+    stream_bytes = np.asarray(weight.matrix_bytes(outer, inner))
+    max_rows = rows_per_pass(array, inner, outer)
+    passes = ceil_div(rows, max_rows)
+    last_rows = rows - np.maximum(passes - 1, 0) * max_rows
+    compute_per_row = ceil_div(outer, unit.outputs) * ceil_div(inner, unit.depth)
+    tile = np.minimum(outer, unit.outputs) * np.minimum(inner, unit.depth)
+    return MatrixWork(
+        static=True,
+        stream_bytes=stream_bytes,
+        pass_memory_cycles=ceil_div(stream_bytes, memory.bytes_per_cycle),
+        full_passes=np.maximum(passes - 1, 0),
+        full_compute_cycles=max_rows * compute_per_row,
+        last_compute_cycles=last_rows * compute_per_row,
+        last_rows=last_rows,
+        tile_bytes=np.asarray(weight.num_bytes(tile)),
+    )
+
+
+def rows_per_pass(array: ArrayConfig, inner: IntArray, outer: IntArray) -> IntArray:
+    """(PEs,) rows whose inputs (activation dtype) and outputs (partial dtype) fit the buffer, at least 1."""
+    bits_per_row = inner * array.dtypes.activation.bits + outer * array.dtypes.partial.bits
+    return np.maximum(8 * array.pe.buffer.capacity_bytes // np.maximum(bits_per_row, 1), 1)
+
+
+def scores_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
+    """Queries times keys: outputs are the tokens a row sees, the inner dimension is the PE's part of head_dim."""
+    unit = array.pe.matrix
+    compute = split.q_heads * ceil_div(split.dims, unit.depth) * split.row_sum(unit.outputs)
+    return _attention_work(array, split, compute)
+
+
+def values_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
+    """Probabilities times values: the inner dimension is the tokens, outputs the PE's part of head_dim."""
+    unit = array.pe.matrix
+    compute = split.q_heads * ceil_div(split.dims, unit.outputs) * split.row_sum(unit.depth)
+    return _attention_work(array, split, compute)
+
+
+def kv_bytes_of(kv_cache: Dtype, tokens: IntArray, dims: IntArray | int) -> IntArray:
+    """Bytes of one kv head's K (or V) of `tokens` tokens."""
+    return np.asarray(kv_cache.matrix_bytes(tokens, dims))
+
+
+def _attention_work(array: ArrayConfig, split: AttentionSplit, compute: IntArray) -> MatrixWork:
+    """Memory and compute sum over kv heads and sequences; latencies are paid once and nothing has to fill."""
+    kv_cache, port = array.dtypes.kv_cache, array.pe.memory.bytes_per_cycle
+    memory = np.zeros_like(compute)
+    read_bytes = np.zeros_like(compute)
+    for dims in np.unique(split.dims[split.dims > 0]):
+        mine = split.dims == dims
+        cycles = split.stream_cycles(lambda tokens, dims=dims: kv_bytes_of(kv_cache, tokens, int(dims)), port)
+        read = split.stream_cycles(lambda tokens, dims=dims: kv_bytes_of(kv_cache, tokens, int(dims)), 1)
+        memory = np.where(mine, split.kv_heads * cycles, memory)
+        read_bytes = np.where(mine, split.kv_heads * read, read_bytes)
+    zero = np.zeros_like(compute)
+    return MatrixWork(
+        static=False,
+        stream_bytes=read_bytes,
+        pass_memory_cycles=memory,
+        full_passes=zero,
+        full_compute_cycles=zero,
+        last_compute_cycles=compute,
+        last_rows=zero,
+        tile_bytes=zero,
+    )

@@ -1,0 +1,174 @@
+"""Stages: one operator or one collective over a set of PEs, with arrays instead of one object per PE.
+
+A *slot* is one operand's readiness: a cycle per PE, or per hub (the root's copy for each group, or the joint of
+each reduction). Stages read and write slots; slot numbers are local to a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.units import BoolArray, IntArray
+
+
+class Resource(StrEnum):
+    """What a stage keeps busy."""
+
+    PE_MATRIX = "pe_matrix"
+    PE_VECTOR = "pe_vector"
+    PE_MEMORY = "pe_memory"
+    ROOT_VECTOR = "root_vector"
+    ROOT_MEMORY = "root_memory"
+    BUS = "bus"
+    TREE = "tree"
+    DOWNLINK = "downlink"
+
+
+class Tag(StrEnum):
+    """Machine model, section 9: what a message is counted under."""
+
+    BROADCAST = "broadcast"
+    MULTICAST = "multicast"
+    SCATTER = "scatter"
+    GATHER = "gather"
+    ALL_GATHER = "all-gather"
+    ALL_TO_ALL = "all-to-all"
+    REDUCE = "reduce"
+    UNICAST = "unicast"
+    WEIGHT_STREAM = "weight-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixWork:
+    """One matrix operator on every PE; all arrays are (PEs,).
+
+    Args:
+        static: whether the streamed operand is weights, which overlap 2 may prefetch (a KV cache never is).
+        stream_bytes: bytes streamed in one pass.
+        pass_memory_cycles: cycles of the port in one pass.
+        full_passes: passes before the last one.
+        full_compute_cycles, last_compute_cycles: matrix unit in a full pass and in the last one.
+        last_rows: rows of the last pass.
+        tile_bytes: bytes of the first tile; 0 where nothing has to fill (attention).
+    """
+
+    static: bool
+    stream_bytes: IntArray
+    pass_memory_cycles: IntArray
+    full_passes: IntArray
+    full_compute_cycles: IntArray
+    last_compute_cycles: IntArray
+    last_rows: IntArray
+    tile_bytes: IntArray
+
+    @property
+    def compute_cycles(self) -> IntArray:
+        """(PEs,) cycles of the matrix unit."""
+        return self.full_passes * self.full_compute_cycles + self.last_compute_cycles
+
+    @property
+    def read_bytes(self) -> IntArray:
+        """(PEs,) bytes read from local memory."""
+        return (self.full_passes + 1) * self.stream_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Base: `operator` is the graph operator it belongs to, `name` what a person calls the stage."""
+
+    name: str
+    operator: str
+    distribution: str
+    inputs: tuple[int, ...]
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeStage(Stage):
+    """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead."""
+
+    resource: Resource
+    active: BoolArray
+    cycles: IntArray
+    matrix: MatrixWork | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RootStage(Stage):
+    """Work at the root: one job a group (`cycles` (groups,)), or one job (1,) that serves them all."""
+
+    resource: Resource
+    cycles: IntArray
+    read_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStage(Stage):
+    """Reductions through the tree, entry r over PEs first_pe[r] .. last_pe[r] - 1; arrays are (reductions,).
+
+    Args:
+        active: (PEs,) PEs that contribute; the others give the neutral element and are not waited for.
+        hop_cycles: head's way from the leaves to where the result is.
+        whole_tree: whether it occupies all joints or only those of its own subtree.
+        at_root: whether the results end at the root.
+    """
+
+    active: BoolArray
+    first_pe: IntArray
+    last_pe: IntArray
+    num_bytes: IntArray
+    hop_cycles: IntArray
+    whole_tree: bool
+    at_root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStage(Stage):
+    """Messages from PEs or hubs to ranges of PEs or to the root; message arrays are (messages,).
+
+    Args:
+        channel: BUS, or DOWNLINK for multicasts down each target's own subtree.
+        tag: what they are counted under.
+        from_pe: whether `source` indexes PEs (else entries of the input's hub slot).
+        source: index of the sender.
+        rank: arbitration priority on a tie: -1 for the root, else the sender's lowest PE.
+        num_bytes: payload; all positive.
+        target: index into the targets.
+        to_root: whether targets are the root's copies for the groups (else ranges of PEs).
+        first_pe, last_pe: (targets,) receiving PEs; a target is ready when all its messages are complete.
+        hop_cycles: (targets,) time of flight down the subtree, for DOWNLINK only.
+    """
+
+    channel: Resource
+    tag: Tag
+    from_pe: bool
+    source: IntArray
+    rank: IntArray
+    num_bytes: IntArray
+    target: IntArray
+    to_root: bool
+    first_pe: IntArray
+    last_pe: IntArray
+    hop_cycles: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Stages in program order; `entry` and `exit` are the slots of the stream."""
+
+    stages: tuple[Stage, ...]
+    num_slots: int
+    entry: int | None
+    exit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Blocks and the order they run in: (block index, layer), layer None outside the layers."""
+
+    array: ArrayConfig
+    num_groups: int
+    blocks: tuple[Block, ...]
+    sequence: tuple[tuple[int, int | None], ...]

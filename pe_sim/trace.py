@@ -1,0 +1,92 @@
+"""What happened in a step: spans of stages, uses of channels, busy cycles. Written by engines, read by reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pe_sim.units import IntArray
+
+NOT_ACTIVE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpan:
+    """One stage of one layer.
+
+    Args:
+        order: position in program order.
+        layer: None outside the layers.
+        name, operator, distribution, resource: as in the schedule.
+        start, end: first start and last end over its PEs or messages, in cycles.
+        pe_start, pe_end: (PEs,) for stages on PEs, NOT_ACTIVE where a PE has no part; else None.
+        inputs: orders of the stages whose results it waits for.
+    """
+
+    order: int
+    layer: int | None
+    name: str
+    operator: str
+    distribution: str
+    resource: str
+    start: int
+    end: int
+    inputs: tuple[int, ...]
+    pe_start: IntArray | None = None
+    pe_end: IntArray | None = None
+
+
+@dataclass(slots=True)
+class TagTraffic:
+    """Messages counted under one tag; busy cycles are of the channel that carried them."""
+
+    messages: int = 0
+    bytes: int = 0
+    busy_cycles: int = 0
+
+    def add(self, num_bytes: int, busy_cycles: int) -> None:
+        """Counts one message."""
+        self.messages += 1
+        self.bytes += num_bytes
+        self.busy_cycles += busy_cycles
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelUse:
+    """Occupancies of channels in order of their grants; one row a burst, arrays are (uses,).
+
+    `stage` is the order of the stage, `start` the grant, `end` the release, `channel` and `tag` index
+    `channels` and `tags`.
+    """
+
+    channels: tuple[str, ...]
+    tags: tuple[str, ...]
+    channel: IntArray
+    tag: IntArray
+    stage: IntArray
+    start: IntArray
+    end: IntArray
+    num_bytes: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything a report is made of; times are cycles.
+
+    Args:
+        engine: name of the engine that wrote it.
+        makespan_cycles: the step's last event.
+        traffic: per tag, only tags that were used.
+        pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
+        root_busy: per root resource, busy cycles.
+        read_bytes: bytes read from all local memories and the root's.
+    """
+
+    engine: str
+    makespan_cycles: int
+    spans: tuple[StageSpan, ...]
+    traffic: dict[str, TagTraffic]
+    channel_use: ChannelUse
+    pe_busy: dict[str, IntArray]
+    root_busy: dict[str, int]
+    read_bytes: int
+    notes: tuple[str, ...] = field(default=())

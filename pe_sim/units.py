@@ -1,0 +1,46 @@
+"""Integer arithmetic and the units people read: takes plain numbers, gives numbers and short texts."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@overload
+def ceil_div(numerator: int, denominator: int) -> int: ...
+@overload
+def ceil_div(numerator: IntArray, denominator: int | IntArray) -> IntArray: ...
+def ceil_div(numerator: int | IntArray, denominator: int | IntArray) -> int | IntArray:
+    """The mathematical ceiling of numerator / denominator for integers or integer arrays."""
+    return -(-numerator // denominator)
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Bytes with a binary prefix: 1536 -> '1.50 KiB'."""
+    return _format_scaled(num_bytes, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 1024.0)
+
+
+def format_count(count: float) -> str:
+    """A count with a decimal prefix: 6738415616 -> '6.74 G'."""
+    return _format_scaled(count, ("", "k", "M", "G", "T", "P"), 1000.0).rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds with the prefix that leaves one to three digits before the point: 0.0021 -> '2.10 ms'."""
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")):
+        if seconds >= scale:
+            return f"{seconds / scale:.2f} {unit}"
+    return f"{seconds * 1e9:.2f} ns"
+
+
+def _format_scaled(value: float, prefixes: tuple[str, ...], base: float) -> str:
+    for prefix in prefixes[:-1]:
+        if abs(value) < base:
+            return f"{value:.0f} {prefix}" if prefix == prefixes[0] else f"{value:.2f} {prefix}"
+        value /= base
+    return f"{value:.2f} {prefixes[-1]}"

@@ -1,0 +1,75 @@
+"""The import rules of pyproject.toml hold, and each of them would notice a breach."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = "Rooms import downwards only"
+SIMPY = "SimPy stays in the engine"
+MATPLOTLIB = "Matplotlib stays in the report's plots"
+
+
+def lint_imports(folder: Path) -> tuple[int, str]:
+    # A process of its own: the linter looks packages up in the current folder, and pe_sim may be imported here.
+    call = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package in which a test may plant what it likes; rooms that do not exist yet are empty there."""
+    ignore = shutil.ignore_patterns("__pycache__", "_presets")
+    shutil.copytree(ROOT / "pe_sim", tmp_path / "pe_sim", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def plant(folder: Path, module: str, code: str) -> None:
+    """Write `code` as a new module, making the packages on the way to it."""
+    path = folder.joinpath(*module.split(".")).with_suffix(".py")
+    assert not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(code, encoding="utf-8")
+
+
+def test_the_package_keeps_the_rules() -> None:
+    code, output = lint_imports(ROOT)
+    assert code == 0, output
+    assert "Contracts: 3 kept, 0 broken." in output
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "contract"),
+    [
+        ("pe_sim.config.planted", "import pe_sim.graph.planted_too", LAYERS),
+        ("pe_sim.trace.planted", "def late():\n    import pe_sim.graph.planted_too", LAYERS),
+        ("pe_sim.numeric.planted", "import pe_sim.report.planted_too", LAYERS),
+        ("pe_sim.attic.planted", "", LAYERS),
+        ("pe_sim.schedule.planted", "from simpy.events import Event", SIMPY),
+        ("pe_sim.report.planted", "import matplotlib.pyplot as plt", MATPLOTLIB),
+    ],
+    ids=["upwards", "upwards inside a function", "sideways", "a room without a place", "simpy", "matplotlib"],
+)
+def test_a_planted_breach_is_caught(copy: Path, module: str, code: str, contract: str) -> None:
+    for room in ("graph", "report"):
+        plant(copy, f"pe_sim.{room}.planted_too", "")
+    plant(copy, module, code)
+    exit_code, output = lint_imports(copy)
+    assert exit_code == 1, output
+    assert f"{contract} BROKEN" in output
+    assert module.removesuffix(".planted") in output  # and it is this breach that it names
+
+
+def test_the_rooms_meant_for_them_may_import_simpy_and_matplotlib(copy: Path) -> None:
+    plant(copy, "pe_sim.engine.planted", "import simpy\nfrom simpy.events import Event")
+    plant(copy, "pe_sim.report.plots.planted", "import matplotlib.pyplot")
+    code, output = lint_imports(copy)
+    assert code == 0, output
