@@ -1,0 +1,46 @@
+"""pe_sim: a cycle-approximate simulator of a broadcast/reduction PE array for large language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pe_sim._version import __version__
+
+if TYPE_CHECKING:
+    from pe_sim.api import (
+        Decode,
+        Prefill,
+        Report,
+        collective,
+        gemm,
+        load_array,
+        load_model,
+        load_workflow,
+        simulate,
+    )
+
+__all__ = [
+    "Decode",
+    "Prefill",
+    "Report",
+    "__version__",
+    "collective",
+    "gemm",
+    "load_array",
+    "load_model",
+    "load_workflow",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the pipeline at its first use, so that light commands start without it."""
+    if name in __all__:
+        from pe_sim import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'pe_sim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import overload
 
 import numpy as np
@@ -18,6 +19,14 @@ def ceil_div(numerator: IntArray, denominator: int | IntArray) -> IntArray: ...
 def ceil_div(numerator: int | IntArray, denominator: int | IntArray) -> int | IntArray:
     """The mathematical ceiling of numerator / denominator for integers or integer arrays."""
     return -(-numerator // denominator)
+
+
+def total(parts: Iterable[IntArray]) -> IntArray:
+    """The element-wise sum of arrays of one shape; at least one."""
+    first, *others = parts
+    for other in others:
+        first = first + other
+    return first
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -25,12 +25,27 @@ _FLOAT: Final = re.compile(
     r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+_MAX_DEPTH: Final = 100
 _TAG: Final = "tag:yaml.org,2002:"
 _REPLACED_TAGS: Final = frozenset(_TAG + name for name in ("bool", "int", "float", "timestamp"))
 
 
 class _StrictLoader(_BaseLoader):
     """The safe loader with the rules of the module's docstring."""
+
+    _depth = 0
+
+    def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
+        """Count the nesting: the C parser recurses without a limit and would crash the process."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.YAMLError("nested too deeply")
+        super().descend_resolver(current_node, current_index)
+
+    def ascend_resolver(self) -> None:
+        """The way back."""
+        self._depth -= 1
+        super().ascend_resolver()
 
 
 def parse_yaml_value(text: str, source: str) -> Any:

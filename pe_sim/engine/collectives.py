@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,11 +72,13 @@ class _Collective:
         self._machine = machine
         self.order = order
         self._pending = [0] * num_pes
+        self._has_pe_inputs = False
         self.deliveries: list[Delivery] = []
         self.hub_inputs: list[HubSource] = []
 
     def expect_from(self, active: list[bool]) -> None:
         """One more input that is made on, or delivered to, the active PEs."""
+        self._has_pe_inputs = True
         for pe, takes_part in enumerate(active):
             self._pending[pe] += takes_part
 
@@ -88,12 +91,20 @@ class _Collective:
     def _pe_ready(self, pe: int) -> None:
         raise NotImplementedError
 
-    def _watch_deliveries(self) -> None:
+    def _start_from_pes(self) -> None:
+        """Watches inputs that come over the network; without any input every PE is ready at once."""
+        if not self._has_pe_inputs:
+            for pe in range(len(self._pending)):
+                self._pe_ready(pe)
         for delivery in self.deliveries:
             for target, event in enumerate(delivery.events):
                 pes = delivery.pes_of(target)
                 assert event.callbacks is not None
-                event.callbacks.append(lambda _, pes=pes: [self.arrive(pe) for pe in pes])
+                event.callbacks.append(partial(self._delivered, pes))
+
+    def _delivered(self, pes: list[int], _: Event) -> None:
+        for pe in pes:
+            self.arrive(pe)
 
 
 class RootRun:
@@ -109,7 +120,7 @@ class RootRun:
         """Lets each job start when its inputs are at the root."""
         for job, cycles in enumerate(self._stage.cycles.tolist()):
             sources = [source.event_of(job) for source in self._inputs]
-            when_all(sources, lambda job=job, cycles=cycles: self._request(job, cycles))
+            when_all(sources, partial(self._request, job, cycles))
 
     def missing(self) -> str:
         """What has not come yet, for messages."""
@@ -153,13 +164,13 @@ class TreeRun(_Collective):
         leaves = (0, num_pes) if self._stage.whole_tree else (self._firsts[index], self._lasts[index])
         beats = -(-num_bytes // self._width)
         finished = self._machine.expect()
-        passage = Passage(*leaves, beats, lambda start: self._started(index, start, beats, finished))
+        passage = Passage(leaves[0], leaves[1], beats, partial(self._started, index, beats, finished))
         self._machine.tree.announce(passage)
         return passage
 
     def open(self) -> None:
-        """Watches inputs that come over the network."""
-        self._watch_deliveries()
+        """Lets the reductions whose data is there begin."""
+        self._start_from_pes()
 
     def missing(self) -> str:
         """PEs that have not contributed yet, for messages."""
@@ -175,7 +186,7 @@ class TreeRun(_Collective):
         if self._left[index] == 0 and passage is not None:
             self._machine.tree.ready(passage, int(self._machine.env.now))
 
-    def _started(self, index: int, start: int, beats: int, finished: Callable[[], None]) -> None:
+    def _started(self, index: int, beats: int, finished: Callable[[], None], start: int) -> None:
         end = start + int(self._stage.hop_cycles[index]) + beats
         recorder = self._machine.recorder
         num_bytes = int(self._stage.num_bytes[index])
@@ -221,7 +232,7 @@ class MessageRun(_Collective):
         for message, target in enumerate(self._targets):
             leaves = int(self._stage.first_pe[target]), int(self._stage.last_pe[target])
             beats = -(-self._bytes[message] // self._tree_width)
-            passage = Passage(*leaves, beats, lambda start, m=message, b=beats: self._goes_down(m, start, b))
+            passage = Passage(leaves[0], leaves[1], beats, partial(self._goes_down, message, beats))
             self._machine.downlink.announce(passage)
             passages.append(passage)
         return passages
@@ -231,11 +242,12 @@ class MessageRun(_Collective):
         for target, count in enumerate(self._left):
             if count == 0:
                 self.result.events[target].succeed()
-        self._watch_deliveries()
-        if not self._stage.from_pe:
+        if self._stage.from_pe:
+            self._start_from_pes()
+        else:
             for hub, messages in self._messages_of.items():
                 sources = [source.event_of(hub) for source in self.hub_inputs]
-                when_all(sources, lambda messages=messages: [self._send(message) for message in messages])
+                when_all(sources, partial(self._send_all, messages))
 
     def missing(self) -> str:
         """Who has not sent yet, for messages."""
@@ -243,7 +255,10 @@ class MessageRun(_Collective):
         return f"messages to targets {unsent[:8]}{' ...' if len(unsent) > 8 else ''}" if unsent else ""
 
     def _pe_ready(self, pe: int) -> None:
-        for message in self._messages_of.get(pe, ()):
+        self._send_all(self._messages_of.get(pe, []))
+
+    def _send_all(self, messages: list[int]) -> None:
+        for message in messages:
             self._send(message)
 
     def _send(self, message: int) -> None:
@@ -278,14 +293,12 @@ class MessageRun(_Collective):
         recorder.message(self._stage.tag, self._bytes[message], busy)
         call_at(self._machine.env, arrival, lambda: self._complete(message))
 
-    def _goes_down(self, message: int, start: int, beats: int) -> None:
+    def _goes_down(self, message: int, beats: int, start: int) -> None:
         end = start + int(self._stage.hop_cycles[self._targets[message]]) + beats
         recorder = self._machine.recorder
         recorder.extend(self.order, start, end)
         recorder.message(self._stage.tag, self._bytes[message], beats)
-        recorder.channel_use(
-            Resource.DOWNLINK, self._stage.tag, self.order, start, start + beats, self._bytes[message]
-        )
+        recorder.channel_use(Resource.DOWNLINK, self._stage.tag, self.order, start, start + beats, self._bytes[message])
         call_at(self._machine.env, end, lambda: self._complete(message))
 
     def _complete(self, message: int) -> None:

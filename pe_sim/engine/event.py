@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-import numpy as np
 from simpy import Environment, Event
 
 from pe_sim.engine.collectives import Delivery, HubSource, MessageRun, RootRun, TreeRun
@@ -177,5 +176,3 @@ class _EventRun:
             if missing:
                 lines.append(f"{name(network.order)} waits for {missing}")
         return lines
-
-

@@ -10,9 +10,7 @@ from simpy.events import NORMAL, EventPriority
 AFTER_ALL = EventPriority(NORMAL + 1)  # an arbiter decides when every request of its cycle has arrived
 
 
-def call_at(
-    env: Environment, cycle: int, action: Callable[[], None], priority: EventPriority = NORMAL
-) -> None:
+def call_at(env: Environment, cycle: int, action: Callable[[], None], priority: EventPriority = NORMAL) -> None:
     """Runs `action` at `cycle` (not before now)."""
     event = Event(env)
     event._ok = True

@@ -32,7 +32,7 @@ class OperatorGraph:
 
     def to_networkx(self) -> networkx.DiGraph:
         """The step as a networkx DAG: nodes `layers.3.q`, attribute `operator`; edges carry the tensor's name."""
-        import networkx  # noqa: PLC0415  heavy, and only needed when somebody looks at the graph
+        import networkx  # heavy, and only needed when somebody looks at the graph
 
         dag = networkx.DiGraph()
         producer: dict[str, str] = {}

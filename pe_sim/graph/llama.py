@@ -26,7 +26,7 @@ from pe_sim.graph.tensors import Element, Rows, Tensor
 def build_llama(model: ModelConfig, step: Decode | Prefill) -> OperatorGraph:
     """The graph of one decode or prefill step of a LLaMA model."""
     rows = step.num_rows
-    embedding = Embedding("embedding", (), (_hidden(STREAM, model),), rows, model.hidden_size)
+    embedding = Embedding("embedding", (), (_hidden(STREAM, model),), rows, model.hidden_size, (model.vocab_size,))
     layer = (*_attention_half(model, step), *_ffn_half(model, rows))
     return OperatorGraph((embedding,), layer, decoder_epilogue(model, step), model.num_layers)
 
@@ -90,9 +90,7 @@ def _attention_half(model: ModelConfig, step: Decode | Prefill) -> tuple[Operato
         Softmax("softmax", ("scores",), (probabilities,), rows, shape),
         Values("values", ("probabilities", "cache"), (attended,), rows, shape),
         Linear("o", ("attended",), (_hidden("o", model),), rows, *sizes, bias=model.attention_bias, bundle="o"),
-        Elementwise(
-            "attention_add", (STREAM, "o"), (_hidden("middle", model),), rows, "add", model.hidden_size
-        ),
+        Elementwise("attention_add", (STREAM, "o"), (_hidden("middle", model),), rows, "add", model.hidden_size),
     )
 
 

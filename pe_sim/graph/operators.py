@@ -90,8 +90,7 @@ class Embedding(Operator):
     """Reads one table row per input row (token, and where the family has them position and type)."""
 
     hidden_size: int
-    num_tables: int = 1
-    normalised: bool = False
+    table_rows: tuple[int, ...]
 
     def num_bytes(self, dtypes: Dtypes) -> int:
         """Table rows read plus the rows written."""
@@ -99,7 +98,11 @@ class Embedding(Operator):
 
     def read_bytes(self, dtypes: Dtypes, num_rows: int) -> int:
         """Bytes read from the tables for `num_rows` rows."""
-        return int(dtypes.weight.matrix_bytes(num_rows * self.num_tables, self.hidden_size))
+        return int(dtypes.weight.matrix_bytes(num_rows * len(self.table_rows), self.hidden_size))
+
+    def table_bytes(self, dtypes: Dtypes) -> int:
+        """Bytes of the tables themselves."""
+        return sum(int(dtypes.weight.matrix_bytes(rows, self.hidden_size)) for rows in self.table_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,4 +190,5 @@ def _row_sum(new: int, context: int, residue: IntArray, divisor: int, causal_ski
 def _ceil_prefix(last: IntArray, divisor: int) -> IntArray:
     """Sum of ceil(t / divisor) for t = 1 .. last; 0 where last <= 0."""
     full, rest = np.divmod(np.maximum(last, 0), divisor)
-    return divisor * full * (full + 1) // 2 + rest * (full + 1)
+    prefix: IntArray = divisor * full * (full + 1) // 2 + rest * (full + 1)
+    return prefix

@@ -36,8 +36,15 @@ class Distribution(Protocol):
     `head_group_size` is how many PEs share one query head.
     """
 
-    name: str
-    summary: str
+    @property
+    def name(self) -> str:
+        """What users type."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line that says what is cut and what it costs."""
+        ...
 
     def applies_to(self, operator: Operator) -> bool:
         """Whether the operator can have this distribution."""
@@ -101,9 +108,7 @@ class Uniform:
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
         """The one placement everywhere."""
-        return OperatorPlacement(
-            (self.placement,) * len(operator.inputs), (self.placement,) * len(operator.outputs)
-        )
+        return OperatorPlacement((self.placement,) * len(operator.inputs), (self.placement,) * len(operator.outputs))
 
 
 @dataclass(frozen=True, slots=True)

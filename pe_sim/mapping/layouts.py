@@ -148,5 +148,3 @@ def softmax_partial(attended: Tensor, shape: AttentionShape) -> Tensor:
     """What attention by token sends per row: (max, sum, weighted values) of every query head."""
     size = shape.num_heads * (shape.head_dim + SOFTMAX_STATISTICS)
     return Tensor(f"{attended.name}_partial", "softmax_partial", size, attended.rows)
-
-

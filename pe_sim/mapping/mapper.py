@@ -9,6 +9,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.graph.families import Step, build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.llama import attention_shape
+from pe_sim.graph.operators import Operator
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import PlacedBlock, PlacedGraph
@@ -63,7 +64,7 @@ class _StepPlacer:
         return BlockPlan(matrices, plan.attention, plan.stream, self.workflow.name)
 
     def _append(
-        self, operators: tuple, plan: BlockPlan, entry: Placement | None, layer: int | None
+        self, operators: tuple[Operator, ...], plan: BlockPlan, entry: Placement | None, layer: int | None
     ) -> Placement | None:
         placer = BlockPlacer(operators, plan, self.layouts, Transforms(self.array, self.layouts))
         block = placer.place(entry)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pe_sim.config.array import ArrayConfig
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.groups import aligned_levels
@@ -14,7 +12,7 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Shard
 from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
-from pe_sim.units import IntArray
+from pe_sim.units import IntArray, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ class Transforms:
                 return serial_cycles(bus, self._group_bytes(tensors, partial=False), from_root=False)
 
     def _group_bytes(self, tensors: Sequence[Tensor], *, partial: bool) -> IntArray:
-        return np.sum([self.layouts.group_bytes(tensor, partial=partial) for tensor in tensors], axis=0)
+        return total(self.layouts.group_bytes(tensor, partial=partial) for tensor in tensors)
 
     def _pe_bytes(self, tensors: Sequence[Tensor], placement: Placement) -> IntArray:
-        return np.sum([self.layouts.pe_bytes(tensor, placement) for tensor in tensors], axis=0)
+        return total(self.layouts.pe_bytes(tensor, placement) for tensor in tensors)

@@ -11,9 +11,9 @@ from pe_sim.graph.operators import AttentionOperator, Embedding, Linear
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Shard
-from pe_sim.schedule.matrix import gemm_work, kv_bytes_of, scores_work, values_work
+from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
 from pe_sim.schedule.stages import MatrixWork, Resource
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import IntArray, ceil_div, total
 
 # Functions whose cost is a sum of entries of the table: LayerNorm reduces sums and squares, and adds a bias.
 _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
@@ -43,13 +43,11 @@ def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork 
 def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
     """(PEs,) cycles of the port to write the new K and V on their owners."""
     split = layouts.attention_split(_attention_distribution(node, layouts))
-    written = 2 * kv_bytes_of(array.dtypes.kv_cache, split.new_tokens() * split.kv_heads, split.dims)
+    written = 2 * np.asarray(array.dtypes.kv_cache.matrix_bytes(split.new_tokens() * split.kv_heads, split.dims))
     return ceil_div(written, array.pe.memory.bytes_per_cycle)
 
 
-def vector_cycles(
-    node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]
-) -> IntArray:
+def vector_cycles(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
     """(PEs,) cycles of the vector unit; `support` says which slice of a Partial value is not zero."""
     elements = _vector_elements(node, layouts, support)
     return _vector_unit_cycles(array.pe.vector, elements, _entries(node))
@@ -86,7 +84,7 @@ def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str
 def _vector_elements(node: Work, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
     special: dict[str, Callable[[], IntArray]] = {
         "softmax": lambda: _score_elements(node, layouts),
-        "rope": lambda: sum((_held(value, layouts) for value in node.outputs), np.int64(0)),
+        "rope": lambda: total(_held(value, layouts) for value in node.outputs),
         "add": lambda: np.min([_supported(value, layouts, support) for value in node.inputs], axis=0),
         "sum_of_squares": lambda: _held(node.inputs[0], layouts),
         "argmax": lambda: _held(node.inputs[0], layouts),

@@ -18,9 +18,7 @@ from pe_sim.units import BoolArray
 
 def lower(placed: PlacedGraph) -> Schedule:
     """The schedule of a placed step."""
-    blocks = tuple(
-        _BlockLowering(placed.array, placed.layouts).lower(block) for block in placed.blocks
-    )
+    blocks = tuple(_BlockLowering(placed.array, placed.layouts).lower(block) for block in placed.blocks)
     return Schedule(placed.array, placed.layouts.groups.num_groups, blocks, placed.sequence)
 
 

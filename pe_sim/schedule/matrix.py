@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
@@ -15,7 +17,7 @@ def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArr
     """A GEMM of (rows, inner) by (outer, inner) weights on each PE; PEs with an empty operand do nothing."""
     unit, memory, weight = array.pe.matrix, array.pe.memory, array.dtypes.weight
     busy = (rows > 0) & (inner > 0) & (outer > 0)
-    rows, inner, outer = (np.where(busy, values, 0) for values in (rows, inner, outer))
+    rows, inner, outer = (values * busy for values in (rows, inner, outer))
     stream_bytes = np.asarray(weight.matrix_bytes(outer, inner))
     max_rows = rows_per_pass(array, inner, outer)
     passes = ceil_div(rows, max_rows)
@@ -37,7 +39,8 @@ def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArr
 def rows_per_pass(array: ArrayConfig, inner: IntArray, outer: IntArray) -> IntArray:
     """(PEs,) rows whose inputs (activation dtype) and outputs (partial dtype) fit the buffer, at least 1."""
     bits_per_row = inner * array.dtypes.activation.bits + outer * array.dtypes.partial.bits
-    return np.maximum(8 * array.pe.buffer.capacity_bytes // np.maximum(bits_per_row, 1), 1)
+    fitting: IntArray = np.maximum(8 * array.pe.buffer.capacity_bytes // np.maximum(bits_per_row, 1), 1)
+    return fitting
 
 
 def scores_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
@@ -54,22 +57,16 @@ def values_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
     return _attention_work(array, split, compute)
 
 
-def kv_bytes_of(kv_cache: Dtype, tokens: IntArray, dims: IntArray | int) -> IntArray:
-    """Bytes of one kv head's K (or V) of `tokens` tokens."""
-    return np.asarray(kv_cache.matrix_bytes(tokens, dims))
-
-
 def _attention_work(array: ArrayConfig, split: AttentionSplit, compute: IntArray) -> MatrixWork:
     """Memory and compute sum over kv heads and sequences; latencies are paid once and nothing has to fill."""
-    kv_cache, port = array.dtypes.kv_cache, array.pe.memory.bytes_per_cycle
+    port = array.pe.memory.bytes_per_cycle
     memory = np.zeros_like(compute)
     read_bytes = np.zeros_like(compute)
     for dims in np.unique(split.dims[split.dims > 0]):
         mine = split.dims == dims
-        cycles = split.stream_cycles(lambda tokens, dims=dims: kv_bytes_of(kv_cache, tokens, int(dims)), port)
-        read = split.stream_cycles(lambda tokens, dims=dims: kv_bytes_of(kv_cache, tokens, int(dims)), 1)
-        memory = np.where(mine, split.kv_heads * cycles, memory)
-        read_bytes = np.where(mine, split.kv_heads * read, read_bytes)
+        bytes_of = partial(_kv_bytes, array.dtypes.kv_cache, int(dims))
+        memory = np.where(mine, split.kv_heads * split.stream_cycles(bytes_of, port), memory)
+        read_bytes = np.where(mine, split.kv_heads * split.stream_cycles(bytes_of, 1), read_bytes)
     zero = np.zeros_like(compute)
     return MatrixWork(
         static=False,
@@ -81,3 +78,8 @@ def _attention_work(array: ArrayConfig, split: AttentionSplit, compute: IntArray
         last_rows=zero,
         tile_bytes=zero,
     )
+
+
+def _kv_bytes(kv_cache: Dtype, dims: int, tokens: IntArray) -> IntArray:
+    """Bytes of one kv head's K (or V) of `tokens` tokens."""
+    return np.asarray(kv_cache.matrix_bytes(tokens, dims))

@@ -1,0 +1,156 @@
+"""The whole pipeline on one screen: configs -> graph -> placed graph -> schedule -> trace -> report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.models import load_model
+from pe_sim.config.step import Decode, Prefill
+from pe_sim.engine.event import run_event
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.mapping.footprint import footprint
+from pe_sim.mapping.mapper import place
+from pe_sim.mapping.workflow import WORKFLOWS, Workflow, load_workflow
+from pe_sim.report.build import build_report
+from pe_sim.report.report import Report
+from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
+from pe_sim.schedule.collectives import collective_schedule
+from pe_sim.schedule.gemm import gemm_schedule
+from pe_sim.schedule.lowering import lower
+from pe_sim.schedule.stages import Schedule
+from pe_sim.trace import TagTraffic, Trace
+
+ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event}
+DEFAULT_ENGINE = "event"
+
+Step = Decode | Prefill
+
+
+def simulate(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    step: Step,
+    workflow: Workflow | str | Path = "workflow-1",
+    engine: str = DEFAULT_ENGINE,
+    *,
+    allow_overflow: bool = False,
+) -> Report:
+    """Simulates one step of a model on an array under a workflow.
+
+    Args:
+        model, array: as loaded, or what `load_model` and `load_array` take.
+        step: Decode(...) or Prefill(...).
+        workflow: a name, a workflow file's path, or a Workflow.
+        engine: one of `ENGINES`.
+        allow_overflow: simulate even what does not fit the memories.
+
+    Raises:
+        InputError: something given is wrong; InfeasibleError where it does not fit the memories.
+    """
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(str(workflow))
+    run = _engine(engine)
+    placed = place(model, array, step, workflow)
+    memory = footprint(placed)
+    if not allow_overflow:
+        memory.check()
+    schedule = lower(placed)
+    return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """What one collective or one GEMM takes on an array.
+
+    Args:
+        cycles: from everything ready at 0 to the last event.
+        traffic: messages, bytes and busy cycles by tag.
+        algorithm: the way that was chosen.
+        assumed: what the figures rest on, JSON-ready.
+    """
+
+    cycles: int
+    traffic: Mapping[str, TagTraffic]
+    algorithm: str
+    assumed: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        counted = {
+            tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
+            for tag, use in self.traffic.items()
+        }
+        return {"cycles": self.cycles, "traffic": counted, "algorithm": self.algorithm, "assumed": dict(self.assumed)}
+
+
+def collective(
+    kind: str, array: ArrayConfig | str | Path | Mapping[str, Any], num_bytes: int, engine: str = DEFAULT_ENGINE
+) -> PartResult:
+    """One collective alone on an array.
+
+    Args:
+        kind: one of `COLLECTIVE_KINDS`.
+        num_bytes: per PE for scatter, gather, all-gather, the result of reduce-scatter and the pair of all-to-all;
+            of the whole otherwise (the partial sums of an all-reduce, whose result has the activation dtype).
+
+    Raises:
+        InputError: no such kind or array, or no positive number of bytes.
+    """
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    planned = collective_schedule(kind, array, num_bytes)
+    trace = _engine(engine)(planned.schedule)
+    assumed = {"kind": kind, "bytes": num_bytes, "ready_at_cycle": 0, "array": array_to_dict(array)}
+    return PartResult(trace.makespan_cycles, trace.traffic, planned.algorithm, assumed)
+
+
+def gemm(
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    rows: int,
+    inner: int,
+    outer: int,
+    engine: str = DEFAULT_ENGINE,
+) -> PartResult:
+    """One GEMM alone on one PE: (rows, inner) activations by (outer, inner) weights.
+
+    Raises:
+        InputError: a size is not positive, or the array is wrong.
+    """
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    trace = _engine(engine)(gemm_schedule(array, rows, inner, outer))
+    assumed = {"m": rows, "k": inner, "n": outer, "prefetched_bytes": 0, "array": array_to_dict(array)}
+    return PartResult(trace.makespan_cycles, trace.traffic, f"overlap {array.overlap}", assumed)
+
+
+def _engine(name: str) -> Callable[[Schedule], Trace]:
+    if name not in ENGINES:
+        expected = "one of " + ", ".join(ENGINES)
+        hint = did_you_mean(name, ENGINES)
+        raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)
+    return ENGINES[name]
+
+
+__all__ = [
+    "COLLECTIVE_KINDS",
+    "DEFAULT_ENGINE",
+    "ENGINES",
+    "WORKFLOWS",
+    "Decode",
+    "PartResult",
+    "Prefill",
+    "Report",
+    "Step",
+    "Workflow",
+    "collective",
+    "gemm",
+    "load_array",
+    "load_model",
+    "load_workflow",
+    "simulate",
+]

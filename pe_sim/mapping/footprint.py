@@ -1,0 +1,191 @@
+"""What a placed step keeps in the PEs' memories and the root's, and how much more would still fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.errors import InfeasibleError
+from pe_sim.graph.operators import Embedding, KvAppend, Linear, Norm
+from pe_sim.mapping.attention_split import AttentionSplit, held_tokens
+from pe_sim.mapping.groups import PeGroups, even_counts
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import Node, PlacedGraph, Work
+from pe_sim.mapping.placement import Replicate, Root, Shard
+from pe_sim.units import IntArray
+
+_SEARCH_LIMIT = 2**31  # tokens or sequences; the steps' own limit
+_PE_LEVERS = (
+    "more PEs (--set num_pes=...)",
+    "a smaller dtype (--set dtypes.weight=int8, --set dtypes.kv_cache=int8)",
+    "a shorter context or a smaller batch",
+    "more memory (--set pe.memory.capacity_bytes=...)",
+    "weights streamed every step (batch-stream)",
+    "--allow-overflow to simulate all the same",
+)
+_ROOT_LEVERS = ("more memory (--set root.memory.capacity_bytes=...)", "a smaller dtype", "--allow-overflow")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes held while the step runs.
+
+    Args:
+        array: whose memories they are held in.
+        layouts: how the step's tensors are cut.
+        weight_bytes_per_pe: (PEs,) matrices, biases and norms.
+        root_bytes: embedding tables and what the workflow puts at the root.
+        cache_layers: layers by the distribution of their KV cache.
+    """
+
+    array: ArrayConfig
+    layouts: Layouts
+    weight_bytes_per_pe: IntArray
+    root_bytes: int
+    cache_layers: Mapping[str, int]
+
+    @cached_property
+    def kv_cache_bytes_per_pe(self) -> IntArray:
+        """(PEs,) cached and new tokens of the step."""
+        return self._cache_bytes(lambda split, _: split.cached_tokens())
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Of one PE's memory."""
+        return self.array.pe.memory.capacity_bytes
+
+    @property
+    def peak_bytes_per_pe(self) -> int:
+        """The fullest PE's bytes."""
+        return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
+
+    def check(self) -> None:
+        """Raises InfeasibleError where the step does not fit."""
+        if self.peak_bytes_per_pe > self.capacity_bytes:
+            pe = int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).argmax())
+            weights, cache = int(self.weight_bytes_per_pe[pe]), int(self.kv_cache_bytes_per_pe[pe])
+            raise InfeasibleError(
+                f"the memory of PE {pe} is too small for weights ({weights:,} bytes) and KV cache ({cache:,} bytes)",
+                demand=self.peak_bytes_per_pe,
+                bound=self.capacity_bytes,
+                unit="bytes",
+                levers=_PE_LEVERS,
+            )
+        if self.root_bytes > self.array.root.memory.capacity_bytes:
+            raise InfeasibleError(
+                "the root's memory is too small for the embedding table and what the workflow keeps there",
+                demand=self.root_bytes,
+                bound=self.array.root.memory.capacity_bytes,
+                unit="bytes",
+                levers=_ROOT_LEVERS,
+            )
+
+    def largest_batch_size(self) -> int:
+        """Sequences of the step's longest total length that fit beside the weights; 0 if not even one does."""
+        shape = self.layouts.shape
+        longest = max(new + context for new, context in zip(shape.new_lens, shape.context_lens, strict=True))
+        return _largest(lambda batch: self._fits(batch, longest))
+
+    def longest_context_len(self) -> int:
+        """Cached tokens a sequence that fit at the step's batch size, before the step's new ones; 0 if none."""
+        batch, new = len(self.layouts.shape.new_lens), max(self.layouts.shape.new_lens)
+        return _largest(lambda context: self._fits(batch, context + new))
+
+    def _fits(self, batch: int, total_len: int) -> bool:
+        """Whether `batch` sequences of `total_len` tokens fit beside the weights."""
+        groups = self.layouts.groups
+
+        def tokens(split: AttentionSplit, distribution: str) -> IntArray:
+            held = held_tokens(total_len, split.token_residue, split.token_stride)
+            return _sequences_per_pe(groups, distribution, batch) * held
+
+        return bool((self.weight_bytes_per_pe + self._cache_bytes(tokens)).max() <= self.capacity_bytes)
+
+    def _cache_bytes(self, tokens: Callable[[AttentionSplit, str], IntArray]) -> IntArray:
+        """(PEs,) bytes of K and V of all layers, for the tokens each PE holds of a layer."""
+        held = np.zeros(self.array.num_pes, dtype=np.int64)
+        for distribution, layers in self.cache_layers.items():
+            split = self.layouts.attention_split(distribution)
+            rows = tokens(split, distribution) * split.kv_heads
+            held = held + 2 * layers * np.asarray(self.array.dtypes.kv_cache.matrix_bytes(rows, split.dims))
+        return held
+
+
+def footprint(placed: PlacedGraph) -> Footprint:
+    """The footprint of a placed step."""
+    array, layouts = placed.array, placed.layouts
+    repeats = Counter(index for index, _ in placed.sequence)
+    weights = np.zeros(array.num_pes, dtype=np.int64)
+    root_bytes = 0
+    cache_layers: Counter[str] = Counter()
+    for index, count in repeats.items():
+        for node in placed.blocks[index].nodes:
+            weights = weights + count * _weight_bytes(node, array, layouts)
+            root_bytes += count * _root_bytes(node, array)
+            if isinstance(node, Work) and isinstance(node.operator, KvAppend):
+                cache_layers["replicate" if layouts.groups.size == 1 else node.distribution] += count
+    return Footprint(array, layouts, weights, root_bytes, dict(cache_layers))
+
+
+def _sequences_per_pe(groups: PeGroups, distribution: str, batch: int) -> IntArray:
+    """(PEs,) sequences each PE has a part in."""
+    shares = even_counts(batch, groups.num_groups)
+    if distribution != "batch":
+        return shares[groups.group_of_pe]
+    return np.concatenate([even_counts(int(share), groups.size) for share in shares])
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """The largest positive number that fits, 0 if 1 does not; `fits` is monotone."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < _SEARCH_LIMIT and fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _weight_bytes(node: Node, array: ArrayConfig, layouts: Layouts) -> IntArray:
+    """(PEs,) parameters a node keeps on each PE."""
+    nothing = np.zeros(array.num_pes, dtype=np.int64)
+    if not isinstance(node, Work):
+        return nothing
+    operator, weight = node.operator, array.dtypes.weight
+    place = node.outputs[0].placement
+    if isinstance(operator, Linear) and node.function == "matrix":
+        inner = layouts.pe_columns(operator.in_dim, operator.in_size, node.inputs[0].placement)
+        outer = layouts.pe_columns(operator.out_dim, operator.out_size, place)
+        return np.asarray(weight.matrix_bytes(outer, inner))
+    if isinstance(operator, Linear) and node.function == "bias":
+        return np.asarray(weight.num_bytes(_bias_columns(node, operator, layouts)))
+    if isinstance(operator, Norm) and not isinstance(place, Root) and node.function != "sum_of_squares":
+        per_element = weight.bits * (2 if operator.function == "layernorm" else 1)
+        return -(-layouts.pe_columns("hidden", operator.size, place) * per_element // 8)
+    return nothing
+
+
+def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
+    """(PEs,) entries of the bias: the PE's outputs, or an even slice where outputs are partial sums."""
+    place = node.outputs[0].placement
+    if isinstance(place, Replicate | Shard):
+        return layouts.pe_columns(operator.out_dim, operator.out_size, place)
+    return np.tile(even_counts(operator.out_size, layouts.groups.size), layouts.groups.num_groups)
+
+
+def _root_bytes(node: Node, array: ArrayConfig) -> int:
+    """Parameters a node keeps at the root."""
+    if not isinstance(node, Work) or not isinstance(node.outputs[0].placement, Root):
+        return 0
+    if isinstance(node.operator, Embedding):
+        return node.operator.table_bytes(array.dtypes)
+    if isinstance(node.operator, Norm):
+        return node.operator.weight_bytes(array.dtypes)
+    return 0

@@ -1,0 +1,165 @@
+"""Builds network stages from byte counts: reductions over scopes, messages from hubs and from PEs.
+
+A *scope* is a range of neighbouring PEs that acts together: a group, or the PEs that share a query head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig, Tree
+from pe_sim.mapping.groups import aligned_levels
+from pe_sim.network.bus_tree import hop_cycles
+from pe_sim.schedule.stages import MessageStage, Resource, Tag, TreeStage
+from pe_sim.units import BoolArray, IntArray
+
+ROOT_RANK = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What every stage carries: names, and the slots it reads and writes."""
+
+    name: str
+    operator: str
+    inputs: tuple[int, ...]
+    output: int
+
+    def fields(self) -> tuple[str, str, str, tuple[int, ...], int]:
+        """In the order of `Stage`; a move has no distribution."""
+        return self.name, self.operator, "", self.inputs, self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """`size` PEs from each `first_pe` on."""
+
+    first_pe: IntArray
+    size: int
+
+    @property
+    def last_pe(self) -> IntArray:
+        """(scopes,) one past the last PE."""
+        return self.first_pe + self.size
+
+
+def reduction(
+    labels: Labels,
+    array: ArrayConfig,
+    scopes: Scopes,
+    num_bytes: IntArray,
+    active: BoolArray,
+    *,
+    at_root: bool,
+    softmax: bool = False,
+) -> TreeStage:
+    """One reduction a scope: to its own joint, or all the way to the root."""
+    tree = array.network.tree
+    hops = hop_cycles(tree, _levels(tree, scopes, at_root=at_root), softmax=softmax)
+    return TreeStage(
+        *labels.fields(),
+        active=active,
+        first_pe=scopes.first_pe,
+        last_pe=scopes.last_pe,
+        num_bytes=num_bytes,
+        hop_cycles=np.full(len(num_bytes), hops, dtype=np.int64),
+        whole_tree=at_root,
+        at_root=at_root,
+    )
+
+
+def hub_to_scopes(
+    labels: Labels, array: ArrayConfig, scopes: Scopes, num_bytes: IntArray, *, from_root: bool
+) -> MessageStage:
+    """One message a scope, from the root or the scope's joint to all its PEs."""
+    tree = array.network.tree
+    down = tree.downlink and not from_root
+    hops = sum(tree.level_latency_cycles[: _levels(tree, scopes, at_root=False)]) if down else 0
+    sent = np.flatnonzero(num_bytes > 0)
+    return MessageStage(
+        *labels.fields(),
+        channel=Resource.DOWNLINK if down else Resource.BUS,
+        tag=Tag.BROADCAST if scopes.size == array.num_pes else Tag.MULTICAST,
+        from_pe=False,
+        source=sent,
+        rank=np.full(len(sent), ROOT_RANK) if from_root else scopes.first_pe[sent],
+        num_bytes=num_bytes[sent],
+        target=sent,
+        to_root=False,
+        first_pe=scopes.first_pe,
+        last_pe=scopes.last_pe,
+        hop_cycles=np.full(len(num_bytes), hops, dtype=np.int64),
+    )
+
+
+def hub_to_pes(
+    labels: Labels, scope_of_pe: IntArray, scopes: Scopes, num_bytes: IntArray, *, from_root: bool
+) -> MessageStage:
+    """A scatter: one message a PE, from the root or the joint of the PE's scope."""
+    every = np.arange(len(num_bytes), dtype=np.int64)
+    receivers = np.flatnonzero(num_bytes > 0)
+    source = scope_of_pe[receivers]
+    return MessageStage(
+        *labels.fields(),
+        channel=Resource.BUS,
+        tag=Tag.SCATTER,
+        from_pe=False,
+        source=source,
+        rank=np.full(len(receivers), ROOT_RANK) if from_root else scopes.first_pe[source],
+        num_bytes=num_bytes[receivers],
+        target=receivers,
+        to_root=False,
+        first_pe=every,
+        last_pe=every + 1,
+        hop_cycles=np.zeros(len(num_bytes), dtype=np.int64),
+    )
+
+
+def pes_to_scopes(
+    labels: Labels, tag: Tag, scope_of_pe: IntArray, scopes: Scopes, num_bytes: IntArray, *, to_root: bool
+) -> MessageStage:
+    """Every PE with something to send drives the bus: to the root's copy for its scope, or to all its PEs."""
+    senders = np.flatnonzero(num_bytes > 0)
+    return MessageStage(
+        *labels.fields(),
+        channel=Resource.BUS,
+        tag=tag,
+        from_pe=True,
+        source=senders,
+        rank=senders,
+        num_bytes=num_bytes[senders],
+        target=scope_of_pe[senders],
+        to_root=to_root,
+        first_pe=scopes.first_pe,
+        last_pe=scopes.last_pe,
+        hop_cycles=np.zeros(len(scopes.first_pe), dtype=np.int64),
+    )
+
+
+def pairs(labels: Labels, num_pes: int, num_bytes: int) -> MessageStage:
+    """All-to-all: each PE sends `num_bytes` to every other, lower receivers first."""
+    sender, receiver = np.divmod(np.arange(num_pes * num_pes, dtype=np.int64), num_pes)
+    others = (sender != receiver) & (num_bytes > 0)
+    every = np.arange(num_pes, dtype=np.int64)
+    return MessageStage(
+        *labels.fields(),
+        channel=Resource.BUS,
+        tag=Tag.ALL_TO_ALL,
+        from_pe=True,
+        source=sender[others],
+        rank=sender[others],
+        num_bytes=np.full(int(others.sum()), num_bytes, dtype=np.int64),
+        target=receiver[others],
+        to_root=False,
+        first_pe=every,
+        last_pe=every + 1,
+        hop_cycles=np.zeros(num_pes, dtype=np.int64),
+    )
+
+
+def _levels(tree: Tree, scopes: Scopes, *, at_root: bool) -> int:
+    levels = tree.num_levels if at_root else aligned_levels(0, scopes.size, tree.arity)
+    assert levels is not None, "only scopes aligned to the tree have a joint of their own"
+    return levels

@@ -1,0 +1,164 @@
+"""Schedules of one collective alone, everything ready at cycle 0 (machine model, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
+from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes, hub_to_scopes, pairs, pes_to_scopes, reduction
+from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
+from pe_sim.units import IntArray, ceil_div
+
+KINDS: tuple[str, ...] = (
+    "broadcast",
+    "scatter",
+    "gather",
+    "reduce",
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveSchedule:
+    """A collective's schedule and the way that was chosen for it."""
+
+    schedule: Schedule
+    algorithm: str
+
+
+def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> CollectiveSchedule:
+    """The schedule of collective `kind` on the whole array.
+
+    Args:
+        num_bytes: per PE for scatter, gather, all-gather, the result of reduce-scatter and the pair of all-to-all,
+            of the whole otherwise (the partial sums of an all-reduce).
+
+    Raises:
+        InputError: no such kind, or no positive number of bytes.
+    """
+    if kind not in KINDS:
+        expected = "one of " + ", ".join(KINDS)
+        raise InputError(
+            "no such collective", path="KIND", given=kind, expected=expected, hint=did_you_mean(kind, KINDS)
+        )
+    if num_bytes < 1:
+        raise InputError(
+            "a collective moves at least one byte", path="--bytes", given=num_bytes, expected="an int >= 1"
+        )
+    return _Collective(array, num_bytes).build(kind)
+
+
+@dataclass
+class _Collective:
+    array: ArrayConfig
+    num_bytes: int
+    stages: list[Stage] = field(default_factory=list)
+
+    def build(self, kind: str) -> CollectiveSchedule:
+        algorithm = getattr(self, "_" + kind.replace("-", "_"))()
+        block = Block(tuple(self.stages), len(self.stages) + 1, None, None)
+        return CollectiveSchedule(Schedule(self.array, 1, (block,), ((0, None),)), algorithm)
+
+    def _broadcast(self) -> str:
+        self._hub_to_all(self.num_bytes)
+        return "one message"
+
+    def _scatter(self) -> str:
+        return self._spread(self.num_bytes)
+
+    def _gather(self) -> str:
+        return self._collect(Tag.GATHER, to_root=True)
+
+    def _all_gather(self) -> str:
+        return "nothing to move" if self._alone() else self._collect(Tag.ALL_GATHER, to_root=False)
+
+    def _reduce(self) -> str:
+        self._reduce_to_root(self.num_bytes)
+        return "tree"
+
+    def _all_reduce(self) -> str:
+        if self._alone():
+            return "nothing to move"
+        self._reduce_to_root(self.num_bytes)
+        self._hub_to_all(self._rescaled(self.num_bytes, to_partial=False))
+        return "reduce + broadcast"
+
+    def _reduce_scatter(self) -> str:
+        if self._alone():
+            return "nothing to move"
+        self._reduce_to_root(self._rescaled(self.num_bytes * self.array.num_pes, to_partial=True))
+        return "reduce + " + self._spread(self.num_bytes)
+
+    def _all_to_all(self) -> str:
+        self.stages.append(pairs(self._labels("all-to-all"), self.array.num_pes, self.num_bytes))
+        return "serial"
+
+    def _spread(self, per_pe: int) -> str:
+        """Root to shards: one message a PE, or the whole once and each PE keeps its slice."""
+        bus, shards = self.array.network.bus, self._shards(per_pe)
+        serial = serial_cycles(bus, shards, from_root=True)
+        at_once = serial_cycles(bus, shards.sum(keepdims=True), from_root=True)
+        if self._is_serial(self.array.network.collectives.scatter, serial, at_once):
+            group = np.zeros(self.array.num_pes, dtype=np.int64)
+            self.stages.append(hub_to_pes(self._labels("scatter"), group, self._whole(), shards, from_root=True))
+            return "serial"
+        self._hub_to_all(int(shards.sum()))
+        return "broadcast + slice"
+
+    def _collect(self, tag: Tag, *, to_root: bool) -> str:
+        """Shards to root or to all: one message a PE, or disjoint slices summed on their way through the tree."""
+        bus, tree, shards = self.array.network.bus, self.array.network.tree, self._shards(self.num_bytes)
+        whole = shards.sum(keepdims=True)
+        by_reduction = reduce_cycles(tree, whole, tree.num_levels, parallel=False)
+        by_reduction += 0 if to_root else serial_cycles(bus, whole, from_root=True)
+        serial = serial_cycles(bus, shards, from_root=False)
+        if self._is_serial(self.array.network.collectives.gather, serial, by_reduction):
+            group = np.zeros(self.array.num_pes, dtype=np.int64)
+            labels = self._labels(tag.value)
+            self.stages.append(pes_to_scopes(labels, tag, group, self._whole(), shards, to_root=to_root))
+            return "serial"
+        self._reduce_to_root(int(whole[0]))
+        if to_root:
+            return "reduction of slices"
+        self._hub_to_all(int(whole[0]))
+        return "reduction of slices + broadcast"
+
+    def _is_serial(self, way: str, serial: int, at_once: int) -> bool:
+        return way == "serial" or (way == "best" and serial < at_once)
+
+    def _reduce_to_root(self, num_bytes: int) -> None:
+        active = np.ones(self.array.num_pes, dtype=bool)
+        sent = np.array([num_bytes], dtype=np.int64)
+        self.stages.append(reduction(self._labels("reduce"), self.array, self._whole(), sent, active, at_root=True))
+
+    def _hub_to_all(self, num_bytes: int) -> None:
+        sent = np.array([num_bytes], dtype=np.int64)
+        self.stages.append(hub_to_scopes(self._labels("broadcast"), self.array, self._whole(), sent, from_root=True))
+
+    def _labels(self, name: str) -> Labels:
+        """Each stage waits for the one before it."""
+        inputs = (len(self.stages) - 1,) if self.stages else ()
+        return Labels(name, name, inputs, len(self.stages))
+
+    def _whole(self) -> Scopes:
+        return Scopes(np.zeros(1, dtype=np.int64), self.array.num_pes)
+
+    def _shards(self, per_pe: int) -> IntArray:
+        return np.full(self.array.num_pes, per_pe, dtype=np.int64)
+
+    def _rescaled(self, num_bytes: int, *, to_partial: bool) -> int:
+        """The same elements in the other dtype: partial sums travel in `partial`, results in `activation`."""
+        partial, activation = self.array.dtypes.partial.bits, self.array.dtypes.activation.bits
+        source, target = (activation, partial) if to_partial else (partial, activation)
+        return ceil_div(num_bytes * target, source)
+
+    def _alone(self) -> bool:
+        """With one PE, Partial, Shard and Replicate are the same thing."""
+        return self.array.num_pes == 1

@@ -1,0 +1,26 @@
+"""The schedule of one GEMM alone on PE 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.errors import InputError
+from pe_sim.schedule.matrix import gemm_work
+from pe_sim.schedule.stages import Block, PeStage, Resource, Schedule
+
+
+def gemm_schedule(array: ArrayConfig, rows: int, inner: int, outer: int) -> Schedule:
+    """A (rows, inner) by (outer, inner) GEMM on PE 0, everything else idle.
+
+    Raises:
+        InputError: a size is not positive.
+    """
+    for name, size in (("m", rows), ("k", inner), ("n", outer)):
+        if size < 1:
+            raise InputError("a GEMM's sizes are positive", path=name, given=size, expected="an int >= 1")
+    first = np.zeros(array.num_pes, dtype=np.int64)
+    first[0] = 1
+    matrix = gemm_work(array, rows * first, inner * first, outer * first)
+    stage = PeStage("gemm", "gemm", "", (), 0, Resource.PE_MATRIX, first > 0, np.zeros_like(first), matrix)
+    return Schedule(array, 1, (Block((stage,), 1, None, None),), ((0, None),))
