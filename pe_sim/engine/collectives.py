@@ -247,7 +247,16 @@ class MessageRun(_Collective):
         else:
             for hub, messages in self._messages_of.items():
                 sources = [source.event_of(hub) for source in self.hub_inputs]
-                when_all(sources, partial(self._send_all, messages))
+                when_all([*sources, *self._gate()], partial(self._send_all, messages))
+
+    def _gate(self) -> list[Event]:
+        """For the root's messages that wait for PEs to be done with something: the event that all are."""
+        self._late = sum(count > 0 for count in self._pending)
+        if not self._late:
+            return []
+        self._all_done = Event(self._machine.env)
+        self._start_from_pes()
+        return [self._all_done]
 
     def missing(self) -> str:
         """Who has not sent yet, for messages."""
@@ -255,7 +264,12 @@ class MessageRun(_Collective):
         return f"messages to targets {unsent[:8]}{' ...' if len(unsent) > 8 else ''}" if unsent else ""
 
     def _pe_ready(self, pe: int) -> None:
-        self._send_all(self._messages_of.get(pe, []))
+        if self._stage.from_pe:
+            self._send_all(self._messages_of.get(pe, []))
+            return
+        self._late -= 1
+        if self._late == 0:
+            self._all_done.succeed()
 
     def _send_all(self, messages: list[int]) -> None:
         for message in messages:
@@ -274,7 +288,7 @@ class MessageRun(_Collective):
             self._request(message, bursts)
 
     def _request(self, message: int, bursts: list[int]) -> None:
-        busy = occupancy_of(self._bus_config, bursts[0])
+        busy = occupancy_of(self._bus_config, bursts[0], self._stage.source_rate)
         self._machine.bus.request(
             self.order, self._ranks[message], busy, lambda grant: self._granted(message, bursts, grant, busy)
         )

@@ -19,6 +19,8 @@ from pe_sim.trace import Trace
 
 MAX_OVERLAP = 2
 
+Source = Delivery | HubSource | PeProgram  # what makes a slot ready
+
 
 def run_event(schedule: Schedule) -> Trace:
     """Simulates a schedule event by event.
@@ -86,20 +88,15 @@ class _EventRun:
             self._done.succeed()
 
     def _unroll(self) -> None:
-        stream: Delivery | HubSource | PeProgram | None = None
-        for block_index, layer in self._schedule.sequence:
-            block = self._schedule.blocks[block_index]
-            slots: dict[int, Delivery | HubSource | PeProgram] = {}
-            if block.entry is not None:
-                assert stream is not None
-                slots[block.entry] = stream
+        carried: dict[int, list[Source]] = {}
+        for run in self._schedule.sequence:
+            block = self._schedule.blocks[run.block]
+            slots = dict(zip(block.entries, carried.get(run.lane, []), strict=True)) if block.entries else {}
             for stage in block.stages:
-                slots[stage.output] = self._build(stage, layer, [slots[slot] for slot in stage.inputs])
-            stream = slots[block.exit] if block.exit is not None else None
+                slots[stage.output] = self._build(stage, run.layer, [slots[slot] for slot in stage.inputs])
+            carried[run.lane] = [slots[slot] for slot in block.exits]
 
-    def _build(
-        self, stage: Stage, layer: int | None, inputs: list[Delivery | HubSource | PeProgram]
-    ) -> Delivery | HubSource | PeProgram:
+    def _build(self, stage: Stage, layer: int | None, inputs: list[Source]) -> Source:
         order = self.recorder.announce(stage, layer, tuple(source.order for source in inputs))
         match stage:
             case PeStage():
@@ -118,9 +115,7 @@ class _EventRun:
                 return message_run.result
         raise TypeError(f"the event engine has no resource for a {type(stage).__name__}")
 
-    def _build_pe_program(
-        self, stage: PeStage, order: int, inputs: list[Delivery | HubSource | PeProgram]
-    ) -> PeProgram:
+    def _build_pe_program(self, stage: PeStage, order: int, inputs: list[Source]) -> PeProgram:
         task = self._tasks.get(id(stage))
         if task is None:
             task = self._tasks[id(stage)] = PeTask.of(stage)
@@ -129,7 +124,7 @@ class _EventRun:
         self.recorder.keep(program)
         return program
 
-    def _connect(self, run: TreeRun | MessageRun, inputs: list[Delivery | HubSource | PeProgram]) -> None:
+    def _connect(self, run: TreeRun | MessageRun, inputs: list[Source]) -> None:
         self._networks.append(run)
         for source in inputs:
             if isinstance(source, PeProgram):

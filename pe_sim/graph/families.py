@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.graph.bert import build_bert
+from pe_sim.graph.gpt2 import build_gpt2
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.llama import build_llama
 
 Step = Decode | Prefill
 Builder = Callable[[ModelConfig, Step], OperatorGraph]
 
-FAMILIES: dict[str, Builder] = {"llama": build_llama}
+FAMILIES: dict[str, Builder] = {"bert": build_bert, "gpt2": build_gpt2, "llama": build_llama}
 
 
 def build_graph(model: ModelConfig, step: Step) -> OperatorGraph:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pe_sim.graph.operators import Operator
+from pe_sim.graph.operators import AttentionShape, Operator
 
 if TYPE_CHECKING:
     import networkx
@@ -16,12 +16,24 @@ STREAM = "stream"  # the tensor that enters and leaves every layer
 
 @dataclass(frozen=True, slots=True)
 class OperatorGraph:
-    """Operators in program order. A layer reads the tensor `stream` and ends by writing the next one."""
+    """Operators in program order. A layer reads the tensor `stream` and ends by writing the next one.
+
+    Args:
+        prologue, layer, epilogue: in program order; the layer is the same for all `num_layers`.
+        shape: attention geometry of the step.
+        selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
+        select: which rows those are: the last or the first of each sequence.
+        keeps_cache: whether K and V outlive their layer (an encoder's do not).
+    """
 
     prologue: tuple[Operator, ...]
     layer: tuple[Operator, ...]
     epilogue: tuple[Operator, ...]
     num_layers: int
+    shape: AttentionShape
+    selected_per_sequence: int | None
+    select: str = "last"
+    keeps_cache: bool = True
 
     def instances(self) -> Iterator[tuple[int | None, Operator]]:
         """Every operator of the step in program order with its layer (None outside the layers)."""

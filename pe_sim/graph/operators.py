@@ -15,6 +15,7 @@ FLOPS_PER_ELEMENT: dict[str, int] = {
     "add": 1,
     "argmax": 1,
     "gelu": 8,
+    "gelu_tanh": 8,
     "layernorm": 7,
     "rmsnorm": 7,
     "rope": 3,

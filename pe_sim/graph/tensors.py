@@ -10,7 +10,7 @@ class Rows(StrEnum):
     """Which rows of the step a tensor has."""
 
     ALL = "all"  # every new row of every sequence
-    LOGITS = "logits"  # the rows that logits are computed for
+    SELECTED = "selected"  # the rows the epilogue works on: those that logits are computed for
 
 
 class Element(StrEnum):

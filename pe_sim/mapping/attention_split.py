@@ -119,7 +119,9 @@ def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
 
 def split_by_batch(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
     """Each PE has its own contiguous sequences, whole."""
-    counts = np.concatenate([even_counts(int(count), groups.size) for count in np.diff(groups.sequence_bounds)])
+    counts = np.zeros(groups.num_pes, dtype=np.int64)
+    shares = np.diff(groups.sequence_bounds).tolist()
+    counts[groups.members] = np.concatenate([even_counts(share, groups.size) for share in shares])
     last = np.cumsum(counts)
     return _tiled(shape, groups, _all_heads(shape, groups.size), 1, sequences=(last - counts, last))
 
@@ -155,12 +157,9 @@ def _tiled(
     token_stride: int = 1,
     sequences: tuple[IntArray, IntArray] | None = None,
 ) -> AttentionSplit:
-    q_first, q_heads, kv_first, kv_heads, pair_first, pair_count = (
-        np.tile(values, groups.num_groups) for values in one_group
-    )
+    q_first, q_heads, kv_first, kv_heads, pair_first, pair_count = (groups.spread(values) for values in one_group)
     bounds = groups.sequence_bounds
     first, last = sequences or (bounds[groups.group_of_pe], bounds[groups.group_of_pe + 1])
-    rank = np.arange(groups.num_pes, dtype=np.int64) % groups.size
     return AttentionSplit(
         shape=shape,
         q_first=q_first,
@@ -172,7 +171,7 @@ def _tiled(
         sequence_first=first,
         sequence_last=last,
         token_stride=token_stride,
-        token_residue=rank if token_stride > 1 else np.zeros_like(rank),
+        token_residue=groups.rank_of_pe if token_stride > 1 else np.zeros_like(q_first),
         head_group_size=share,
     )
 

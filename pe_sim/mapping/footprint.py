@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.errors import InfeasibleError
-from pe_sim.graph.operators import Embedding, KvAppend, Linear, Norm
+from pe_sim.graph.operators import AttentionShape, Embedding, KvAppend, Linear, Norm
 from pe_sim.mapping.attention_split import AttentionSplit, held_tokens
 from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
@@ -31,28 +31,38 @@ _PE_LEVERS = (
 _ROOT_LEVERS = ("more memory (--set root.memory.capacity_bytes=...)", "a smaller dtype", "--allow-overflow")
 
 
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The KV cache of `layers` layers that are distributed alike, for the sequences of one lane."""
+
+    layouts: Layouts
+    distribution: str
+    layers: int
+    lane: int
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes held while the step runs.
 
     Args:
         array: whose memories they are held in.
-        layouts: how the step's tensors are cut.
+        shape: attention geometry of the whole step.
         weight_bytes_per_pe: (PEs,) matrices, biases and norms.
         root_bytes: embedding tables and what the workflow puts at the root.
-        cache_layers: layers by the distribution of their KV cache.
+        caches: what is kept of K and V.
     """
 
     array: ArrayConfig
-    layouts: Layouts
+    shape: AttentionShape
     weight_bytes_per_pe: IntArray
     root_bytes: int
-    cache_layers: Mapping[str, int]
+    caches: tuple[Cache, ...]
 
     @cached_property
     def kv_cache_bytes_per_pe(self) -> IntArray:
         """(PEs,) cached and new tokens of the step."""
-        return self._cache_bytes(lambda split, _: split.cached_tokens())
+        return self._cache_bytes(self.caches, lambda cache, split: split.cached_tokens())
 
     @property
     def capacity_bytes(self) -> int:
@@ -87,49 +97,59 @@ class Footprint:
 
     def largest_batch_size(self) -> int:
         """Sequences of the step's longest total length that fit beside the weights; 0 if not even one does."""
-        shape = self.layouts.shape
-        longest = max(new + context for new, context in zip(shape.new_lens, shape.context_lens, strict=True))
+        longest = max(n + c for n, c in zip(self.shape.new_lens, self.shape.context_lens, strict=True))
         return _largest(lambda batch: self._fits(batch, longest))
 
     def longest_context_len(self) -> int:
         """Cached tokens a sequence that fit at the step's batch size, before the step's new ones; 0 if none."""
-        batch, new = len(self.layouts.shape.new_lens), max(self.layouts.shape.new_lens)
+        batch, new = len(self.shape.new_lens), max(self.shape.new_lens)
         return _largest(lambda context: self._fits(batch, context + new))
 
     def _fits(self, batch: int, total_len: int) -> bool:
         """Whether `batch` sequences of `total_len` tokens fit beside the weights."""
-        groups = self.layouts.groups
 
-        def tokens(split: AttentionSplit, distribution: str) -> IntArray:
+        def tokens(cache: Cache, split: AttentionSplit) -> IntArray:
             held = held_tokens(total_len, split.token_residue, split.token_stride)
-            return _sequences_per_pe(groups, distribution, batch) * held
+            return _sequences_per_pe(cache.layouts.groups, cache.distribution, batch) * held
 
-        return bool((self.weight_bytes_per_pe + self._cache_bytes(tokens)).max() <= self.capacity_bytes)
+        first_lane = [cache for cache in self.caches if cache.lane == 0]
+        return bool((self.weight_bytes_per_pe + self._cache_bytes(first_lane, tokens)).max() <= self.capacity_bytes)
 
-    def _cache_bytes(self, tokens: Callable[[AttentionSplit, str], IntArray]) -> IntArray:
-        """(PEs,) bytes of K and V of all layers, for the tokens each PE holds of a layer."""
+    def _cache_bytes(self, caches: Iterable[Cache], tokens: Callable[[Cache, AttentionSplit], IntArray]) -> IntArray:
+        """(PEs,) bytes of K and V, for the tokens each PE holds of a layer."""
         held = np.zeros(self.array.num_pes, dtype=np.int64)
-        for distribution, layers in self.cache_layers.items():
-            split = self.layouts.attention_split(distribution)
-            rows = tokens(split, distribution) * split.kv_heads
-            held = held + 2 * layers * np.asarray(self.array.dtypes.kv_cache.matrix_bytes(rows, split.dims))
+        for cache in caches:
+            split = cache.layouts.attention_split(cache.distribution)
+            rows = tokens(cache, split) * split.kv_heads
+            held = held + 2 * cache.layers * np.asarray(self.array.dtypes.kv_cache.matrix_bytes(rows, split.dims))
         return held
 
 
-def footprint(placed: PlacedGraph) -> Footprint:
-    """The footprint of a placed step."""
-    array, layouts = placed.array, placed.layouts
-    repeats = Counter(index for index, _ in placed.sequence)
+def footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
+    """The footprint of a placed step whose attention geometry is `shape`."""
+    array = placed.array
     weights = np.zeros(array.num_pes, dtype=np.int64)
     root_bytes = 0
-    cache_layers: Counter[str] = Counter()
-    for index, count in repeats.items():
-        for node in placed.blocks[index].nodes:
-            weights = weights + count * _weight_bytes(node, array, layouts)
-            root_bytes += count * _root_bytes(node, array)
+    caches: list[Cache] = []
+    runs = Counter((run.block, run.lane) for run in placed.sequence)
+    for (index, lane), count in runs.items():
+        block = placed.blocks[index]
+        for node in block.nodes:
             if isinstance(node, Work) and isinstance(node.operator, KvAppend):
-                cache_layers["replicate" if layouts.groups.size == 1 else node.distribution] += count
-    return Footprint(array, layouts, weights, root_bytes, dict(cache_layers))
+                distribution = "replicate" if block.layouts.groups.size == 1 else node.distribution
+                caches.append(Cache(block.layouts, distribution, count, lane))
+            if lane == 0:
+                weights = weights + count * _weight_bytes(node, array, block.layouts)
+                root_bytes += count * _root_bytes(node, array)
+    if not placed.graph.keeps_cache:
+        caches = _working_set(caches)
+    return Footprint(array, shape, weights, root_bytes, tuple(caches))
+
+
+def _working_set(caches: list[Cache]) -> list[Cache]:
+    """An encoder keeps K and V only while their layer runs."""
+    kept = {(cache.distribution, cache.lane): replace(cache, layers=1) for cache in caches}
+    return list(kept.values())
 
 
 def _sequences_per_pe(groups: PeGroups, distribution: str, batch: int) -> IntArray:
@@ -137,7 +157,9 @@ def _sequences_per_pe(groups: PeGroups, distribution: str, batch: int) -> IntArr
     shares = even_counts(batch, groups.num_groups)
     if distribution != "batch":
         return shares[groups.group_of_pe]
-    return np.concatenate([even_counts(int(share), groups.size) for share in shares])
+    counts = np.zeros(groups.num_pes, dtype=np.int64)
+    counts[groups.members] = np.concatenate([even_counts(share, groups.size) for share in shares.tolist()])
+    return counts
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
@@ -166,6 +188,8 @@ def _weight_bytes(node: Node, array: ArrayConfig, layouts: Layouts) -> IntArray:
         return np.asarray(weight.matrix_bytes(outer, inner))
     if isinstance(operator, Linear) and node.function == "bias":
         return np.asarray(weight.num_bytes(_bias_columns(node, operator, layouts)))
+    if isinstance(operator, Embedding) and not isinstance(place, Root):
+        return operator.table_bytes(array.dtypes) * layouts.groups.is_member.astype(np.int64)
     if isinstance(operator, Norm) and not isinstance(place, Root) and node.function != "sum_of_squares":
         per_element = weight.bits * (2 if operator.function == "layernorm" else 1)
         return -(-layouts.pe_columns("hidden", operator.size, place) * per_element // 8)
@@ -177,7 +201,7 @@ def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
     place = node.outputs[0].placement
     if isinstance(place, Replicate | Shard):
         return layouts.pe_columns(operator.out_dim, operator.out_size, place)
-    return np.tile(even_counts(operator.out_size, layouts.groups.size), layouts.groups.num_groups)
+    return layouts.groups.spread(even_counts(operator.out_size, layouts.groups.size))
 
 
 def _root_bytes(node: Node, array: ArrayConfig) -> int:

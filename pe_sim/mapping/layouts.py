@@ -35,13 +35,13 @@ class Layouts:
         groups: the division of PEs and batch.
         shape: attention geometry of the whole batch.
         dtypes: of the array.
-        logits_per_sequence: rows that logits are computed for; None: every new row.
+        selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
     """
 
     groups: PeGroups
     shape: AttentionShape
     dtypes: Dtypes
-    logits_per_sequence: int | None
+    selected_per_sequence: int | None
 
     @cached_property
     def head_split(self) -> AttentionSplit:
@@ -72,8 +72,8 @@ class Layouts:
     def row_prefix(self, rows: Rows) -> IntArray:
         """(sequences + 1,) rows before each sequence."""
         new = np.asarray(self.shape.new_lens, dtype=np.int64)
-        if rows is Rows.LOGITS and self.logits_per_sequence is not None:
-            new = np.full(len(new), self.logits_per_sequence, dtype=np.int64)
+        if rows is Rows.SELECTED and self.selected_per_sequence is not None:
+            new = np.full(len(new), self.selected_per_sequence, dtype=np.int64)
         return np.concatenate(([0], np.cumsum(new)))
 
     def row_bounds(self, rows: Rows, placement: Placement) -> tuple[IntArray, IntArray]:
@@ -93,16 +93,16 @@ class Layouts:
     def pe_rows(self, rows: Rows, placement: Placement) -> IntArray:
         """(PEs,) rows each PE holds."""
         first, last = self.row_bounds(rows, placement)
-        return last - first
+        return (last - first) * self.groups.is_member
 
     def pe_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
         """(PEs,) elements of feature dim `dim` each PE holds of a row."""
         if not isinstance(placement, Shard) or placement.dim == "batch":
-            return np.full(self.groups.num_pes, size, dtype=np.int64)
+            return size * self.groups.is_member.astype(np.int64)
         if placement.dim == "head":
             split = self.head_split
             return (split.q_heads if dim == "query" else split.kv_heads) * split.dims
-        return np.tile(even_counts(size, self.groups.size), self.groups.num_groups)
+        return self.groups.spread(even_counts(size, self.groups.size))
 
     def column_indices(self, dim: str, size: int, placement: Placement, pe: int) -> IntArray:
         """The columns PE `pe` holds, in the order it holds them."""
@@ -111,7 +111,7 @@ class Layouts:
         if placement.dim == "head":
             return self._head_columns(dim, pe)
         counts = even_counts(size, self.groups.size)
-        rank = pe % self.groups.size
+        rank = int(self.groups.rank_of_pe[pe])
         first = int(counts[:rank].sum())
         return np.arange(first, first + int(counts[rank]))
 

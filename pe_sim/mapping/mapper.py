@@ -1,4 +1,4 @@
-"""Places a whole step: one block per distinct (plan, entry placement), reused wherever it repeats."""
+"""Places a whole step: one block per distinct (plan, entering values), reused wherever it repeats."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.graph.families import Step, build_graph
 from pe_sim.graph.graph import OperatorGraph
-from pe_sim.graph.llama import attention_shape
 from pe_sim.graph.operators import Operator
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import PlacedBlock, PlacedGraph
-from pe_sim.mapping.placement import Placement
+from pe_sim.mapping.pipeline import place_pipeline
+from pe_sim.mapping.placed import BlockRun, PlacedBlock, PlacedGraph, Value
 from pe_sim.mapping.placer import BlockPlacer, BlockPlan
+from pe_sim.mapping.plans import end_plan, layer_plan
 from pe_sim.mapping.transforms import Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
 
@@ -26,10 +26,13 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
         InputError: the step does not fit the model, or the workflow does not apply.
     """
     graph = build_graph(model, step)
-    shape = attention_shape(model, step)
-    groups = PeGroups(array.num_pes, workflow.groups, array.network.tree.arity, len(step.sequences))
-    per_sequence = None if step.logits_rows == step.num_rows else 1
-    return _StepPlacer(graph, array, workflow, Layouts(groups, shape, array.dtypes, per_sequence)).run()
+    workflow.check(graph.num_layers)
+    if workflow.pipelined:
+        return place_pipeline(graph, array, workflow)
+    groups = PeGroups.of_array(array.num_pes, workflow.groups, array.network.tree.arity, len(graph.shape.new_lens))
+    return _StepPlacer(
+        graph, array, workflow, Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)
+    ).run()
 
 
 @dataclass
@@ -39,39 +42,30 @@ class _StepPlacer:
     workflow: Workflow
     layouts: Layouts
     blocks: list[PlacedBlock] = field(default_factory=list)
-    sequence: list[tuple[int, int | None]] = field(default_factory=list)
+    sequence: list[BlockRun] = field(default_factory=list)
 
     def run(self) -> PlacedGraph:
-        plan = self.workflow.plan(0)
-        outside = BlockPlan({"lm_head": self.workflow.lm_head}, plan.attention, "follow", self.workflow.name)
-        stream = self._append(self.graph.prologue, outside, None, None)
-        known: dict[tuple[LayerPlan, Placement | None], int] = {}
+        first = end_plan(self.workflow, self.workflow.plan(0), prologue=True)
+        leaving = self._append(self.graph.prologue, first, (), None)
+        known: dict[tuple[LayerPlan, tuple[object, ...]], int] = {}
         for layer in range(self.graph.num_layers):
             plan = self.workflow.plan(layer)
-            index = known.get((plan, stream))
-            if index is None:
-                stream_in = stream
-                stream = self._append(self.graph.layer, self._block_plan(plan), stream_in, layer)
-                known[plan, stream_in] = len(self.blocks) - 1
+            key = (plan, tuple((value.tensor, value.placement) for value in leaving))
+            if key in known:
+                self.sequence.append(BlockRun(known[key], layer))
+                leaving = self.blocks[known[key]].exits
             else:
-                self.sequence.append((index, layer))
-                stream = _exit_of(self.blocks[index])
-        self._append(self.graph.epilogue, outside, stream, None)
-        return PlacedGraph(self.array, self.graph, self.layouts, tuple(self.blocks), tuple(self.sequence))
-
-    def _block_plan(self, plan: LayerPlan) -> BlockPlan:
-        matrices = plan.to_dict()
-        return BlockPlan(matrices, plan.attention, plan.stream, self.workflow.name)
+                leaving = self._append(self.graph.layer, layer_plan(self.workflow, plan), leaving, layer)
+                known[key] = len(self.blocks) - 1
+        last = end_plan(self.workflow, self.workflow.plan(self.graph.num_layers - 1), prologue=False)
+        self._append(self.graph.epilogue, last, leaving, None)
+        return PlacedGraph(self.array, self.graph, tuple(self.blocks), tuple(self.sequence))
 
     def _append(
-        self, operators: tuple[Operator, ...], plan: BlockPlan, entry: Placement | None, layer: int | None
-    ) -> Placement | None:
+        self, operators: tuple[Operator, ...], plan: BlockPlan, entering: tuple[Value, ...], layer: int | None
+    ) -> tuple[Value, ...]:
         placer = BlockPlacer(operators, plan, self.layouts, Transforms(self.array, self.layouts))
-        block = placer.place(entry)
+        block = placer.place(entering)
         self.blocks.append(block)
-        self.sequence.append((len(self.blocks) - 1, layer))
-        return _exit_of(block)
-
-
-def _exit_of(block: PlacedBlock) -> Placement | None:
-    return block.exit.placement if block.exit is not None else None
+        self.sequence.append(BlockRun(len(self.blocks) - 1, layer))
+        return block.exits

@@ -23,6 +23,8 @@ class MoveKind(StrEnum):
     GATHER = "gather"  # PEs -> root, one message a PE
     ALL_GATHER = "all-gather"  # every PE drives its shard, all listen
     UNICAST = "unicast"  # one PE -> root
+    FORWARD = "forward"  # the lowest PE of one pipeline stage -> the PEs of the next
+    WEIGHT_STREAM = "weight-stream"  # the root's copy of a matrix -> all PEs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Move:
         scope: group, or head for the PEs that share a query head.
         partial_dtype: whether the payload travels in the partial dtype.
         combine: how joints combine (sum, max, softmax); empty where nothing is combined.
+        sender: the PE that sends, for FORWARD.
+        after: values that must be complete everywhere before the message may be requested.
     """
 
     operator: Operator
@@ -63,6 +67,8 @@ class Move:
     outputs: tuple[Value, ...]
     partial_dtype: bool = False
     combine: str = ""
+    sender: int = 0
+    after: tuple[Value, ...] = ()
 
     @property
     def label(self) -> str:
@@ -75,24 +81,39 @@ Node = Work | Move
 
 @dataclass(frozen=True, slots=True)
 class PlacedBlock:
-    """Nodes of a prologue, a layer or an epilogue; `entry` is the stream it takes, `exit` the one it gives."""
+    """Nodes of a prologue, a layer, an epilogue or the way between two pipeline stages.
+
+    Args:
+        nodes: in program order.
+        entries, exits: values it takes from the block before it and gives to the one after; the stream comes first.
+        layouts: how its tensors are cut.
+    """
 
     nodes: tuple[Node, ...]
-    entry: Value | None
-    exit: Value | None
+    entries: tuple[Value, ...]
+    exits: tuple[Value, ...]
+    layouts: Layouts
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRun:
+    """One run of a block: `layer` is None outside the layers, `lane` says whose stream it carries on."""
+
+    block: int
+    layer: int | None
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedGraph:
-    """Distinct blocks and the order they run in.
+    """Distinct blocks, and their runs in program order.
 
     Args:
-        sequence: (block index, layer) in program order; layer None outside the layers.
-        distributions: what each operator's name was given, per block.
+        lanes: streams that go through the layers on their own; each owns the sequences of its blocks' layouts.
     """
 
     array: ArrayConfig
     graph: OperatorGraph
-    layouts: Layouts
     blocks: tuple[PlacedBlock, ...]
-    sequence: tuple[tuple[int, int | None], ...]
+    sequence: tuple[BlockRun, ...]
+    lanes: int = 1

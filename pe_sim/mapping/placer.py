@@ -20,10 +20,16 @@ from pe_sim.graph.operators import (
 from pe_sim.graph.tensors import Element, Tensor
 from pe_sim.mapping.distributions import OperatorPlacement, distribution_for
 from pe_sim.mapping.layouts import Layouts, softmax_partial
-from pe_sim.mapping.placed import Move, Node, PlacedBlock, Value, Work
+from pe_sim.mapping.placed import Move, MoveKind, Node, PlacedBlock, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
 
+STREAM_TARGETS: dict[str, Placement] = {
+    "replicate": Replicate(),
+    "shard": Shard("hidden"),
+    "batch": Shard("batch"),
+}
+_FIXED_VECTORS: dict[str, Placement] = {"replicate": Replicate(), "root": Root(), "batch": Shard("batch")}
 STATISTICS: dict[str, int] = {"rmsnorm": 1, "layernorm": 2}  # scalars a row that a distributed norm reduces
 
 
@@ -34,14 +40,20 @@ class BlockPlan:
     Args:
         matrices: distribution of each matrix by the operator's name.
         attention: distribution of attention.
-        stream: replicate, shard or follow, for the stream that leaves the block.
+        vectors: placement of norms, adds and the activation by name; those left out follow their inputs.
+        stream: replicate, shard, batch or follow, for the stream that leaves the block.
         source: workflow name, for messages.
+        stream_weights: matrices come from the root every step.
+        local_ends: PEs look up their own sequences' embeddings and keep their own results.
     """
 
     matrices: Mapping[str, str]
     attention: str
+    vectors: Mapping[str, str]
     stream: str
     source: str
+    stream_weights: bool = False
+    local_ends: bool = False
 
 
 @dataclass
@@ -55,19 +67,21 @@ class BlockPlacer:
     nodes: list[Node] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     bundles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    recent_matrices: list[Value] = field(default_factory=list)
     next_key: int = 0
 
-    def place(self, entry: Placement | None) -> PlacedBlock:
-        """The placed block for a stream that enters in placement `entry` (None: the block has no input)."""
-        entry_value = None
-        if entry is not None:
-            stream = self._stream_tensor()
-            entry_value = self._value(stream, entry)
-            self.values[STREAM] = entry_value
+    def place(self, entering: Sequence[Value]) -> PlacedBlock:
+        """The placed block for the values that leave the block before it, the stream first."""
+        entries = tuple(self._value(value.tensor, value.placement) for value in entering)
+        if entries:
+            self.values[STREAM] = entries[0]
+            self.recent_matrices = list(entries[1:])
         for operator in self.operators:
             self._place(operator)
-        self._leave()
-        return PlacedBlock(tuple(self.nodes), entry_value, self.values.get(STREAM))
+        if STREAM in self.values and self.plan.stream in STREAM_TARGETS:
+            self._need(self.operators[-1], {STREAM: STREAM_TARGETS[self.plan.stream]})
+        leaving = (self.values[STREAM], *self.recent_matrices) if STREAM in self.values else ()
+        return PlacedBlock(tuple(self.nodes), entries, leaving, self.layouts)
 
     def _place(self, operator: Operator) -> None:
         match operator:
@@ -89,16 +103,44 @@ class BlockPlacer:
                 raise TypeError(f"no rule places a {type(operator).__name__}")
 
     def _place_embedding(self, operator: Embedding) -> None:
-        self._work(operator, "embedding", (Root(),))
-        self._need(operator, {operator.outputs[0].name: Replicate()})
+        place = self._normal(Shard("batch")) if self.plan.local_ends else Root()
+        self._work(operator, "embedding", (place,) * len(operator.outputs))
 
     def _place_distributed(self, operator: Operator) -> None:
         placement = self._static_placement(operator)
         self._need(operator, dict(zip(operator.inputs, placement.inputs, strict=True)))
         if isinstance(operator, Values) and placement.outputs[0] == Partial("softmax"):
             self._merge_softmax(operator)
+        elif isinstance(operator, Linear):
+            self._place_linear(operator, placement.outputs)
         else:
-            self._work(operator, _function_of(operator), placement.outputs)
+            self._work(operator, operator.name, placement.outputs)
+
+    def _place_linear(self, operator: Linear, outputs: tuple[Placement, ...]) -> None:
+        inputs = operator.inputs
+        if self.plan.stream_weights:
+            inputs = (*inputs, self._stream_weights(operator))
+        self._work(operator, "matrix", outputs, inputs=inputs)
+        if self.plan.stream_weights:
+            self.recent_matrices = [*self.recent_matrices[-1:], self.values[operator.outputs[0].name]]
+        if operator.bias:
+            self._work(operator, "bias", outputs, inputs=(operator.outputs[0].name,))
+        self.bundles[operator.outputs[0].name] = tuple(
+            other.outputs[0].name
+            for other in self.operators
+            if isinstance(other, Linear) and other.bundle == operator.bundle and other is not operator
+        )
+
+    def _stream_weights(self, operator: Linear) -> str:
+        """The root sends the matrix once the PEs have room: two matrices are held (one without overlap)."""
+        name = f"{operator.name}_weight"
+        tensor = Tensor(name, "weight", operator.in_size * operator.out_size)
+        held, target = self._value(tensor, Root()), self._value(tensor, Replicate())
+        wait_for = self.recent_matrices[-1:] if self.transforms.array.overlap == 0 else self.recent_matrices[:1]
+        after = tuple(wait_for) if len(self.recent_matrices) == 2 or self.transforms.array.overlap == 0 else ()
+        self.nodes.append(Move(operator, MoveKind.WEIGHT_STREAM, "group", (held,), (target,), after=after))
+        self.values[name] = target
+        return name
 
     def _merge_softmax(self, operator: Values) -> None:
         partial = softmax_partial(operator.outputs[0], self.layouts.shape)
@@ -117,10 +159,15 @@ class BlockPlacer:
 
     def _norm_placement(self, operator: Norm) -> Placement:
         """A stream that is whole stays whole; any other becomes what the norm's consumers want."""
+        fixed = self.plan.vectors.get(operator.name, "follow")
+        if fixed != "follow":
+            return Shard("hidden") if fixed == "shard" else _FIXED_VECTORS[fixed]
         current = self.values[operator.inputs[0]].placement
         if isinstance(current, Replicate):
             return current
         wanted = self._wanted_by_consumers(operator.outputs[0].name)
+        if not wanted and isinstance(current, Shard):
+            return current
         return wanted.pop() if len(wanted) == 1 else Replicate()
 
     def _place_sharded_norm(self, operator: Norm) -> None:
@@ -132,40 +179,46 @@ class BlockPlacer:
         self._work(operator, "scale", (Shard("hidden"),), inputs=(operator.inputs[0], statistic.name))
 
     def _place_add(self, operator: Elementwise) -> None:
-        target = _meeting_place([self.values[name].placement for name in operator.inputs])
-        self._need(operator, dict.fromkeys(operator.inputs, target))
-        self._work(operator, "add", (target,))
+        places = [self.values[name].placement for name in operator.inputs]
+        self._place_elementwise(operator, _meeting_place(places))
 
     def _place_activation(self, operator: Elementwise) -> None:
-        target = _activation_place([self.values[name].placement for name in operator.inputs])
+        places = [self.values[name].placement for name in operator.inputs]
+        self._place_elementwise(operator, _activation_place(places))
+
+    def _place_elementwise(self, operator: Elementwise, target: Placement) -> None:
+        fixed = self.plan.vectors.get(operator.name, "follow")
+        if fixed != "follow":
+            dim = operator.outputs[0].dim
+            target = self._normal(Shard(dim) if fixed == "shard" else _FIXED_VECTORS[fixed])
         self._need(operator, dict.fromkeys(operator.inputs, target))
         self._work(operator, operator.function, (target,))
 
     def _place_argmax(self, operator: Argmax) -> None:
         name = operator.inputs[0]
-        if isinstance(self.values[name].placement, Partial):
+        place = self.values[name].placement
+        if isinstance(place, Partial):
             self._need(operator, {name: Root()})
             self._work(operator, "argmax", (Root(),))
+            return
+        if place == Shard("batch") or self.plan.local_ends:
+            self._work(operator, "argmax", (place,))
+            if not self.plan.local_ends:
+                self._need(operator, {operator.outputs[0].name: Root()})
             return
         self._work(operator, "argmax", (Partial("max"),))
         self._need(operator, {operator.outputs[0].name: Root()})
         self._work(operator, "argmax", (Root(),), inputs=(operator.outputs[0].name,))
 
-    def _leave(self) -> None:
-        """Brings the stream to the placement the plan asks for at the end of a layer."""
-        targets: dict[str, Placement] = {"replicate": Replicate(), "shard": Shard("hidden")}
-        if self.plan.stream in targets and STREAM in self.values:
-            self._need(self.operators[-1], {STREAM: targets[self.plan.stream]})
-
     def _need(self, operator: Operator, wanted: Mapping[str, Placement]) -> None:
         """Moves tensors to where `operator` needs them; bundle mates with the same transform travel along."""
-        wanted = dict(wanted)
+        wanted = {name: self._normal(place) for name, place in wanted.items()}
         for name in tuple(wanted):
             for mate in self.bundles.get(name, ()):
                 if mate not in wanted:
                     places = self._wanted_by_consumers(mate)
                     if len(places) == 1:
-                        wanted[mate] = places.pop()
+                        wanted[mate] = self._normal(places.pop())
         together: dict[tuple[Placement, Placement], list[str]] = {}
         for name, target in wanted.items():
             source = self.values[name].placement
@@ -198,14 +251,6 @@ class BlockPlacer:
         )
         self.nodes.append(Work(operator, function, self._distribution_name(operator), sources, results))
         self.values.update({value.tensor.name: value for value in results})
-        if isinstance(operator, Linear):
-            name = operator.outputs[0].name
-            mates = tuple(
-                other.outputs[0].name
-                for other in self.operators
-                if isinstance(other, Linear) and other.bundle == operator.bundle and other is not operator
-            )
-            self.bundles[name] = mates
 
     def _wanted_by_consumers(self, tensor: str) -> set[Placement]:
         """What the distributed consumers of a tensor need; empty where its consumers follow their inputs."""
@@ -229,20 +274,15 @@ class BlockPlacer:
             return self.plan.attention
         return self.plan.matrices.get(operator.name, "")
 
-    def _stream_tensor(self) -> Tensor:
-        for operator in self.operators:
-            for output in operator.outputs:
-                if output.dim == "hidden":
-                    return Tensor(STREAM, "hidden", output.size)
-        raise ValueError("the block has no tensor of the hidden dim")
+    def _normal(self, placement: Placement) -> Placement:
+        """With one PE a group, Partial, Shard and Replicate are the same thing."""
+        if self.layouts.groups.size == 1 and not isinstance(placement, Root):
+            return Replicate()
+        return placement
 
     def _value(self, tensor: Tensor, placement: Placement) -> Value:
         self.next_key += 1
         return Value(self.next_key - 1, tensor, placement)
-
-
-def _function_of(operator: Operator) -> str:
-    return "matrix" if isinstance(operator, Linear) else operator.name
 
 
 def _meeting_place(places: Sequence[Placement]) -> Placement:

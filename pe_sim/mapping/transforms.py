@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.graph.tensors import Tensor
-from pe_sim.mapping.groups import aligned_levels
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Shard
@@ -78,7 +77,7 @@ class Transforms:
         The whole array ends at the root; groups that are not aligned to the tree use all of it and end there too.
         """
         groups = self.layouts.groups
-        if scope == "group" and groups.num_groups == 1:
+        if scope == "group" and groups.is_whole_array:
             return Root()
         return Joint(scope) if self._joint_levels(scope) is not None else Root()
 
@@ -116,10 +115,7 @@ class Transforms:
 
     def _joint_levels(self, scope: str) -> int | None:
         groups = self.layouts.groups
-        size = groups.size if scope == "group" else self.layouts.head_split.head_group_size
-        if groups.num_groups > 1 and groups.size % size:
-            return None
-        return aligned_levels(0, size, groups.arity)
+        return groups.joint_levels(groups.size if scope == "group" else self.layouts.head_split.head_group_size)
 
     def _step_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
         bus, tree = self.array.network.bus, self.array.network.tree
@@ -142,7 +138,7 @@ class Transforms:
                 return serial_cycles(bus, shards, from_root=isinstance(step.source, Root))
             case MoveKind.GATHER | MoveKind.ALL_GATHER:
                 return serial_cycles(bus, self._pe_bytes(tensors, step.source), from_root=False)
-            case MoveKind.UNICAST:
+            case _:
                 return serial_cycles(bus, self._group_bytes(tensors, partial=False), from_root=False)
 
     def _group_bytes(self, tensors: Sequence[Tensor], *, partial: bool) -> IntArray:

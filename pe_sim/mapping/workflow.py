@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pe_sim.errors import InputError, did_you_mean
 
-STREAM_PLACEMENTS = ("follow", "replicate", "shard")
+ACTIVATIONS = ("silu_mul", "gelu", "gelu_tanh", "tanh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,9 @@ class LayerPlan:
     Args:
         q, k, v, o, gate, up, down: distribution of each matrix.
         attention: head, token, batch or replicate, for RoPE to values.
-        stream: what the stream becomes at the end of the layer: replicate, shard, or follow (left as it is).
+        stream: what the stream becomes at the end of the layer: replicate, shard, batch, or follow (left as it is).
+        attention_norm, attention_add, ffn_norm, ffn_add, activation: where a vector operator runs: replicate, shard,
+            root, batch, or follow (where its inputs are).
     """
 
     q: str
@@ -28,30 +30,56 @@ class LayerPlan:
     up: str
     down: str
     stream: str = "follow"
-
-    def matrix(self, operator: str) -> str:
-        """The distribution of matrix `operator` of a layer."""
-        distribution: str = getattr(self, operator)
-        return distribution
+    attention_norm: str = "follow"
+    attention_add: str = "follow"
+    ffn_norm: str = "follow"
+    ffn_add: str = "follow"
+    activation: str = "follow"
 
     def to_dict(self) -> dict[str, str]:
         """Operator to distribution, JSON-ready."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """Layer i runs under `pattern[i mod len(pattern)]`."""
+    """A plan for every layer.
+
+    Args:
+        name, summary: for people.
+        pattern: layer i runs under pattern[i mod len(pattern)], or, where `exact`, the pattern has one per layer.
+        groups: groups of PEs that split the batch.
+        lm_head: distribution of the LM head (and of an encoder's pooler).
+        exact: whether the pattern was written for a fixed number of layers.
+        stream_weights: every matrix comes from the root, once a step.
+        local_ends: PEs hold the embedding table and keep the results of their own sequences.
+        pipelined: each PE or group of PEs holds whole layers and the sequences move on.
+    """
 
     name: str
     summary: str
     pattern: tuple[LayerPlan, ...]
     groups: int = 1
     lm_head: str = "row"
+    exact: bool = False
+    stream_weights: bool = False
+    local_ends: bool = False
+    pipelined: bool = False
 
     def plan(self, layer: int) -> LayerPlan:
         """The plan of one layer (0-based)."""
         return self.pattern[layer % len(self.pattern)]
+
+    def check(self, num_layers: int) -> None:
+        """Raises InputError where the workflow was written for another number of layers."""
+        if self.exact and len(self.pattern) != num_layers:
+            raise InputError(
+                f"the workflow names {len(self.pattern)} layers, the model has {num_layers}",
+                source=self.name,
+                path="layers",
+                given=len(self.pattern),
+                expected=str(num_layers),
+            )
 
 
 def _plan(qkv: str, attention: str, o: str, gate_up: str, down: str, stream: str) -> LayerPlan:
@@ -62,6 +90,9 @@ def _plan(qkv: str, attention: str, o: str, gate_up: str, down: str, stream: str
 _WORKFLOW_1 = _plan("row", "head", "col", "col", "row", "follow")
 _WORKFLOW_2 = _plan("col", "token", "col", "row", "col", "replicate")
 _MEGATRON = _plan("row", "head", "col", "row", "col", "replicate")
+_ALL_ROW = _plan("row", "head", "row", "row", "row", "follow")
+_ALL_COL = _plan("col", "token", "col", "col", "col", "replicate")
+_BATCH = _plan("batch", "batch", "batch", "batch", "batch", "batch")
 
 WORKFLOWS: dict[str, Workflow] = {
     workflow.name: workflow
@@ -70,21 +101,36 @@ WORKFLOWS: dict[str, Workflow] = {
         Workflow("workflow-2", "qkv by col, attention by token, o col, FFN row + col; stream whole", (_WORKFLOW_2,)),
         Workflow("alternating", "layers 1, 3, ... workflow-1; layers 2, 4, ... workflow-2", (_WORKFLOW_1, _WORKFLOW_2)),
         Workflow("megatron", "qkv by row, attention by head, o col, FFN row + col; two all-reduces", (_MEGATRON,)),
+        Workflow("all-row", "every matrix by row, attention by head; every input gathered", (_ALL_ROW,)),
+        Workflow("all-col", "every matrix by col, attention by token; every output reduced", (_ALL_COL,)),
         Workflow(
-            "all-row",
-            "every matrix by row, attention by head; every input gathered",
-            (_plan("row", "head", "row", "row", "row", "follow"),),
+            "batch-lockstep", "megatron with the rows of all sequences stacked; one copy of weights", (_MEGATRON,)
         ),
         Workflow(
-            "all-col",
-            "every matrix by col, attention by token; every output reduced",
-            (_plan("col", "token", "col", "col", "col", "replicate"),),
+            "batch-stream",
+            "each PE its own sequences; every matrix broadcast once a step",
+            (_BATCH,),
+            lm_head="batch",
+            stream_weights=True,
+        ),
+        Workflow(
+            "batch-block",
+            "each PE its own sequences and a whole copy of the weights; no communication",
+            (_BATCH,),
+            lm_head="batch",
+            local_ends=True,
+        ),
+        Workflow(
+            "block-pipeline",
+            "each PE (or group of PEs) holds whole layers; sequences move on by unicasts",
+            (_MEGATRON,),
+            pipelined=True,
         ),
     )
 }
 
 
-def load_workflow(name: str) -> Workflow:
+def named_workflow(name: str) -> Workflow:
     """The workflow called `name`.
 
     Raises:
@@ -95,7 +141,7 @@ def load_workflow(name: str) -> Workflow:
             f"no workflow is called {name!r}",
             source="workflow",
             given=name,
-            expected="one of " + ", ".join(WORKFLOWS),
+            expected="a name or the path of a workflow file",
             hint=did_you_mean(name, WORKFLOWS),
         )
     return WORKFLOWS[name]

@@ -31,9 +31,10 @@ def burst_sizes(bus: Bus, num_bytes: int) -> list[int]:
     return [bus.burst_bytes] * full + ([rest] if rest else [])
 
 
-def occupancy_of(bus: Bus, burst: int) -> int:
-    """Cycles one burst holds the bus: overhead + beats."""
-    return bus.overhead_cycles - (-burst // bus.bytes_per_cycle)
+def occupancy_of(bus: Bus, burst: int, source_rate: int = 0) -> int:
+    """Cycles one burst holds the bus: overhead + beats, at the sender's rate where that is less (0: no limit)."""
+    rate = min(bus.bytes_per_cycle, source_rate) if source_rate else bus.bytes_per_cycle
+    return bus.overhead_cycles - (-burst // rate)
 
 
 def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> int:

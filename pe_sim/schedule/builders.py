@@ -5,7 +5,7 @@ A *scope* is a range of neighbouring PEs that acts together: a group, or the PEs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -136,6 +136,22 @@ def pes_to_scopes(
         last_pe=scopes.last_pe,
         hop_cycles=np.zeros(len(scopes.first_pe), dtype=np.int64),
     )
+
+
+def forward(labels: Labels, array: ArrayConfig, sender: int, scopes: Scopes, num_bytes: IntArray) -> MessageStage:
+    """One PE's message to the PEs of the one scope: a unicast if that is a single PE."""
+    sent = np.zeros(array.num_pes, dtype=np.int64)
+    sent[sender] = num_bytes[0]
+    tag = Tag.UNICAST if scopes.size == 1 else Tag.MULTICAST
+    scope_of_pe = np.zeros(array.num_pes, dtype=np.int64)
+    return pes_to_scopes(labels, tag, scope_of_pe, scopes, sent, to_root=False)
+
+
+def weight_stream(labels: Labels, array: ArrayConfig, num_bytes: IntArray) -> MessageStage:
+    """One message from the root's memory to all PEs, at the memory's rate or the bus's, whichever is less."""
+    whole = Scopes(np.zeros(1, dtype=np.int64), array.num_pes)
+    stage = hub_to_scopes(labels, array, whole, num_bytes, from_root=True)
+    return replace(stage, tag=Tag.WEIGHT_STREAM, source_rate=array.root.memory.bytes_per_cycle)
 
 
 def pairs(labels: Labels, num_pes: int, num_bytes: int) -> MessageStage:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
 from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes, hub_to_scopes, pairs, pes_to_scopes, reduction
 from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
@@ -63,8 +64,8 @@ class _Collective:
 
     def build(self, kind: str) -> CollectiveSchedule:
         algorithm = getattr(self, "_" + kind.replace("-", "_"))()
-        block = Block(tuple(self.stages), len(self.stages) + 1, None, None)
-        return CollectiveSchedule(Schedule(self.array, 1, (block,), ((0, None),)), algorithm)
+        block = Block(tuple(self.stages), len(self.stages))
+        return CollectiveSchedule(Schedule(self.array, (block,), (BlockRun(0, None),)), algorithm)
 
     def _broadcast(self) -> str:
         self._hub_to_all(self.num_bytes)

@@ -6,6 +6,7 @@ import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.errors import InputError
+from pe_sim.mapping.placed import BlockRun
 from pe_sim.schedule.matrix import gemm_work
 from pe_sim.schedule.stages import Block, PeStage, Resource, Schedule
 
@@ -23,4 +24,4 @@ def gemm_schedule(array: ArrayConfig, rows: int, inner: int, outer: int) -> Sche
     first[0] = 1
     matrix = gemm_work(array, rows * first, inner * first, outer * first)
     stage = PeStage("gemm", "gemm", "", (), 0, Resource.PE_MATRIX, first > 0, np.zeros_like(first), matrix)
-    return Schedule(array, 1, (Block((stage,), 1, None, None),), ((0, None),))
+    return Schedule(array, (Block((stage,), 1),), (BlockRun(0, None),))

@@ -20,6 +20,7 @@ _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("sum_of_squares", "layernorm"): ("add", "sum_of_squares"),
     ("scale", "layernorm"): ("scale", "add"),
 }
+_SAME_COST: dict[str, str] = {"gelu_tanh": "gelu", "bias": "add"}
 
 
 def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork | None:
@@ -47,6 +48,15 @@ def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArr
     return ceil_div(written, array.pe.memory.bytes_per_cycle)
 
 
+def lookup_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
+    """(PEs,) cycles of the port to read embedding rows from a PE's own copy of the tables."""
+    operator, memory = node.operator, array.pe.memory
+    assert isinstance(operator, Embedding)
+    rows = layouts.pe_rows(node.outputs[0].tensor.rows, node.outputs[0].placement)
+    read_bytes = array.dtypes.weight.matrix_bytes(rows * len(operator.table_rows), operator.hidden_size)
+    return np.where(rows > 0, memory.latency_cycles + ceil_div(np.asarray(read_bytes), memory.bytes_per_cycle), 0)
+
+
 def vector_cycles(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
     """(PEs,) cycles of the vector unit; `support` says which slice of a Partial value is not zero."""
     elements = _vector_elements(node, layouts, support)
@@ -72,7 +82,7 @@ def _attention_distribution(node: Work, layouts: Layouts) -> str:
 
 def _entries(node: Work) -> tuple[str, ...]:
     norm = getattr(node.operator, "function", "")
-    return _TABLE_ENTRIES.get((node.function, norm), (node.function,))
+    return _TABLE_ENTRIES.get((node.function, norm), (_SAME_COST.get(node.function, node.function),))
 
 
 def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:
@@ -86,6 +96,7 @@ def _vector_elements(node: Work, layouts: Layouts, support: Mapping[int, Placeme
         "softmax": lambda: _score_elements(node, layouts),
         "rope": lambda: total(_held(value, layouts) for value in node.outputs),
         "add": lambda: np.min([_supported(value, layouts, support) for value in node.inputs], axis=0),
+        "bias": lambda: _bias_elements(node, layouts),
         "sum_of_squares": lambda: _held(node.inputs[0], layouts),
         "argmax": lambda: _held(node.inputs[0], layouts),
     }
@@ -98,6 +109,12 @@ def _score_elements(node: Work, layouts: Layouts) -> IntArray:
     assert isinstance(node.operator, AttentionOperator)
     split = layouts.attention_split(_attention_distribution(node, layouts))
     return split.q_heads * split.row_sum(1)
+
+
+def _bias_elements(node: Work, layouts: Layouts) -> IntArray:
+    """(PEs,) each PE adds the bias of its outputs; to partial sums only its own even slice of it."""
+    value = node.outputs[0]
+    return _held(value, layouts, Shard(value.tensor.dim) if isinstance(value.placement, Partial) else None)
 
 
 def _held(value: Value, layouts: Layouts, placement: Placement | None = None) -> IntArray:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.graph.operators import Embedding
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
-from pe_sim.schedule.local_work import kv_append_cycles, matrix_work, root_cycles, vector_cycles
+from pe_sim.schedule.local_work import kv_append_cycles, lookup_cycles, matrix_work, root_cycles, vector_cycles
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.stages import Block, PeStage, Resource, RootStage, Schedule, Stage
 from pe_sim.units import BoolArray
@@ -18,8 +19,8 @@ from pe_sim.units import BoolArray
 
 def lower(placed: PlacedGraph) -> Schedule:
     """The schedule of a placed step."""
-    blocks = tuple(_BlockLowering(placed.array, placed.layouts).lower(block) for block in placed.blocks)
-    return Schedule(placed.array, placed.layouts.groups.num_groups, blocks, placed.sequence)
+    blocks = tuple(_BlockLowering(placed.array, block.layouts).lower(block) for block in placed.blocks)
+    return Schedule(placed.array, blocks, placed.sequence)
 
 
 @dataclass
@@ -34,10 +35,9 @@ class _BlockLowering:
     support: dict[int, Placement] = field(default_factory=dict)
 
     def lower(self, block: PlacedBlock) -> Block:
-        entry = None
-        if block.entry is not None:
-            entry = self._new_slot(np.ones(self.layouts.groups.num_pes, dtype=bool))
-            self.slots[block.entry.key] = entry
+        for value in block.entries:
+            self.slots[value.key] = self._new_slot(self.layouts.groups.is_member)
+        entries = tuple(self.slots[value.key] for value in block.entries)
         for node in block.nodes:
             if isinstance(node, Work):
                 self._lower_work(node)
@@ -45,8 +45,8 @@ class _BlockLowering:
                 self._alias(node)
             else:
                 self._lower_move(node)
-        leaving = None if block.exit is None else self.slots[block.exit.key]
-        return Block(tuple(self.stages), len(self.active), entry, leaving)
+        exits = tuple(self.slots[value.key] for value in block.exits)
+        return Block(tuple(self.stages), len(self.active), entries, exits)
 
     def _alias(self, node: Move) -> None:
         """A free move: the data is where it was, and for a Partial only a slice of it is not zero."""
@@ -83,6 +83,9 @@ class _BlockLowering:
         matrix = matrix_work(node, self.array, self.layouts)
         if matrix is not None:
             resource, active = Resource.PE_MATRIX, matrix.last_compute_cycles > 0
+        elif isinstance(node.operator, Embedding):
+            resource, cycles = Resource.PE_MEMORY, lookup_cycles(node, self.array, self.layouts)
+            active = cycles > 0
         elif node.function == "kv_append":
             resource, cycles = Resource.PE_MEMORY, kv_append_cycles(node, self.array, self.layouts)
             active = cycles > 0
@@ -95,9 +98,9 @@ class _BlockLowering:
         self._emit(stage, node.outputs)
 
     def _lower_move(self, node: Move) -> None:
-        inputs = self._input_slots(node.inputs)
-        senders = np.any([self.active[slot] for slot in inputs], axis=0)
-        output = self._new_slot(np.ones(self.layouts.groups.num_pes, dtype=bool))
+        inputs = self._input_slots(node.after if node.kind is MoveKind.WEIGHT_STREAM else node.inputs)
+        senders = np.any([self.active[slot] for slot in inputs] or [self.layouts.groups.is_member], axis=0)
+        output = self._new_slot(self.layouts.groups.is_member)
         self._emit(lower_move(node, inputs, output, senders, self.array, self.layouts), node.outputs)
 
     def _emit(self, stage: Stage, outputs: tuple[Value, ...]) -> None:

@@ -21,14 +21,15 @@ def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArr
     stream_bytes = np.asarray(weight.matrix_bytes(outer, inner))
     max_rows = rows_per_pass(array, inner, outer)
     passes = ceil_div(rows, max_rows)
-    last_rows = rows - np.maximum(passes - 1, 0) * max_rows
+    full_passes: IntArray = np.maximum(passes - 1, 0)
+    last_rows = rows - full_passes * max_rows
     compute_per_row = ceil_div(outer, unit.outputs) * ceil_div(inner, unit.depth)
     tile = np.minimum(outer, unit.outputs) * np.minimum(inner, unit.depth)
     return MatrixWork(
         static=True,
         stream_bytes=stream_bytes,
         pass_memory_cycles=ceil_div(stream_bytes, memory.bytes_per_cycle),
-        full_passes=np.maximum(passes - 1, 0),
+        full_passes=full_passes,
         full_compute_cycles=max_rows * compute_per_row,
         last_compute_cycles=last_rows * compute_per_row,
         last_rows=last_rows,

@@ -10,7 +10,16 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind
 from pe_sim.mapping.placement import Root
-from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes, hub_to_scopes, pes_to_scopes, reduction
+from pe_sim.schedule.builders import (
+    Labels,
+    Scopes,
+    forward,
+    hub_to_pes,
+    hub_to_scopes,
+    pes_to_scopes,
+    reduction,
+    weight_stream,
+)
 from pe_sim.schedule.stages import Stage, Tag
 from pe_sim.units import BoolArray, IntArray, ceil_div, total
 
@@ -41,6 +50,11 @@ def lower_move(
         case MoveKind.UNICAST:
             sent = np.zeros(array.num_pes, dtype=np.int64)
             sent[scopes.first_pe] = payload.per_scope(partial=False)
+        case MoveKind.FORWARD:
+            return forward(labels, array, node.sender, scopes, payload.per_scope(partial=False))
+        case MoveKind.WEIGHT_STREAM:
+            sent = np.array([node.operator.weight_bytes(array.dtypes)], dtype=np.int64)
+            return weight_stream(labels, array, sent)
         case _:
             raise ValueError(f"a {node.kind} move needs no stage")
     return pes_to_scopes(labels, _FROM_PES[node.kind], scope_of_pe, scopes, sent, to_root=to_root)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.mapping.placed import BlockRun
 from pe_sim.units import BoolArray, IntArray
 
 
@@ -139,6 +140,7 @@ class MessageStage(Stage):
         to_root: whether targets are the root's copies for the groups (else ranges of PEs).
         first_pe, last_pe: (targets,) receiving PEs; a target is ready when all its messages are complete.
         hop_cycles: (targets,) time of flight down the subtree, for DOWNLINK only.
+        source_rate: bytes a cycle the sender can give if that is less than the channel's; 0: no limit.
     """
 
     channel: Resource
@@ -152,23 +154,23 @@ class MessageStage(Stage):
     first_pe: IntArray
     last_pe: IntArray
     hop_cycles: IntArray
+    source_rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Stages in program order; `entry` and `exit` are the slots of the stream."""
+    """Stages in program order; `entries` and `exits` are the slots it shares with the blocks before and after."""
 
     stages: tuple[Stage, ...]
     num_slots: int
-    entry: int | None
-    exit: int | None
+    entries: tuple[int, ...] = ()
+    exits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Blocks and the order they run in: (block index, layer), layer None outside the layers."""
+    """Distinct blocks, and their runs in program order."""
 
     array: ArrayConfig
-    num_groups: int
     blocks: tuple[Block, ...]
-    sequence: tuple[tuple[int, int | None], ...]
+    sequence: tuple[BlockRun, ...]

@@ -1,0 +1,82 @@
+"""The command `pe-sim`: takes the arguments, finds the subcommand, gives the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from pe_sim._version import __version__
+from pe_sim.cli.collective import collective
+from pe_sim.cli.compare import compare
+from pe_sim.cli.faults import exit_code_of
+from pe_sim.cli.gemm import gemm
+from pe_sim.cli.listings import arrays, models, workflows
+from pe_sim.cli.run import run
+from pe_sim.errors import did_you_mean
+
+_COMMANDS: Final = (run, compare, collective, gemm, models, arrays, workflows)
+
+
+class PeSimGroup(click.Group):
+    """A click group with our exit codes, that names the nearest command when one is unknown."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` start with; a usage error with a suggestion if there is none."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {name!r}: {did_you_mean(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they were added, not by the alphabet."""
+        return list(self.commands)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As click's, but errors become messages and exit codes in one place, `faults`."""
+
+        def parse_and_run() -> Any:
+            extra["windows_expand_args"] = windows_expand_args
+            return super(PeSimGroup, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+
+        return sys.exit(exit_code_of(parse_and_run)) if standalone_mode else parse_and_run()
+
+
+@click.group(
+    cls=PeSimGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Every command explains itself: pe-sim run --help. Exit codes: 0 done, 2 the input is wrong, 1 a fault of"
+    " pe-sim.",
+)
+@click.version_option(__version__, prog_name="pe-sim", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Simulate large language models on an array of PEs with a broadcast bus and a reduction tree.
+
+    Cycle-approximate: the documentation says what is modelled and what is not.
+
+    \b
+    A first look:
+      pe-sim run llama-2-7b --array bus-tree-256 --workflow workflow-1 --phase decode --context 2048
+      pe-sim compare llama-2-7b --array bus-tree-256
+    """
+
+
+for _command in _COMMANDS:
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    cli.main(prog_name="pe-sim")

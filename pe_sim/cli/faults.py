@@ -1,0 +1,77 @@
+"""From exceptions to exit codes: takes the call that does the work, gives 0, 1, 2 or 130 and one message."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import click
+
+from pe_sim.errors import InputError, PeSimError
+
+DONE: Final = 0
+INTERNAL_FAULT: Final = 1
+WRONG_INPUT: Final = 2
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+TRACEBACK_VARIABLE: Final = "PE_SIM_TRACEBACK"
+
+
+def exit_code_of(call: Callable[[], object]) -> int:
+    """Does `call`, tells what went wrong on standard error, and gives the exit code."""
+    try:
+        return _code_and_message(call)
+    except BrokenPipeError:
+        # The reader, `head` for instance, has seen enough.
+        _silence(sys.stdout)
+        _silence(sys.stderr)
+        return DONE
+    except OSError as error:  # only the final flush lets one through
+        _silence(sys.stdout)
+        click.echo(f"error: standard output cannot be written: {error.strerror}", err=True)
+        return INTERNAL_FAULT
+
+
+def _code_and_message(call: Callable[[], object]) -> int:
+    code = DONE
+    try:
+        result = call()
+        code = result if isinstance(result, int) else DONE  # --help and --version end with click's own code
+    except InputError as error:
+        code = WRONG_INPUT
+        click.echo(f"error: {error}", err=True)
+    except click.ClickException as error:
+        code = error.exit_code
+        error.show()
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        code = INTERNAL_FAULT
+        _tell_fault(error)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
+
+
+def _tell_fault(error: Exception) -> None:
+    text = str(error) if isinstance(error, PeSimError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    click.echo(f"internal fault: {text}", err=True)
+    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return
+    click.echo(f"  This is a fault of pe-sim, not of the input; {TRACEBACK_VARIABLE}=1 shows where it is.", err=True)
+
+
+def _silence(stream: object) -> None:
+    """Lets what is still buffered go nowhere, so that the interpreter does not trip over it at its end."""
+    try:
+        descriptor = stream.fileno()  # type: ignore[attr-defined]  # a stream without a descriptor needs nothing
+    except (AttributeError, OSError, ValueError):
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, descriptor)
+    os.close(sink)

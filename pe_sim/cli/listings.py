@@ -1,0 +1,71 @@
+"""`pe-sim models | arrays | workflows`: what there is, with a line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+_PARTS: Final = re.compile(r"[0-9]+|[^0-9]+")
+
+
+@click.command()
+def models() -> None:
+    """Which models come with pe-sim, and how large are they?
+
+    Sizes are elements, the context is in tokens.
+
+    \b
+    Example:
+      pe-sim models
+    """
+    from pe_sim.config.models import describe_model, load_model
+    from pe_sim.config.presets import preset_names
+
+    _print_lines(describe_model(load_model(name)) for name in _in_order(preset_names("models")))
+
+
+@click.command()
+def arrays() -> None:
+    """Which arrays come with pe-sim, and what are they made of?
+
+    Latencies are cycles of the array's clock.
+
+    \b
+    Example:
+      pe-sim arrays
+    """
+    from pe_sim.config.arrays import describe_array, load_array
+    from pe_sim.config.presets import preset_names
+
+    _print_lines(describe_array(load_array(name)) for name in _in_order(preset_names("arrays")))
+
+
+@click.command(short_help="Which named workflows are there, and what do they distribute how?")
+def workflows() -> None:
+    """Which named workflows are there, and how do they distribute the operators?
+
+    `row`: the outputs of W in y = W x are sharded (Megatron: column parallel); `col`: its inputs are (row parallel).
+
+    \b
+    Example:
+      pe-sim workflows
+    """
+    from pe_sim.mapping.workflow import WORKFLOWS
+
+    _print_lines(f"{name}: {workflow.summary}" for name, workflow in WORKFLOWS.items())
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """By the alphabet, numbers by their value: 64 before 256."""
+    return sorted(names, key=lambda name: [part.zfill(9) if part.isdigit() else part for part in _PARTS.findall(name)])
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    """`name: text` lines with the texts below each other."""
+    pairs = [line.partition(": ")[::2] for line in lines]
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        click.echo(f"{name:<{width}}  {text}")

@@ -1,0 +1,213 @@
+"""Options that several commands share: gives decorators, takes their values, gives overrides and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import click
+
+from pe_sim.cli.values import lengths, whole_number
+from pe_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from pe_sim.config.step import Step
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+DEFAULT_ARRAY: Final = "bus-tree-256"
+DEFAULT_WORKFLOW: Final = "workflow-1"
+DEFAULT_CONTEXT: Final = 2048  # tokens, in decode
+_MODEL_PREFIX: Final = "model."
+
+array_option = click.option(
+    "--array",
+    "array_name",
+    metavar="ARRAY",
+    default=DEFAULT_ARRAY,
+    show_default=True,
+    help="The machine: a preset (see `pe-sim arrays`) or a YAML file.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    metavar="PATH=VALUE",
+    multiple=True,
+    help="Change one value of the array by its dotted path, for instance --set network.bus.bytes_per_cycle=128."
+    " May be repeated; the last one of a path counts.",
+)
+model_set_option = click.option(
+    "--set",
+    "settings",
+    metavar="PATH=VALUE",
+    multiple=True,
+    help="Change one value of the array by its dotted path (--set pe.matrix.outputs=32), or of the model behind"
+    " `model.` (--set model.num_layers=2). May be repeated; the last one of a path counts.",
+)
+overlap_option = click.option(
+    "--overlap",
+    metavar="0..3",
+    callback=whole_number,
+    help="0 none, 1 inside an operator, 2 also prefetch of weights, 3 also streaming; short for --set overlap=."
+    "  [default: as the array says, 1 in the presets]",
+)
+json_option = click.option(
+    "--json", "json_target", metavar="FILE|-", help="Write the result as JSON; `-` is standard output, and it alone."
+)
+_STEP_OPTIONS: Final = (
+    click.option(
+        "--phase",
+        type=click.Choice(["decode", "prefill"]),
+        default="decode",
+        show_default=True,
+        help="decode: one new token for every sequence; prefill: all tokens of every prompt at once.",
+    ),
+    click.option(
+        "--batch",
+        metavar="B",
+        callback=whole_number,
+        help="Number of sequences.  [default: 1, or as many as lengths are given]",
+    ),
+    click.option(
+        "--context",
+        metavar="L[,L2,...]",
+        callback=lengths,
+        help="Tokens already in the KV cache, for all sequences or one for each; in prefill above 0 for a chunk of a"
+        f" prompt.  [default: {DEFAULT_CONTEXT} in decode, 0 in prefill]",
+    ),
+    click.option(
+        "--prompt",
+        metavar="S[,S2,...]",
+        callback=lengths,
+        help="New tokens, for all sequences or one for each.  [prefill only, required there]",
+    ),
+    click.option(
+        "--logits",
+        type=click.Choice(["last", "all"]),
+        help="Rows that pass the LM head: each sequence's last, or all.  [prefill only; default: last]",
+    ),
+    click.option(
+        "--causal",
+        type=click.Choice(["skip", "full"]),
+        help="Scores above the diagonal: skipped, or computed and masked.  [prefill only; default: skip]",
+    ),
+)
+_SIMULATION_OPTIONS: Final = (
+    click.option(
+        "--engine", metavar="ENGINE", default="event", show_default=True, help="Which engine simulates: event."
+    ),
+    click.option("--allow-overflow", is_flag=True, help="Simulate even what does not fit the memories."),
+)
+
+
+def step_options(command: _Command) -> _Command:
+    """Adds the options that say what one step computes."""
+    return _add(_STEP_OPTIONS, command)
+
+
+def simulation_options(command: _Command) -> _Command:
+    """Adds the options that say how to simulate it."""
+    return _add((overlap_option, model_set_option, *_SIMULATION_OPTIONS), command)
+
+
+def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class StepChoice:
+    """The values of `step_options`; None where the user said nothing."""
+
+    phase: Literal["decode", "prefill"]
+    batch: int | None
+    context: int | tuple[int, ...] | None
+    prompt: int | tuple[int, ...] | None
+    logits: Literal["last", "all"] | None
+    causal: Literal["skip", "full"] | None
+
+    def build(self) -> Step:
+        """The step.
+
+        Raises:
+            InputError: an option of the other phase, no prompt in prefill, or lengths a step cannot have.
+        """
+        return self._prefill() if self.phase == "prefill" else self._decode()
+
+    def _decode(self) -> Step:
+        from pe_sim.config.step import Decode
+
+        for option, value in (("--prompt", self.prompt), ("--logits", self.logits), ("--causal", self.causal)):
+            if value is not None:
+                raise InputError(
+                    "only prefill has this option, and the phase is decode",
+                    source=option,
+                    given=value,
+                    hint="add --phase prefill, or leave it out",
+                )
+        return Decode(self.batch, DEFAULT_CONTEXT if self.context is None else self.context)
+
+    def _prefill(self) -> Step:
+        from pe_sim.config.step import Prefill
+
+        if self.prompt is None:
+            raise InputError(
+                "prefill needs the number of new tokens", source="--prompt", hint="for instance --prompt 512"
+            )
+        return Prefill(
+            self.batch,
+            prompt_len=self.prompt,
+            context_len=0 if self.context is None else self.context,
+            logits=self.logits or "last",
+            causal=self.causal or "skip",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What `--set` and `--overlap` change, in the order they were given."""
+
+    model: dict[str, object] = field(default_factory=dict)
+    array: dict[str, object] = field(default_factory=dict)
+
+
+def read_overrides(settings: tuple[str, ...], overlap: int | None = None, *, has_model: bool = True) -> Overrides:
+    """The overrides of the model (behind `model.`) and of the array.
+
+    Raises:
+        InputError: malformed text, contradicting overlaps, or a model's path where there is no model.
+    """
+    overrides = Overrides()
+    for text in settings:
+        _add_override(overrides, text, has_model)
+    if overlap is not None:
+        _add_overlap(overrides.array, overlap)
+    return overrides
+
+
+def _add_override(overrides: Overrides, text: str, has_model: bool) -> None:
+    from pe_sim.config.overrides import parse_override
+
+    path, value = parse_override(text)
+    of_model = path.startswith(_MODEL_PREFIX)
+    if path == _MODEL_PREFIX.rstrip("."):
+        raise InputError("this is a section, not a value", source=f"--set {path}", expected="a value inside it")
+    if of_model and not has_model:
+        raise InputError("this command has no model", source=f"--set {path}", expected="a path of the array")
+    target = overrides.model if of_model else overrides.array
+    path = path.removeprefix(_MODEL_PREFIX)
+    target.pop(path, None)  # the last one counts, also in the order
+    target[path] = value
+
+
+def _add_overlap(array: dict[str, object], overlap: int) -> None:
+    if array.get("overlap", overlap) != overlap:
+        raise InputError(
+            "--overlap and --set overlap contradict each other",
+            source="--overlap",
+            given=overlap,
+            expected=f"{array['overlap']!r}, as --set overlap says, or one of the two alone",
+        )
+    array["overlap"] = overlap

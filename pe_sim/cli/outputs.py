@@ -1,0 +1,157 @@
+"""Where results go: takes the targets the user named, checks them first, then writes all of them or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, TextIO
+
+from pe_sim.errors import InputError
+
+STDOUT: Final = "-"
+
+Writer = Callable[[Path], object]
+
+
+class Outputs:
+    """The targets of one command by option, for instance {"--json": "out.json", "--csv": None}.
+
+    Raises:
+        InputError: a target is a folder, its folder does not exist, or two are the same file.
+    """
+
+    def __init__(self, targets: Mapping[str, str | None]) -> None:
+        """Checks the targets; nothing is written yet."""
+        self.json_on_stdout = targets.get("--json") == STDOUT
+        self._paths = {
+            option: _checked(option, text)
+            for option, text in targets.items()
+            if text is not None and not (option == "--json" and text == STDOUT)
+        }
+        _refuse_twins(self._paths)
+
+    @property
+    def text(self) -> TextIO:
+        """Where people read: standard output, unless JSON has it."""
+        return standard_stream("stderr" if self.json_on_stdout else "stdout")
+
+    def deliver(
+        self, make_json: Callable[[], str], show: Callable[[TextIO], None], writers: Mapping[str, Writer] | None = None
+    ) -> None:
+        """Writes the files that were asked for, then shows the readable form, then JSON if standard output has it.
+
+        Args:
+            make_json: makes the JSON text, its last line ended.
+            show: prints the readable form.
+            writers: by option other than --json, writes the file at the path it is given.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        text = make_json() if self.json_on_stdout or "--json" in self._paths else ""
+        known = {"--json": text_writer(text), **(writers or {})}
+        _write_all({path: known[option] for option, path in self._paths.items()})
+        show(self.text)
+        if self.json_on_stdout:
+            standard_stream("stdout").write(text)
+
+
+def to_json(value: object) -> str:
+    """JSON as all commands write it."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def standard_stream(name: str) -> TextIO:
+    """sys.stdout or sys.stderr, or a sink where the caller closed it."""
+    stream: TextIO | None = getattr(sys, name)
+    return stream if stream is not None else open(os.devnull, "w", encoding="utf-8")
+
+
+def text_writer(text: str) -> Writer:
+    """Writes `text` as UTF-8 with the line ends it has."""
+    return lambda path: path.write_text(text, encoding="utf-8", newline="")
+
+
+def _checked(option: str, text: str) -> Path:
+    """The file a target means, links followed.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    if not text or text == STDOUT:
+        hint = "only --json can go to standard output" if text else None
+        raise InputError("not a file", source=option, given=text, expected="the path of a file", hint=hint)
+    if os.path.isdir(text):
+        raise InputError("this is a folder", source=option, given=text, expected="the path of a file")
+    if _is_special(text):
+        return Path(text)
+    path = Path(os.path.realpath(text))
+    if not path.parent.is_dir():
+        hint = f"make it first: mkdir -p {Path(text).parent}"
+        raise InputError("the folder of this file does not exist", source=option, given=text, hint=hint)
+    if not os.access(path.parent, os.W_OK):
+        raise InputError("the folder of this file cannot be written", source=option, given=text)
+    return path
+
+
+def _refuse_twins(paths: Mapping[str, Path]) -> None:
+    seen: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path in seen and not _is_special(path):
+            raise InputError(f"the same file as {seen[path]}", source=option, given=str(path))
+        seen[path] = option
+
+
+def _is_special(path: str | Path) -> bool:
+    """A device or a pipe: to be written to, never to be replaced."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _write_all(writers: Mapping[Path, Writer]) -> None:
+    """Writes every file beside its place, and moves them there when all are whole."""
+    with tempfile.TemporaryDirectory(prefix="pe-sim-") as elsewhere:
+        drafts = {path: _draft_of(path, number, Path(elsewhere)) for number, path in enumerate(writers)}
+        try:
+            for path, writer in writers.items():
+                _writing(path, partial(writer, drafts[path]))
+            for path, draft in drafts.items():
+                _writing(path, partial(_move, draft, path))
+        finally:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
+
+
+def _draft_of(path: Path, number: int, elsewhere: Path) -> Path:
+    """A hidden name in the same folder with the same ending; beside a device or a pipe nothing is written."""
+    name = f".pe-sim-{os.getpid()}-{number}{path.suffix}"
+    return elsewhere / name if _is_special(path) else path.with_name(name)
+
+
+def _move(draft: Path, path: Path) -> None:
+    if _is_special(path):
+        with open(draft, "rb") as source, open(path, "wb") as sink:
+            shutil.copyfileobj(source, sink)
+        return
+    if path.exists():
+        shutil.copymode(path, draft)
+    os.replace(draft, path)
+
+
+def _writing(path: Path, act: Callable[[], object]) -> None:
+    """Does `act`; what goes wrong is told of the file the user named."""
+    try:
+        act()
+    except InputError as error:
+        raise InputError(error.problem, source=str(path), hint=error.hint) from None
+    except OSError as error:
+        raise InputError(f"the file cannot be written: {error.strerror or error}", source=str(path)) from None

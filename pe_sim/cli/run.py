@@ -1,0 +1,98 @@
+"""`pe-sim run`: one step of a model on an array under a workflow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import click
+
+from pe_sim.cli.options import (
+    DEFAULT_WORKFLOW,
+    StepChoice,
+    array_option,
+    json_option,
+    read_overrides,
+    simulation_options,
+    step_options,
+)
+from pe_sim.cli.outputs import Outputs, text_writer
+
+_COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by")
+
+
+@click.command()
+@click.argument("model_name", metavar="MODEL")
+@array_option
+@click.option(
+    "--workflow",
+    metavar="W",
+    default=DEFAULT_WORKFLOW,
+    show_default=True,
+    help="How operators are distributed: a name (see `pe-sim workflows`) or a YAML file.",
+)
+@step_options
+@simulation_options
+@json_option
+@click.option("--trace", metavar="FILE", help="Write the trace, for Perfetto (ui.perfetto.dev).")
+@click.option("--csv", "csv_target", metavar="FILE", help="Write the operators as CSV, times in cycles.")
+def run(
+    model_name: str,
+    array_name: str,
+    workflow: str,
+    overlap: int | None,
+    settings: tuple[str, ...],
+    engine: str,
+    allow_overflow: bool,
+    json_target: str | None,
+    trace: str | None,
+    csv_target: str | None,
+    **step: Any,
+) -> None:
+    """How long does one step take, and what bounds it?
+
+    MODEL is a preset (see `pe-sim models`) or a model's config file: config.json of Hugging Face, params.json of Meta.
+    Times are cycles of the array's clock.
+
+    \b
+    Examples:
+      pe-sim run llama-2-7b --array bus-tree-256 --workflow workflow-1 --context 2048
+      pe-sim run llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --workflow megatron
+      pe-sim run llama-2-7b --context 100,2000 --overlap 2 --json - | jq .latency
+    """
+    outputs = Outputs({"--json": json_target, "--trace": trace, "--csv": csv_target})
+    overrides = read_overrides(settings, overlap)
+    chosen = StepChoice(**step).build()
+
+    from pe_sim import api
+    from pe_sim.report.table import print_report
+
+    report = api.simulate(
+        api.load_model(model_name, overrides.model or None),
+        api.load_array(array_name, overrides.array or None),
+        chosen,
+        workflow=workflow,
+        engine=engine,
+        allow_overflow=allow_overflow,
+    )
+
+    def show(stream: TextIO) -> None:
+        print_report(report, stream)
+
+    def write_csv(path: Path) -> None:
+        text_writer(_to_csv([row.to_dict() for row in report.operators]))(path)
+
+    outputs.deliver(report.to_json, show, {"--trace": report.save_trace, "--csv": write_csv})
+
+
+def _to_csv(operators: Sequence[Mapping[str, object]]) -> str:
+    """A header and one line an operator; empty where there is no value."""
+    columns = list(dict.fromkeys(key for operator in operators for key in operator)) or list(_COLUMNS)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(operators)
+    return text.getvalue()

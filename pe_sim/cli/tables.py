@@ -1,0 +1,22 @@
+"""Plain tables: takes column titles and rows of texts, gives aligned lines in the manner of nccl-tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def format_table(titles: Sequence[str], units: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Right-aligned columns; titles and units are lines that start with `#`."""
+    lines = [titles, [f"({unit})" if unit else "" for unit in units], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    marks = ["# ", "# ", *["  "] * len(rows)]
+    return "".join(
+        mark + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for mark, line in zip(marks, lines, strict=True)
+    )
+
+
+def format_pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    """`name  value` lines with the values below each other."""
+    width = max(len(name) for name, _ in pairs)
+    return "".join(f"  {name:<{width}}  {value}\n" for name, value in pairs)

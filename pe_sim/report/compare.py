@@ -1,0 +1,128 @@
+"""Several reports beside each other: takes reports, prints one table, the best marked and the difference explained."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from pe_sim.errors import InputError
+from pe_sim.report.breakdown import GROUPS, parts
+from pe_sim.report.report import Report
+from pe_sim.report.table import emit, make_table
+from pe_sim.schedule.stages import Tag
+from pe_sim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BEST_MARK = "* "
+WIDTH = 400  # no wrapping: a column a report
+
+
+def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None, file: TextIO | None = None) -> None:
+    """Prints the comparison to `file`, or to stdout.
+
+    Args:
+        reports: at least one; the one with the most tokens per second is the best, the first of equals.
+        labels: what to call them; None: their workflows' names, with the arrays' where workflows repeat.
+
+    Raises:
+        InputError: no reports, or not one label for each.
+    """
+    names = list(labels) if labels is not None else _labels(reports)
+    if not reports or len(names) != len(reports):
+        raise InputError(
+            f"{len(reports)} reports cannot be compared under {len(names)} labels",
+            path="labels",
+            expected="at least one report, and a label for each",
+        )
+    best = best_of(reports)
+    marked = [f"{BEST_MARK if index == best else '  '}{name}" for index, name in enumerate(names)]
+    tables = [_overview(reports, marked, best)]
+    if len(reports) > 1:
+        note = f"cycles of the critical path; + and - against {names[best]}"
+        tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
+        tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
+    emit(tables, file, width=WIDTH)
+
+
+def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:
+    """What `compare_table` prints, as plain text."""
+    text = io.StringIO()
+    compare_table(reports, labels, text)
+    return text.getvalue()
+
+
+def best_of(reports: Sequence[Report]) -> int:
+    """Index of the report with the most tokens per second, the first of equals."""
+    return max(range(len(reports)), key=lambda index: (reports[index].tokens_per_second, -index))
+
+
+def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
+    rows = []
+    for name, report in zip(names, reports, strict=True):
+        messages = sum(use.messages for use in report.traffic.values())
+        num_bytes = sum(use.bytes for use in report.traffic.values())
+        rows.append(
+            (
+                name,
+                f"{report.latency_cycles:,}",
+                format_seconds(report.latency_seconds),
+                f"{report.tokens_per_second:,.2f}",
+                f"{report.latency_seconds / reports[best].latency_seconds:.3f}",
+                f"{report.utilization['bus']:.1%}",
+                f"{messages:,}",
+                format_bytes(num_bytes),
+            )
+        )
+    columns = ("  workflow", "cycles", "latency", "tokens/s", "x best", "bus busy", "messages", "bytes")
+    return make_table(f"{_subject(reports)} ({BEST_MARK.strip()} is the best)", *columns, rows=rows)
+
+
+def _time_table(title: str, reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
+    cycles = [{part.name: part.cycles for part in parts(report)} for report in reports]
+    ordered = [name for name in (*GROUPS, *(tag.value for tag in Tag)) if any(name in column for column in cycles)]
+    columns = [[column.get(part, 0) for column in cycles] for part in ordered]
+    columns.append([report.latency_cycles for report in reports])
+    rows = [
+        (part, *(_against(value, values[best], is_best=index == best) for index, value in enumerate(values)))
+        for part, values in zip([*ordered, "latency"], columns, strict=True)
+    ]
+    return make_table(title, "part", *names, rows=rows)
+
+
+def _traffic_table(title: str, reports: Sequence[Report], names: Sequence[str]) -> Table:
+    used = [tag.value for tag in Tag if any(report.traffic[tag.value].messages for report in reports)]
+
+    def cell(report: Report, tag: str) -> str:
+        use = report.traffic[tag]
+        return f"{use.messages:,} / {format_bytes(use.bytes)}" if use.messages else "-"
+
+    return make_table(title, "tag", *names, rows=[(tag, *(cell(report, tag) for report in reports)) for tag in used])
+
+
+def _against(value: int, best: int, *, is_best: bool) -> str:
+    if is_best:
+        return f"{value:,}"
+    return "=" if value == best else f"{value - best:+,}"
+
+
+def _labels(reports: Sequence[Report]) -> list[str]:
+    names = [report.workflow.name for report in reports]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{report.workflow.name} on {report.array.name}" for report in reports]
+
+
+def _subject(reports: Sequence[Report]) -> str:
+    """What the reports have in common: model, array, step."""
+
+    def common(of: Callable[[Report], str], otherwise: str) -> str:
+        found = {of(report) for report in reports}
+        return found.pop() if len(found) == 1 else otherwise
+
+    model = common(lambda report: report.model.name, "several models")
+    array = common(lambda report: f"{report.array.name} ({report.array.num_pes} PEs)", "several arrays")
+    phase = common(lambda report: report.step.phase, "several phases")
+    return f"{model} on {array}, {phase}"

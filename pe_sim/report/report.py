@@ -1,0 +1,235 @@
+"""The report of one simulated step: figures, exports and pictures."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pe_sim._version import __version__
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import array_to_dict
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.step import Decode, Step
+from pe_sim.errors import InputError
+from pe_sim.graph.graph import OperatorGraph
+from pe_sim.graph.operators import KvAppend, kv_bytes
+from pe_sim.mapping.footprint import Footprint
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.report import metrics
+from pe_sim.report.critical_path import Link, critical_path
+from pe_sim.report.energy import energy_joules
+from pe_sim.report.files import write_text
+from pe_sim.report.metrics import OperatorRow
+from pe_sim.report.timeline import Timeline
+from pe_sim.schedule.stages import Schedule, Tag
+from pe_sim.trace import TagTraffic, Trace
+from pe_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SCHEMA = "pe-sim.report/1"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """One step of `model` on `array` under `workflow`; the fields are what it was made from."""
+
+    model: ModelConfig
+    array: ArrayConfig
+    step: Step
+    workflow: Workflow
+    graph: OperatorGraph = field(repr=False)
+    schedule: Schedule = field(repr=False)
+    trace: Trace = field(repr=False)
+    footprint: Footprint = field(repr=False)
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles of the step."""
+        return self.trace.makespan_cycles
+
+    @property
+    def latency_seconds(self) -> float:
+        """Seconds of the step at the array's clock."""
+        return self.latency_cycles / (self.array.clock_ghz * 1e9)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode: new tokens, one a sequence, over the latency; prefill: prompt tokens over the latency."""
+        tokens = self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
+        return tokens / self.latency_seconds
+
+    @property
+    def traffic(self) -> Mapping[str, TagTraffic]:
+        """Messages, bytes and busy cycles of every tag of the machine model; zeros for those that were not used."""
+        used = self.trace.traffic
+        counts = {tag.value: used.get(tag.value, TagTraffic()) for tag in Tag}
+        return MappingProxyType({tag: TagTraffic(c.messages, c.bytes, c.busy_cycles) for tag, c in counts.items()})
+
+    @property
+    def utilization(self) -> Mapping[str, float]:
+        """Busy over elapsed of every resource, 0..1; of the PEs' units the mean over the PEs."""
+        return MappingProxyType(self._utilization)
+
+    @property
+    def bounds(self) -> Mapping[str, Any]:
+        """Cycles of the busiest PE's matrix unit and memory port, of the bus and the tree, and the critical path."""
+        return MappingProxyType({**metrics.bounds(self.timeline), "critical_path": self._critical_path_entries()})
+
+    @cached_property
+    def operators(self) -> tuple[OperatorRow, ...]:
+        """A row for every operator of every layer, in program order."""
+        return metrics.operator_rows(self.graph, self.timeline, self.array.dtypes)
+
+    @property
+    def energy(self) -> Mapping[str, Any]:
+        """First-order joules, in all and by component; `pe_sim.report.energy` says what is left out."""
+        by_component = energy_joules(self.graph, self.timeline)
+        return MappingProxyType({"total_joules": sum(by_component.values()), "by_component": by_component})
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of the operators' parameters and of the cache, what was read, the fullest PE, and what would fit."""
+        placed = self.footprint
+        operators = [operator for _, operator in self.graph.instances()]
+        dtypes = self.array.dtypes
+        caches = (kv_bytes(op.shape, dtypes, op.shape.total_tokens) for op in operators if isinstance(op, KvAppend))
+        peak = placed.weight_bytes_per_pe + placed.kv_cache_bytes_per_pe
+        return MappingProxyType(
+            {
+                "weight_bytes": sum(operator.weight_bytes(dtypes) for operator in operators),
+                "kv_cache_bytes": 2 * sum(caches),
+                "bytes_read": self.trace.read_bytes,
+                "peak_bytes_per_pe": int(peak.max()),
+                "capacity_bytes_per_pe": int(placed.capacity_bytes),
+                "root_bytes": int(placed.root_bytes),
+                "largest_batch_size": int(placed.largest_batch_size()),
+                "longest_context_len": int(placed.longest_context_len()),
+            }
+        )
+
+    def critical_path(self) -> tuple[Link, ...]:
+        """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
+        return self._critical_path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
+        energy = self.energy
+        return {
+            "schema": SCHEMA,
+            "pe_sim_version": __version__,
+            "model": self.model.to_dict(),
+            "array": array_to_dict(self.array),
+            "step": self.step.to_dict(),
+            "workflow": _workflow_to_dict(self.workflow, self.graph.num_layers),
+            "engine": self.trace.engine,
+            "overlap": self.array.overlap,
+            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
+            "throughput": {"tokens_per_second": self.tokens_per_second},
+            "traffic": {
+                tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
+                for tag, use in self.traffic.items()
+            },
+            "memory": dict(self.memory),
+            "utilization": dict(self.utilization),
+            "bounds": dict(self.bounds),
+            "energy": {"total_joules": energy["total_joules"], "by_component": dict(energy["by_component"])},
+            "operators": [row.to_dict() for row in self.operators],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict()` as JSON with a newline at its end."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    def save_trace(self, path: str | Path) -> None:
+        """Writes the trace for ui.perfetto.dev, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        from pe_sim.report.perfetto import trace_json
+
+        write_text(path, trace_json(self))
+
+    def to_frame(self) -> Any:
+        """`operators` as a pandas.DataFrame.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as fault:
+            raise InputError("to_frame() needs pandas, which is not installed", hint="pip install pandas") from fault
+        return pandas.DataFrame([row.to_dict() for row in self.operators])
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Prints the readable report to `file`, or to stdout."""
+        from pe_sim.report.table import print_report
+
+        print_report(self, file)
+
+    def plot_bus_utilization(self, ax: Axes | None = None, *, bins: int = 200) -> Axes:
+        """How busy the bus was over time, by tag; draws into `ax` or a new figure and returns the axes."""
+        from pe_sim.report.plots import plot_bus_utilization
+
+        return plot_bus_utilization(self, ax, bins=bins)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The trace beside the schedule."""
+        return Timeline(self.schedule, self.trace)
+
+    @cached_property
+    def _critical_path(self) -> tuple[Link, ...]:
+        return critical_path(self.timeline)
+
+    @cached_property
+    def _utilization(self) -> dict[str, float]:
+        return metrics.utilization(self.timeline)
+
+    def _critical_path_entries(self) -> list[dict[str, Any]]:
+        return metrics.aggregate(self._critical_path, self.latency_cycles)
+
+    def __repr__(self) -> str:
+        """One line: what was simulated, and the latency."""
+        return (
+            f"<Report {self.model.name} on {self.array.name} ({self.array.num_pes} PEs), {self.step.phase},"
+            f" {self.workflow.name}: {self.latency_cycles:,} cycles, {format_seconds(self.latency_seconds)},"
+            f" {self.tokens_per_second:,.1f} tokens/s>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The summary a notebook shows."""
+        from pe_sim.report.table import summary_rows
+
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+            for name, value in summary_rows(self)
+        )
+        return f"<table>{rows}</table>"
+
+
+def _workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
+    return {
+        "name": workflow.name,
+        "groups": workflow.groups,
+        "lm_head": workflow.lm_head,
+        "layers": [{"layer": layer, **workflow.plan(layer).to_dict()} for layer in range(num_layers)],
+    }

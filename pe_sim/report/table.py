@@ -1,0 +1,200 @@
+"""The report for a person: takes a report, prints tables of a fixed width (the terminal's, where there is one)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from pe_sim.report.breakdown import cycles_by_kind, parts
+from pe_sim.report.report import Report
+from pe_sim.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+WIDTH = 100
+KIND_NAMES = {
+    "memory": "the PEs' local memory",
+    "compute": "the PEs' matrix units",
+    "vector": "the PEs' vector units",
+    "bus": "the bus",
+    "tree": "the reduction tree",
+    "downlink": "the tree's downlink",
+    "root": "the root",
+}
+RESOURCE_NAMES = {
+    "bus": "bus",
+    "tree": "tree (mean of its joints)",
+    "downlink": "downlink (mean of its joints)",
+    "pe_matrix": "PE matrix units (mean)",
+    "pe_vector": "PE vector units (mean)",
+    "pe_memory": "PE memory ports (mean)",
+    "root_vector": "root vector unit",
+    "root_memory": "root memory",
+}
+
+
+def print_report(report: Report, file: TextIO | None = None) -> None:
+    """Prints the whole report to `file`, or to stdout."""
+    tables = (
+        _pairs(summary_rows(report)),
+        _breakdown_table(report),
+        _traffic_table(report),
+        _utilization_table(report),
+        _bounds_table(report),
+        _memory_table(report),
+        _energy_table(report),
+    )
+    emit((*tables, *(f"note: {note}" for note in report.trace.notes)), file)
+
+
+def render_report(report: Report) -> str:
+    """What `print_report` prints, as plain text."""
+    text = io.StringIO()
+    print_report(report, text)
+    return text.getvalue()
+
+
+def summary_rows(report: Report) -> list[tuple[str, str]]:
+    """What was simulated, how long it took and why: (name, value) pairs."""
+    model, array = report.model, report.array
+    kind, cycles = next(iter(cycles_by_kind(report).items()))
+    peak = report.footprint.weight_bytes_per_pe + report.footprint.kv_cache_bytes_per_pe
+    return [
+        ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
+        ("array", f"{array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {array.dtypes.weight.name} weights"),
+        ("step", ", ".join(_setting(name, value) for name, value in report.step.to_dict().items())),
+        ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
+        ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
+        ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
+        ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
+        ("bound by", f"{KIND_NAMES[kind]}: {cycles / report.latency_cycles:.1%} of the critical path"),
+        (
+            "memory",
+            f"{format_bytes(int(peak.max()))} of {format_bytes(array.pe.memory.capacity_bytes)} in the fullest PE",
+        ),
+    ]
+
+
+def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: int = WIDTH) -> None:
+    """Prints to a terminal as it is wide, to anything else as plain text of at most `width` columns."""
+    from rich.console import Console
+
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    if console.is_terminal:
+        for part in parts_to_print:
+            console.print(part)
+        return
+    plain = io.StringIO()
+    # An empty environment: what variables ask of terminals shall not change a file.
+    writer = Console(
+        file=plain, width=width, color_system=None, markup=False, emoji=False, highlight=False, _environ={}
+    )
+    for part in parts_to_print:
+        writer.print(part)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in plain.getvalue().splitlines()))
+
+
+def make_table(title: str, *columns: str, rows: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
+    """A table whose first `text_columns` columns are texts, the others numbers aligned at the right."""
+    from rich.box import Box
+    from rich.table import Table
+
+    rule = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # a line under the head, nothing else
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=rule,
+        show_edge=False,
+        pad_edge=False,
+        min_width=max(60, len(title)),
+    )
+    for index, column in enumerate(columns):
+        is_text = index < text_columns
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _breakdown_table(report: Report) -> Table:
+    total = report.latency_cycles
+    found = parts(report)
+    rows = []
+    for communication, label in ((False, "computation"), (True, "communication")):
+        chosen = [part for part in found if part.communication is communication]
+        cycles = sum(part.cycles for part in chosen)
+        rows.append((label, f"{cycles:,}", f"{cycles / total:.1%}", ""))
+        rows += [(f"  {p.name}", f"{p.cycles:,}", f"{p.cycles / total:.1%}", p.bound_by) for p in chosen]
+    rows.append(("latency", f"{total:,}", "100.0%", ""))
+    return make_table("Where the time goes (critical path)", "part", "cycles", "share", "bound by", rows=rows)
+
+
+def _traffic_table(report: Report) -> Table:
+    total = report.latency_cycles
+    rows = [
+        (tag, f"{use.messages:,}", format_bytes(use.bytes), f"{use.busy_cycles:,}", f"{use.busy_cycles / total:.1%}")
+        for tag, use in report.traffic.items()
+        if use.messages
+    ]
+    return make_table("Traffic", "tag", "messages", "bytes", "channel cycles", "of the latency", rows=rows)
+
+
+def _utilization_table(report: Report) -> Table:
+    rows = [(RESOURCE_NAMES.get(name, name), f"{value:.1%}") for name, value in report.utilization.items()]
+    return make_table("Utilization", "resource", "busy", rows=rows)
+
+
+def _bounds_table(report: Report) -> Table:
+    names = {
+        "compute_cycles": "matrix unit of the busiest PE",
+        "memory_cycles": "memory port of the busiest PE",
+        "bus_cycles": "bus",
+        "tree_cycles": "tree (its busiest joints)",
+    }
+    total, bounds = report.latency_cycles, report.bounds
+    rows = [(name, f"{bounds[key]:,}", f"{bounds[key] / total:.1%}") for key, name in names.items()]
+    return make_table("Bounds on the latency", "busy", "cycles", "of the latency", rows=rows)
+
+
+def _memory_table(report: Report) -> Table:
+    memory = report.memory
+    share = memory["peak_bytes_per_pe"] / memory["capacity_bytes_per_pe"]
+    rows = [
+        ("weights (without the embedding table)", format_bytes(memory["weight_bytes"])),
+        ("KV cache", format_bytes(memory["kv_cache_bytes"])),
+        ("read in this step", format_bytes(memory["bytes_read"])),
+        ("fullest PE", f"{format_bytes(memory['peak_bytes_per_pe'])} = {share:.1%}"),
+        ("memory of a PE", format_bytes(memory["capacity_bytes_per_pe"])),
+        ("root", format_bytes(memory["root_bytes"])),
+        ("largest batch that fits", f"{memory['largest_batch_size']:,} sequences"),
+        ("longest context that fits", f"{memory['longest_context_len']:,} tokens"),
+    ]
+    return make_table("Memory", "what", "size", rows=rows)
+
+
+def _energy_table(report: Report) -> Table:
+    energy = report.energy
+    rows = [(name, f"{joules * 1e3:,.3f} mJ") for name, joules in energy["by_component"].items()]
+    rows.append(("total", f"{energy['total_joules'] * 1e3:,.3f} mJ"))
+    return make_table("Energy (first order; without wires, vector units, static power)", "part", "energy", rows=rows)
+
+
+def _setting(name: str, value: object) -> str:
+    if isinstance(value, list):
+        value = f"{min(value)}..{max(value)}"
+    return f"{value}" if name == "phase" else f"{name} {value}"

@@ -1,0 +1,122 @@
+"""What tests of several rooms share: small machines and models, and a look into placed graphs and traces."""
+
+import itertools
+
+import numpy as np
+
+from pe_sim.config.arrays import load_array
+from pe_sim.config.models import load_model
+from pe_sim.mapping.mapper import place
+from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.schedule.lowering import lower
+
+NAMED_WORKFLOWS = ("workflow-1", "workflow-2", "alternating", "megatron", "all-row", "all-col")
+
+# The machine of the contract's worked examples (section 10), with nothing derived from a floor plan.
+EXPLICIT = {
+    "network.bus.bytes_per_cycle": 64,
+    "network.bus.latency_cycles": 4,
+    "network.bus.overhead_cycles": 2,
+    "network.bus.request_cycles": 0,
+    "network.tree.arity": 2,
+    "network.tree.bytes_per_cycle": 64,
+    "network.tree.latency_cycles": 1,
+    "network.tree.combine_cycles": 2,
+    "network.tree.softmax_combine_cycles": 12,
+}
+
+# What keyword arguments of `small_array` stand for.
+SHORT = {
+    "width": "network.bus.bytes_per_cycle",
+    "latency": "network.bus.latency_cycles",
+    "overhead": "network.bus.overhead_cycles",
+    "request": "network.bus.request_cycles",
+    "burst": "network.bus.burst_bytes",
+    "arity": "network.tree.arity",
+    "tree_width": "network.tree.bytes_per_cycle",
+    "hop": "network.tree.latency_cycles",
+    "combine": "network.tree.combine_cycles",
+    "softmax_combine": "network.tree.softmax_combine_cycles",
+    "downlink": "network.tree.downlink",
+    "gather": "network.collectives.gather",
+    "scatter": "network.collectives.scatter",
+    "overlap": "overlap",
+}
+
+
+def ceil(numerator, denominator):
+    """The mathematical ceiling of a quotient of integers."""
+    return -(-numerator // denominator)
+
+
+def small_array(num_pes, overrides=None, **short):
+    """bus-tree-256 with `num_pes` PEs and explicit latencies; dotted `overrides`, or the keywords of `SHORT`."""
+    changes = {**EXPLICIT, "num_pes": num_pes, **{SHORT[key]: value for key, value in short.items()}}
+    return load_array("bus-tree-256", overrides={**changes, **(overrides or {})})
+
+
+def tiny_llama(**changes):
+    """A LLaMA model in Hugging Face's form: hidden 64, 4 heads of 16, ffn 96, vocabulary 50, 2 layers."""
+    config = {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 50,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+    }
+    return load_model({**config, **changes})
+
+
+def placed_step(model, array, step, workflow):
+    """The placed graph under a workflow's name."""
+    return place(model, array, step, WORKFLOWS[workflow])
+
+
+def schedule_of(model, array, step, workflow):
+    """The schedule under a workflow's name."""
+    return lower(placed_step(model, array, step, workflow))
+
+
+def block_runs(sequence):
+    """(block index, layer) of every run, whatever else an entry of the sequence says."""
+    return [(entry.block, entry.layer) if hasattr(entry, "block") else tuple(entry)[:2] for entry in sequence]
+
+
+def layer_blocks(graph_or_schedule):
+    """The blocks of layers 0, 1, ... in order."""
+    runs = block_runs(graph_or_schedule.sequence)
+    return [graph_or_schedule.blocks[index] for index, layer in runs if layer is not None]
+
+
+def end_blocks(graph_or_schedule):
+    """The blocks outside the layers: the prologue and the epilogue."""
+    runs = block_runs(graph_or_schedule.sequence)
+    return [graph_or_schedule.blocks[index] for index, layer in runs if layer is None]
+
+
+def layouts_of(placed):
+    """The layouts of a placed graph whose blocks all have the same."""
+    return placed.blocks[-1].layouts if hasattr(placed.blocks[-1], "layouts") else placed.layouts
+
+
+def bus_uses(trace, channel="bus"):
+    """(start, end, stage order, bytes) of each occupancy of a channel, in order of the grants."""
+    use = trace.channel_use
+    mine = np.flatnonzero(use.channel == use.channels.index(channel))
+    return [(int(use.start[i]), int(use.end[i]), int(use.stage[i]), int(use.num_bytes[i])) for i in mine]
+
+
+def traffic_of(trace):
+    """{tag: (messages, bytes, busy cycles)}."""
+    return {tag: (use.messages, use.bytes, use.busy_cycles) for tag, use in trace.traffic.items()}
+
+
+def no_overlap(intervals):
+    """Whether [start, end) intervals, sorted by start, are disjoint."""
+    ordered = sorted(intervals)
+    return all(first[1] <= second[0] for first, second in itertools.pairwise(ordered))
