@@ -16,7 +16,8 @@ from pe_sim.engine.event import run_event
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
-from pe_sim.mapping.workflow import WORKFLOWS, Workflow, named_workflow
+from pe_sim.mapping.workflow import WORKFLOWS, Workflow
+from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.report.build import build_report
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
@@ -63,15 +64,6 @@ def simulate(
         memory.check()
     schedule = lower(placed)
     return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
-
-
-def load_workflow(name_or_path: str | Path) -> Workflow:
-    """A workflow by its name.
-
-    Raises:
-        InputError: there is no such workflow.
-    """
-    return named_workflow(str(name_or_path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What tests of several rooms share: small machines and models, and a look into placed graphs and traces."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -120,3 +121,16 @@ def no_overlap(intervals):
     """Whether [start, end) intervals, sorted by start, are disjoint."""
     ordered = sorted(intervals)
     return all(first[1] <= second[0] for first, second in itertools.pairwise(ordered))
+
+
+def side_by_side(*schedules):
+    """One block with the stages of several one-block schedules, independent of each other, in program order."""
+    stages, offset = [], 0
+    for schedule in schedules:
+        (block,) = schedule.blocks
+        for stage in block.stages:
+            inputs = tuple(slot + offset for slot in stage.inputs)
+            stages.append(replace(stage, inputs=inputs, output=stage.output + offset))
+        offset += block.num_slots
+    block = replace(schedules[0].blocks[0], stages=tuple(stages), num_slots=offset)
+    return replace(schedules[0], blocks=(block,))

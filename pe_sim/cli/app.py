@@ -49,7 +49,12 @@ class PeSimGroup(click.Group):
 
         def parse_and_run() -> Any:
             extra["windows_expand_args"] = windows_expand_args
-            return super(PeSimGroup, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            try:
+                return super(PeSimGroup, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except SystemExit as end:
+                if end.code == 1:  # click's own way to end when the reader of a pipe has left
+                    raise BrokenPipeError from end
+                raise
 
         return sys.exit(exit_code_of(parse_and_run)) if standalone_mode else parse_and_run()
 

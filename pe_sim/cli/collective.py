@@ -30,7 +30,7 @@ _PER_PE: Final = ("scatter", "gather", "all-gather", "reduce-scatter")
     metavar="B[,B2,...]",
     callback=byte_sizes,
     required=True,
-    help="Size of the payload in bytes; k, M and G are powers of 1024. A row for each size.",
+    help="Size of the payload in bytes; k, M, G and T are powers of 1024. A row for each size.",
 )
 @overlap_option
 @set_option

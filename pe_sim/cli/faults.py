@@ -28,7 +28,7 @@ def exit_code_of(call: Callable[[], object]) -> int:
         _silence(sys.stdout)
         _silence(sys.stderr)
         return DONE
-    except OSError as error:  # only the final flush lets one through
+    except OSError as error:
         _silence(sys.stdout)
         click.echo(f"error: standard output cannot be written: {error.strerror}", err=True)
         return INTERNAL_FAULT
@@ -47,9 +47,9 @@ def _code_and_message(call: Callable[[], object]) -> int:
         error.show()
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # of a stream: what names a file is an InputError by now
         code = INTERNAL_FAULT
         _tell_fault(error)
     if sys.stdout is not None:

@@ -12,8 +12,8 @@ from pe_sim.errors import InputError
 MAX_MESSAGE_BYTES: Final = 2**40  # a TiB from each PE still counts inside 64-bit integers
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
-_SIZE: Final = re.compile(r"([+-]?[0-9]{1,30})([kKmMgG]?)")
-_FACTORS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_SIZE: Final = re.compile(r"([+-]?[0-9]{1,30})([kKmMgGtT]?)")
+_FACTORS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def whole_number(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -31,7 +31,7 @@ def lengths(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 
 def byte_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """The sizes of a comma list, bytes; k, M and G stand for powers of 1024."""
+    """The sizes of a comma list, bytes; k, M, G and T stand for powers of 1024."""
     return tuple(_size(part, _name(param), value) for part in value.split(","))
 
 
@@ -50,7 +50,7 @@ def split_names(text: str, option: str) -> tuple[str, ...]:
 def _size(part: str, name: str, given: str) -> int:
     match = _SIZE.fullmatch(part.strip())
     if match is None:
-        expected = "bytes as a whole number, also with k, M or G (powers of 1024), or a comma list of them"
+        expected = "bytes as a whole number, also with k, M, G or T (powers of 1024), or a comma list of them"
         raise InputError("not a size", source=name, given=given, expected=expected)
     size = int(match[1]) * _FACTORS[match[2].lower()]
     if not 1 <= size <= MAX_MESSAGE_BYTES:

@@ -38,7 +38,16 @@ def fault(problem: str, expected: str = "", hint: str = "") -> PydanticCustomErr
 def subsection(field: FieldInfo) -> type[Section] | None:
     """The Section a field holds, or None for a plain value."""
     annotation = field.annotation
+    if get_origin(annotation) is tuple:  # a list of sections
+        annotation = get_args(annotation)[0]
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _annotation(field: FieldInfo) -> Any:
+    """The field's annotation without the None of an optional one."""
+    parts = [part for part in get_args(field.annotation) if part is not type(None)]
+    optional = type(None) in get_args(field.annotation) and len(parts) == 1
+    return parts[0] if optional else field.annotation
 
 
 def known_paths(schema: type[Section]) -> tuple[str, ...]:
@@ -155,6 +164,8 @@ def _find(schema: type[Section], loc: tuple[int | str, ...]) -> tuple[type[Secti
     section: type[Section] | None = schema
     field: FieldInfo | None = None
     for part in loc:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
         if field is not None:
             section = subsection(field)
         field = section.model_fields.get(str(part)) if section else None
@@ -189,7 +200,7 @@ def _expected(field: FieldInfo | None) -> str | None:
     """What a field accepts, in words, from its annotation and bounds."""
     if field is None:
         return None
-    section, annotation = subsection(field), field.annotation
+    section, annotation = subsection(field), _annotation(field)
     if section is not None:
         start = f"a {section.scalar_key}, or " if section.scalar_key else ""
         return f"{start}a mapping with {', '.join(section.model_fields)}"
@@ -215,7 +226,7 @@ def _bounds(field: FieldInfo) -> str:
 def _hint(given: object, field: FieldInfo | None) -> str | None:
     if field is None:
         return None
-    annotation = field.annotation
+    annotation = _annotation(field)
     types = get_args(annotation) or (annotation,)
     if get_origin(annotation) is Literal:
         return did_you_mean(given, map(str, types)) if isinstance(given, str) else None

@@ -52,7 +52,8 @@ class TreePipeline:
                 candidates.extend(self._start(candidate, now))
 
     def _is_first(self, passage: Passage) -> bool:
-        return all(self._queues[leaf][0] is passage for leaf in range(passage.first, passage.last))
+        queues = self._queues[passage.first : passage.last]
+        return all(queue and queue[0] is passage for queue in queues)  # empty: it has started already
 
     def _start(self, passage: Passage, now: int) -> list[Passage]:
         """Starts a passage; returns those that come next at its joints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from pe_sim.errors import InputError, did_you_mean
 
@@ -42,18 +42,28 @@ class LayerPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerRule:
+    """Changes to the plans of layers first .. last (None: to the end), from `source`."""
+
+    first: int
+    last: int | None
+    changes: tuple[tuple[str, str], ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """A plan for every layer.
 
     Args:
         name, summary: for people.
-        pattern: layer i runs under pattern[i mod len(pattern)], or, where `exact`, the pattern has one per layer.
+        pattern: layer i starts from pattern[i mod len(pattern)]; empty where the rules say everything.
         groups: groups of PEs that split the batch.
         lm_head: distribution of the LM head (and of an encoder's pooler).
-        exact: whether the pattern was written for a fixed number of layers.
         stream_weights: every matrix comes from the root, once a step.
         local_ends: PEs hold the embedding table and keep the results of their own sequences.
         pipelined: each PE or group of PEs holds whole layers and the sequences move on.
+        rules: changes by layer range, later ones win.
     """
 
     name: str
@@ -61,25 +71,42 @@ class Workflow:
     pattern: tuple[LayerPlan, ...]
     groups: int = 1
     lm_head: str = "row"
-    exact: bool = False
     stream_weights: bool = False
     local_ends: bool = False
     pipelined: bool = False
+    rules: tuple[LayerRule, ...] = ()
 
     def plan(self, layer: int) -> LayerPlan:
-        """The plan of one layer (0-based)."""
-        return self.pattern[layer % len(self.pattern)]
+        """The plan of one layer (0-based).
 
-    def check(self, num_layers: int) -> None:
-        """Raises InputError where the workflow was written for another number of layers."""
-        if self.exact and len(self.pattern) != num_layers:
+        Raises:
+            InputError: nothing says how an operator of the layer is distributed.
+        """
+        chosen = self.pattern[layer % len(self.pattern)].to_dict() if self.pattern else {}
+        for rule in self.rules:
+            if rule.first <= layer and (rule.last is None or layer <= rule.last):
+                chosen.update(rule.changes)
+        missing = [entry.name for entry in fields(LayerPlan) if entry.default is MISSING and entry.name not in chosen]
+        if missing:
             raise InputError(
-                f"the workflow names {len(self.pattern)} layers, the model has {num_layers}",
+                f"layer {layer} has no distribution for {', '.join(missing)}",
                 source=self.name,
                 path="layers",
-                given=len(self.pattern),
-                expected=str(num_layers),
+                hint="give them for this layer, or name a `base` workflow that fills what is left out",
             )
+        return LayerPlan(**chosen)
+
+    def check(self, num_layers: int) -> None:
+        """Raises InputError where a rule names layers the model does not have."""
+        for rule in self.rules:
+            if max(rule.first, rule.last or 0) >= num_layers:
+                raise InputError(
+                    "the rule names layers that the model does not have",
+                    source=rule.source,
+                    path="layers",
+                    given=f"{rule.first}-{rule.last}",
+                    expected=f"layers 0 to {num_layers - 1}",
+                )
 
 
 def _plan(qkv: str, attention: str, o: str, gate_up: str, down: str, stream: str) -> LayerPlan:

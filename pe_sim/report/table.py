@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -82,8 +83,9 @@ def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: i
     """Prints to a terminal as it is wide, to anything else as plain text of at most `width` columns."""
     from rich.console import Console
 
-    console = Console(file=file, markup=False, emoji=False, highlight=False)
-    if console.is_terminal:
+    stream = file if file is not None else sys.stdout
+    if stream.isatty():
+        console = Console(file=stream, markup=False, emoji=False, highlight=False)
         for part in parts_to_print:
             console.print(part)
         return
@@ -94,7 +96,7 @@ def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: i
     )
     for part in parts_to_print:
         writer.print(part)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in plain.getvalue().splitlines()))
+    stream.write("".join(f"{line.rstrip()}\n" for line in plain.getvalue().splitlines()))
 
 
 def make_table(title: str, *columns: str, rows: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
@@ -189,8 +191,8 @@ def _memory_table(report: Report) -> Table:
 
 def _energy_table(report: Report) -> Table:
     energy = report.energy
-    rows = [(name, f"{joules * 1e3:,.3f} mJ") for name, joules in energy["by_component"].items()]
-    rows.append(("total", f"{energy['total_joules'] * 1e3:,.3f} mJ"))
+    rows = [(name, _format_joules(joules)) for name, joules in energy["by_component"].items()]
+    rows.append(("total", _format_joules(energy["total_joules"])))
     return make_table("Energy (first order; without wires, vector units, static power)", "part", "energy", rows=rows)
 
 
@@ -198,3 +200,10 @@ def _setting(name: str, value: object) -> str:
     if isinstance(value, list):
         value = f"{min(value)}..{max(value)}"
     return f"{value}" if name == "phase" else f"{name} {value}"
+
+
+def _format_joules(joules: float) -> str:
+    for scale, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ")):
+        if joules >= scale:
+            return f"{joules / scale:,.2f} {unit}"
+    return f"{joules * 1e9:,.2f} nJ"

@@ -88,7 +88,7 @@ def expected(forms, num_bytes, way):
 def test_every_size_on_every_array(num_pes, way):
     array = small_array(num_pes, gather=way, scatter=way)
     forms = Expected(num_pes)
-    for num_bytes in SIZES if num_pes <= 64 else SIZES[2:5]:
+    for num_bytes in SIZES:
         assert measured(array, num_bytes) == expected(forms, num_bytes, way), num_bytes
 
 

@@ -1,0 +1,88 @@
+"""JSON, CSV and traces: pure, whole, the same every time, and only what was asked for."""
+
+import csv
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import files
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "tiny.json"),
+        ("run", "tiny.json", "--phase", "prefill", "--prompt", "3,5", "--context", "7", "--logits", "all"),
+        ("compare", "tiny.json", "--workflows", "workflow-1,megatron"),
+        ("collective", "all-reduce", "--bytes", "16k"),
+        ("collective", "gather", "--bytes", "8,64"),
+        ("gemm", "-m", "1", "-k", "4096", "-n", "16"),
+    ],
+    ids=lambda args: " ".join(args[:2]),
+)
+def test_standard_output_holds_the_json_alone_and_the_same_every_time(call, tiny, args):
+    first, second = call(*args, "--json", "-"), call(*args, "--json", "-")
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout)
+    assert first.stdout.endswith("\n")
+    assert first.stderr, "the readable form goes to standard error"
+    assert first.stdout_bytes == second.stdout_bytes
+    to_file = call(*args, "--json", "out.json")
+    assert Path("out.json").read_bytes() == first.stdout_bytes
+    assert to_file.stdout == first.stderr
+    assert to_file.stderr == ""
+
+
+def test_all_files_at_once(call, tiny):
+    before = files()
+    result = call("run", tiny, "--json", "out.json", "--csv", "out.csv", "--trace", "out.trace.json")
+    assert result.exit_code == 0, result.output
+    assert files() - before == {Path("out.json"), Path("out.csv"), Path("out.trace.json")}
+    assert "cycles" in result.stdout
+    json.loads(Path("out.trace.json").read_text(encoding="utf-8"))
+    operators = json.loads(Path("out.json").read_text(encoding="utf-8"))["operators"]
+    with open("out.csv", encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["name"] for row in rows] == [operator["name"] for operator in operators]
+    assert [row["cycles"] for row in rows] == [str(operator["cycles"]) for operator in operators]
+
+
+def test_files_are_replaced_and_keep_their_mode_and_links(call):
+    Path("real.json").write_text("old", encoding="utf-8")
+    Path("real.json").chmod(0o600)
+    Path("link.json").symlink_to("real.json")
+    assert call("gemm", "-m", "1", "-k", "8", "-n", "8", "--json", "link.json").exit_code == 0
+    assert Path("link.json").is_symlink()
+    assert json.loads(Path("real.json").read_text(encoding="utf-8"))["cycles"] > 0
+    assert Path("real.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_device_is_written_to_and_not_replaced(call, tiny):
+    before = os.stat(os.devnull)
+    result = call("run", tiny, "--json", os.devnull, "--csv", os.devnull, "--trace", os.devnull)
+    assert result.exit_code == 0, result.output
+    assert os.stat(os.devnull).st_ino == before.st_ino
+    assert not os.path.isfile(os.devnull)
+
+
+def test_nothing_is_left_when_a_file_cannot_be_written(refused, tiny, monkeypatch):
+    Path("out.json").write_text("old", encoding="utf-8")
+
+    def full(self, path):
+        Path(path).write_text("half", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pe_sim.report.report.Report.save_trace", full)
+    message = refused("run", tiny, "--json", "out.json", "--csv", "out.csv", "--trace", "out.trace")
+    assert "out.trace: the file cannot be written: No space left on device" in message
+    assert Path("out.json").read_text(encoding="utf-8") == "old"
+
+
+def test_nothing_is_left_after_a_fault(call, tiny, monkeypatch):
+    before = files()
+    monkeypatch.setattr("pe_sim.report.report.Report.to_json", lambda self: 1 / 0)
+    assert call("run", tiny, "--json", "out.json").exit_code == 1
+    assert files() == before

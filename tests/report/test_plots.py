@@ -1,0 +1,72 @@
+"""The picture of the bus: what it draws, not how it looks."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import StepPatch
+
+from pe_sim.errors import InputError
+from pe_sim.report.binning import busy_fractions
+from pe_sim.report.plots import TAG_COLOURS
+from pe_sim.schedule.stages import Resource, Tag
+from tests.report.samples import WORKFLOWS, tiny
+
+
+@pytest.fixture(autouse=True)
+def _no_window() -> Iterator[None]:
+    with mpl.rc_context():
+        plt.switch_backend("agg")
+        yield
+        plt.close("all")
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize("bins", [1, 7, 200])
+def test_fractions_are_a_histogram_of_the_uses(workflow: str, bins: int) -> None:
+    report = tiny(workflow, 16)
+    edges, fractions = busy_fractions(report.trace, Resource.BUS, bins)
+    uses = report.trace.channel_use
+    cycles = np.zeros((len(uses.tags), report.latency_cycles))
+    for channel, tag, start, end in zip(uses.channel, uses.tag, uses.start, uses.end, strict=True):
+        if uses.channels[channel] == "bus":
+            cycles[tag, start:end] += 1.0
+    assert (edges[0], edges[-1]) == (0.0, report.latency_cycles)
+    assert (cycles.sum(axis=0) <= 1.0).all()
+    np.testing.assert_allclose(fractions.mean(axis=1), cycles.mean(axis=1))
+    whole = np.concatenate([np.zeros((len(uses.tags), 1)), cycles.cumsum(axis=1)], axis=1)
+    for tag, until in enumerate(whole):
+        expected = np.diff(np.interp(edges, np.arange(len(until)), until)) / np.diff(edges)
+        np.testing.assert_allclose(fractions[tag], expected, atol=1e-12)
+
+
+def test_the_plot_stacks_the_tags_that_were_used() -> None:
+    report = tiny("workflow-1", 16)
+    ax = report.plot_bus_utilization(bins=50)
+    steps = [patch for patch in ax.patches if isinstance(patch, StepPatch)]
+    used = [tag for tag, use in report.traffic.items() if use.messages and tag != "reduce"]
+    assert [str(patch.get_label()).split(" (")[0] for patch in steps] == used
+    top = steps[-1].get_data().values
+    assert float(np.mean(top)) == pytest.approx(report.utilization["bus"])
+    assert ax.get_xlabel().startswith("time (")
+    assert ax.get_ylabel().startswith("bus utilization")
+    assert report.model.name in ax.get_title(loc="left")
+
+
+def test_the_plot_draws_where_it_is_told() -> None:
+    _, axes = plt.subplots(1, 2)
+    assert tiny().plot_bus_utilization(axes[1]) is axes[1]
+    assert not axes[0].has_data()
+    assert len(plt.get_fignums()) == 1
+
+
+def test_every_tag_has_a_colour_of_its_own() -> None:
+    assert set(TAG_COLOURS) == {tag.value for tag in Tag}
+    assert len(set(TAG_COLOURS.values())) == len(TAG_COLOURS)
+
+
+def test_no_bins_are_refused() -> None:
+    with pytest.raises(InputError, match="no bins to draw"):
+        tiny().plot_bus_utilization(bins=0)

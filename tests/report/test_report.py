@@ -1,0 +1,187 @@
+"""The report's dictionary, JSON, files and small faces."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pe_sim._version import __version__
+from pe_sim.config.arrays import load_array
+from pe_sim.config.models import load_model
+from pe_sim.config.step import Decode
+from pe_sim.errors import InputError
+from pe_sim.schedule.stages import Tag
+from tests.report.samples import TINY, WORKFLOWS, array_of, simulate_tiny, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plain_types(value: Any) -> set[type]:
+    if isinstance(value, dict):
+        return {dict}.union(*(plain_types(item) | {type(key)} for key, item in value.items()))
+    if isinstance(value, list):
+        return {list}.union(*(plain_types(item) for item in value))
+    return {type(value)}
+
+
+def test_the_dictionary_has_the_schema_of_the_interface() -> None:
+    report = tiny()
+    found = report.to_dict()
+    assert list(found) == [
+        "schema",
+        "pe_sim_version",
+        "model",
+        "array",
+        "step",
+        "workflow",
+        "engine",
+        "overlap",
+        "latency",
+        "throughput",
+        "traffic",
+        "memory",
+        "utilization",
+        "bounds",
+        "energy",
+        "operators",
+    ]
+    assert (found["schema"], found["pe_sim_version"]) == ("pe-sim.report/1", __version__)
+    assert found["model"]["parameters"] == report.model.num_parameters
+    assert load_array(found["array"]) == report.array
+    assert found["step"] == {"phase": "decode", "batch_size": 1, "context_len": 40}
+    assert (found["engine"], found["overlap"]) == ("event", 1)
+    assert found["latency"] == {"cycles": report.latency_cycles, "seconds": report.latency_cycles / 1e9}
+    assert found["throughput"] == {"tokens_per_second": report.tokens_per_second}
+    assert list(found["traffic"]) == [tag.value for tag in Tag]
+    assert set(found["traffic"]["reduce"]) == {"messages", "bytes", "busy_cycles"}
+    assert {"weight_bytes", "kv_cache_bytes", "bytes_read", "peak_bytes_per_pe"} <= set(found["memory"])
+    assert {"bus", "tree", "pe_matrix", "pe_memory"} <= set(found["utilization"])
+    assert list(found["bounds"]) == ["compute_cycles", "memory_cycles", "bus_cycles", "tree_cycles", "critical_path"]
+    assert set(found["energy"]) == {"total_joules", "by_component"}
+    columns = ["layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by"]
+    assert list(found["operators"][0]) == columns
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_json_is_plain_and_comes_back_the_same(workflow: str) -> None:
+    found = tiny(workflow).to_dict()
+    assert plain_types(found) <= {dict, list, str, int, float, bool, type(None)}
+    assert json.loads(tiny(workflow).to_json()) == found
+
+
+def test_the_workflow_is_resolved_for_every_layer() -> None:
+    layers = tiny("alternating").to_dict()["workflow"]["layers"]
+    assert [(layer["layer"], layer["attention"]) for layer in layers] == [(0, "head"), (1, "token")]
+
+
+def test_two_runs_give_the_same_bytes() -> None:
+    first, second = (simulate_tiny("workflow-1", 16) for _ in range(2))
+    assert first.to_json() == second.to_json()
+
+
+def test_another_hash_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tests.report.samples import tiny; report = tiny('workflow-1', 16)\n"
+        "report.save(sys.argv[1] + '.json'); report.save_trace(sys.argv[1] + '.trace')\n"
+        "report.print(open(sys.argv[1] + '.txt', 'w', encoding='utf-8'))\n"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], check=True, env=environment, cwd=ROOT)
+    for suffix in (".json", ".trace", ".txt"):
+        first = (tmp_path / "1").with_suffix(suffix).read_bytes()
+        assert len(first) > 1000
+        assert first == (tmp_path / "2").with_suffix(suffix).read_bytes()
+
+
+def test_traffic_has_every_tag_and_is_the_traces() -> None:
+    report = tiny("workflow-1", 16)
+    assert list(report.traffic) == [tag.value for tag in Tag]
+    assert {tag: use for tag, use in report.traffic.items() if use.messages} == report.trace.traffic
+    assert (report.traffic["unicast"].messages, report.traffic["unicast"].bytes) == (0, 0)
+
+
+def test_a_report_cannot_be_changed_from_outside() -> None:
+    report = tiny()
+    with pytest.raises(FrozenInstanceError):
+        report.trace = None  # type: ignore[misc,assignment]
+    with pytest.raises(TypeError):
+        report.traffic["reduce"] = None  # type: ignore[index]
+    before = report.to_json()
+    report.traffic["reduce"].messages += 1
+    report.bounds["critical_path"].clear()
+    report.to_dict()["operators"].clear()
+    assert report.to_json() == before
+
+
+def test_memory_counts_weights_without_the_embedding_table_and_the_cache_with_the_new_token() -> None:
+    model = load_model(TINY)
+    memory = simulate_tiny("megatron", 4, Decode(batch_size=2, context_len=[10, 20])).memory
+    assert memory["weight_bytes"] == 2 * (model.num_parameters - model.vocab_size * model.hidden_size)
+    assert memory["kv_cache_bytes"] == (11 + 21) * model.kv_bytes_per_token("bf16")
+    assert memory["capacity_bytes_per_pe"] == array_of(4).pe.memory.capacity_bytes
+    assert 0 < memory["peak_bytes_per_pe"] <= memory["capacity_bytes_per_pe"]
+    assert memory["longest_context_len"] > 20
+    assert memory["largest_batch_size"] > 2
+
+
+def test_save_writes_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old", encoding="utf-8")
+    tiny().save(path)
+    assert path.read_text(encoding="utf-8") == tiny().to_json()
+    assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
+
+
+def test_save_refuses_a_directory_and_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory, not a file"):
+        tiny().save(tmp_path)
+    with pytest.raises(InputError, match=r"(?s)No such file or directory.*create the folder first"):
+        tiny().save_trace(tmp_path / "missing" / "trace.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old", encoding="utf-8")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        tiny().save(path)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_to_frame_asks_for_pandas_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # what Python does to a module that cannot be imported
+    with pytest.raises(InputError, match=r"(?s)needs pandas.*pip install pandas"):
+        tiny().to_frame()
+
+
+def test_to_frame_has_the_operators_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    assert tiny().to_frame() == tiny().to_dict()["operators"]
+
+
+def test_repr_is_one_line() -> None:
+    report = tiny()
+    assert repr(report).startswith("<Report tiny on bus-tree-64 (8 PEs), decode, workflow-1: ")
+    assert f"{report.latency_cycles:,} cycles" in repr(report)
+    assert "\n" not in repr(report)
+
+
+def test_html_holds_the_summary_and_takes_no_name_for_a_tag() -> None:
+    html = tiny()._repr_html_()
+    assert f"{tiny().latency_cycles:,} cycles" in html
+    named = simulate_tiny("megatron", 2, name="<script>")
+    assert "<script>" not in named._repr_html_()
+    assert "&lt;script&gt;" in named._repr_html_()
