@@ -9,10 +9,12 @@ from pe_sim._version import __version__
 if TYPE_CHECKING:
     from pe_sim.api import (
         Decode,
+        Generation,
         Prefill,
         Report,
         collective,
         gemm,
+        generate,
         load_array,
         load_model,
         load_workflow,
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decode",
+    "Generation",
     "Prefill",
     "Report",
     "__version__",
     "collective",
     "gemm",
+    "generate",
     "load_array",
     "load_model",
     "load_workflow",

@@ -19,6 +19,7 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.report.build import build_report
+from pe_sim.report.generation import Generation, total_traffic
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
@@ -64,6 +65,55 @@ def simulate(
         memory.check()
     schedule = lower(placed)
     return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
+
+
+def generate(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    prompt_len: int,
+    output_len: int,
+    batch_size: int = 1,
+    workflow: Workflow | str | Path = "workflow-1",
+    engine: str = DEFAULT_ENGINE,
+    *,
+    allow_overflow: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generation:
+    """Prefill, then decode steps with growing context until each sequence has `output_len` new tokens.
+
+    Args:
+        prompt_len, output_len: tokens a sequence; the prefill gives the first output token.
+        batch_size: sequences that go in step.
+        progress: called with (steps done, steps in all) after each step.
+
+    Raises:
+        InputError: as in `simulate`, checked for the longest context before the first step is simulated.
+    """
+    if type(output_len) is not int or output_len < 1:
+        raise InputError(
+            "a generation has at least one token", path="output_len", given=output_len, expected="an int >= 1"
+        )
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    first = Prefill(batch_size, prompt_len=prompt_len)
+    later = [Decode(batch_size, prompt_len + done) for done in range(output_len - 1)]
+    if later:
+        placed = place(model, array, later[-1], workflow)
+        if not allow_overflow:
+            footprint(placed, placed.graph.shape).check()
+    prefill = simulate(model, array, first, workflow, engine, allow_overflow=allow_overflow)
+    cycles: list[int] = []
+    traffic: list[Mapping[str, TagTraffic]] = [prefill.traffic]
+    for done, step in enumerate(later, start=1):
+        if progress:
+            progress(done, output_len)
+        report = simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow)
+        cycles.append(report.latency_cycles)
+        traffic.append(report.traffic)
+    if progress:
+        progress(output_len, output_len)
+    return Generation(prefill, prompt_len, output_len, batch_size, tuple(cycles), total_traffic(traffic))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +193,7 @@ __all__ = [
     "ENGINES",
     "WORKFLOWS",
     "Decode",
+    "Generation",
     "PartResult",
     "Prefill",
     "Report",
@@ -150,6 +201,7 @@ __all__ = [
     "Workflow",
     "collective",
     "gemm",
+    "generate",
     "load_array",
     "load_model",
     "load_workflow",

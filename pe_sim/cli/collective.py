@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pe_sim.api import PartResult
     from pe_sim.config.array import ArrayConfig
 
-_TITLES: Final = ("size", "cycles", "time", "algbw", "busbw", "messages", "algorithm")
-_UNITS: Final = ("bytes", "", "", "GB/s", "GB/s", "", "")
+_TITLES: Final = ("size", "total", "cycles", "time", "algbw", "busbw", "messages", "algorithm")
+_UNITS: Final = ("bytes", "bytes", "", "", "GB/s", "GB/s", "", "")
 _PER_PE: Final = ("scatter", "gather", "all-gather", "reduce-scatter")
 
 
@@ -49,7 +49,8 @@ def collective(
     for scatter, gather, all-gather and the result of reduce-scatter, per pair for all-to-all, and of the whole
     otherwise (the partial sums of an all-reduce).
 
-    algbw is size / time; busbw is what the bus carried / time, at most the bus's own rate.
+    algbw is total / time, total the size times the PEs or pairs it is for; busbw is what the bus carried / time, at
+    most the bus's own rate.
 
     \b
     Examples:
@@ -69,10 +70,20 @@ def collective(
         return to_json(plain[0] if len(plain) == 1 else plain)
 
     def show(stream: TextIO) -> None:
-        rows = [_row(array, size, result) for size, result in zip(sizes, results, strict=True)]
+        rows = [
+            _row(array, size, size * _copies(kind, array.num_pes), result)
+            for size, result in zip(sizes, results, strict=True)
+        ]
         stream.write(_heading(kind, array) + format_table(_TITLES, _UNITS, rows))
 
     outputs.deliver(make_json, show)
+
+
+def _copies(kind: str, num_pes: int) -> int:
+    """How many PEs or pairs of PEs have the size each."""
+    if kind == "all-to-all":
+        return num_pes * (num_pes - 1)
+    return num_pes if kind in _PER_PE else 1
 
 
 def _heading(kind: str, array: ArrayConfig) -> str:
@@ -84,15 +95,16 @@ def _heading(kind: str, array: ArrayConfig) -> str:
     )
 
 
-def _row(array: ArrayConfig, size: int, result: PartResult) -> tuple[str, ...]:
+def _row(array: ArrayConfig, size: int, total: int, result: PartResult) -> tuple[str, ...]:
     on_bus = sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
     messages = sum(use.messages for use in result.traffic.values())
     seconds = result.cycles / (array.clock_ghz * 1e9)
     return (
         str(size),
+        str(total),
         str(result.cycles),
         format_seconds(seconds),
-        _rate(size, seconds),
+        _rate(total, seconds),
         _rate(on_bus, seconds) if on_bus else "-",
         str(messages),
         result.algorithm,

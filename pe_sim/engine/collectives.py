@@ -127,6 +127,9 @@ class RootRun:
         return "" if all(event.triggered for event in self.hubs.events) else "its inputs at the root"
 
     def _request(self, job: int, cycles: int) -> None:
+        if cycles == 0:  # a group without rows
+            self._complete(job)
+            return
         server = self._machine.root[self._stage.resource]
         server.request(self.order, job, cycles, lambda grant: self._granted(job, grant, cycles))
 
@@ -145,13 +148,11 @@ class TreeRun(_Collective):
     def __init__(self, machine: Machine, stage: TreeStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
         self._stage = stage
-        self._width = array.network.tree.bytes_per_cycle
+        self._tree = array.network.tree
+        self._width = self._tree.bytes_per_cycle
         self._firsts, self._lasts = stage.first_pe.tolist(), stage.last_pe.tolist()
         self.hubs = HubSource(machine.env, order, len(self._firsts))
-        self._left = [
-            int(np.count_nonzero(stage.active[first:last]))
-            for first, last in zip(self._firsts, self._lasts, strict=True)
-        ]
+        self._left = [0] * len(self._firsts)
         self._reduction_of_pe = np.full(array.num_pes, -1, dtype=np.int64)
         for index, (first, last) in enumerate(zip(self._firsts, self._lasts, strict=True)):
             self._reduction_of_pe[first:last] = index
@@ -164,18 +165,38 @@ class TreeRun(_Collective):
         leaves = (0, num_pes) if self._stage.whole_tree else (self._firsts[index], self._lasts[index])
         beats = -(-num_bytes // self._width)
         finished = self._machine.expect()
-        passage = Passage(leaves[0], leaves[1], beats, partial(self._started, index, beats, finished))
+        started = partial(self._started, index, beats, finished)
+        levels, combine_cycles = self._joints(index, leaves[1] - leaves[0])
+        passage = Passage(leaves[0], leaves[1], beats, started, levels, combine_cycles)
         self._machine.tree.announce(passage)
         return passage
 
+    def _joints(self, index: int, num_leaves: int) -> tuple[int, int]:
+        """Levels that a reduction passes, and the cycles a joint of it takes beside its link."""
+        levels = self._tree.num_levels
+        if not self._stage.whole_tree:
+            levels = next(level for level in range(levels + 1) if self._tree.arity**level >= num_leaves)
+        links = sum(self._tree.level_latency_cycles[:levels])
+        return levels, (int(self._stage.hop_cycles[index]) - links) // max(levels, 1)
+
     def open(self) -> None:
-        """Lets the reductions whose data is there begin."""
+        """Counts who contributes to each reduction, and lets those whose data is there begin."""
+        for pe, index in enumerate(self._reduction_of_pe.tolist()):
+            self._left[index] += index >= 0 and self._contributes(pe)
+        for event, passage in zip(self.hubs.events, self._passages, strict=True):
+            if passage is None:  # a group without rows has nothing to wait for
+                event.succeed()
         self._start_from_pes()
 
     def missing(self) -> str:
         """PEs that have not contributed yet, for messages."""
         late = [pe for pe, count in enumerate(self._pending) if count > 0 and self._stage.active[pe]]
-        return f"PEs {late[:8]}{' ...' if len(late) > 8 else ''}" if late else ""
+        if late:
+            return f"PEs {late[:8]}{' ...' if len(late) > 8 else ''}"
+        stuck = [passage for passage in self._passages if passage is not None and not passage.has_started]
+        if any(passage.ready_at is None for passage in stuck):
+            return "PEs, but none contributes"
+        return "the reductions before it at its joints" if stuck else ""
 
     def _pe_ready(self, pe: int) -> None:
         index = int(self._reduction_of_pe[pe])
@@ -185,6 +206,9 @@ class TreeRun(_Collective):
         passage = self._passages[index]
         if self._left[index] == 0 and passage is not None:
             self._machine.tree.ready(passage, int(self._machine.env.now))
+
+    def _contributes(self, pe: int) -> bool:
+        return bool(self._stage.active[pe]) and (self._pending[pe] > 0 or not self._has_pe_inputs)
 
     def _started(self, index: int, beats: int, finished: Callable[[], None], start: int) -> None:
         end = start + int(self._stage.hop_cycles[index]) + beats

@@ -49,7 +49,7 @@ class _EventRun:
         self.env = Environment()
         self.bus = Server(self.env)
         self.root = {Resource.ROOT_VECTOR: Server(self.env), Resource.ROOT_MEMORY: Server(self.env)}
-        self.tree = TreePipeline(self._array.num_pes)
+        self.tree = TreePipeline(self._array.num_pes, self._array.network.tree.num_levels)
         self.downlink = TreePipeline(self._array.num_pes)
         self.recorder = Recorder(self._array.num_pes)
         self._timing = MatrixTiming(self._array)

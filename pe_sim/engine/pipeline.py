@@ -13,27 +13,31 @@ from pe_sim.units import BoolArray, IntArray
 
 @dataclass(slots=True, eq=False)
 class Passage:
-    """One message through the joints above leaves first .. last - 1.
+    """One message through the lowest `levels` levels of joints above leaves first .. last - 1.
 
-    Nothing is stored in a joint but its pipeline, so all joints of a passage start together, shifted by the hops.
+    Nothing is stored in a joint but its pipeline, so all joints of a passage start together, shifted by the hops:
+    the links are the same for all passages, `combine_cycles` a joint need not be.
     """
 
     first: int
     last: int
     beats: int
     started: Callable[[int], None]
+    levels: int = 1
+    combine_cycles: int = 0
     ready_at: int | None = None
+    has_started: bool = False
 
 
 class TreePipeline:
     """Starts passages in program order wherever they share joints, `beats` cycles apart.
 
     Joints above the same leaves are tracked per leaf: a passage over an aligned subtree uses all joints inside it,
-    so the leaves' free cycles say when its joints are free.
+    so the leaves' free cycles say when its joints are free, level by level, the links' cycles left out.
     """
 
-    def __init__(self, num_leaves: int) -> None:
-        self._free_at: IntArray = np.zeros(num_leaves, dtype=np.int64)
+    def __init__(self, num_leaves: int, num_levels: int = 1) -> None:
+        self._free_at: IntArray = np.zeros((max(num_levels, 1), num_leaves), dtype=np.int64)
         self._queues: list[deque[Passage]] = [deque() for _ in range(num_leaves)]
         self.busy_cycles = 0
 
@@ -57,9 +61,11 @@ class TreePipeline:
 
     def _start(self, passage: Passage, now: int) -> list[Passage]:
         """Starts a passage; returns those that come next at its joints."""
-        joints = slice(passage.first, passage.last)
-        start = max(now, int(self._free_at[joints].max()))
-        self._free_at[joints] = start + passage.beats
+        joints = self._free_at[: max(passage.levels, 1), passage.first : passage.last]
+        shift = passage.combine_cycles * np.arange(len(joints), dtype=np.int64)
+        start = max(now, int((joints.max(axis=1) - shift).max()))
+        joints[:] = (start + passage.beats + shift)[:, None]
+        passage.has_started = True
         self.busy_cycles += passage.beats
         following: dict[int, Passage] = {}
         for leaf in range(passage.first, passage.last):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pe_sim.schedule.stages import PeStage, Resource, RootStage, Schedule, Stage, Tag, TreeStage
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, Tag, TreeStage
 from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Trace
 from pe_sim.units import IntArray
 
@@ -131,6 +131,9 @@ def _resource(stage: Stage) -> str:
 def _read_bytes(stage: Stage) -> int:
     if isinstance(stage, RootStage):
         return stage.read_bytes
-    if isinstance(stage, PeStage) and stage.matrix is not None:
-        return int(stage.matrix.read_bytes[stage.active].sum())
+    if isinstance(stage, MessageStage):
+        return int(stage.num_bytes.sum()) if stage.tag is Tag.WEIGHT_STREAM else 0
+    if isinstance(stage, PeStage):
+        streamed = int(stage.matrix.read_bytes[stage.active].sum()) if stage.matrix is not None else 0
+        return stage.read_bytes + streamed
     return 0

@@ -3,8 +3,9 @@
 Counted, each with a constant somebody published:
 
 - pe_matrix: the multiply-accumulates of all matrix operators and of attention, as if each were computed once.
-- pe_memory: bytes the PEs read from their local memories (every pass of a matrix counts) and the KV rows written.
-- root_memory: bytes read from the root's memory.
+- pe_memory: bytes the matrix operators read from the PEs' local memories (every pass counts), and those written:
+  the new KV rows, and weights that are streamed, on every PE.
+- root_memory: bytes read from the root's memory: embedding rows, and weights that are streamed.
 
 Left out, because no cited constant covers it: wires (bus, tree and the way inside a PE), activations in the PEs'
 buffers, vector units, control, clocks, and everything static (leakage, refresh). The total is therefore a lower
@@ -20,7 +21,8 @@ from pe_sim.config.dtypes import BITS, Dtypes
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import KvAppend, Linear, Scores, Values
 from pe_sim.report.timeline import Timeline
-from pe_sim.schedule.stages import RootStage
+from pe_sim.schedule.stages import PeStage, RootStage, Tag
+from pe_sim.trace import TagTraffic
 
 _PJ: Final = 1e-12
 
@@ -46,8 +48,11 @@ SRAM_PJ_PER_BIT: Final = 100 / 64
 def energy_joules(graph: OperatorGraph, timeline: Timeline) -> dict[str, float]:
     """Joules by component, in the order of the module's docstring."""
     array = timeline.schedule.array
-    root_bytes = sum(stage.read_bytes for stage in timeline.stages if isinstance(stage, RootStage))
-    local_bytes = timeline.trace.read_bytes - root_bytes + _written_bytes(graph, array.dtypes)
+    streamed = timeline.trace.traffic.get(Tag.WEIGHT_STREAM.value, TagTraffic()).bytes
+    root_bytes = streamed + sum(stage.read_bytes for stage in timeline.stages if isinstance(stage, RootStage))
+    matrices = (stage for stage in timeline.stages if isinstance(stage, PeStage) and stage.matrix is not None)
+    local_bytes = sum(int(stage.matrix.read_bytes[stage.active].sum()) for stage in matrices if stage.matrix)
+    local_bytes += _written_bytes(graph, array.dtypes) + array.num_pes * streamed
     return {
         "pe_matrix": matrix_macs(graph) * mac_pj(array.dtypes) * _PJ,
         "pe_memory": 8 * local_bytes * local_pj_per_bit(array) * _PJ,

@@ -13,6 +13,8 @@ from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Resource, Tag
 from pe_sim.units import format_seconds
 
+__all__ = ["TAG_COLOURS", "Axes", "plot_bus_utilization"]
+
 # Okabe and Ito's palette, told apart by readers with any colour vision; a tag has its colour in every picture.
 TAG_COLOURS: dict[str, str] = {
     Tag.BROADCAST.value: "#0072B2",
@@ -57,7 +59,8 @@ def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200
     decimals = 0 if ax.get_ylim()[1] > 0.06 else 1
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
     ax.set_xlabel(f"time ({unit})")
-    ax.set_ylabel(f"bus utilization\nin steps of {format_seconds(report.latency_seconds / bins)}")
+    width = format_seconds(report.latency_seconds / bins).replace("us", "µs")
+    ax.set_ylabel(f"bus utilization\nin steps of {width}")
     title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}"
     ax.set_title(title, loc="left", fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)

@@ -33,7 +33,7 @@ from pe_sim.trace import TagTraffic, Trace
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from pe_sim.report.plots import Axes
 
 SCHEMA = "pe-sim.report/1"
 
@@ -231,5 +231,8 @@ def _workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
         "name": workflow.name,
         "groups": workflow.groups,
         "lm_head": workflow.lm_head,
+        "stream_weights": workflow.stream_weights,
+        "local_ends": workflow.local_ends,
+        "pipelined": workflow.pipelined,
         "layers": [{"layer": layer, **workflow.plan(layer).to_dict()} for layer in range(num_layers)],
     }

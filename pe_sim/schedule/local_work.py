@@ -48,13 +48,14 @@ def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArr
     return ceil_div(written, array.pe.memory.bytes_per_cycle)
 
 
-def lookup_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
-    """(PEs,) cycles of the port to read embedding rows from a PE's own copy of the tables."""
+def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
+    """(PEs,) cycles of the port, and bytes in all, to read embedding rows from each PE's own copy of the tables."""
     operator, memory = node.operator, array.pe.memory
     assert isinstance(operator, Embedding)
     rows = layouts.pe_rows(node.outputs[0].tensor.rows, node.outputs[0].placement)
-    read_bytes = array.dtypes.weight.matrix_bytes(rows * len(operator.table_rows), operator.hidden_size)
-    return np.where(rows > 0, memory.latency_cycles + ceil_div(np.asarray(read_bytes), memory.bytes_per_cycle), 0)
+    read = np.asarray(array.dtypes.weight.matrix_bytes(rows * len(operator.table_rows), operator.hidden_size))
+    cycles = np.where(rows > 0, memory.latency_cycles + ceil_div(read, memory.bytes_per_cycle), 0)
+    return cycles, int(read.sum())
 
 
 def vector_cycles(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:

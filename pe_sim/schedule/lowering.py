@@ -11,7 +11,7 @@ from pe_sim.graph.operators import Embedding
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
-from pe_sim.schedule.local_work import kv_append_cycles, lookup_cycles, matrix_work, root_cycles, vector_cycles
+from pe_sim.schedule.local_work import kv_append_cycles, lookup, matrix_work, root_cycles, vector_cycles
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.stages import Block, PeStage, Resource, RootStage, Schedule, Stage
 from pe_sim.units import BoolArray
@@ -78,24 +78,32 @@ class _BlockLowering:
         self._emit(stage, node.outputs)
 
     def _lower_pe_work(self, node: Work) -> None:
-        num_pes = self.layouts.groups.num_pes
-        cycles = np.zeros(num_pes, dtype=np.int64)
+        cycles = np.zeros(self.layouts.groups.num_pes, dtype=np.int64)
+        read_bytes = 0
         matrix = matrix_work(node, self.array, self.layouts)
         if matrix is not None:
             resource, active = Resource.PE_MATRIX, matrix.last_compute_cycles > 0
         elif isinstance(node.operator, Embedding):
-            resource, cycles = Resource.PE_MEMORY, lookup_cycles(node, self.array, self.layouts)
+            resource = Resource.PE_MEMORY
+            cycles, read_bytes = lookup(node, self.array, self.layouts)
             active = cycles > 0
         elif node.function == "kv_append":
             resource, cycles = Resource.PE_MEMORY, kv_append_cycles(node, self.array, self.layouts)
             active = cycles > 0
         else:
             resource, cycles = Resource.PE_VECTOR, vector_cycles(node, self.array, self.layouts, self.support)
-            active = cycles > 0
+            active = (cycles > 0) | self._holds_terms(node)
         output = self._new_slot(active)
         labels = (node.operator.name if matrix is not None else node.function, node.operator.name, node.distribution)
-        stage = PeStage(*labels, self._input_slots(node.inputs), output, resource, active, cycles, matrix)
-        self._emit(stage, node.outputs)
+        inputs = self._input_slots(node.inputs)
+        self._emit(PeStage(*labels, inputs, output, resource, active, cycles, matrix, read_bytes), node.outputs)
+
+    def _holds_terms(self, node: Work) -> BoolArray:
+        """(PEs,) PEs that pass a term of a sum on although they have nothing to add to it."""
+        if node.function not in ("add", "bias"):
+            return np.zeros(self.layouts.groups.num_pes, dtype=bool)
+        held = [self.active[self.slots[value.key]] for value in node.inputs if value.key not in self.support]
+        return np.any(held, axis=0) if held else np.zeros(self.layouts.groups.num_pes, dtype=bool)
 
     def _lower_move(self, node: Move) -> None:
         inputs = self._input_slots(node.after if node.kind is MoveKind.WEIGHT_STREAM else node.inputs)

@@ -88,12 +88,16 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class PeStage(Stage):
-    """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead."""
+    """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead.
+
+    `read_bytes` is what all PEs read from local memory beside a matrix operator's stream.
+    """
 
     resource: Resource
     active: BoolArray
     cycles: IntArray
     matrix: MatrixWork | None = None
+    read_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,12 @@ def test_table_of_a_collective(call):
     table = answer(call("collective", "broadcast", "--bytes", "64,8k"))
     assert "GB/s" in table
     rows = [line.split() for line in table.splitlines() if not line.startswith("#")]
-    assert [row[:2] for row in rows] == [["64", "7"], ["8192", "134"]]
-    assert rows[1][2:7] == ["134.00", "ns", "61.13", "61.13", "1"]
+    assert [row[:3] for row in rows] == [["64", "64", "7"], ["8192", "8192", "134"]]
+    assert rows[1][3:8] == ["134.00", "ns", "61.13", "61.13", "1"]
+    table = answer(call("collective", "scatter", "--bytes", "32", "--set", "network.collectives.scatter=serial"))
+    assert table.splitlines()[-1].split() == ["32", "8192", "772", "772.00", "ns", "10.61", "10.61", "256", "serial"]
+    table = answer(call("collective", "all-to-all", "--bytes", "32", "--set", "num_pes=4"))
+    assert table.splitlines()[-1].split()[:2] == ["32", "384"]
 
 
 def test_help_of_collective_names_every_kind(call):

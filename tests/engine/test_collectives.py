@@ -115,9 +115,8 @@ def test_all_to_all(num_pes, rho):
 def test_hops_that_differ_by_level_add_up():
     array = small_array(13, {"network.tree.latency_cycles": [1, 1, 2, 5]})
     assert cycles("reduce", array, 640) == (1 + 1 + 2 + 5) + 4 * 2 + 10
-    assert cycles("all-gather", small_array(13, {"network.tree.latency_cycles": [9] * 4}, gather="by_reduction"), 64) == (
-        4 * (9 + 2) + 13 + 2 + 4 + 13
-    )
+    array = small_array(13, {"network.tree.latency_cycles": [9] * 4}, gather="by_reduction")
+    assert cycles("all-gather", array, 64) == 4 * (9 + 2) + 13 + 2 + 4 + 13
 
 
 def test_no_overhead_and_no_latency():

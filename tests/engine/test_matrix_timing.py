@@ -17,7 +17,8 @@ class Machine:
     def __init__(self, overlap, *, r=16, c=16, lm=8, wm=64, lat=20, buffer=262144, prefetch=65536, **dtypes):
         self.overlap, self.r, self.c, self.lm, self.wm, self.lat = overlap, r, c, lm, wm, lat
         self.buffer, self.prefetch = buffer, prefetch
-        self.weight, self.group, self.zero = dtypes.get("weight", "bf16"), dtypes.get("group"), dtypes.get("zero", False)
+        self.weight = dtypes.get("weight", "bf16")
+        self.group, self.zero = dtypes.get("group"), dtypes.get("zero", False)
         self.activation, self.partial = dtypes.get("activation", "bf16"), dtypes.get("partial", "fp32")
 
     def array(self, num_pes=1):

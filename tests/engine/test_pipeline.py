@@ -1,6 +1,7 @@
 """The joints of the tree against a simulation joint by joint (section 3)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ class Reduction:
     levels: int | None
     beats: int
     ready: int
+    combine: int = 0
 
 
 def whole_tree_levels(arity, num_leaves):
@@ -34,10 +36,14 @@ def whole_tree_levels(arity, num_leaves):
 def joints_of(reduction, arity, num_leaves):
     """(level, index) of every joint a reduction passes; level 1 is right above the leaves."""
     top = whole_tree_levels(arity, num_leaves)
-    first, size, levels = (0, arity**top, top) if reduction.levels is None else (
-        reduction.first,
-        reduction.size,
-        reduction.levels,
+    first, size, levels = (
+        (0, arity**top, top)
+        if reduction.levels is None
+        else (
+            reduction.first,
+            reduction.size,
+            reduction.levels,
+        )
     )
     return [
         (level, index)
@@ -50,33 +56,41 @@ def reference(reductions, arity, num_leaves, hop=3):
     """Starts, joint by joint: each enters every joint after the reductions before it, `beats` cycles apart.
 
     A joint keeps nothing, so a head that cannot go on cannot enter below either: the start is the earliest cycle
-    from which the head, one hop a level, finds every joint of its way free.
+    from which the head, a hop and a merge a level, finds every joint of its way free.
     """
     entered_until = {}  # joint -> cycle from which the next may enter
     starts = []
     for reduction in reductions:
-        joints = joints_of(reduction, arity, num_leaves)
+        head = {
+            (level, index): hop * level + reduction.combine * (level - 1)
+            for level, index in joints_of(reduction, arity, num_leaves)
+        }
         start = reduction.ready
-        while any(start + hop * level < entered_until.get((level, index), 0) for level, index in joints):
+        while any(start + way < entered_until.get(joint, 0) for joint, way in head.items()):
             start += 1
-        for level, index in joints:
-            entered_until[level, index] = start + hop * level + reduction.beats
+        entered_until |= {joint: start + way + reduction.beats for joint, way in head.items()}
         starts.append(start)
     return starts
 
 
-def simulate(reductions, num_leaves, order=None):
+def simulate(reductions, num_leaves, order=None, arity=2):
     """Starts of the pipeline when readiness comes in the order of time (and `order` inside a cycle)."""
     env = Environment()
-    pipeline = TreePipeline(num_leaves)
+    pipeline = TreePipeline(num_leaves, whole_tree_levels(arity, num_leaves))
     starts = {}
     passages = []
     for index, reduction in enumerate(reductions):
-        first, last = (0, num_leaves) if reduction.levels is None else (
-            reduction.first,
-            reduction.first + reduction.size,
+        first, last = (
+            (0, num_leaves)
+            if reduction.levels is None
+            else (
+                reduction.first,
+                reduction.first + reduction.size,
+            )
         )
-        passages.append(Passage(first, last, reduction.beats, lambda start, index=index: starts.update({index: start})))
+        levels = whole_tree_levels(arity, num_leaves) if reduction.levels is None else reduction.levels
+        told = partial(starts.setdefault, index)
+        passages.append(Passage(first, last, reduction.beats, told, levels, reduction.combine))
         pipeline.announce(passages[-1])
 
     def become_ready(index):
@@ -100,12 +114,12 @@ def situations(draw):
     for _ in range(draw(st.integers(1, 10))):
         level = draw(st.integers(1, levels))
         size = arity**level
-        beats, ready = draw(st.integers(1, 6)), draw(st.integers(0, 25))
-        if size > num_leaves or draw(st.booleans()) and level == levels:
-            reductions.append(Reduction(0, num_leaves, None, beats, ready))
+        beats, ready, combine = draw(st.integers(1, 6)), draw(st.integers(0, 25)), draw(st.sampled_from([0, 2, 12]))
+        if size > num_leaves or (level == levels and draw(st.booleans())):
+            reductions.append(Reduction(0, num_leaves, None, beats, ready, combine))
         else:
             first = size * draw(st.integers(0, num_leaves // size - 1))
-            reductions.append(Reduction(first, size, level, beats, ready))
+            reductions.append(Reduction(first, size, level, beats, ready, combine))
     return arity, num_leaves, reductions
 
 
@@ -114,7 +128,7 @@ def test_against_the_joints(situation, shuffler):
     arity, num_leaves, reductions = situation
     order = list(range(len(reductions)))
     shuffler.shuffle(order)
-    assert simulate(reductions, num_leaves, order) == reference(reductions, arity, num_leaves)
+    assert simulate(reductions, num_leaves, order, arity) == reference(reductions, arity, num_leaves)
 
 
 class TestByHand:

@@ -87,7 +87,8 @@ def test_the_first_to_arrive_goes_first_whatever_its_rank():
 
 
 def test_a_tie_goes_to_the_earlier_operator_then_root_then_the_lower_pe():
-    assert granted_order([(0, 2, ROOT, 1), (0, 1, 7, 1), (0, 1, 3, 1), (0, 1, ROOT, 1), (0, 2, 0, 1)]) == [3, 2, 1, 0, 4]
+    at_once = [(0, 2, ROOT, 1), (0, 1, 7, 1), (0, 1, 3, 1), (0, 1, ROOT, 1), (0, 2, 0, 1)]
+    assert granted_order(at_once) == [3, 2, 1, 0, 4]
 
 
 def test_those_that_wait_are_sorted_by_arrival_not_by_operator():

@@ -8,6 +8,8 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
+from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.report import Report
 
 TINY = {
@@ -24,8 +26,7 @@ TINY = {
     "hidden_act": "silu",
 }
 DECODE = Decode(context_len=40)
-from pe_sim.mapping.workflow import WORKFLOWS as _REG
-WORKFLOWS = tuple(_REG)
+WORKFLOWS = tuple(REGISTERED)
 
 
 def array_of(num_pes: int, **overrides: Any) -> ArrayConfig:
@@ -33,7 +34,7 @@ def array_of(num_pes: int, **overrides: Any) -> ArrayConfig:
     return load_array("bus-tree-64", {"num_pes": num_pes, **{k.replace("__", "."): v for k, v in overrides.items()}})
 
 
-def simulate_tiny(workflow: str, num_pes: int, step: Decode | Prefill = DECODE, **overrides: Any) -> Report:
+def simulate_tiny(workflow: str | Workflow, num_pes: int, step: Decode | Prefill = DECODE, **overrides: Any) -> Report:
     """A step of the tiny model, simulated anew."""
     return simulate(load_model(TINY), array_of(num_pes, **overrides), step, workflow, allow_overflow=True)
 

@@ -1,5 +1,6 @@
 """The critical path covers the latency, and every link follows from what comes before it."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.report.critical_path import Link
 from pe_sim.report.report import Report
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
@@ -82,6 +84,17 @@ def test_the_bus_is_the_path_when_it_is_slow() -> None:
     slow = simulate_tiny("all-row", 16, network__bus__bytes_per_cycle=1, network__bus__overhead_cycles=50)
     on_bus = sum(link.cycles for link in slow.critical_path() if link.resource == "bus")
     assert on_bus > 0.5 * slow.latency_cycles
+
+
+@pytest.mark.parametrize("workflow", ["workflow-1", "workflow-2", "megatron"])
+@pytest.mark.parametrize("lengths", [[30, 30], [90, 3, 40, 20, 55]])
+def test_groups_that_share_the_root_cover_the_latency_too(workflow: str, lengths: list[int]) -> None:
+    grouped = replace(REGISTERED[workflow], groups=2)
+    report = simulate_tiny(grouped, 8, Decode(context_len=lengths))
+    assert_covers(report)
+    links = report.critical_path()
+    assert all(follows(report, before, after) for before, after in pairwise(links))
+    assert {link.wait_cycles for link in links} <= {0, report.array.network.bus.request_cycles}
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)

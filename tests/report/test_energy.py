@@ -2,6 +2,7 @@
 
 import pytest
 
+from pe_sim.config.step import Decode
 from pe_sim.report.energy import matrix_macs
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
 
@@ -42,3 +43,13 @@ def test_macs_cost_the_same_however_they_are_distributed(workflow: str) -> None:
     assert (
         tiny(workflow, 8).energy["by_component"]["pe_matrix"] == tiny("megatron", 1).energy["by_component"]["pe_matrix"]
     )
+
+
+def test_streamed_weights_are_read_at_the_root_and_written_on_every_pe() -> None:
+    report = simulate_tiny("batch-stream", 4, Decode(batch_size=4, context_len=40))
+    streamed = report.traffic["weight-stream"].bytes
+    assert streamed > 0
+    found = report.energy["by_component"]
+    assert found["root_memory"] == pytest.approx(8 * (4 * 2 * 64 + streamed) * 3.6e-12)
+    held = simulate_tiny("batch-block", 4, Decode(batch_size=4, context_len=40)).energy["by_component"]
+    assert found["pe_memory"] - held["pe_memory"] == pytest.approx(8 * 4 * streamed * 0.55e-12)

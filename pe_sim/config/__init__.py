@@ -1,0 +1,1 @@
+"""Takes YAML, JSON and names of presets, gives validated, frozen configs."""

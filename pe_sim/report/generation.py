@@ -1,0 +1,110 @@
+"""What a whole generation took: one prefill and the decode steps after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pe_sim.report.report import Report
+from pe_sim.trace import TagTraffic
+from pe_sim.units import format_seconds
+
+SCHEMA = "pe-sim.generation/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation of `output_len` tokens for each of `batch_size` sequences.
+
+    Args:
+        prefill: the report of the prefill, which gives the first token.
+        decode_cycles: cycles of each decode step, in order; step i attends to prompt_len + i + 1 tokens.
+        traffic: messages, bytes and busy cycles by tag, over all steps.
+    """
+
+    prefill: Report
+    prompt_len: int
+    output_len: int
+    batch_size: int
+    decode_cycles: tuple[int, ...]
+    traffic: Mapping[str, TagTraffic]
+
+    @property
+    def ttft_cycles(self) -> int:
+        """Cycles to the first token."""
+        return self.prefill.latency_cycles
+
+    @property
+    def tpot_cycles(self) -> float:
+        """Mean cycles per output token after the first; 0 for a single one."""
+        return sum(self.decode_cycles) / len(self.decode_cycles) if self.decode_cycles else 0.0
+
+    @property
+    def total_cycles(self) -> int:
+        """Cycles from the start of the prefill to the last token."""
+        return self.ttft_cycles + sum(self.decode_cycles)
+
+    @property
+    def ttft_seconds(self) -> float:
+        """Seconds to the first token."""
+        return self._seconds(self.ttft_cycles)
+
+    @property
+    def tpot_seconds(self) -> float:
+        """Mean seconds per output token after the first."""
+        return self._seconds(self.tpot_cycles)
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of the whole generation."""
+        return self._seconds(self.total_cycles)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens of all sequences over the whole time."""
+        return self.batch_size * self.output_len / self.total_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "schema": SCHEMA,
+            "model": self.prefill.model.name,
+            "array": self.prefill.array.name,
+            "workflow": self.prefill.workflow.name,
+            "prompt_len": self.prompt_len,
+            "output_len": self.output_len,
+            "batch_size": self.batch_size,
+            "ttft": {"cycles": self.ttft_cycles, "seconds": self.ttft_seconds},
+            "tpot": {"cycles": self.tpot_cycles, "seconds": self.tpot_seconds},
+            "total": {"cycles": self.total_cycles, "seconds": self.total_seconds},
+            "tokens_per_second": self.tokens_per_second,
+            "decode_cycles": list(self.decode_cycles),
+            "traffic": {
+                tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
+                for tag, use in self.traffic.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.prefill.model.name} on {self.prefill.array.name}, {self.prefill.workflow.name}: "
+            f"{self.batch_size} x ({self.prompt_len} + {self.output_len}) tokens, "
+            f"TTFT {format_seconds(self.ttft_seconds)}, TPOT {format_seconds(self.tpot_seconds)}, "
+            f"total {format_seconds(self.total_seconds)}, {self.tokens_per_second:.1f} tokens/s"
+        )
+
+    def _seconds(self, cycles: float) -> float:
+        return cycles / (self.prefill.array.clock_ghz * 1e9)
+
+
+def total_traffic(reports: list[Mapping[str, TagTraffic]]) -> dict[str, TagTraffic]:
+    """The sum of several steps' traffic, tag by tag."""
+    totals: dict[str, TagTraffic] = {}
+    for traffic in reports:
+        for tag, use in traffic.items():
+            total = totals.setdefault(tag, TagTraffic())
+            total.messages += use.messages
+            total.bytes += use.bytes
+            total.busy_cycles += use.busy_cycles
+    return totals
