@@ -7,6 +7,10 @@ import numpy as np
 
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
+from pe_sim.graph.operators import AttentionShape
+from pe_sim.mapping.footprint import footprint
+from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
@@ -75,6 +79,7 @@ def tiny_llama(**changes):
 
 def placed_step(model, array, step, workflow):
     """The placed graph under a workflow's name."""
+    model = load_model(model) if isinstance(model, str) else model
     return place(model, array, step, WORKFLOWS[workflow])
 
 
@@ -84,8 +89,8 @@ def schedule_of(model, array, step, workflow):
 
 
 def block_runs(sequence):
-    """(block index, layer) of every run, whatever else an entry of the sequence says."""
-    return [(entry.block, entry.layer) if hasattr(entry, "block") else tuple(entry)[:2] for entry in sequence]
+    """(block index, layer) of every run."""
+    return [(run.block, run.layer) for run in sequence]
 
 
 def layer_blocks(graph_or_schedule):
@@ -102,7 +107,7 @@ def end_blocks(graph_or_schedule):
 
 def layouts_of(placed):
     """The layouts of a placed graph whose blocks all have the same."""
-    return placed.blocks[-1].layouts if hasattr(placed.blocks[-1], "layouts") else placed.layouts
+    return placed.blocks[-1].layouts
 
 
 def bus_uses(trace, channel="bus"):
@@ -134,3 +139,25 @@ def side_by_side(*schedules):
         offset += block.num_slots
     block = replace(schedules[0].blocks[0], stages=tuple(stages), num_slots=offset)
     return replace(schedules[0], blocks=(block,))
+
+
+def pe_groups(num_pes, num_groups=1, arity=2, num_sequences=1):
+    """The whole array in equal groups."""
+    return PeGroups.of_array(num_pes, num_groups, arity, num_sequences)
+
+
+def attention(heads, kv_heads, head_dim, new=(1,), context=(0,), causal_skip=True):
+    """The geometry of attention: lengths per sequence."""
+    return AttentionShape(heads, kv_heads, head_dim, tuple(new), tuple(context), causal_skip)
+
+
+def layouts_for(array, shape, num_groups=1, selected_per_sequence=None):
+    """How one step is cut on an array."""
+    groups = pe_groups(array.num_pes, num_groups, array.network.tree.arity, len(shape.new_lens))
+    return Layouts(groups, shape, array.dtypes, selected_per_sequence)
+
+
+def footprint_of(model, array, step, workflow):
+    """The footprint of a step under a workflow's name."""
+    placed = placed_step(model, array, step, workflow)
+    return footprint(placed, placed.graph.shape)

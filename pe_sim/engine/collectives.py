@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
         root: dict[Resource, Server]
         recorder: Recorder
 
-        def expect(self) -> Callable[[], None]:
-            """Announces something that has to finish."""
+        def expect(self, count: int = 1) -> Callable[[], None]:
+            """Announces things that have to finish; the returned call says that one of them did."""
             ...
 
 
@@ -236,7 +237,7 @@ class MessageRun(_Collective):
         num_targets = len(stage.first_pe)
         self._left = np.bincount(stage.target, minlength=num_targets).tolist()
         self.result = self._make_result(machine.env, num_targets, array.num_pes)
-        self._finished = [machine.expect() for _ in self._bytes]
+        self._finished = machine.expect(len(self._bytes))
         self._messages_of: dict[int, list[int]] = {}
         for message, source in enumerate(self._sources):
             self._messages_of.setdefault(source, []).append(message)
@@ -296,40 +297,67 @@ class MessageRun(_Collective):
             self._all_done.succeed()
 
     def _send_all(self, messages: list[int]) -> None:
-        for message in messages:
-            self._send(message)
-
-    def _send(self, message: int) -> None:
-        env, now = self._machine.env, int(self._machine.env.now)
+        """Sends what one sender has for this stage: nothing can come between messages that ask together."""
         if self._passages:
-            self._machine.downlink.ready(self._passages[message], now)
+            for message in messages:
+                self._machine.downlink.ready(self._passages[message], int(self._machine.env.now))
             return
-        bursts = burst_sizes(self._bus_config, self._bytes[message])
-        travel = 0 if self._ranks[message] < 0 else self._bus_config.request_cycles
-        if travel:
-            call_at(env, now + travel, lambda: self._request(message, bursts))
+        if not messages:
+            return
+        bursts = [
+            (message, size) for message in messages for size in burst_sizes(self._bus_config, self._bytes[message])
+        ]
+        travel = 0 if self._ranks[messages[0]] < 0 else self._bus_config.request_cycles
+        if len(bursts) == len(messages):
+            trains = [bursts]
         else:
-            self._request(message, bursts)
+            trains = [list(train) for _, train in groupby(bursts, key=lambda burst: burst[0])]
+        for train in trains:
+            if travel:
+                call_at(self._machine.env, int(self._machine.env.now) + travel, partial(self._request, train))
+            else:
+                self._request(train)
 
-    def _request(self, message: int, bursts: list[int]) -> None:
-        busy = occupancy_of(self._bus_config, bursts[0], self._stage.source_rate)
-        self._machine.bus.request(
-            self.order, self._ranks[message], busy, lambda grant: self._granted(message, bursts, grant, busy)
-        )
+    def _request(self, train: list[tuple[int, int]]) -> None:
+        """Asks for the bus: for whole messages at once, for bursts of one message one by one."""
+        message = train[0][0]
+        one_by_one = len(train) > 1 and train[1][0] == message
+        busy = [self._occupancy(size) for _, size in (train[:1] if one_by_one else train)]
+        granted = partial(self._granted, train, busy)
+        self._machine.bus.request(self.order, self._ranks[message], sum(busy), granted, index=message)
 
-    def _granted(self, message: int, bursts: list[int], grant: int, busy: int) -> None:
-        release = grant + busy
-        recorder = self._machine.recorder
-        recorder.channel_use(Resource.BUS, self._stage.tag, self.order, grant, release, bursts[0])
-        if len(bursts) > 1:
-            recorder.extend(self.order, grant, release)
-            recorder.busy(self._stage.tag, busy)
-            call_at(self._machine.env, release, lambda: self._request(message, bursts[1:]))
+    def _occupancy(self, num_bytes: int) -> int:
+        return occupancy_of(self._bus_config, num_bytes, self._stage.source_rate)
+
+    def _granted(self, train: list[tuple[int, int]], busy: list[int], grant: int) -> None:
+        recorder, tag = self._machine.recorder, self._stage.tag
+        arrivals: list[tuple[int, int]] = []
+        start = grant
+        for (message, size), cycles in zip(train, busy, strict=False):
+            release = start + cycles
+            recorder.channel_use(Resource.BUS, tag, self.order, start, release, size)
+            arrivals.append((release + self._bus_config.latency_cycles, message))
+            start = release
+        if len(busy) < len(train):  # a burst that is not its message's last
+            recorder.extend(self.order, grant, start)
+            recorder.busy(tag, busy[0])
+            call_at(self._machine.env, start, partial(self._request, train[1:]))
             return
-        arrival = release + self._bus_config.latency_cycles
-        recorder.extend(self.order, grant, arrival)
-        recorder.message(self._stage.tag, self._bytes[message], busy)
-        call_at(self._machine.env, arrival, lambda: self._complete(message))
+        recorder.extend(self.order, grant, arrivals[-1][0])
+        for (_, message), cycles in zip(arrivals, busy, strict=True):
+            recorder.message(tag, self._bytes[message], cycles)
+        self._await_arrivals(arrivals, 0)
+
+    def _await_arrivals(self, arrivals: list[tuple[int, int]], position: int) -> None:
+        """Completes one message after the other, each in its cycle."""
+        cycle, message = arrivals[position]
+
+        def complete() -> None:
+            self._complete(message)
+            if position + 1 < len(arrivals):
+                self._await_arrivals(arrivals, position + 1)
+
+        call_at(self._machine.env, cycle, complete)
 
     def _goes_down(self, message: int, beats: int, start: int) -> None:
         end = start + int(self._stage.hop_cycles[self._targets[message]]) + beats
@@ -344,4 +372,4 @@ class MessageRun(_Collective):
         self._left[target] -= 1
         if self._left[target] == 0:
             self.result.events[target].succeed()
-        self._finished[message]()
+        self._finished()

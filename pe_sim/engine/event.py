@@ -13,11 +13,12 @@ from pe_sim.engine.pe import PeProgram, PeState, PeTask
 from pe_sim.engine.pipeline import TreePipeline
 from pe_sim.engine.recorder import Recorder
 from pe_sim.engine.server import Server
-from pe_sim.errors import DeadlockError, InputError
+from pe_sim.errors import DeadlockError, InfeasibleError, InputError
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, TreeStage
 from pe_sim.trace import Trace
 
 MAX_OVERLAP = 2
+MAX_MESSAGES = 2**22  # of one stage; about 2 GiB
 
 Source = Delivery | HubSource | PeProgram  # what makes a slot ready
 
@@ -37,7 +38,22 @@ def run_event(schedule: Schedule) -> Trace:
             given=schedule.array.overlap,
             expected=f"0 to {MAX_OVERLAP}",
         )
+    _check_size(schedule)
     return _EventRun(schedule).run()
+
+
+def _check_size(schedule: Schedule) -> None:
+    """Refuses what would not fit this machine's memory message by message."""
+    stages = [stage for block in schedule.blocks for stage in block.stages if isinstance(stage, MessageStage)]
+    most = max((len(stage.source) for stage in stages), default=0)
+    if most > MAX_MESSAGES:
+        raise InfeasibleError(
+            "one collective has too many messages to simulate them one by one",
+            demand=most,
+            bound=MAX_MESSAGES,
+            unit="messages",
+            levers=("fewer PEs (--set num_pes=...)", "another collective: all-to-all sends N (N - 1) messages"),
+        )
 
 
 class _EventRun:
@@ -77,9 +93,9 @@ class _EventRun:
             raise DeadlockError(self._waiting()) from fault
         return self.recorder.trace("event", int(self.env.now), self._schedule, self._states)
 
-    def expect(self) -> Callable[[], None]:
-        """Announces something that has to finish; the returned call says that it did."""
-        self._unfinished += 1
+    def expect(self, count: int = 1) -> Callable[[], None]:
+        """Announces things that have to finish; the returned call says that one of them did."""
+        self._unfinished += count
         return self._finish_one
 
     def _finish_one(self) -> None:

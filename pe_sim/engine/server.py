@@ -13,11 +13,15 @@ from pe_sim.engine.late import AFTER_ALL, call_at
 
 @dataclass(order=True, slots=True)
 class _Request:
-    """Ordered by arrival; ties go to the earlier operator in program order, then root, then the lower PE."""
+    """Ordered by arrival; ties go to the earlier operator in program order, then root, then the lower PE.
+
+    The root's own messages of one operator go in the order of their receivers (`index`).
+    """
 
     arrival: int
     order: int
     rank: int
+    index: int
     sequence: int
     busy_cycles: int = field(compare=False)
     granted: Callable[[int], None] = field(compare=False)
@@ -34,10 +38,10 @@ class Server:
         self._arrived = 0
         self.busy_cycles = 0
 
-    def request(self, order: int, rank: int, busy_cycles: int, granted: Callable[[int], None]) -> None:
+    def request(self, order: int, rank: int, busy_cycles: int, granted: Callable[[int], None], index: int = 0) -> None:
         """Asks now for `busy_cycles`; `granted` is called with the grant's cycle, in that cycle."""
         self._arrived += 1
-        request = _Request(int(self._env.now), order, rank, self._arrived, busy_cycles, granted)
+        request = _Request(int(self._env.now), order, rank, index, self._arrived, busy_cycles, granted)
         heapq.heappush(self._waiting, request)
         self._decide_later()
 

@@ -1,0 +1,138 @@
+"""Which rows and columns every PE and every copy at the root holds, as slices and indices into whole tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pe_sim.graph.tensors import Rows, Tensor
+from pe_sim.mapping.attention_split import AttentionSplit
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import Value
+from pe_sim.mapping.placement import Joint, Partial, Placement, Root, Shard
+from pe_sim.numeric.arrays import PlacementFault
+from pe_sim.units import IntArray
+
+_SHAPELESS_DIMS = ("score", "weight")  # as long as the rows see tokens; a streamed matrix
+
+Pieces = tuple[Any, ...]
+"""What is held of a value: one array (rows, columns) a PE (None for PEs that take no part), or, at the root and at
+joints, one a scope. Scores are flat, the cache and softmax weights are records of `attention`."""
+
+
+@dataclass
+class Geometry:
+    """Looks layouts up; rows count from the first row of the block's own sequences."""
+
+    layouts: Layouts
+    _columns: dict[tuple[str, int, Placement, int], IntArray] = field(default_factory=dict)
+    _bounds: dict[tuple[Rows, bool], list[tuple[int, int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.groups = self.layouts.groups
+        self.members: list[int] = self.groups.members.tolist()
+        self._prefixes = {rows: self.layouts.row_prefix(rows).tolist() for rows in Rows}
+
+    def scopes(self, scope: str) -> list[range]:
+        """The PEs of every scope: of each group, or of each query head of each group."""
+        firsts = self.groups.first_pe.tolist()
+        if scope == "group":
+            return [range(first, first + self.groups.size) for first in firsts]
+        share = self.layouts.head_split.head_group_size
+        heads = range(self.layouts.shape.num_heads)
+        return [range(first + head * share, first + (head + 1) * share) for first in firsts for head in heads]
+
+    def split(self, distribution: str) -> AttentionSplit:
+        """The split of an attention distribution; one PE a group does all of it."""
+        return self.layouts.attention_split("replicate" if self.groups.size == 1 else distribution)
+
+    def map(self, placement: Placement, piece_of: Callable[[int], Any]) -> Pieces:
+        """`piece_of` for every holder of a placement: each member PE, or each group at the root."""
+        if isinstance(placement, Root):
+            return tuple(piece_of(group) for group in range(self.groups.num_groups))
+        pieces: list[Any] = [None] * self.groups.num_pes
+        for pe in self.members:
+            pieces[pe] = piece_of(pe)
+        return tuple(pieces)
+
+    def rows(self, rows: Rows, placement: Placement, holder: int) -> slice:
+        """The rows that a PE, or a group's copy at the root, works on."""
+        if isinstance(placement, Root):
+            return self.group_rows(rows, holder)
+        key = (rows, placement == Shard("batch"))
+        if key not in self._bounds:
+            first, last = self.layouts.row_bounds(rows, placement)
+            self._bounds[key] = list(zip(first.tolist(), last.tolist(), strict=True))
+        return slice(*self._bounds[key][holder])
+
+    def group_rows(self, rows: Rows, group: int) -> slice:
+        """The rows of one group."""
+        bounds, prefix = self.groups.sequence_bounds, self._prefixes[rows]
+        return slice(prefix[bounds[group]], prefix[bounds[group + 1]])
+
+    def rows_in_group(self, rows: Rows, placement: Placement, pe: int) -> slice:
+        """The rows of a PE, counted from the first row of its group."""
+        mine, all_rows = self.rows(rows, placement, pe), self.group_rows(rows, self.group_of(pe))
+        return slice(mine.start - all_rows.start, mine.stop - all_rows.start)
+
+    def group_of(self, pe: int) -> int:
+        """The group of a member."""
+        return int(self.groups.group_of_pe[pe])
+
+    def sequences(self, placement: Placement, holder: int) -> range:
+        """The sequences whose rows a PE or a group's copy at the root works on."""
+        if placement == Shard("batch"):
+            split = self.layouts.batch_split
+            return range(int(split.sequence_first[holder]), int(split.sequence_last[holder]))
+        group = holder if isinstance(placement, Root) else self.group_of(holder)
+        bounds = self.groups.sequence_bounds
+        return range(int(bounds[group]), int(bounds[group + 1]))
+
+    def columns(self, dim: str, size: int, placement: Placement, holder: int) -> IntArray:
+        """The columns that a PE (or the root) holds, in the order it holds them."""
+        if isinstance(placement, Root | Joint):
+            return np.arange(size)
+        key = (dim, size, placement, holder)
+        if key not in self._columns:
+            self._columns[key] = self.layouts.column_indices(dim, size, placement, holder)
+        return self._columns[key]
+
+    def columns_of(self, value: Value, holder: int) -> IntArray:
+        """The columns of a value that a PE (or the root) holds."""
+        return self.columns(value.tensor.dim, value.tensor.size, value.placement, holder)
+
+    def own_slice(self, tensor: Tensor, pe: int) -> IntArray:
+        """The even slice of a whole tensor's columns that is a PE's own."""
+        return self.columns(tensor.dim, tensor.size, Shard(tensor.dim), pe)
+
+    def check(self, value: Value, pieces: Pieces, who: str) -> None:
+        """Whether every holder holds as many rows and columns as the placement says.
+
+        Raises:
+            PlacementFault: one does not.
+        """
+        tensor, placement = value.tensor, value.placement
+        if tensor.dim in _SHAPELESS_DIMS or tensor.size == 0 or isinstance(placement, Joint):
+            return
+        holders = range(self.groups.num_groups) if isinstance(placement, Root) else self.members
+        if len(pieces) != (self.groups.num_groups if isinstance(placement, Root) else self.groups.num_pes):
+            raise PlacementFault(f"{who}: {tensor.name} is not {placement}")
+        for holder in holders:
+            rows = self.rows(tensor.rows, placement, holder)
+            columns = tensor.size
+            if isinstance(placement, Shard) and placement.dim != "batch":
+                columns = len(self.columns_of(value, holder))
+            expected = (rows.stop - rows.start, columns)
+            if pieces[holder] is None or pieces[holder].shape != expected:
+                given = "nothing" if pieces[holder] is None else f"an array of shape {pieces[holder].shape}"
+                where = f"group {holder}'s copy at the root" if isinstance(placement, Root) else f"PE {holder}"
+                problem = f"{who}: {where} holds {given} of {tensor.name}, which as {placement} has shape {expected}"
+                raise PlacementFault(problem)
+
+
+def is_partial_sum(placement: Placement) -> bool:
+    """Whether the terms of the PEs add up to the tensor."""
+    return isinstance(placement, Partial) and placement.op == "sum"

@@ -1,0 +1,209 @@
+"""Moves arrays between PEs, joints and root as a placed graph says, and counts what goes over the wires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.graph.tensors import Tensor
+from pe_sim.mapping.placed import Move, MoveKind, Value
+from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
+from pe_sim.numeric.arrays import Array, PlacementFault
+from pe_sim.numeric.combine import combine_tree, combiner
+from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.traffic import TrafficCounter
+from pe_sim.numeric.weights import Matrix, ModelWeights
+
+_BATCH = Shard("batch")
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Executes the moves of one block; pieces go in and come out in the order of the move's tensors."""
+
+    array: ArrayConfig
+    geometry: Geometry
+    counter: TrafficCounter
+    weights: ModelWeights
+    layer: int | None
+
+    def run(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        """What the move's outputs hold."""
+        methods: dict[MoveKind, Callable[[Move, list[Pieces]], list[Pieces]]] = {
+            MoveKind.LOCAL: self._local,
+            MoveKind.REDUCE: self._reduce,
+            MoveKind.BROADCAST: self._broadcast,
+            MoveKind.SCATTER: self._scatter,
+            MoveKind.GATHER: self._gather,
+            MoveKind.ALL_GATHER: self._all_gather,
+            MoveKind.UNICAST: self._unicast,
+            MoveKind.FORWARD: self._forward,
+            MoveKind.WEIGHT_STREAM: self._weight_stream,
+        }
+        return methods[move.kind](move, inputs)
+
+    # ------------------------------------------------------------------------------------------ nothing on the wires
+    def _local(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        return [
+            self._local_one(source, target, pieces)
+            for source, target, pieces in zip(move.inputs, move.outputs, inputs, strict=True)
+        ]
+
+    def _local_one(self, source: Value, target: Value, pieces: Pieces) -> Pieces:
+        geometry = self.geometry
+        if geometry.groups.size == 1 and not isinstance(source.placement, Root) and source.tensor == target.tensor:
+            return pieces  # with one PE a group all placements are the same thing
+        match source.placement, target.placement:
+            case Replicate(), Shard():
+                return geometry.map(target.placement, lambda pe: self._cut(target, pieces[pe], pe))
+            case Replicate(), Partial():
+                return geometry.map(target.placement, lambda pe: self._keep_own_slice(source, pieces[pe], pe))
+            case Shard(), Partial():
+                return geometry.map(target.placement, lambda pe: self._pad(source, pieces[pe], pe))
+        raise PlacementFault(f"{move_name(source, target)}: no PE can do this on its own")
+
+    def _cut(self, target: Value, whole: Array, pe: int) -> Array:
+        """The PE's slice of its group's whole tensor."""
+        if target.placement == _BATCH:
+            return whole[self.geometry.rows_in_group(target.tensor.rows, target.placement, pe)]
+        return whole[:, self.geometry.columns_of(target, pe)]
+
+    def _keep_own_slice(self, source: Value, whole: Array, pe: int) -> Array:
+        columns = self.geometry.own_slice(source.tensor, pe)
+        kept = np.zeros_like(whole)
+        kept[:, columns] = whole[:, columns]
+        return kept
+
+    def _pad(self, source: Value, piece: Array, pe: int) -> Array:
+        """The PE's slice with zeros around it."""
+        whole = self._empty(source, self.geometry.group_of(pe), piece)
+        whole[self._place_of(source, pe)] = piece
+        return whole
+
+    # -------------------------------------------------------------------------------------------------------- the tree
+    def _reduce(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        combine = combiner(move.combine, self.geometry.layouts.shape.head_dim)
+        outputs: list[list[Array]] = [[] for _ in inputs]
+        for scope in self.geometry.scopes(move.scope):
+            members = [pe for pe in scope if self._contributes(move, pe)]
+            for output, pieces in zip(outputs, inputs, strict=True):
+                terms = [pieces[pe] for pe in members]
+                if len({term.shape for term in terms}) != 1:
+                    raise PlacementFault(f"{move.label}: the PEs' terms differ in shape")
+                output.append(combine_tree(terms, self.array.network.tree.arity, combine))
+            sent = [(value.tensor, output[-1]) for value, output in zip(move.inputs, outputs, strict=True)]
+            self.counter.count("reduce", sent, partial=move.partial_dtype)
+        return [tuple(output) for output in outputs]
+
+    def _contributes(self, move: Move, pe: int) -> bool:
+        """A PE that shares a head but got none of its dims is idle and gives the neutral element."""
+        return move.scope == "group" or int(self.geometry.layouts.head_split.pair_count[pe]) > 0
+
+    # -------------------------------------------------------------------------------------------------- root and joints
+    def _broadcast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        scopes = self.geometry.scopes(move.scope)
+        outputs = [self._idle_pieces(pieces) for pieces in inputs]
+        for index, scope in enumerate(scopes):
+            for output, pieces in zip(outputs, inputs, strict=True):
+                for pe in scope:
+                    output[pe] = pieces[index]
+            tag = "broadcast" if len(scope) == self.array.num_pes else "multicast"
+            sent = [(value.tensor, pieces[index]) for value, pieces in zip(move.inputs, inputs, strict=True)]
+            self.counter.count(tag, sent)
+        return [tuple(output) for output in outputs]
+
+    def _scatter(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        outputs = [self._nothing() for _ in inputs]
+        for pe in self.geometry.members:
+            group = self.geometry.group_of(pe)
+            for output, target, pieces in zip(outputs, move.outputs, inputs, strict=True):
+                output[pe] = self._cut(target, pieces[group], pe)
+            self.counter.count(
+                "scatter", [(value.tensor, output[pe]) for value, output in zip(move.outputs, outputs, strict=True)]
+            )
+        return [tuple(output) for output in outputs]
+
+    def _weight_stream(self, move: Move, _: list[Pieces]) -> list[Pieces]:
+        """The root's matrix with its bias to every PE, in one message."""
+        matrix = self.weights.matrix(self.layer, move.operator.name)
+        self.counter.count_bytes("weight-stream", _matrix_bytes(matrix, self.array))
+        return [tuple(matrix for _ in range(self.array.num_pes))]
+
+    # ------------------------------------------------------------------------------------------------------------- PEs
+    def _gather(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        self._count_senders("gather", move, inputs)
+        return [self._collect(value, pieces, move) for value, pieces in zip(move.inputs, inputs, strict=True)]
+
+    def _all_gather(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        self._count_senders("all-gather", move, inputs)
+        wholes = [self._collect(value, pieces, move) for value, pieces in zip(move.inputs, inputs, strict=True)]
+        spread = self.geometry.map
+        return [spread(Replicate(), lambda pe, at=whole: at[self.geometry.group_of(pe)]) for whole in wholes]
+
+    def _unicast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        """The lowest PE of each group sends its copy to the root."""
+        senders = self.geometry.groups.first_pe.tolist()
+        for pe in senders:
+            self.counter.count("unicast", self._of_pe(move, inputs, pe))
+        return [tuple(pieces[pe] for pe in senders) for pieces in inputs]
+
+    def _forward(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
+        """One PE's copy to all PEs of the next stage."""
+        self.counter.count("unicast", self._of_pe(move, inputs, move.sender))
+        return [self.geometry.map(Replicate(), lambda _, sent=pieces[move.sender]: sent) for pieces in inputs]
+
+    def _count_senders(self, tag: str, move: Move, inputs: list[Pieces]) -> None:
+        for pe in self.geometry.members:
+            self.counter.count(tag, self._of_pe(move, inputs, pe))
+
+    def _of_pe(self, move: Move, inputs: list[Pieces], pe: int) -> list[tuple[Tensor, Array]]:
+        return [(value.tensor, pieces[pe]) for value, pieces in zip(move.inputs, inputs, strict=True)]
+
+    def _collect(self, value: Value, pieces: Pieces, move: Move) -> Pieces:
+        """(groups,) whole tensors; every element has to come from exactly one PE."""
+        wholes = []
+        for group, scope in enumerate(self.geometry.scopes("group")):
+            whole = self._empty(value, group, pieces[scope[0]])
+            arrivals = np.zeros(whole.shape, dtype=np.int64)
+            for pe in scope:
+                whole[self._place_of(value, pe)] = pieces[pe]
+                arrivals[self._place_of(value, pe)] += 1
+            if (arrivals != 1).any():
+                raise PlacementFault(f"{move.label}: the slices of group {group} do not tile the tensor")
+            wholes.append(whole)
+        return tuple(wholes)
+
+    def _empty(self, value: Value, group: int, like: Array) -> Array:
+        """Zeros for a group's whole tensor."""
+        rows = self.geometry.group_rows(value.tensor.rows, group)
+        return np.zeros((rows.stop - rows.start, value.tensor.size), dtype=like.dtype)
+
+    def _place_of(self, value: Value, pe: int) -> tuple[slice, object]:
+        """Where in its group's whole tensor a PE's shard belongs."""
+        rows = self.geometry.rows_in_group(value.tensor.rows, value.placement, pe)
+        return rows, slice(None) if value.placement == _BATCH else self.geometry.columns_of(value, pe)
+
+    def _nothing(self) -> list[Array | None]:
+        return [None] * self.array.num_pes
+
+    def _idle_pieces(self, pieces: Pieces) -> list[Array | None]:
+        """Members outside every scope hold an empty array, all others nothing."""
+        output = self._nothing()
+        for pe in self.geometry.members:
+            output[pe] = pieces[0][:0]
+        return output
+
+
+def move_name(source: Value, target: Value) -> str:
+    """What a person calls a transform."""
+    return f"{source.tensor.name} from {source.placement} to {target.placement}"
+
+
+def _matrix_bytes(matrix: Matrix, array: ArrayConfig) -> int:
+    """Bytes of a matrix with its scales, and of its bias, in the weights' dtype; each rounds up on its own."""
+    weight = array.dtypes.weight
+    bias = 0 if matrix.bias is None else int(weight.num_bytes(matrix.bias.size))
+    return int(weight.matrix_bytes(*matrix.weight.shape)) + bias
