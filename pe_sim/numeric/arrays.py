@@ -15,7 +15,7 @@ DTYPES = ("float32", "float64")
 NO_INDEX = np.iinfo(np.int32).max  # of a candidate among no elements
 
 
-class PlacementFault(PeSimError):
+class PlacementError(PeSimError):
     """A placed graph that cannot be executed: a value is missing, or is not where its placement says."""
 
 

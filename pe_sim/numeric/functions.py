@@ -10,7 +10,7 @@ import numpy as np
 from pe_sim.config.model import ModelConfig
 from pe_sim.numeric.arrays import Array
 
-_ERF = np.frompyfunc(math.erf, 1, 1)
+_ERF = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def erf(values: Array) -> Array:

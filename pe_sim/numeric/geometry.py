@@ -13,7 +13,7 @@ from pe_sim.mapping.attention_split import AttentionSplit
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value
 from pe_sim.mapping.placement import Joint, Partial, Placement, Root, Shard
-from pe_sim.numeric.arrays import PlacementFault
+from pe_sim.numeric.arrays import PlacementError
 from pe_sim.units import IntArray
 
 _SHAPELESS_DIMS = ("score", "weight")  # as long as the rows see tokens; a streamed matrix
@@ -112,14 +112,14 @@ class Geometry:
         """Whether every holder holds as many rows and columns as the placement says.
 
         Raises:
-            PlacementFault: one does not.
+            PlacementError: one does not.
         """
         tensor, placement = value.tensor, value.placement
         if tensor.dim in _SHAPELESS_DIMS or tensor.size == 0 or isinstance(placement, Joint):
             return
         holders = range(self.groups.num_groups) if isinstance(placement, Root) else self.members
         if len(pieces) != (self.groups.num_groups if isinstance(placement, Root) else self.groups.num_pes):
-            raise PlacementFault(f"{who}: {tensor.name} is not {placement}")
+            raise PlacementError(f"{who}: {tensor.name} is not {placement}")
         for holder in holders:
             rows = self.rows(tensor.rows, placement, holder)
             columns = tensor.size
@@ -130,7 +130,7 @@ class Geometry:
                 given = "nothing" if pieces[holder] is None else f"an array of shape {pieces[holder].shape}"
                 where = f"group {holder}'s copy at the root" if isinstance(placement, Root) else f"PE {holder}"
                 problem = f"{who}: {where} holds {given} of {tensor.name}, which as {placement} has shape {expected}"
-                raise PlacementFault(problem)
+                raise PlacementError(problem)
 
 
 def is_partial_sum(placement: Placement) -> bool:

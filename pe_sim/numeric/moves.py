@@ -11,11 +11,12 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.placed import Move, MoveKind, Value
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
-from pe_sim.numeric.arrays import Array, PlacementFault
+from pe_sim.numeric.arrays import Array, PlacementError
 from pe_sim.numeric.combine import combine_tree, combiner
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import Matrix, ModelWeights
+from pe_sim.units import IntArray
 
 _BATCH = Shard("batch")
 
@@ -63,7 +64,7 @@ class Mover:
                 return geometry.map(target.placement, lambda pe: self._keep_own_slice(source, pieces[pe], pe))
             case Shard(), Partial():
                 return geometry.map(target.placement, lambda pe: self._pad(source, pieces[pe], pe))
-        raise PlacementFault(f"{move_name(source, target)}: no PE can do this on its own")
+        raise PlacementError(f"{move_name(source, target)}: no PE can do this on its own")
 
     def _cut(self, target: Value, whole: Array, pe: int) -> Array:
         """The PE's slice of its group's whole tensor."""
@@ -92,7 +93,7 @@ class Mover:
             for output, pieces in zip(outputs, inputs, strict=True):
                 terms = [pieces[pe] for pe in members]
                 if len({term.shape for term in terms}) != 1:
-                    raise PlacementFault(f"{move.label}: the PEs' terms differ in shape")
+                    raise PlacementError(f"{move.label}: the PEs' terms differ in shape")
                 output.append(combine_tree(terms, self.array.network.tree.arity, combine))
             sent = [(value.tensor, output[-1]) for value, output in zip(move.inputs, outputs, strict=True)]
             self.counter.count("reduce", sent, partial=move.partial_dtype)
@@ -172,7 +173,7 @@ class Mover:
                 whole[self._place_of(value, pe)] = pieces[pe]
                 arrivals[self._place_of(value, pe)] += 1
             if (arrivals != 1).any():
-                raise PlacementFault(f"{move.label}: the slices of group {group} do not tile the tensor")
+                raise PlacementError(f"{move.label}: the slices of group {group} do not tile the tensor")
             wholes.append(whole)
         return tuple(wholes)
 
@@ -181,7 +182,7 @@ class Mover:
         rows = self.geometry.group_rows(value.tensor.rows, group)
         return np.zeros((rows.stop - rows.start, value.tensor.size), dtype=like.dtype)
 
-    def _place_of(self, value: Value, pe: int) -> tuple[slice, object]:
+    def _place_of(self, value: Value, pe: int) -> tuple[slice, slice | IntArray]:
         """Where in its group's whole tensor a PE's shard belongs."""
         rows = self.geometry.rows_in_group(value.tensor.rows, value.placement, pe)
         return rows, slice(None) if value.placement == _BATCH else self.geometry.columns_of(value, pe)

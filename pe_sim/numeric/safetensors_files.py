@@ -45,9 +45,7 @@ class SafetensorsFile(Mapping[str, Array]):
             raise InputError(problem, source=str(self._path), path=name, given=kind, expected=expected)
         raw = np.dtype("<u2" if kind == _WIDENED else _PLAIN[kind])
         first, last = entry["data_offsets"]
-        flat = np.fromfile(
-            self._path, dtype=raw, count=(last - first) // raw.itemsize, offset=self._data_start + first
-        )
+        flat = np.fromfile(self._path, dtype=raw, count=(last - first) // raw.itemsize, offset=self._data_start + first)
         if kind == _WIDENED:
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
         return flat.reshape(shape)

@@ -83,7 +83,11 @@ class _Taker:
             near = difflib.get_close_matches(name, [str(key) for key in self.tensors], n=1, cutoff=0.8)
             hint = f"the nearest of the {len(self.tensors)} given is {near[0]!r}" if near else None
             raise InputError(
-                "this weight is missing", source=self.source, path=name, expected=f"an array of shape {shape}", hint=hint
+                "this weight is missing",
+                source=self.source,
+                path=name,
+                expected=f"an array of shape {shape}",
+                hint=hint,
             )
         self.used.add(found)
         array = self._convert(found)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from pe_sim.config.models import load_model
+from pe_sim.numeric.reference import SequenceReference, run_reference
+from pe_sim.numeric.state_dict import read_weights
 from tests.golden.loader import HERE, GoldenCase, cases, load_case
 
 BATCH, LENGTH, CHUNK = 3, 9, 4
+TOLERANCE = 1e-4  # of the issue
 # family, layers, hidden, heads, kv heads, head_dim, ffn, vocab: written by hand, not read from the configs
 SIZES = {
     "bert": ("bert", 2, 48, 4, 4, 12, 80, 101),
@@ -114,6 +117,73 @@ def test_decode_and_chunks_continue_the_prefill(case: GoldenCase):
         return
     np.testing.assert_allclose(case.decode_logits, case.logits[:, -1:], rtol=0, atol=2e-5)
     np.testing.assert_allclose(case.chunk_logits, case.logits[:, -case.chunk :], rtol=0, atol=2e-5)
+
+
+def _reference(case: GoldenCase, dtype: str = "float32", **changes: object) -> list[SequenceReference]:
+    model = load_model(case.config)
+    weights = read_weights(model, case.weights, dtype)
+    return run_reference(replace(model, **changes), weights, list(case.tokens))
+
+
+def _outputs(case: GoldenCase, references: list[SequenceReference]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What the references computed and the golden of it, by its name."""
+    output = np.stack([reference.output for reference in references])
+    if not case.is_decoder:
+        pooled = np.stack([reference.pooled for reference in references])
+        return {"hidden": (output, case.hidden), "pooled": (pooled, case.pooled)}
+    return {
+        "logits": (output, case.logits),
+        "decode_logits": (output[:, -1:], case.decode_logits),
+        "chunk_logits": (output[:, -case.chunk :], case.chunk_logits),
+    }
+
+
+def _departure(case: GoldenCase, references: list[SequenceReference]) -> float:
+    return max(float(np.abs(computed - golden).max()) for computed, golden in _outputs(case, references).values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reference_matches_goldens(case: GoldenCase, dtype: str):
+    for name, (computed, golden) in _outputs(case, _reference(case, dtype)).items():
+        np.testing.assert_allclose(computed, golden, rtol=0, atol=TOLERANCE, err_msg=name)
+        assert computed.dtype == dtype
+
+
+def test_the_weights_file_reads_as_its_arrays_do(case: GoldenCase):
+    model = load_model(case.config_path)
+    from_file = run_reference(model, read_weights(model, case.weights_path), list(case.tokens))
+    assert _departure(case, from_file) == _departure(case, _reference(case)) < TOLERANCE
+    assert read_weights(model, case.weights_path).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama-mha", {"norm_eps": 1e-5}),
+        ("llama-mha", {"rope_theta": 5000.0}),
+        ("llama-rope-linear", {"rope_scaling": {}}),
+        ("llama-rope-llama3", {"rope_scaling": {}}),
+        ("llama-rope-llama3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+        ("gpt2", {"norm_eps": 1e-5}),
+        ("gpt2", {"activation": "gelu"}),
+        ("bert", {"norm_eps": 1e-5}),
+        ("bert", {"activation": "gelu_tanh"}),
+    ],
+)
+def test_the_goldens_tell_a_slightly_different_model(name: str, changes: dict[str, object]):
+    case = load_case(name)
+    assert _departure(case, _reference(case, **changes)) > 5 * TOLERANCE
+
+
+def test_every_weight_shows_in_the_goldens(case: GoldenCase):
+    model = load_model(case.config)
+    hidden = set()
+    for name, weight in case.weights.items():
+        weights = read_weights(model, case.weights | {name: weight * np.float32(1.1)})
+        if _departure(case, run_reference(model, weights, list(case.tokens))) < 5 * TOLERANCE:
+            hidden.add(name)
+    # Without a rotation between them, a bias of the keys adds the same to all scores of a query: softmax takes it away.
+    assert hidden == {name for name in case.weights if name.endswith("attention.self.key.bias")}
 
 
 def test_the_files_stay_small():

@@ -1,5 +1,8 @@
 """Attention by head, token, batch and unsplit, against enumerations of heads, dims, rows and tokens (section 7)."""
 
+import functools
+import operator
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +131,7 @@ def test_tokens_row_by_row(spans, skip, num_pes, divisor):
     for pe in range(num_pes):
         expected = brute_row_sum(shape, divisor, everyone, lambda token, pe=pe: token % num_pes == pe)
         assert split.row_sum(divisor)[pe] == expected
-    positions = [[p for p in range(new + context)] for new, context in spans]
+    positions = [list(range(new + context)) for new, context in spans]
     for pe in range(num_pes):
         mine = [[p for p in sequence if p % num_pes == pe] for sequence in positions]
         assert split.cached_tokens()[pe] == sum(map(len, mine))
@@ -142,7 +145,10 @@ def test_tokens_row_by_row(spans, skip, num_pes, divisor):
 def test_heads_see_all_tokens(spans, skip, divisor):
     shape = attention(4, 2, 4, *zip(*spans, strict=True), causal_skip=skip)
     expected = brute_row_sum(shape, divisor, range(len(spans)), lambda token: True)
-    for split in (split_by_head(shape, pe_groups(4, num_sequences=len(spans))), unsplit(shape, pe_groups(3, num_sequences=len(spans)))):
+    for split in (
+        split_by_head(shape, pe_groups(4, num_sequences=len(spans))),
+        unsplit(shape, pe_groups(3, num_sequences=len(spans))),
+    ):
         assert set(split.row_sum(divisor).tolist()) == {expected}
 
 
@@ -151,7 +157,7 @@ def test_batch(spans, num_pes):
     shape = attention(2, 2, 4, *zip(*spans, strict=True))
     split = split_by_batch(shape, pe_groups(num_pes, num_sequences=len(spans)))
     owned = [list(range(split.sequence_first[pe], split.sequence_last[pe])) for pe in range(num_pes)]
-    assert sum(owned, []) == list(range(len(spans)))
+    assert functools.reduce(operator.iadd, owned, []) == list(range(len(spans)))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
     for pe in range(num_pes):
         assert split.row_sum(3)[pe] == brute_row_sum(shape, 3, owned[pe], lambda token: True)

@@ -1,5 +1,8 @@
 """Shards tile their tensors, uneven ones differ by one unit, bytes round up once a slice (section 7)."""
 
+import functools
+import operator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +22,7 @@ def columns(layouts, dim, size, placement, num_pes):
 def test_shards_tile_contiguously(num_pes, size, dim):
     layouts = layouts_for(small_array(num_pes), attention(2, 2, 8))
     held = columns(layouts, dim, size, Shard(dim), num_pes)
-    assert sum(held, []) == list(range(size))
+    assert functools.reduce(operator.iadd, held, []) == list(range(size))
     counts = [len(part) for part in held]
     assert counts == sorted(counts, reverse=True)
     assert max(counts) - min(counts) <= 1
@@ -31,9 +34,9 @@ def test_shards_by_head_are_a_permutation(num_pes, per_kv, kv_heads, pairs, arit
     heads, dim = per_kv * kv_heads, 2 * pairs
     layouts = layouts_for(small_array(num_pes, arity=arity), attention(heads, kv_heads, dim))
     queries = columns(layouts, "query", heads * dim, Shard("head"), num_pes)
-    assert sorted(sum(queries, [])) == list(range(heads * dim))
+    assert sorted(functools.reduce(operator.iadd, queries, [])) == list(range(heads * dim))
     keys = columns(layouts, "kv", kv_heads * dim, Shard("head"), num_pes)
-    assert set(sum(keys, [])) == set(range(kv_heads * dim))
+    assert set(functools.reduce(operator.iadd, keys, [])) == set(range(kv_heads * dim))
     for pe in range(num_pes):
         assert layouts.pe_columns("query", heads * dim, Shard("head"))[pe] == len(queries[pe])
         assert layouts.pe_columns("kv", kv_heads * dim, Shard("head"))[pe] == len(keys[pe])
@@ -82,7 +85,7 @@ def test_batch_shards_and_selected_rows():
     assert layouts.pe_rows(tensor.rows, Shard("batch")).tolist() == [8, 1]
     assert layouts.pe_bytes(tensor, Shard("batch")).tolist() == [8 * 20, 20]
     assert layouts.pe_rows(tensor.rows, Replicate()).tolist() == [9, 9]
-    selected = [rows for rows in type(tensor.rows) if rows is not tensor.rows][0]
+    selected = next(rows for rows in type(tensor.rows) if rows is not tensor.rows)
     assert layouts.pe_rows(selected, Replicate()).tolist() == [3, 3]
     assert layouts.pe_rows(selected, Shard("batch")).tolist() == [2, 1]
 

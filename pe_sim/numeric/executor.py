@@ -1,0 +1,223 @@
+"""Executes a placed graph on arrays: every PE from its own shards, every move for real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.errors import InputError
+from pe_sim.graph.graph import STREAM
+from pe_sim.graph.operators import KvAppend, Linear
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
+from pe_sim.numeric.arrays import PlacementError
+from pe_sim.numeric.assemble import assemble
+from pe_sim.numeric.attention import CacheSlice, PeAttention
+from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.lanes import Lane, lanes_of
+from pe_sim.numeric.moves import Mover
+from pe_sim.numeric.results import Execution, Observation, collect_results
+from pe_sim.numeric.state_dict import Source, read_weights
+from pe_sim.numeric.tokens import read_token_types, read_tokens
+from pe_sim.numeric.traffic import TrafficCounter
+from pe_sim.numeric.weights import ModelWeights
+from pe_sim.numeric.work import Worker
+
+
+def execute_placed(
+    placed: PlacedGraph,
+    model: ModelConfig,
+    weights: ModelWeights | Source,
+    tokens: Any,
+    *,
+    dtype: str = "float32",
+    token_types: Any = None,
+    observe: bool = False,
+) -> Execution:
+    """Runs a placed step with real numbers.
+
+    Args:
+        placed: the step, as it is timed.
+        model: that `placed` is of.
+        weights: a state dict, a safetensors path, or weights that were read before (in the dtype they were read in).
+        tokens: (batch, prompt_len) ids, (batch, context_len + 1) in decode (and context_len + prompt_len in a chunk),
+            or one list per sequence; the context fills the caches beforehand.
+        dtype: float32 or float64, of all values and sums.
+        token_types: as `tokens`, for models that have them; all 0 without.
+        observe: keep what every node gave, assembled.
+
+    Raises:
+        InputError: weights or tokens do not fit the model or the step.
+        PlacementError: the placed graph cannot be executed.
+    """
+    _check_model(placed, model)
+    read = weights if isinstance(weights, ModelWeights) else read_weights(model, weights, dtype)
+    shape = placed.graph.shape
+    ids, types = read_tokens(tokens, model, shape), read_token_types(token_types, model, shape)
+    with np.errstate(all="ignore"):  # weights that are not finite give results that are not
+        lanes = lanes_of(placed, model, read, ids, types)
+        run = _Run(placed, model, read, lanes, observe)
+        run.run()
+        return collect_results(placed, model, run.finals, run.observations, run.counter.in_order())
+
+
+@dataclass
+class _Run:
+    placed: PlacedGraph
+    model: ModelConfig
+    weights: ModelWeights
+    lanes: list[Lane]
+    observe: bool
+    observations: list[Observation] = field(default_factory=list)
+    finals: list[Observation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counter = TrafficCounter(self.placed.array.dtypes)
+        self._carried: dict[int, list[Pieces]] = {}
+        self._geometries: dict[int, Geometry] = {}
+
+    def run(self) -> None:
+        """Every block in program order."""
+        last_of_lane = {run.lane: index for index, run in enumerate(self.placed.sequence)}
+        for index, run in enumerate(self.placed.sequence):
+            self._run_block(run, is_last=last_of_lane[run.lane] == index)
+
+    def _run_block(self, run: BlockRun, *, is_last: bool) -> None:
+        block = self.placed.blocks[run.block]
+        geometry = self._geometry(block.layouts)
+        held = dict(zip((value.key for value in block.entries), self._carried.get(run.lane, []), strict=True))
+        if is_last and block.entries:
+            self._keep_final(run, geometry, block.entries[0], held[block.entries[0].key])
+        worker = self._worker(run, block, geometry)
+        mover = Mover(self.placed.array, geometry, self.counter, self.weights, run.layer)
+        for node in block.nodes:
+            self._run_node(node, held, worker, mover)
+            for value in node.outputs:
+                self._look(run, node, value, geometry, held[value.key])
+        self._carried[run.lane] = [self._held(held, value, "the block after") for value in block.exits]
+
+    def _run_node(self, node: Node, held: dict[int, Pieces], worker: Worker, mover: Mover) -> None:
+        name = _name_of(node)
+        if isinstance(node, Move) and node.kind is MoveKind.WEIGHT_STREAM:
+            outputs = mover.run(node, [])
+            worker.streamed[node.operator.name] = outputs[0]
+        else:
+            inputs = [self._held(held, value, name) for value in node.inputs]
+            _check_inputs(node, inputs, worker.geometry)
+            outputs = (
+                _guarded(name, mover, node, inputs) if isinstance(node, Move) else _guarded(name, worker, node, inputs)
+            )
+        for value, pieces in zip(node.outputs, outputs, strict=True):
+            worker.geometry.check(value, pieces, name)
+            held[value.key] = pieces
+
+    def _held(self, held: dict[int, Pieces], value: Value, who: str) -> Pieces:
+        if value.key not in held:
+            raise PlacementError(f"{who} needs {value.tensor.name} as {value.placement}, which nothing gives")
+        return held[value.key]
+
+    def _worker(self, run: BlockRun, block: PlacedBlock, geometry: Geometry) -> Worker:
+        lane = self.lanes[run.lane]
+        graph = self.placed.graph
+        caches = self._caches(run, block, geometry, lane)
+        return Worker(
+            self.model, self.weights, geometry, run.layer, lane.ids, graph.select, graph.keeps_cache, caches, {}
+        )
+
+    def _caches(
+        self, run: BlockRun, block: PlacedBlock, geometry: Geometry, lane: Lane
+    ) -> tuple[CacheSlice | None, ...]:
+        """What every PE holds of this layer's cache before the step."""
+        work = next(
+            (node for node in block.nodes if isinstance(node.operator, KvAppend) and isinstance(node, Work)), None
+        )
+        if work is None or run.layer is None:
+            return ()
+        keys, values = lane.cached[run.layer]
+        split, source = geometry.split(work.distribution), work.inputs[0]
+
+        def fill(pe: int) -> CacheSlice:
+            part = PeAttention(split, pe, causal=True)
+            return part.cached_slice(keys, values, geometry.columns_of(source, pe))
+
+        return geometry.map(work.outputs[0].placement, fill)
+
+    def _geometry(self, layouts: Layouts) -> Geometry:
+        if id(layouts) not in self._geometries:
+            self._geometries[id(layouts)] = Geometry(layouts)
+        return self._geometries[id(layouts)]
+
+    def _look(self, run: BlockRun, node: Node, value: Value, geometry: Geometry, pieces: Pieces) -> None:
+        """Keeps logits and results; with `observe` everything that can be assembled."""
+        wanted = value.tensor.name in ("logits", "best", "pooled")
+        if not (self.observe or wanted) or _is_unfinished(node):
+            return
+        observed = self._observation(run, _name_of(node), geometry, value, pieces)
+        if observed is None:
+            return
+        if wanted and isinstance(node, Work):
+            self.finals.append(observed)
+        if self.observe:
+            self.observations.append(observed)
+
+    def _keep_final(self, run: BlockRun, geometry: Geometry, value: Value, pieces: Pieces) -> None:
+        """The stream that leaves the last layer: an encoder's result."""
+        assert value.tensor.name == STREAM
+        observed = self._observation(run, "", geometry, value, pieces)
+        if observed is not None:
+            self.finals.append(observed)
+
+    def _observation(
+        self, run: BlockRun, name: str, geometry: Geometry, value: Value, pieces: Pieces
+    ) -> Observation | None:
+        whole = assemble(geometry, value, pieces)
+        if whole is None:
+            return None
+        lane = self.lanes[run.lane]
+        return Observation(run.layer, name, value.tensor, lane.first_sequence, geometry.layouts, whole)
+
+
+def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:
+    if isinstance(node, Move) and node.kind is MoveKind.FORWARD:
+        return  # they are where the stage before put them, and that one's layouts are not at hand
+    for value, pieces in zip(node.inputs, inputs, strict=True):
+        geometry.check(value, pieces, _name_of(node))
+
+
+def _guarded(name: str, runner: Any, node: Node, inputs: list[Pieces]) -> list[Pieces]:
+    """NumPy refuses what cannot be: that is the placed graph's fault."""
+    try:
+        outputs: list[Pieces] = runner.run(node, inputs)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise PlacementError(f"{name}: {error}") from error
+    return outputs
+
+
+def _name_of(node: Node) -> str:
+    if isinstance(node, Move):
+        return node.label
+    return (
+        node.operator.name
+        if node.function in ("matrix", node.operator.name)
+        else f"{node.operator.name}: {node.function}"
+    )
+
+
+def _is_unfinished(node: Node) -> bool:
+    """A product whose bias is still to come has the same name as the sum."""
+    return (
+        isinstance(node, Work)
+        and isinstance(node.operator, Linear)
+        and node.operator.bias
+        and node.function == "matrix"
+    )
+
+
+def _check_model(placed: PlacedGraph, model: ModelConfig) -> None:
+    graph, shape = placed.graph, placed.graph.shape
+    given = (model.num_layers, model.num_heads, model.num_kv_heads, model.head_dim)
+    if given != (graph.num_layers, shape.num_heads, shape.num_kv_heads, shape.head_dim):
+        raise InputError(f"the placed graph is not of {model.name}", path="model")

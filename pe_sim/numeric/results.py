@@ -1,0 +1,120 @@
+"""What an execution gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.graph.graph import STREAM
+from pe_sim.graph.tensors import Rows, Tensor
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import PlacedGraph
+from pe_sim.numeric.arrays import Array
+from pe_sim.trace import TagTraffic
+from pe_sim.units import IntArray
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one node gave, as a whole tensor.
+
+    Args:
+        layer: None outside the layers.
+        node: the operator or the move, for people.
+        tensor: which tensor it is.
+        first_sequence: of the lane the node belongs to.
+        layouts: of the node's block.
+        whole: (rows of the lane, size).
+    """
+
+    layer: int | None
+    node: str
+    tensor: Tensor
+    first_sequence: int
+    layouts: Layouts
+    whole: Array
+
+    @property
+    def per_sequence(self) -> list[tuple[int, Array]]:
+        """(sequence of the batch, its rows)."""
+        bounds = self.layouts.row_prefix(self.tensor.rows)
+        parts = np.split(self.whole, bounds[1:-1])
+        return [(self.first_sequence + index, part) for index, part in enumerate(parts)]
+
+    def positions(self, sequence: int, select: str) -> IntArray:
+        """The positions in the sequence that its rows are of; `select` as in the operator graph."""
+        index = sequence - self.first_sequence
+        shape = self.layouts.shape
+        first, last = shape.context_lens[index], shape.context_lens[index] + shape.new_lens[index]
+        count = self.layouts.selected_per_sequence
+        if self.tensor.rows is Rows.ALL or count is None:
+            return np.arange(first, last)
+        return np.arange(last - count, last) if select == "last" else np.arange(first, first + count)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Real numbers of one step.
+
+    Args:
+        logits: (batch, rows, vocab) of the rows the step computes: the last, all, or in decode the new one; for an
+            encoder the (batch, rows, hidden) last hidden state of all rows. Where sequences have different numbers
+            of rows (`row_counts`), rows past a sequence's own are NaN.
+        row_counts: (batch,) rows of each sequence.
+        best_tokens: (batch, rows) greedy choices, -1 past a sequence's own rows; None for an encoder.
+        pooled: (batch, hidden), of an encoder.
+        traffic: messages and bytes by tag, busy cycles 0; only tags that were used.
+        observations: what every node gave, in program order, if that was asked for.
+    """
+
+    logits: Array
+    row_counts: tuple[int, ...]
+    best_tokens: IntArray | None
+    pooled: Array | None
+    traffic: Mapping[str, TagTraffic]
+    observations: tuple[Observation, ...] = field(default=(), repr=False)
+
+    @property
+    def intermediates(self) -> dict[tuple[int | None, str], Array]:
+        """(rows, size) whole tensors by (layer, tensor name), the rows of all sequences in order; needs `observe`."""
+        parts: dict[tuple[int | None, str], dict[int, Array]] = {}
+        for seen in self.observations:
+            parts.setdefault((seen.layer, seen.tensor.name), {})[seen.first_sequence] = seen.whole
+        return {key: np.concatenate([lanes[at] for at in sorted(lanes)]) for key, lanes in parts.items()}
+
+
+def collect_results(
+    placed: PlacedGraph,
+    model: ModelConfig,
+    finals: list[Observation],
+    observations: list[Observation],
+    traffic: dict[str, TagTraffic],
+) -> Execution:
+    """The execution, from the last values of the lanes."""
+    rows = {name: _by_sequence(finals, name) for name in ("logits", "best", "pooled", STREAM)}
+    batch = len(placed.graph.shape.new_lens)
+    output = [rows["logits" if model.has_kv_cache else STREAM][at] for at in range(batch)]
+    best = pooled = None
+    if rows["best"]:
+        best = _pad([rows["best"][at]["index"][:, 0].astype(np.int64) for at in range(batch)], -1)
+    if rows["pooled"]:
+        pooled = np.concatenate([rows["pooled"][at] for at in range(batch)])
+    counts = tuple(len(part) for part in output)
+    return Execution(_pad(output, np.nan), counts, best, pooled, traffic, tuple(observations))
+
+
+def _by_sequence(finals: list[Observation], name: str) -> dict[int, Array]:
+    """The last value of that name of every sequence."""
+    return {sequence: part for final in finals if final.tensor.name == name for sequence, part in final.per_sequence}
+
+
+def _pad(parts: list[Array], missing: float) -> Array:
+    """(parts, most rows, ...) with `missing` below shorter parts."""
+    most = max(len(part) for part in parts)
+    padded = np.full((len(parts), most, *parts[0].shape[1:]), missing, dtype=parts[0].dtype)
+    for at, part in enumerate(parts):
+        padded[at, : len(part)] = part
+    return padded

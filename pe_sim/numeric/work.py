@@ -1,0 +1,327 @@
+"""Local work: every function of a placed graph on every PE (or at the root), from what is held there alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.graph.operators import AttentionOperator, Linear, Norm
+from pe_sim.graph.tensors import Element, Rows
+from pe_sim.mapping.placed import Work
+from pe_sim.mapping.placement import Partial, Placement, Root, Shard
+from pe_sim.numeric.arrays import NO_INDEX, Array, PlacementError, candidate_dtype
+from pe_sim.numeric.attention import CacheSlice, PeAttention, SoftmaxWeights, divide_partial
+from pe_sim.numeric.functions import gelu, gelu_tanh, rope_frequencies, silu
+from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.weights import Matrix, ModelWeights
+from pe_sim.units import IntArray
+
+Function = Callable[["Worker", Work, list[Pieces]], list[Pieces]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Executes the work of one run of one block.
+
+    Args:
+        model, weights: what is computed; a PE or the root only ever takes its own slices of the weights.
+        geometry: of the block.
+        layer: None outside the layers.
+        ids: (rows,) token ids, positions and token types of the block's rows, as many as there are tables.
+        select: which row of a sequence the epilogue works on, last or first.
+        caches: of this layer before the step, one a PE.
+        streamed: matrices that came from the root, one a PE, by operator.
+    """
+
+    model: ModelConfig
+    weights: ModelWeights
+    geometry: Geometry
+    layer: int | None
+    ids: tuple[IntArray, ...]
+    select: str
+    causal: bool
+    caches: tuple[CacheSlice | None, ...]
+    streamed: dict[str, Pieces]
+
+    def run(self, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+        """What the work's outputs hold."""
+        function = FUNCTIONS.get(work.function)
+        if function is None:
+            raise PlacementError(f"nothing computes {work.function!r}")
+        return function(self, work, inputs)
+
+    def matrix(self, operator: str, placement: Placement, holder: int) -> Matrix:
+        """The matrix a PE received from the root, else the one it holds its slice of."""
+        if operator in self.streamed:
+            received: Matrix = self.streamed[operator][holder]
+            return received
+        return self.weights.matrix(self.layer, operator)
+
+    def attention(self, work: Work, pe: int) -> PeAttention:
+        """The part of one PE."""
+        assert isinstance(work.operator, AttentionOperator)
+        return PeAttention(self.geometry.split(work.distribution), pe, self.causal)
+
+
+def take(array: Array, rows: IntArray, columns: IntArray | None = None) -> Array:
+    """array[rows][:, columns] for sorted, mostly contiguous indices."""
+    part: Array = array[_as_slice(rows)]
+    return part if columns is None else part[:, _as_slice(columns)]
+
+
+def _as_slice(indices: IntArray) -> slice | IntArray:
+    if len(indices) and int(indices[-1]) - int(indices[0]) == len(indices) - 1 and (np.diff(indices) == 1).all():
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
+
+
+# ------------------------------------------------------------------------------------------------------- matrices, ends
+def _embedding(worker: Worker, work: Work, _: list[Pieces]) -> list[Pieces]:
+    def look_up(table: int, placement: Placement, holder: int) -> Array:
+        rows = worker.geometry.rows(Rows.ALL, placement, holder)
+        return worker.weights.tables[table][worker.ids[table][rows]]
+
+    return [
+        worker.geometry.map(value.placement, lambda at, table=table, where=value.placement: look_up(table, where, at))
+        for table, value in enumerate(work.outputs)
+    ]
+
+
+def _matrix(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    operator, source, target = work.operator, work.inputs[0], work.outputs[0]
+    assert isinstance(operator, Linear)
+
+    def multiply(holder: int) -> Array:
+        outer = worker.geometry.columns(operator.out_dim, operator.out_size, target.placement, holder)
+        inner = worker.geometry.columns(operator.in_dim, operator.in_size, source.placement, holder)
+        weight = take(worker.matrix(operator.name, target.placement, holder).weight, outer, inner)
+        product: Array = inputs[0][holder] @ weight.T
+        return product
+
+    return [worker.geometry.map(target.placement, multiply)]
+
+
+def _bias(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    operator, value = work.operator, work.outputs[0]
+
+    def add_bias(holder: int) -> Array:
+        bias = worker.matrix(operator.name, value.placement, holder).bias
+        assert bias is not None
+        if not isinstance(value.placement, Partial):
+            return inputs[0][holder] + bias[worker.geometry.columns_of(value, holder)]
+        own = worker.geometry.own_slice(value.tensor, holder)
+        result = inputs[0][holder].copy()
+        result[:, own] += bias[own]
+        return result
+
+    return [worker.geometry.map(value.placement, add_bias)]
+
+
+def _select(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    """The last or first row of each sequence a holder works on, or all its rows."""
+    value, geometry = work.outputs[0], worker.geometry
+    if geometry.layouts.selected_per_sequence is None:
+        return inputs
+
+    def pick(holder: int) -> Array:
+        lengths = [
+            geometry.layouts.shape.new_lens[sequence] for sequence in geometry.sequences(value.placement, holder)
+        ]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        return inputs[0][holder][ends - 1 if worker.select == "last" else ends - np.asarray(lengths, dtype=np.int64)]
+
+    return [geometry.map(value.placement, pick)]
+
+
+def _argmax(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    source, target = work.inputs[0], work.outputs[0]
+    if source.tensor.element is Element.CANDIDATE:
+        return inputs  # the joints have compared already
+
+    def best(holder: int) -> Array:
+        logits = inputs[0][holder]
+        found = np.empty((len(logits), 1), dtype=candidate_dtype(logits.dtype))
+        if logits.shape[1] == 0:
+            found["value"], found["index"] = -np.inf, NO_INDEX
+            return found
+        at = logits.argmax(axis=1)
+        found["value"][:, 0] = logits[np.arange(len(logits)), at]
+        found["index"][:, 0] = worker.geometry.columns_of(source, holder)[at]
+        return found
+
+    return [worker.geometry.map(target.placement, best)]
+
+
+# ------------------------------------------------------------------------------------------------------ element by element
+def _elementwise(function: Callable[..., Array]) -> Function:
+    def run(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+        return [worker.geometry.map(work.outputs[0].placement, lambda at: function(*(held[at] for held in inputs)))]
+
+    return run
+
+
+def _add(left: Array, right: Array) -> Array:
+    if left.shape != right.shape:
+        raise PlacementError(f"an add of arrays of shapes {left.shape} and {right.shape}")
+    total: Array = left + right
+    return total
+
+
+def _silu_mul(gate: Array, up: Array) -> Array:
+    product: Array = silu(gate) * up
+    return product
+
+
+# -------------------------------------------------------------------------------------------------------------- norms
+def _norm(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    """A whole row at a time: its statistics, then the scaling."""
+    target = work.outputs[0].placement
+    return [
+        worker.geometry.map(
+            target, lambda at: _scaled(worker, work, inputs[0][at], _statistic(work, inputs[0][at]), at)
+        )
+    ]
+
+
+def _sum_of_squares(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    return [worker.geometry.map(work.outputs[0].placement, lambda at: _statistic(work, inputs[0][at]))]
+
+
+def _scale(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    target = work.outputs[0].placement
+    return [worker.geometry.map(target, lambda at: _scaled(worker, work, inputs[0][at], inputs[1][at], at))]
+
+
+def _statistic(work: Work, x: Array) -> Array:
+    """(rows, 1) sums of squares; (rows, 2) sums and sums of squares for LayerNorm."""
+    assert isinstance(work.operator, Norm)
+    squares = (x * x).sum(axis=1, keepdims=True)
+    if work.operator.function == "rmsnorm":
+        return squares
+    return np.concatenate([x.sum(axis=1, keepdims=True), squares], axis=1)
+
+
+def _scaled(worker: Worker, work: Work, x: Array, statistic: Array, holder: int) -> Array:
+    operator, value = work.operator, work.outputs[0]
+    assert isinstance(operator, Norm)
+    columns = worker.geometry.columns_of(value, holder)
+    norm = worker.weights.norm(worker.layer, operator.name)
+    gain, eps = norm.gain[columns], x.dtype.type(worker.model.norm_eps)
+    if operator.function == "rmsnorm":
+        result: Array = x / np.sqrt(statistic / operator.size + eps) * gain
+        return result
+    assert norm.bias is not None
+    mean = statistic[:, :1] / operator.size
+    variance = np.maximum(statistic[:, 1:] / operator.size - mean * mean, 0)
+    result = (x - mean) / np.sqrt(variance + eps) * gain + norm.bias[columns]
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------------- attention
+def _rope(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    frequencies = rope_frequencies(worker.model)
+
+    def rotate(index: int, pe: int) -> Array:
+        value, x = work.outputs[index], inputs[index][pe]
+        columns = worker.geometry.columns_of(value, pe)
+        positions = worker.ids[1][worker.geometry.rows(value.tensor.rows, value.placement, pe)]
+        return rotate_columns(x, columns, worker.model.head_dim, positions, frequencies)
+
+    return [
+        worker.geometry.map(value.placement, lambda pe, index=index: rotate(index, pe))
+        for index, value in enumerate(work.outputs)
+    ]
+
+
+def rotate_columns(x: Array, columns: IntArray, head_dim: int, positions: IntArray, frequencies: Array) -> Array:
+    """Rotary embedding of (rows, columns) x that holds both parts (i, i + head_dim / 2) of each of its pairs.
+
+    Raises:
+        PlacementError: a pair is cut in two.
+    """
+    half = head_dim // 2
+    pair, is_second = columns % head_dim % half, columns % head_dim >= half
+    wanted = np.where(is_second, columns - half, columns + half)
+    order = np.argsort(columns)
+    found = np.searchsorted(columns, wanted, sorter=order)
+    partner = order[np.minimum(found, len(columns) - 1)] if len(columns) else order
+    if (columns[partner] != wanted).any():
+        raise PlacementError("a PE holds one part of a rotary pair without the other")
+    angles = positions[:, None] * frequencies[pair][None, :]
+    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    rotated: Array = x * cos + np.where(is_second, x[:, partner], -x[:, partner]) * sin
+    return rotated
+
+
+def _kv_append(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    def append(pe: int) -> CacheSlice:
+        before = worker.caches[pe]
+        assert before is not None
+        return worker.attention(work, pe).append(before, inputs[0][pe], inputs[1][pe])
+
+    return [worker.geometry.map(work.outputs[0].placement, append)]
+
+
+def _scores(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    place = work.outputs[0].placement
+    return [worker.geometry.map(place, lambda pe: worker.attention(work, pe).scores(inputs[0][pe], inputs[1][pe]))]
+
+
+def _softmax(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    place = work.outputs[0].placement
+    normalise = place != Shard("token")
+
+    def run(pe: int) -> SoftmaxWeights:
+        return worker.attention(work, pe).softmax(inputs[0][pe], normalise=normalise)
+
+    return [worker.geometry.map(place, run)]
+
+
+def _values(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    place = work.outputs[0].placement
+    as_partial = place == Partial("softmax")
+
+    def run(pe: int) -> Array:
+        attention = worker.attention(work, pe)
+        if as_partial:
+            return attention.softmax_partial(inputs[0][pe], inputs[1][pe])
+        values = attention.values(inputs[0][pe], inputs[1][pe])
+        return values.reshape(len(values), attention.num_heads * attention.dims)
+
+    return [worker.geometry.map(place, run)]
+
+
+def _softmax_merge(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    if not isinstance(work.inputs[0].placement, Root):
+        raise PlacementError("a softmax is divided where it has been merged: at the root")
+    return [tuple(divide_partial(partial, worker.model.head_dim) for partial in inputs[0])]
+
+
+FUNCTIONS: dict[str, Function] = {
+    "add": _elementwise(_add),
+    "argmax": _argmax,
+    "bias": _bias,
+    "embedding": _embedding,
+    "gelu": _elementwise(gelu),
+    "gelu_tanh": _elementwise(gelu_tanh),
+    "kv_append": _kv_append,
+    "layernorm": _norm,
+    "matrix": _matrix,
+    "rmsnorm": _norm,
+    "rope": _rope,
+    "scale": _scale,
+    "scores": _scores,
+    "select": _select,
+    "silu_mul": _elementwise(_silu_mul),
+    "softmax": _softmax,
+    "softmax_merge": _softmax_merge,
+    "sum_of_squares": _sum_of_squares,
+    "tanh": _elementwise(lambda x: np.tanh(x)),
+    "values": _values,
+}
+
+__all__ = ["FUNCTIONS", "Worker", "rotate_columns", "take"]
