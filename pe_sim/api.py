@@ -13,6 +13,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.event import run_event
+from pe_sim.engine.fast import run_fast
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
@@ -28,7 +29,7 @@ from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Schedule
 from pe_sim.trace import TagTraffic, Trace
 
-ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event}
+ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event, "fast": run_fast}
 DEFAULT_ENGINE = "event"
 
 Step = Decode | Prefill

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 from pe_sim.units import IntArray
 
@@ -68,25 +70,40 @@ class ChannelUse:
     num_bytes: IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """Everything a report is made of; times are cycles.
 
     Args:
         engine: name of the engine that wrote it.
         makespan_cycles: the step's last event.
+        details: gives the spans and the uses of channels, which a fast engine writes out only when they are asked for.
         traffic: per tag, only tags that were used.
         pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
         root_busy: per root resource, busy cycles.
         read_bytes: bytes read from all local memories and the root's.
+        notes: what a reader has to know about how the trace came about.
     """
 
     engine: str
     makespan_cycles: int
-    spans: tuple[StageSpan, ...]
+    details: Callable[[], tuple[tuple[StageSpan, ...], ChannelUse]]
     traffic: dict[str, TagTraffic]
-    channel_use: ChannelUse
     pe_busy: dict[str, IntArray]
     root_busy: dict[str, int]
     read_bytes: int
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _written(self) -> tuple[tuple[StageSpan, ...], ChannelUse]:
+        return self.details()
+
+    @property
+    def spans(self) -> tuple[StageSpan, ...]:
+        """Every stage of every layer in program order."""
+        return self._written[0]
+
+    @property
+    def channel_use(self) -> ChannelUse:
+        """Every occupancy of a channel in order of its start."""
+        return self._written[1]

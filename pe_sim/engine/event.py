@@ -7,6 +7,7 @@ from typing import Any
 
 from simpy import Environment, Event
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.engine.collectives import Delivery, HubSource, MessageRun, RootRun, TreeRun
 from pe_sim.engine.matrix_timing import MatrixTiming
 from pe_sim.engine.pe import PeProgram, PeState, PeTask
@@ -30,16 +31,21 @@ def run_event(schedule: Schedule) -> Trace:
         InputError: the array asks for an overlap level this engine does not have.
         DeadlockError: no event is left before the last stage is done.
     """
-    if schedule.array.overlap > MAX_OVERLAP:
-        raise InputError(
-            f"overlap level {schedule.array.overlap} cannot be simulated by the event engine",
-            source=schedule.array.name,
-            path="overlap",
-            given=schedule.array.overlap,
-            expected=f"0 to {MAX_OVERLAP}",
-        )
+    check_overlap(schedule.array)
     _check_size(schedule)
     return _EventRun(schedule).run()
+
+
+def check_overlap(array: ArrayConfig) -> None:
+    """Raises InputError where the array asks for an overlap level that is not simulated."""
+    if array.overlap > MAX_OVERLAP:
+        raise InputError(
+            f"overlap level {array.overlap} is not simulated",
+            source=array.name,
+            path="overlap",
+            given=array.overlap,
+            expected=f"0 to {MAX_OVERLAP}",
+        )
 
 
 def _check_size(schedule: Schedule) -> None:

@@ -78,19 +78,20 @@ class Recorder:
         for entry in self._entries:
             if isinstance(entry.stage, RootStage):
                 root_busy[entry.stage.resource.value] += int(entry.stage.cycles.sum())
+        spans = tuple(self._span(order, entry) for order, entry in enumerate(self._entries))
+        channel_use = ChannelUse(tuple(c.value for c in CHANNELS), tuple(t.value for t in TAGS), *uses)
         return Trace(
             engine=engine,
             makespan_cycles=makespan,
-            spans=tuple(self._span(order, entry) for order, entry in enumerate(self._entries)),
+            details=lambda: (spans, channel_use),
             traffic={tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
-            channel_use=ChannelUse(tuple(c.value for c in CHANNELS), tuple(t.value for t in TAGS), *uses),
             pe_busy={
                 "pe_matrix": _column([state.matrix_busy for state in states]),
                 "pe_vector": _column([state.vector_busy for state in states]),
                 "pe_memory": _column([state.memory_busy for state in states]),
             },
             root_busy=root_busy,
-            read_bytes=sum(_read_bytes(entry.stage) for entry in self._entries),
+            read_bytes=sum(read_bytes_of(entry.stage) for entry in self._entries),
         )
 
     def _span(self, order: int, entry: _Entry) -> StageSpan:
@@ -108,7 +109,7 @@ class Recorder:
             stage.name,
             stage.operator,
             stage.distribution,
-            _resource(stage),
+            resource_of(stage),
             start,
             end,
             entry.inputs,
@@ -121,14 +122,16 @@ def _column(values: list[int]) -> IntArray:
     return np.array(values, dtype=np.int64)
 
 
-def _resource(stage: Stage) -> str:
+def resource_of(stage: Stage) -> str:
+    """The name of what a stage keeps busy."""
     if isinstance(stage, TreeStage):
         return Resource.TREE.value
     resource: Resource = getattr(stage, "resource", None) or getattr(stage, "channel")  # noqa: B009
     return resource.value
 
 
-def _read_bytes(stage: Stage) -> int:
+def read_bytes_of(stage: Stage) -> int:
+    """Bytes a stage reads from all local memories or the root's."""
     if isinstance(stage, RootStage):
         return stage.read_bytes
     if isinstance(stage, MessageStage):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from pe_sim.graph.operators import AttentionShape
 from pe_sim.mapping.groups import PeGroups, even_counts, largest_power
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 # (new tokens, cached tokens, residue of each PE) -> a number for each PE
 SequenceTerm = Callable[[int, int, IntArray], IntArray]
@@ -29,6 +29,7 @@ class AttentionSplit:
         sequence_first, sequence_last: sequences first .. last - 1 of the batch.
         token_stride, token_residue: the PE holds positions residue, residue + stride, ... of a sequence.
         head_group_size: PEs that share one query head (1 unless PEs outnumber heads).
+        row_sums: `row_sum` by divisor, kept because several operators of a layer ask for the same.
     """
 
     shape: AttentionShape
@@ -43,6 +44,7 @@ class AttentionSplit:
     token_stride: int
     token_residue: IntArray
     head_group_size: int
+    row_sums: dict[int, IntArray] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def dims(self) -> IntArray:
@@ -51,8 +53,12 @@ class AttentionSplit:
 
     def row_sum(self, divisor: int) -> IntArray:
         """(PEs,) sum over rows of ceil(t / divisor), t the tokens the PE holds of those the row sees."""
-        skip, stride = self.shape.causal_skip, self.token_stride
-        return self._sum(lambda new, context, residue: _row_sum(new, context, residue, stride * divisor, skip))
+        if divisor not in self.row_sums:
+            skip, width = self.shape.causal_skip, self.token_stride * divisor
+            self.row_sums[divisor] = self._sum(
+                lambda new, context, residue: _row_sum(new, context, residue, width, skip)
+            )
+        return self.row_sums[divisor]
 
     def stream_cycles(self, bytes_of_tokens: Callable[[IntArray], IntArray], bytes_per_cycle: int) -> IntArray:
         """(PEs,) cycles to stream one head's K (or V): each sequence rounds up on its own."""
@@ -75,16 +81,33 @@ class AttentionSplit:
         """(PEs,) tokens the PE holds after the step."""
         return self._sum(lambda new, context, residue: held_tokens(new + context, residue, self.token_stride))
 
+    @cached_property
+    def _segments(self) -> list[tuple[BoolArray | slice, dict[tuple[int, int], int]]]:
+        """PEs that share their sequences, with the (new, cached) lengths of those and how often each occurs."""
+        spans = list(zip(self.shape.new_lens, self.shape.context_lens, strict=True))
+        bounds = np.unique(self.sequence_first * (len(spans) + 1) + self.sequence_last)
+        if len(bounds) == 1:
+            first, last = divmod(int(bounds[0]), len(spans) + 1)
+            return [(slice(None), Counter(spans[first:last]))]
+        segments: list[tuple[BoolArray | slice, dict[tuple[int, int], int]]] = []
+        for bound in bounds.tolist():
+            first, last = divmod(bound, len(spans) + 1)
+            members = (self.sequence_first == first) & (self.sequence_last == last)
+            segments.append((members, Counter(spans[first:last])))
+        return segments
+
+    @cached_property
+    def _takes_part(self) -> BoolArray:
+        return self.q_heads * self.pair_count > 0
+
     def _sum(self, term: SequenceTerm) -> IntArray:
         totals = np.zeros(len(self.q_heads), dtype=np.int64)
-        bounds = np.stack([self.sequence_first, self.sequence_last], axis=1)
-        spans = list(zip(self.shape.new_lens, self.shape.context_lens, strict=True))
-        for first, last in np.unique(bounds, axis=0):
-            members = np.flatnonzero((bounds[:, 0] == first) & (bounds[:, 1] == last))
-            residues = self.token_residue[members]
-            for (new, context), count in Counter(spans[first:last]).items():
+        nowhere = np.zeros(1, dtype=np.int64)  # tokens are not split: every PE has the same of a sequence
+        for members, lengths in self._segments:
+            residues = self.token_residue[members] if self.token_stride > 1 else nowhere
+            for (new, context), count in lengths.items():
                 totals[members] += count * term(new, context, residues)
-        return np.where(self.q_heads * self.pair_count > 0, totals, 0)
+        return totals * self._takes_part
 
 
 def split_by_head(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:

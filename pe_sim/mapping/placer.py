@@ -136,8 +136,9 @@ class BlockPlacer:
         name = f"{operator.name}_weight"
         tensor = Tensor(name, "weight", operator.in_size * operator.out_size)
         held, target = self._value(tensor, Root()), self._value(tensor, Replicate())
-        wait_for = self.recent_matrices[-1:] if self.transforms.array.overlap == 0 else self.recent_matrices[:1]
-        after = tuple(wait_for) if len(self.recent_matrices) == 2 or self.transforms.array.overlap == 0 else ()
+        room_for = 1 if self.transforms.array.overlap == 0 else 2
+        done = self.recent_matrices[-room_for:]
+        after = (done[0] if len(done) == room_for else self.values[STREAM],)
         self.nodes.append(Move(operator, MoveKind.WEIGHT_STREAM, "group", (held,), (target,), after=after))
         self.values[name] = target
         return name

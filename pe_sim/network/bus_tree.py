@@ -11,10 +11,14 @@ from pe_sim.config.array import Bus, Tree
 from pe_sim.units import IntArray, ceil_div
 
 
-def occupancy_cycles(bus: Bus, num_bytes: IntArray) -> IntArray:
-    """Cycles each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing."""
+def occupancy_cycles(bus: Bus, num_bytes: IntArray, source_rate: int = 0) -> IntArray:
+    """Cycles each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing.
+
+    Beats go at the sender's rate where that is less than the bus's (0: no limit); only whole messages have one.
+    """
     if bus.burst_bytes is None:
-        busy = bus.overhead_cycles + ceil_div(num_bytes, bus.bytes_per_cycle)
+        rate = min(bus.bytes_per_cycle, source_rate) if source_rate else bus.bytes_per_cycle
+        busy = bus.overhead_cycles + ceil_div(num_bytes, rate)
     else:
         full, rest = np.divmod(num_bytes, bus.burst_bytes)
         burst = bus.overhead_cycles + ceil_div(bus.burst_bytes, bus.bytes_per_cycle)

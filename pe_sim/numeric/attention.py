@@ -208,7 +208,7 @@ class PeAttention:
         """(rows, heads * (2 + head_dim)): maximum, sum and weighted values of every head."""
         values = self.values(weights, cache)
         parts = [weights.maximum[..., None], weights.total[..., None], values]
-        return np.concatenate(parts, axis=-1).reshape(len(values), -1)
+        return np.concatenate(parts, axis=-1).reshape(len(values), self.num_heads * (2 + self.dims))
 
     def _blocks(self, flat: Array, missing: float) -> list[Array]:
         """The (heads, new, held tokens) block of each sequence, `missing` where nothing was computed."""
@@ -226,9 +226,10 @@ class PeAttention:
 
 def divide_partial(partial: Array, head_dim: int) -> Array:
     """(rows, heads * head_dim) weighted values of a merged softmax partial, divided by their sums."""
-    parts = partial.reshape(len(partial), -1, head_dim + 2)
+    heads = partial.shape[1] // (head_dim + 2)
+    parts = partial.reshape(len(partial), heads, head_dim + 2)
     divided: Array = parts[..., 2:] / parts[..., 1:2]
-    return divided.reshape(len(partial), -1)
+    return divided.reshape(len(partial), heads * head_dim)
 
 
 def _check_held(span: Span, held: Array) -> None:

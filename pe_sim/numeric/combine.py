@@ -48,7 +48,8 @@ def larger(left: Array, right: Array) -> Array:
 
 def merge_softmax(left: Array, right: Array, head_dim: int) -> Array:
     """Two softmax partials over disjoint tokens as one over both; a maximum of -inf marks one without tokens."""
-    parts = [part.reshape(len(part), -1, head_dim + 2) for part in (left, right)]
+    shape = (len(left), left.shape[1] // (head_dim + 2), head_dim + 2)
+    parts = [part.reshape(shape) for part in (left, right)]
     maximum = np.maximum(parts[0][..., :1], parts[1][..., :1])
     merged = np.zeros_like(parts[0])
     for part in parts:

@@ -15,7 +15,7 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.assemble import assemble
-from pe_sim.numeric.attention import CacheSlice, PeAttention
+from pe_sim.numeric.attention import CacheSlice
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.lanes import Lane, lanes_of
 from pe_sim.numeric.moves import Mover
@@ -78,6 +78,7 @@ class _Run:
         self.counter = TrafficCounter(self.placed.array.dtypes)
         self._carried: dict[int, list[Pieces]] = {}
         self._geometries: dict[int, Geometry] = {}
+        self._stream_layer: dict[int, int | None] = {}  # which layer gave the stream a lane carries
 
     def run(self) -> None:
         """Every block in program order."""
@@ -96,6 +97,8 @@ class _Run:
         for node in block.nodes:
             self._run_node(node, held, worker, mover)
             for value in node.outputs:
+                if isinstance(node, Work) and value.tensor.name == STREAM:
+                    self._stream_layer[run.lane] = run.layer
                 self._look(run, node, value, geometry, held[value.key])
         self._carried[run.lane] = [self._held(held, value, "the block after") for value in block.exits]
 
@@ -137,10 +140,10 @@ class _Run:
         if work is None or run.layer is None:
             return ()
         keys, values = lane.cached[run.layer]
-        split, source = geometry.split(work.distribution), work.inputs[0]
+        source, causal = work.inputs[0], self.placed.graph.keeps_cache
 
         def fill(pe: int) -> CacheSlice:
-            part = PeAttention(split, pe, causal=True)
+            part = geometry.attention(work.distribution, pe, causal=causal)
             return part.cached_slice(keys, values, geometry.columns_of(source, pe))
 
         return geometry.map(work.outputs[0].placement, fill)
@@ -176,8 +179,9 @@ class _Run:
         whole = assemble(geometry, value, pieces)
         if whole is None:
             return None
-        lane = self.lanes[run.lane]
-        return Observation(run.layer, name, value.tensor, lane.first_sequence, geometry.layouts, whole)
+        layer = self._stream_layer.get(run.lane) if value.tensor.name == STREAM else run.layer
+        first = self.lanes[run.lane].first_sequence
+        return Observation(run.layer, name, value.tensor, layer, first, geometry.layouts, whole)
 
 
 def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:

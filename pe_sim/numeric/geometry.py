@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from pe_sim.graph.tensors import Rows, Tensor
-from pe_sim.mapping.attention_split import AttentionSplit
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value
-from pe_sim.mapping.placement import Joint, Partial, Placement, Root, Shard
+from pe_sim.mapping.placement import Joint, Placement, Root, Shard
 from pe_sim.numeric.arrays import PlacementError
+from pe_sim.numeric.attention import PeAttention
 from pe_sim.units import IntArray
 
 _SHAPELESS_DIMS = ("score", "weight")  # as long as the rows see tokens; a streamed matrix
@@ -30,6 +30,8 @@ class Geometry:
     layouts: Layouts
     _columns: dict[tuple[str, int, Placement, int], IntArray] = field(default_factory=dict)
     _bounds: dict[tuple[Rows, bool], list[tuple[int, int]]] = field(default_factory=dict)
+    _shapes: dict[tuple[Rows, str, int, Placement], Pieces] = field(default_factory=dict)
+    _attention: dict[tuple[str, int, bool], PeAttention] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = self.layouts.groups
@@ -45,9 +47,13 @@ class Geometry:
         heads = range(self.layouts.shape.num_heads)
         return [range(first + head * share, first + (head + 1) * share) for first in firsts for head in heads]
 
-    def split(self, distribution: str) -> AttentionSplit:
-        """The split of an attention distribution; one PE a group does all of it."""
-        return self.layouts.attention_split("replicate" if self.groups.size == 1 else distribution)
+    def attention(self, distribution: str, pe: int, *, causal: bool) -> PeAttention:
+        """One PE's part of attention; one PE a group does all of it."""
+        key = (distribution, pe, causal)
+        if key not in self._attention:
+            split = self.layouts.attention_split("replicate" if self.groups.size == 1 else distribution)
+            self._attention[key] = PeAttention(split, pe, causal)
+        return self._attention[key]
 
     def map(self, placement: Placement, piece_of: Callable[[int], Any]) -> Pieces:
         """`piece_of` for every holder of a placement: each member PE, or each group at the root."""
@@ -117,22 +123,26 @@ class Geometry:
         tensor, placement = value.tensor, value.placement
         if tensor.dim in _SHAPELESS_DIMS or tensor.size == 0 or isinstance(placement, Joint):
             return
-        holders = range(self.groups.num_groups) if isinstance(placement, Root) else self.members
-        if len(pieces) != (self.groups.num_groups if isinstance(placement, Root) else self.groups.num_pes):
+        shapes = self._expected_shapes(tensor, placement)
+        if len(pieces) != len(shapes):
             raise PlacementError(f"{who}: {tensor.name} is not {placement}")
-        for holder in holders:
-            rows = self.rows(tensor.rows, placement, holder)
-            columns = tensor.size
-            if isinstance(placement, Shard) and placement.dim != "batch":
-                columns = len(self.columns_of(value, holder))
-            expected = (rows.stop - rows.start, columns)
-            if pieces[holder] is None or pieces[holder].shape != expected:
-                given = "nothing" if pieces[holder] is None else f"an array of shape {pieces[holder].shape}"
+        for holder, (piece, shape) in enumerate(zip(pieces, shapes, strict=True)):
+            if shape is not None and (piece is None or piece.shape != shape):
+                given = "nothing" if piece is None else f"an array of shape {piece.shape}"
                 where = f"group {holder}'s copy at the root" if isinstance(placement, Root) else f"PE {holder}"
-                problem = f"{who}: {where} holds {given} of {tensor.name}, which as {placement} has shape {expected}"
+                problem = f"{who}: {where} holds {given} of {tensor.name}, which as {placement} has shape {shape}"
                 raise PlacementError(problem)
 
+    def _expected_shapes(self, tensor: Tensor, placement: Placement) -> tuple[tuple[int, int] | None, ...]:
+        """(rows, columns) of every holder; None for PEs that take no part."""
+        key = (tensor.rows, tensor.dim, tensor.size, placement)
+        if key not in self._shapes:
+            self._shapes[key] = self.map(placement, lambda at: self._expected_shape(tensor, placement, at))
+        return self._shapes[key]
 
-def is_partial_sum(placement: Placement) -> bool:
-    """Whether the terms of the PEs add up to the tensor."""
-    return isinstance(placement, Partial) and placement.op == "sum"
+    def _expected_shape(self, tensor: Tensor, placement: Placement, holder: int) -> tuple[int, int]:
+        rows = self.rows(tensor.rows, placement, holder)
+        columns = tensor.size
+        if isinstance(placement, Shard) and placement.dim != "batch":
+            columns = len(self.columns(tensor.dim, tensor.size, placement, holder))
+        return rows.stop - rows.start, columns

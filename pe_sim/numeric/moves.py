@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from pe_sim.numeric.combine import combine_tree, combiner
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import Matrix, ModelWeights
-from pe_sim.units import IntArray
 
 _BATCH = Shard("batch")
 
@@ -120,11 +120,10 @@ class Mover:
         outputs = [self._nothing() for _ in inputs]
         for pe in self.geometry.members:
             group = self.geometry.group_of(pe)
-            for output, target, pieces in zip(outputs, move.outputs, inputs, strict=True):
-                output[pe] = self._cut(target, pieces[group], pe)
-            self.counter.count(
-                "scatter", [(value.tensor, output[pe]) for value, output in zip(move.outputs, outputs, strict=True)]
-            )
+            cut = [self._cut(value, pieces[group], pe) for value, pieces in zip(move.outputs, inputs, strict=True)]
+            for output, piece in zip(outputs, cut, strict=True):
+                output[pe] = piece
+            self.counter.count("scatter", zip((value.tensor for value in move.outputs), cut, strict=True))
         return [tuple(output) for output in outputs]
 
     def _weight_stream(self, move: Move, _: list[Pieces]) -> list[Pieces]:
@@ -141,8 +140,7 @@ class Mover:
     def _all_gather(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         self._count_senders("all-gather", move, inputs)
         wholes = [self._collect(value, pieces, move) for value, pieces in zip(move.inputs, inputs, strict=True)]
-        spread = self.geometry.map
-        return [spread(Replicate(), lambda pe, at=whole: at[self.geometry.group_of(pe)]) for whole in wholes]
+        return [self._to_group(whole) for whole in wholes]
 
     def _unicast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         """The lowest PE of each group sends its copy to the root."""
@@ -153,8 +151,15 @@ class Mover:
 
     def _forward(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         """One PE's copy to all PEs of the next stage."""
-        self.counter.count("unicast", self._of_pe(move, inputs, move.sender))
-        return [self.geometry.map(Replicate(), lambda _, sent=pieces[move.sender]: sent) for pieces in inputs]
+        if any(pieces[move.sender] is None for pieces in inputs):
+            raise PlacementError(f"{move.label}: PE {move.sender} has nothing to send")
+        tag = "unicast" if self.geometry.groups.size == 1 else "multicast"
+        self.counter.count(tag, self._of_pe(move, inputs, move.sender))
+        return [self._to_group((pieces[move.sender],)) for pieces in inputs]
+
+    def _to_group(self, wholes: Pieces) -> Pieces:
+        """Every PE gets its group's copy."""
+        return self.geometry.map(Replicate(), lambda pe: wholes[self.geometry.group_of(pe)])
 
     def _count_senders(self, tag: str, move: Move, inputs: list[Pieces]) -> None:
         for pe in self.geometry.members:
@@ -182,7 +187,7 @@ class Mover:
         rows = self.geometry.group_rows(value.tensor.rows, group)
         return np.zeros((rows.stop - rows.start, value.tensor.size), dtype=like.dtype)
 
-    def _place_of(self, value: Value, pe: int) -> tuple[slice, slice | IntArray]:
+    def _place_of(self, value: Value, pe: int) -> tuple[slice, Any]:
         """Where in its group's whole tensor a PE's shard belongs."""
         rows = self.geometry.rows_in_group(value.tensor.rows, value.placement, pe)
         return rows, slice(None) if value.placement == _BATCH else self.geometry.columns_of(value, pe)

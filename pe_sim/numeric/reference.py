@@ -161,7 +161,8 @@ def _rotate(x: Array, head_dim: int, cos: Array, sin: Array) -> Array:
     heads = x.reshape(len(x), -1, head_dim)
     half = head_dim // 2
     turned = np.concatenate([-heads[..., half:], heads[..., :half]], axis=-1)
-    return (heads * cos[:, None] + turned * sin[:, None]).reshape(x.shape)
+    rotated: Array = heads * cos[:, None] + turned * sin[:, None]
+    return rotated.reshape(x.shape)
 
 
 def _attention(

@@ -22,9 +22,10 @@ class Observation:
     """What one node gave, as a whole tensor.
 
     Args:
-        layer: None outside the layers.
+        layer: of the node; None outside the layers.
         node: the operator or the move, for people.
         tensor: which tensor it is.
+        tensor_layer: whose tensor it is: a layer moves the stream of the one before it.
         first_sequence: of the lane the node belongs to.
         layouts: of the node's block.
         whole: (rows of the lane, size).
@@ -33,6 +34,7 @@ class Observation:
     layer: int | None
     node: str
     tensor: Tensor
+    tensor_layer: int | None
     first_sequence: int
     layouts: Layouts
     whole: Array
@@ -82,7 +84,7 @@ class Execution:
         """(rows, size) whole tensors by (layer, tensor name), the rows of all sequences in order; needs `observe`."""
         parts: dict[tuple[int | None, str], dict[int, Array]] = {}
         for seen in self.observations:
-            parts.setdefault((seen.layer, seen.tensor.name), {})[seen.first_sequence] = seen.whole
+            parts.setdefault((seen.tensor_layer, seen.tensor.name), {})[seen.first_sequence] = seen.whole
         return {key: np.concatenate([lanes[at] for at in sorted(lanes)]) for key, lanes in parts.items()}
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.graph.operators import AttentionOperator, Linear, Norm
 from pe_sim.graph.tensors import Element, Rows
-from pe_sim.mapping.placed import Work
+from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Root, Shard
 from pe_sim.numeric.arrays import NO_INDEX, Array, PlacementError, candidate_dtype
 from pe_sim.numeric.attention import CacheSlice, PeAttention, SoftmaxWeights, divide_partial
@@ -64,7 +63,7 @@ class Worker:
     def attention(self, work: Work, pe: int) -> PeAttention:
         """The part of one PE."""
         assert isinstance(work.operator, AttentionOperator)
-        return PeAttention(self.geometry.split(work.distribution), pe, self.causal)
+        return self.geometry.attention(work.distribution, pe, causal=self.causal)
 
 
 def take(array: Array, rows: IntArray, columns: IntArray | None = None) -> Array:
@@ -81,14 +80,12 @@ def _as_slice(indices: IntArray) -> slice | IntArray:
 
 # ------------------------------------------------------------------------------------------------------- matrices, ends
 def _embedding(worker: Worker, work: Work, _: list[Pieces]) -> list[Pieces]:
-    def look_up(table: int, placement: Placement, holder: int) -> Array:
-        rows = worker.geometry.rows(Rows.ALL, placement, holder)
-        return worker.weights.tables[table][worker.ids[table][rows]]
+    def look_up(placement: Placement, table: Array, ids: IntArray) -> Pieces:
+        return worker.geometry.map(placement, lambda at: table[ids[worker.geometry.rows(Rows.ALL, placement, at)]])
 
-    return [
-        worker.geometry.map(value.placement, lambda at, table=table, where=value.placement: look_up(table, where, at))
-        for table, value in enumerate(work.outputs)
-    ]
+    # One output a table, in the tables' order; ids may know more kinds than the family has tables.
+    sources = zip(work.outputs, worker.weights.tables, worker.ids, strict=False)
+    return [look_up(value.placement, table, ids) for value, table, ids in sources]
 
 
 def _matrix(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
@@ -112,9 +109,9 @@ def _bias(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
         bias = worker.matrix(operator.name, value.placement, holder).bias
         assert bias is not None
         if not isinstance(value.placement, Partial):
-            return inputs[0][holder] + bias[worker.geometry.columns_of(value, holder)]
+            return np.asarray(inputs[0][holder] + bias[worker.geometry.columns_of(value, holder)])
         own = worker.geometry.own_slice(value.tensor, holder)
-        result = inputs[0][holder].copy()
+        result: Array = inputs[0][holder].copy()
         result[:, own] += bias[own]
         return result
 
@@ -132,7 +129,8 @@ def _select(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
             geometry.layouts.shape.new_lens[sequence] for sequence in geometry.sequences(value.placement, holder)
         ]
         ends = np.cumsum(lengths, dtype=np.int64)
-        return inputs[0][holder][ends - 1 if worker.select == "last" else ends - np.asarray(lengths, dtype=np.int64)]
+        picked = ends - 1 if worker.select == "last" else ends - np.asarray(lengths, dtype=np.int64)
+        return np.asarray(inputs[0][holder][picked])
 
     return [geometry.map(value.placement, pick)]
 
@@ -156,7 +154,7 @@ def _argmax(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
     return [worker.geometry.map(target.placement, best)]
 
 
-# ------------------------------------------------------------------------------------------------------ element by element
+# --------------------------------------------------------------------------------------------------- element by element
 def _elementwise(function: Callable[..., Array]) -> Function:
     def run(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
         return [worker.geometry.map(work.outputs[0].placement, lambda at: function(*(held[at] for held in inputs)))]
@@ -178,12 +176,10 @@ def _silu_mul(gate: Array, up: Array) -> Array:
 
 # -------------------------------------------------------------------------------------------------------------- norms
 def _norm(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
-    """A whole row at a time: its statistics, then the scaling."""
+    """Whole rows at a time."""
     target = work.outputs[0].placement
     return [
-        worker.geometry.map(
-            target, lambda at: _scaled(worker, work, inputs[0][at], _statistic(work, inputs[0][at]), at)
-        )
+        worker.geometry.map(target, lambda at: _scaled(worker, work, inputs[0][at], *_moments(work, inputs[0][at]), at))
     ]
 
 
@@ -192,49 +188,63 @@ def _sum_of_squares(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pi
 
 
 def _scale(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
+    """Slices of rows, whose statistics were reduced."""
     target = work.outputs[0].placement
-    return [worker.geometry.map(target, lambda at: _scaled(worker, work, inputs[0][at], inputs[1][at], at))]
+    return [
+        worker.geometry.map(
+            target, lambda at: _scaled(worker, work, inputs[0][at], *_reduced_moments(work, inputs[1][at]), at)
+        )
+    ]
 
 
 def _statistic(work: Work, x: Array) -> Array:
     """(rows, 1) sums of squares; (rows, 2) sums and sums of squares for LayerNorm."""
-    assert isinstance(work.operator, Norm)
     squares = (x * x).sum(axis=1, keepdims=True)
-    if work.operator.function == "rmsnorm":
-        return squares
-    return np.concatenate([x.sum(axis=1, keepdims=True), squares], axis=1)
+    parts = [squares] if _is_rms(work) else [x.sum(axis=1, keepdims=True), squares]
+    return np.concatenate(parts, axis=1)
 
 
-def _scaled(worker: Worker, work: Work, x: Array, statistic: Array, holder: int) -> Array:
-    operator, value = work.operator, work.outputs[0]
-    assert isinstance(operator, Norm)
-    columns = worker.geometry.columns_of(value, holder)
-    norm = worker.weights.norm(worker.layer, operator.name)
-    gain, eps = norm.gain[columns], x.dtype.type(worker.model.norm_eps)
-    if operator.function == "rmsnorm":
-        result: Array = x / np.sqrt(statistic / operator.size + eps) * gain
-        return result
-    assert norm.bias is not None
-    mean = statistic[:, :1] / operator.size
-    variance = np.maximum(statistic[:, 1:] / operator.size - mean * mean, 0)
-    result = (x - mean) / np.sqrt(variance + eps) * gain + norm.bias[columns]
-    return result
+def _moments(work: Work, x: Array) -> tuple[Array, Array]:
+    """(rows, 1) centre and mean square around it; RMSNorm has its centre at 0."""
+    centre = np.zeros_like(x[:, :1]) if _is_rms(work) else x.mean(axis=1, keepdims=True)
+    return centre, np.square(x - centre).mean(axis=1, keepdims=True)
+
+
+def _reduced_moments(work: Work, statistic: Array) -> tuple[Array, Array]:
+    """As `_moments`, from the sums over the whole row."""
+    assert isinstance(work.operator, Norm)
+    means = statistic / statistic.dtype.type(work.operator.size)
+    if _is_rms(work):
+        return np.zeros_like(means), means
+    return means[:, :1], np.maximum(means[:, 1:] - np.square(means[:, :1]), 0)
+
+
+def _is_rms(work: Work) -> bool:
+    assert isinstance(work.operator, Norm)
+    return work.operator.function == "rmsnorm"
+
+
+def _scaled(worker: Worker, work: Work, x: Array, centre: Array, mean_square: Array, holder: int) -> Array:
+    columns = worker.geometry.columns_of(work.outputs[0], holder)
+    norm = worker.weights.norm(worker.layer, work.operator.name)
+    eps = x.dtype.type(worker.model.norm_eps)
+    result: Array = (x - centre) / np.sqrt(mean_square + eps) * norm.gain[columns]
+    return result if norm.bias is None else result + norm.bias[columns]
 
 
 # ----------------------------------------------------------------------------------------------------------- attention
 def _rope(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
     frequencies = rope_frequencies(worker.model)
 
-    def rotate(index: int, pe: int) -> Array:
-        value, x = work.outputs[index], inputs[index][pe]
-        columns = worker.geometry.columns_of(value, pe)
-        positions = worker.ids[1][worker.geometry.rows(value.tensor.rows, value.placement, pe)]
-        return rotate_columns(x, columns, worker.model.head_dim, positions, frequencies)
+    def rotate(value: Value, pieces: Pieces) -> Pieces:
+        def rotate_piece(pe: int) -> Array:
+            columns = worker.geometry.columns_of(value, pe)
+            positions = worker.ids[1][worker.geometry.rows(value.tensor.rows, value.placement, pe)]
+            return rotate_columns(pieces[pe], columns, worker.model.head_dim, positions, frequencies)
 
-    return [
-        worker.geometry.map(value.placement, lambda pe, index=index: rotate(index, pe))
-        for index, value in enumerate(work.outputs)
-    ]
+        return worker.geometry.map(value.placement, rotate_piece)
+
+    return [rotate(value, pieces) for value, pieces in zip(work.outputs, inputs, strict=True)]
 
 
 def rotate_columns(x: Array, columns: IntArray, head_dim: int, positions: IntArray, frequencies: Array) -> Array:

@@ -100,7 +100,7 @@ class _BlockLowering:
 
     def _holds_terms(self, node: Work) -> BoolArray:
         """(PEs,) PEs that pass a term of a sum on although they have nothing to add to it."""
-        if node.function not in ("add", "bias"):
+        if node.function not in ("add", "bias") or not isinstance(node.outputs[0].placement, Partial):
             return np.zeros(self.layouts.groups.num_pes, dtype=bool)
         held = [self.active[self.slots[value.key]] for value in node.inputs if value.key not in self.support]
         return np.any(held, axis=0) if held else np.zeros(self.layouts.groups.num_pes, dtype=bool)

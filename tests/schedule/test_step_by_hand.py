@@ -279,3 +279,30 @@ def test_a_query_group_reads_its_kv_head_once():
     # both PEs have the kv head: 201 · 32 bytes; two query heads, 13 columns each
     assert stages["scores"] == 20 + max(101, 2 * 13) + 8
     assert stages["k"] == 20 + 32 + 1 + 8
+
+
+class TestEmptyShards:
+    """A hidden size of 8 on 9 PEs, two heads of 4: PE 8 has no slice of anything."""
+
+    @pytest.fixture
+    def trace(self):
+        model = tiny_llama(hidden_size=8, num_attention_heads=2, num_key_value_heads=2, num_hidden_layers=1)
+        array = small_array(9, gather="serial", scatter="serial")
+        return run_event(schedule_of(model, array, Decode(1, 5), "workflow-1"))
+
+    def test_an_empty_shard_sends_nothing(self, trace):
+        assert trace.traffic["scatter"].messages == 8
+        assert trace.traffic["all-gather"].messages == 8
+
+    def test_a_pe_without_a_slice_takes_no_part(self, trace):
+        on_slices = [span for span in trace.spans if span.name in ("sum_of_squares", "scale", "gate", "up", "down")]
+        on_slices.append([span for span in trace.spans if span.operator == "ffn_add" and span.name == "add"][-1])
+        assert len(on_slices) == 6
+        for span in on_slices:
+            active = [start >= 0 for start in span.pe_start.tolist()]
+            assert active == [True] * 8 + [False], span.name
+
+    def test_the_last_add_starts_after_the_matrix_before_it(self, trace):
+        add = next(span for span in trace.spans if span.operator == "ffn_add" and span.name == "add")
+        down = next(span for span in trace.spans if span.name == "down")
+        assert add.start >= down.end
