@@ -185,7 +185,7 @@ class BlockPass:
 
     def _deliver(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> None:
         """A target is ready with its last message; one that nobody sends to is ready at once."""
-        if plan.covers_all:
+        if plan.covers_all and not stage.to_root:
             self._slots[stage.output] = int(complete.max()) if len(complete) else 0
             return
         arrived = np.zeros(len(stage.first_pe), dtype=np.int64)

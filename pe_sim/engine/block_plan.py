@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.array import ArrayConfig, Tree
 from pe_sim.engine.recorder import read_bytes_of
 from pe_sim.engine.recurrences import MatrixTimes, matrix_times
 from pe_sim.network.bus_tree import occupancy_cycles
@@ -59,43 +59,74 @@ class BlockPlan:
     starts_alone: bool
 
 
-def plan_block(block: Block, array: ArrayConfig) -> BlockPlan:
-    """Everything about a block that is the same each time it runs."""
+def plan_block(block: Block, array: ArrayConfig, known_times: dict[int, MatrixTimes]) -> BlockPlan:
+    """Everything about a block that is the same each time it runs.
+
+    Args:
+        known_times: by the identity of a matrix work; blocks share what they have in common.
+    """
     nothing = np.zeros(array.num_pes, dtype=np.int64)
     plan = BlockPlan(
         block,
-        [_plan_stage(stage, array) for stage in block.stages],
+        [],
         {},
         nothing,
         nothing.copy(),
         nothing.copy(),
         {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
-        sum(read_bytes_of(stage) for stage in block.stages),
+        0,
         any(not stage.inputs for stage in block.stages),
     )
-    for entry in plan.stages:
-        _count(plan, entry)
+    for stage in block.stages:
+        entry = StagePlan(stage)
+        match stage:
+            case PeStage():
+                _plan_on_pes(plan, entry, stage, array, known_times)
+            case RootStage():
+                plan.root_busy[stage.resource.value] += int(stage.cycles.sum())
+            case TreeStage():
+                _plan_reduction(entry, stage, array.network.tree)
+                _count_messages(plan, Tag.REDUCE, stage.num_bytes, entry.busy)
+            case MessageStage():
+                _plan_messages(entry, stage, array)
+                _count_messages(plan, stage.tag, stage.num_bytes, entry.busy)
+        plan.stages.append(entry)
+        plan.read_bytes += read_bytes_of(stage)
     return plan
 
 
-def _plan_stage(stage: Stage, array: ArrayConfig) -> StagePlan:
-    plan = StagePlan(stage)
-    tree = array.network.tree
-    match stage:
-        case PeStage():
-            plan.everywhere = bool(stage.active.all())
-            if stage.matrix is not None and (array.overlap < 2 or not stage.matrix.static):
-                plan.times = matrix_times(stage.matrix, array, None)
-        case TreeStage():
-            plan.busy = ceil_div(stage.num_bytes, tree.bytes_per_cycle)
-            plan.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
-            links = sum(tree.level_latency_cycles[: plan.levels])
-            plan.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(plan.levels, 1)
-        case MessageStage():
-            plan.busy = _message_busy(stage, array)
-            plan.covers_all = len(stage.first_pe) == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == array.num_pes
-            plan.target_of_pe = _targets_of_pes(stage, array.num_pes)
-    return plan
+def _plan_on_pes(
+    plan: BlockPlan, entry: StagePlan, stage: PeStage, array: ArrayConfig, known_times: dict[int, MatrixTimes]
+) -> None:
+    entry.everywhere = bool(stage.active.all())
+    matrix = stage.matrix
+    if matrix is None:
+        busy = plan.memory_busy if stage.resource is Resource.PE_MEMORY else plan.vector_busy
+        busy += stage.cycles * stage.active
+        return
+    plan.matrix_busy += matrix.compute_cycles * stage.active
+    if array.overlap < 2 or not matrix.static:
+        if id(matrix) not in known_times:
+            known_times[id(matrix)] = matrix_times(matrix, array, None)
+        entry.times = known_times[id(matrix)]
+        plan.memory_busy += entry.times.memory_busy * stage.active
+
+
+def _plan_reduction(entry: StagePlan, stage: TreeStage, tree: Tree) -> None:
+    entry.busy = ceil_div(stage.num_bytes, tree.bytes_per_cycle)
+    entry.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
+    links = sum(tree.level_latency_cycles[: entry.levels])
+    entry.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(entry.levels, 1)
+
+
+def _plan_messages(entry: StagePlan, stage: MessageStage, array: ArrayConfig) -> None:
+    if stage.channel is Resource.DOWNLINK:
+        entry.busy = ceil_div(stage.num_bytes, array.network.tree.bytes_per_cycle)
+    else:
+        entry.busy = occupancy_cycles(array.network.bus, stage.num_bytes, stage.source_rate)
+    entry.covers_all = len(stage.first_pe) == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == array.num_pes
+    if not entry.covers_all and not stage.to_root:
+        entry.target_of_pe = _targets_of_pes(stage, array.num_pes)
 
 
 def _targets_of_pes(stage: MessageStage, num_pes: int) -> IntArray:
@@ -106,39 +137,11 @@ def _targets_of_pes(stage: MessageStage, num_pes: int) -> IntArray:
     return targets
 
 
-def _levels_above(stage: TreeStage | MessageStage, arity: int) -> int:
+def _levels_above(stage: TreeStage, arity: int) -> int:
     size, levels = int(stage.last_pe[0] - stage.first_pe[0]), 0
     while arity**levels < size:
         levels += 1
     return levels
-
-
-def _message_busy(stage: MessageStage, array: ArrayConfig) -> IntArray:
-    bus = array.network.bus
-    if stage.channel is Resource.DOWNLINK:
-        return ceil_div(stage.num_bytes, array.network.tree.bytes_per_cycle)
-    return occupancy_cycles(bus, stage.num_bytes, stage.source_rate)
-
-
-def _count(plan: BlockPlan, entry: StagePlan) -> None:
-    match entry.stage:
-        case PeStage(matrix=None) as stage:
-            busy = np.where(stage.active, stage.cycles, 0)
-            if stage.resource is Resource.PE_MEMORY:
-                plan.memory_busy += busy
-            else:
-                plan.vector_busy += busy
-        case PeStage(matrix=matrix) as stage:
-            assert matrix is not None
-            plan.matrix_busy += np.where(stage.active, matrix.compute_cycles, 0)
-            if entry.times is not None:
-                plan.memory_busy += np.where(stage.active, entry.times.memory_busy, 0)
-        case RootStage() as stage:
-            plan.root_busy[stage.resource.value] += int(stage.cycles.sum())
-        case TreeStage() as stage:
-            _count_messages(plan, Tag.REDUCE, stage.num_bytes, entry.busy)
-        case MessageStage() as stage:
-            _count_messages(plan, stage.tag, stage.num_bytes, entry.busy)
 
 
 def _count_messages(plan: BlockPlan, tag: Tag, num_bytes: IntArray, busy: IntArray | None) -> None:

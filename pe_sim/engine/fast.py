@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, plan_block
 from pe_sim.engine.event import check_overlap, run_event
 from pe_sim.engine.fast_trace import Visit, write_details
-from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState
+from pe_sim.engine.recorder import TAGS
+from pe_sim.engine.recurrences import NEVER, ChannelState, MatrixTimes, OutOfOrderError, TreeState
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
 from pe_sim.trace import TagTraffic, Trace
 from pe_sim.units import IntArray
@@ -34,12 +36,16 @@ def run_fast(schedule: Schedule) -> Trace:
         return replace(run_event(schedule), engine="fast", notes=(_FALLBACK,))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Outcome:
-    """A block's pass, relative to the cycle it was entered: cycles, machine state and values it leaves."""
+    """A block's pass, relative to the cycle it was entered: cycles, the machine's state after it, what comes next.
+
+    `successors` maps a block to the cycles until it is entered and its outcome, once that has been worked out.
+    """
 
     record: BlockRecord
     state: MachineState
+    successors: dict[int, tuple[int, _Outcome]] = field(default_factory=dict)
 
 
 class _FastRun:
@@ -48,44 +54,59 @@ class _FastRun:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule, self._array = schedule, schedule.array
         self._plans: dict[int, BlockPlan] = {}
+        self._times: dict[int, MatrixTimes] = {}
         self._known: dict[tuple[int, bytes], _Outcome] = {}
         # The future of a port that has been free this long does not depend on how long.
         memory, buffer = self._array.pe.memory, self._array.pe.buffer
         self._port_horizon = memory.latency_cycles + -(-buffer.prefetch_bytes // memory.bytes_per_cycle) + 1
 
     def run(self) -> Trace:
-        """Runs all blocks in program order."""
-        state = self._initial_state()
-        carried: dict[int, list[Ready]] = {}
+        """Runs all blocks in program order; a block whose state was met before is not run again."""
         visits: list[Visit] = []
+        exits: dict[int, list[Ready]] = {}  # of each lane, absolute; kept only where lanes take turns
+        outcome, base, lane = _Outcome(BlockRecord(), self._initial_state()), 0, 0
+        takes_turns = any(run.lane for run in self._schedule.sequence)
         for run in self._schedule.sequence:
             plan = self._plan(run.block)
-            entries = carried.get(run.lane, []) if plan.block.entries else []
-            base = 0 if plan.starts_alone else _earliest(entries)
-            outcome = self._outcome(run.block, plan, _shifted_state(state, -base, self._floors(plan)), entries, base)
-            state = _shifted_state(outcome.state, base, None)
-            carried[run.lane] = [_shifted(ready, base) for ready in outcome.record.exits]
+            if takes_turns or run.lane != lane or plan.starts_alone:
+                entries = exits.get(run.lane, []) if takes_turns else outcome.record.exits
+                entries = [_shifted(ready, -base) for ready in entries] if takes_turns else entries
+                delta, outcome = self._next(outcome, run.block, entries if plan.block.entries else [], -base)
+            elif run.block in outcome.successors:
+                delta, outcome = outcome.successors[run.block]
+            else:
+                before = outcome
+                delta, outcome = self._next(before, run.block, before.record.exits, -base)
+                before.successors[run.block] = delta, outcome
+            base += delta
+            if takes_turns:
+                exits[run.lane] = [_shifted(ready, base) for ready in outcome.record.exits]
             visits.append(Visit(plan, outcome.record, base, run))
         return self._trace(visits)
 
     def _plan(self, block: int) -> BlockPlan:
         if block not in self._plans:
-            self._plans[block] = plan_block(self._schedule.blocks[block], self._array)
+            self._plans[block] = plan_block(self._schedule.blocks[block], self._array, self._times)
         return self._plans[block]
 
-    def _outcome(self, block: int, plan: BlockPlan, state: MachineState, entries: list[Ready], base: int) -> _Outcome:
-        """The block's outcome from a state relative to `base`: equal states have equal futures."""
-        relative = [_shifted(ready, -base) for ready in entries]
-        key = (block, _fingerprint(state, relative))
-        outcome = self._known.get(key)
-        if outcome is None:
-            record = BlockPass(plan, self._array, state, relative).run()
-            outcome = self._known[key] = _Outcome(record, state)
-        return outcome
+    def _next(self, before: _Outcome, block: int, entries: list[Ready], origin: int) -> tuple[int, _Outcome]:
+        """Cycles until the block is entered, and its outcome, from one before it.
 
-    def _floors(self, plan: BlockPlan) -> tuple[int, int] | None:
-        """What was free long before a block begins might as well have been free just then."""
-        return None if plan.starts_alone else (0, -self._port_horizon)
+        Args:
+            entries: what enters, relative to the frame of `before`.
+            origin: cycle 0 in that frame, from which a stage that waits for nothing starts.
+        """
+        plan = self._plan(block)
+        delta = origin if plan.starts_alone else _earliest(entries)
+        # What was free long before a block begins might as well have been free just then.
+        floors = None if plan.starts_alone else (0, -self._port_horizon)
+        state = _shifted_state(before.state, -delta, floors)
+        relative = [_shifted(ready, -delta) for ready in entries]
+        key = (block, _fingerprint(state, relative))
+        if key not in self._known:
+            record = BlockPass(plan, self._array, state, relative).run()
+            self._known[key] = _Outcome(record, state)
+        return delta, self._known[key]
 
     def _initial_state(self) -> MachineState:
         zeros = np.zeros(self._array.num_pes, dtype=np.int64)
@@ -117,26 +138,28 @@ class _FastRun:
         pe_busy: dict[str, IntArray] = {name: zeros.copy() for name in ("pe_matrix", "pe_vector", "pe_memory")}
         root_busy: dict[str, int] = {}
         read_bytes = 0
-        for visit in visits:
-            plan = visit.plan
+        for block, times in Counter(visit.run.block for visit in visits).items():
+            plan = self._plans[block]
             for tag, use in plan.traffic.items():
                 total = traffic.setdefault(tag, TagTraffic())
-                total.messages += use.messages
-                total.bytes += use.bytes
-                total.busy_cycles += use.busy_cycles
-            pe_busy["pe_matrix"] += plan.matrix_busy
-            pe_busy["pe_vector"] += plan.vector_busy
-            pe_busy["pe_memory"] += plan.memory_busy
-            if visit.record.memory_busy is not None:
-                pe_busy["pe_memory"] += visit.record.memory_busy
-            for resource, busy in plan.root_busy.items():
-                root_busy[resource] = root_busy.get(resource, 0) + busy
-            read_bytes += plan.read_bytes
+                total.messages += times * use.messages
+                total.bytes += times * use.bytes
+                total.busy_cycles += times * use.busy_cycles
+            for name, busy in zip(pe_busy, (plan.matrix_busy, plan.vector_busy, plan.memory_busy), strict=True):
+                pe_busy[name] += times * busy
+            for resource, cycles in plan.root_busy.items():
+                root_busy[resource] = root_busy.get(resource, 0) + times * cycles
+            read_bytes += times * plan.read_bytes
+        records = {id(visit.record): visit.record for visit in visits}
+        for identity, times in Counter(id(visit.record) for visit in visits).items():
+            memory_busy = records[identity].memory_busy
+            if memory_busy is not None:
+                pe_busy["pe_memory"] += times * memory_busy
         return Trace(
             engine="fast",
             makespan_cycles=max(visit.base + visit.record.last_end for visit in visits),
             details=lambda: write_details(visits),
-            traffic=traffic,
+            traffic={tag.value: traffic[tag.value] for tag in TAGS if tag.value in traffic},
             pe_busy=pe_busy,
             root_busy=root_busy,
             read_bytes=read_bytes,

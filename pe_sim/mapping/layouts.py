@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -36,12 +36,20 @@ class Layouts:
         shape: attention geometry of the whole batch.
         dtypes: of the array.
         selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
+        known_rows, known_columns: arrays that were asked for before.
     """
 
     groups: PeGroups
     shape: AttentionShape
     dtypes: Dtypes
     selected_per_sequence: int | None
+    known_rows: dict[tuple[Rows, bool], IntArray] = field(default_factory=dict, repr=False, compare=False)
+    known_columns: dict[tuple[str, int, Placement], IntArray] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def nothing(self) -> IntArray:
+        """(PEs,) zeros."""
+        return np.zeros(self.groups.num_pes, dtype=np.int64)
 
     @cached_property
     def head_split(self) -> AttentionSplit:
@@ -92,11 +100,21 @@ class Layouts:
 
     def pe_rows(self, rows: Rows, placement: Placement) -> IntArray:
         """(PEs,) rows each PE holds."""
-        first, last = self.row_bounds(rows, placement)
-        return (last - first) * self.groups.is_member
+        by_batch = placement == Shard("batch")
+        key = (rows, by_batch)
+        if key not in self.known_rows:
+            first, last = self.row_bounds(rows, placement)
+            self.known_rows[key] = (last - first) * self.groups.is_member
+        return self.known_rows[key]
 
     def pe_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
         """(PEs,) elements of feature dim `dim` each PE holds of a row."""
+        key = (dim, size, placement)
+        if key not in self.known_columns:
+            self.known_columns[key] = self._count_columns(dim, size, placement)
+        return self.known_columns[key]
+
+    def _count_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
         if not isinstance(placement, Shard) or placement.dim == "batch":
             return size * self.groups.is_member.astype(np.int64)
         if placement.dim == "head":

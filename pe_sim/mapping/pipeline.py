@@ -62,6 +62,8 @@ class _PipelinePlacer:
             leaving = self._forward(layouts, lane, entering, first)
         for layer in range(first, last):
             plan = layer_plan(self.workflow, self.workflow.plan(layer))
+            if layer == last - 1 < self.graph.num_layers - 1:
+                plan = replace(plan, stream="replicate")  # one PE has to hold all that it sends on
             leaving = self._append(self._of_lane(self.graph.layer, layouts), plan, layouts, lane, leaving, layer)
         if last == self.graph.num_layers:
             plan = end_plan(self.workflow, self.workflow.plan(last - 1), prologue=False)

@@ -202,7 +202,7 @@ class BlockPlacer:
             self._need(operator, {name: Root()})
             self._work(operator, "argmax", (Root(),))
             return
-        if place == Shard("batch") or self.plan.local_ends:
+        if place == Shard("batch") or (self.plan.local_ends and isinstance(place, Replicate)):
             self._work(operator, "argmax", (place,))
             if not self.plan.local_ends:
                 self._need(operator, {operator.outputs[0].name: Root()})

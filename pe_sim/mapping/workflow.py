@@ -82,6 +82,8 @@ class Workflow:
         Raises:
             InputError: nothing says how an operator of the layer is distributed.
         """
+        if self.pattern and not self.rules:
+            return self.pattern[layer % len(self.pattern)]
         chosen = self.pattern[layer % len(self.pattern)].to_dict() if self.pattern else {}
         for rule in self.rules:
             if rule.first <= layer and (rule.last is None or layer <= rule.last):

@@ -10,9 +10,11 @@ import numpy as np
 from pe_sim.config.model import ModelConfig
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
-from pe_sim.graph.operators import KvAppend, Linear
+from pe_sim.graph.operators import Argmax, Embedding, KvAppend, Linear
+from pe_sim.graph.tensors import Element
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
+from pe_sim.mapping.placement import Placement, Root
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.assemble import assemble
 from pe_sim.numeric.attention import CacheSlice
@@ -79,17 +81,19 @@ class _Run:
         self._carried: dict[int, list[Pieces]] = {}
         self._geometries: dict[int, Geometry] = {}
         self._stream_layer: dict[int, int | None] = {}  # which layer gave the stream a lane carries
+        self._ends: dict[int, tuple[Placement, Placement | None]] = {}  # of the embedding and of the choices
 
     def run(self) -> None:
         """Every block in program order."""
         last_of_lane = {run.lane: index for index, run in enumerate(self.placed.sequence)}
         for index, run in enumerate(self.placed.sequence):
             self._run_block(run, is_last=last_of_lane[run.lane] == index)
+        self._check_ends()
 
     def _run_block(self, run: BlockRun, *, is_last: bool) -> None:
         block = self.placed.blocks[run.block]
         geometry = self._geometry(block.layouts)
-        held = dict(zip((value.key for value in block.entries), self._carried.get(run.lane, []), strict=True))
+        held = self._entries(run, block, geometry)
         if is_last and block.entries:
             self._keep_final(run, geometry, block.entries[0], held[block.entries[0].key])
         worker = self._worker(run, block, geometry)
@@ -97,10 +101,20 @@ class _Run:
         for node in block.nodes:
             self._run_node(node, held, worker, mover)
             for value in node.outputs:
-                if isinstance(node, Work) and value.tensor.name == STREAM:
-                    self._stream_layer[run.lane] = run.layer
+                self._note_ends(run, node, value)
                 self._look(run, node, value, geometry, held[value.key])
         self._carried[run.lane] = [self._held(held, value, "the block after") for value in block.exits]
+
+    def _entries(self, run: BlockRun, block: PlacedBlock, geometry: Geometry) -> dict[int, Pieces]:
+        """What the block before left, by the keys of this block."""
+        carried = self._carried.get(run.lane, [])
+        if len(carried) != len(block.entries):
+            problem = f"block {run.block} takes {len(block.entries)} values, the one before it gave {len(carried)}"
+            raise PlacementError(problem)
+        if not _is_way(block):
+            for value, pieces in zip(block.entries, carried, strict=True):
+                geometry.check(value, pieces, "the block before")
+        return {value.key: pieces for value, pieces in zip(block.entries, carried, strict=True)}
 
     def _run_node(self, node: Node, held: dict[int, Pieces], worker: Worker, mover: Mover) -> None:
         name = _name_of(node)
@@ -110,9 +124,7 @@ class _Run:
         else:
             inputs = [self._held(held, value, name) for value in node.inputs]
             _check_inputs(node, inputs, worker.geometry)
-            outputs = (
-                _guarded(name, mover, node, inputs) if isinstance(node, Move) else _guarded(name, worker, node, inputs)
-            )
+            outputs = _guarded(name, mover if isinstance(node, Move) else worker, node, inputs)
         for value, pieces in zip(node.outputs, outputs, strict=True):
             worker.geometry.check(value, pieces, name)
             held[value.key] = pieces
@@ -153,6 +165,24 @@ class _Run:
             self._geometries[id(layouts)] = Geometry(layouts)
         return self._geometries[id(layouts)]
 
+    def _note_ends(self, run: BlockRun, node: Node, value: Value) -> None:
+        """Remembers which layer gave the stream, and where tokens come in and go out."""
+        if isinstance(node, Work) and value.tensor.name == STREAM:
+            self._stream_layer[run.lane] = run.layer
+        if isinstance(node.operator, Embedding) and isinstance(node, Work):
+            self._ends[run.lane] = (value.placement, None)
+        if isinstance(node.operator, Argmax) and value.tensor.element is Element.CANDIDATE:
+            self._ends[run.lane] = (self._ends[run.lane][0], value.placement)
+
+    def _check_ends(self) -> None:
+        """Choices end at the root, or where the next step looks their embeddings up."""
+        for source, result in self._ends.values():
+            if result not in (None, Root(), source):
+                problem = (
+                    f"the greedy choices end as {result}, where nobody looks up the next step's embeddings ({source})"
+                )
+                raise PlacementError(problem)
+
     def _look(self, run: BlockRun, node: Node, value: Value, geometry: Geometry, pieces: Pieces) -> None:
         """Keeps logits and results; with `observe` everything that can be assembled."""
         wanted = value.tensor.name in ("logits", "best", "pooled")
@@ -184,9 +214,14 @@ class _Run:
         return Observation(run.layer, name, value.tensor, layer, first, geometry.layouts, whole)
 
 
+def _is_way(block: PlacedBlock) -> bool:
+    """Whether the block leads from one pipeline stage to the next: what enters it is where the stage before put it."""
+    return any(isinstance(node, Move) and node.kind is MoveKind.FORWARD for node in block.nodes)
+
+
 def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:
     if isinstance(node, Move) and node.kind is MoveKind.FORWARD:
-        return  # they are where the stage before put them, and that one's layouts are not at hand
+        return
     for value, pieces in zip(node.inputs, inputs, strict=True):
         geometry.check(value, pieces, _name_of(node))
 

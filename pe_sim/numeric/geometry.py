@@ -18,9 +18,23 @@ from pe_sim.units import IntArray
 
 _SHAPELESS_DIMS = ("score", "weight")  # as long as the rows see tokens; a streamed matrix
 
-Pieces = tuple[Any, ...]
-"""What is held of a value: one array (rows, columns) a PE (None for PEs that take no part), or, at the root and at
-joints, one a scope. Scores are flat, the cache and softmax weights are records of `attention`."""
+
+class PePieces(tuple[Any, ...]):
+    """What the PEs hold of a value: an array (rows, columns) each, None for PEs that take no part.
+
+    Scores are flat; the cache and softmax weights are records of `attention`.
+    """
+
+    __slots__ = ()
+
+
+class HubPieces(tuple[Any, ...]):
+    """What the root or the joints hold of a value: a whole array for each scope."""
+
+    __slots__ = ()
+
+
+Pieces = PePieces | HubPieces
 
 
 @dataclass
@@ -30,7 +44,7 @@ class Geometry:
     layouts: Layouts
     _columns: dict[tuple[str, int, Placement, int], IntArray] = field(default_factory=dict)
     _bounds: dict[tuple[Rows, bool], list[tuple[int, int]]] = field(default_factory=dict)
-    _shapes: dict[tuple[Rows, str, int, Placement], Pieces] = field(default_factory=dict)
+    _shapes: dict[tuple[Rows, str, int, Placement], tuple[tuple[int, int] | None, ...]] = field(default_factory=dict)
     _attention: dict[tuple[str, int, bool], PeAttention] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,11 +72,11 @@ class Geometry:
     def map(self, placement: Placement, piece_of: Callable[[int], Any]) -> Pieces:
         """`piece_of` for every holder of a placement: each member PE, or each group at the root."""
         if isinstance(placement, Root):
-            return tuple(piece_of(group) for group in range(self.groups.num_groups))
+            return HubPieces(piece_of(group) for group in range(self.groups.num_groups))
         pieces: list[Any] = [None] * self.groups.num_pes
         for pe in self.members:
             pieces[pe] = piece_of(pe)
-        return tuple(pieces)
+        return PePieces(pieces)
 
     def rows(self, rows: Rows, placement: Placement, holder: int) -> slice:
         """The rows that a PE, or a group's copy at the root, works on."""
@@ -121,6 +135,8 @@ class Geometry:
             PlacementError: one does not.
         """
         tensor, placement = value.tensor, value.placement
+        if isinstance(pieces, HubPieces) != isinstance(placement, Root | Joint):
+            raise PlacementError(f"{who}: {tensor.name} is not {placement}")
         if tensor.dim in _SHAPELESS_DIMS or tensor.size == 0 or isinstance(placement, Joint):
             return
         shapes = self._expected_shapes(tensor, placement)

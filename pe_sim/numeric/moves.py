@@ -14,7 +14,7 @@ from pe_sim.mapping.placed import Move, MoveKind, Value
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
 from pe_sim.numeric.arrays import Array, PlacementError
 from pe_sim.numeric.combine import combine_tree, combiner
-from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.geometry import Geometry, HubPieces, PePieces, Pieces
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import Matrix, ModelWeights
 
@@ -97,7 +97,7 @@ class Mover:
                 output.append(combine_tree(terms, self.array.network.tree.arity, combine))
             sent = [(value.tensor, output[-1]) for value, output in zip(move.inputs, outputs, strict=True)]
             self.counter.count("reduce", sent, partial=move.partial_dtype)
-        return [tuple(output) for output in outputs]
+        return [HubPieces(output) for output in outputs]
 
     def _contributes(self, move: Move, pe: int) -> bool:
         """A PE that shares a head but got none of its dims is idle and gives the neutral element."""
@@ -114,7 +114,7 @@ class Mover:
             tag = "broadcast" if len(scope) == self.array.num_pes else "multicast"
             sent = [(value.tensor, pieces[index]) for value, pieces in zip(move.inputs, inputs, strict=True)]
             self.counter.count(tag, sent)
-        return [tuple(output) for output in outputs]
+        return [PePieces(output) for output in outputs]
 
     def _scatter(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         outputs = [self._nothing() for _ in inputs]
@@ -124,13 +124,13 @@ class Mover:
             for output, piece in zip(outputs, cut, strict=True):
                 output[pe] = piece
             self.counter.count("scatter", zip((value.tensor for value in move.outputs), cut, strict=True))
-        return [tuple(output) for output in outputs]
+        return [PePieces(output) for output in outputs]
 
     def _weight_stream(self, move: Move, _: list[Pieces]) -> list[Pieces]:
         """The root's matrix with its bias to every PE, in one message."""
         matrix = self.weights.matrix(self.layer, move.operator.name)
         self.counter.count_bytes("weight-stream", _matrix_bytes(matrix, self.array))
-        return [tuple(matrix for _ in range(self.array.num_pes))]
+        return [PePieces(matrix for _ in range(self.array.num_pes))]
 
     # ------------------------------------------------------------------------------------------------------------- PEs
     def _gather(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
@@ -147,17 +147,17 @@ class Mover:
         senders = self.geometry.groups.first_pe.tolist()
         for pe in senders:
             self.counter.count("unicast", self._of_pe(move, inputs, pe))
-        return [tuple(pieces[pe] for pe in senders) for pieces in inputs]
+        return [HubPieces(pieces[pe] for pe in senders) for pieces in inputs]
 
     def _forward(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         """One PE's copy to all PEs of the next stage."""
-        if any(pieces[move.sender] is None for pieces in inputs):
+        if any(isinstance(pieces, HubPieces) or pieces[move.sender] is None for pieces in inputs):
             raise PlacementError(f"{move.label}: PE {move.sender} has nothing to send")
         tag = "unicast" if self.geometry.groups.size == 1 else "multicast"
         self.counter.count(tag, self._of_pe(move, inputs, move.sender))
-        return [self._to_group((pieces[move.sender],)) for pieces in inputs]
+        return [self._to_group(HubPieces((pieces[move.sender],))) for pieces in inputs]
 
-    def _to_group(self, wholes: Pieces) -> Pieces:
+    def _to_group(self, wholes: HubPieces) -> Pieces:
         """Every PE gets its group's copy."""
         return self.geometry.map(Replicate(), lambda pe: wholes[self.geometry.group_of(pe)])
 
@@ -168,7 +168,7 @@ class Mover:
     def _of_pe(self, move: Move, inputs: list[Pieces], pe: int) -> list[tuple[Tensor, Array]]:
         return [(value.tensor, pieces[pe]) for value, pieces in zip(move.inputs, inputs, strict=True)]
 
-    def _collect(self, value: Value, pieces: Pieces, move: Move) -> Pieces:
+    def _collect(self, value: Value, pieces: Pieces, move: Move) -> HubPieces:
         """(groups,) whole tensors; every element has to come from exactly one PE."""
         wholes = []
         for group, scope in enumerate(self.geometry.scopes("group")):
@@ -180,7 +180,7 @@ class Mover:
             if (arrivals != 1).any():
                 raise PlacementError(f"{move.label}: the slices of group {group} do not tile the tensor")
             wholes.append(whole)
-        return tuple(wholes)
+        return HubPieces(wholes)
 
     def _empty(self, value: Value, group: int, like: Array) -> Array:
         """Zeros for a group's whole tensor."""

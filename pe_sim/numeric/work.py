@@ -15,7 +15,7 @@ from pe_sim.mapping.placement import Partial, Placement, Root, Shard
 from pe_sim.numeric.arrays import NO_INDEX, Array, PlacementError, candidate_dtype
 from pe_sim.numeric.attention import CacheSlice, PeAttention, SoftmaxWeights, divide_partial
 from pe_sim.numeric.functions import gelu, gelu_tanh, rope_frequencies, silu
-from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.geometry import Geometry, HubPieces, Pieces
 from pe_sim.numeric.weights import Matrix, ModelWeights
 from pe_sim.units import IntArray
 
@@ -308,7 +308,7 @@ def _values(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
 def _softmax_merge(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
     if not isinstance(work.inputs[0].placement, Root):
         raise PlacementError("a softmax is divided where it has been merged: at the root")
-    return [tuple(divide_partial(partial, worker.model.head_dim) for partial in inputs[0])]
+    return [HubPieces(divide_partial(partial, worker.model.head_dim) for partial in inputs[0])]
 
 
 FUNCTIONS: dict[str, Function] = {

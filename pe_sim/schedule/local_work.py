@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Shard
 from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
 from pe_sim.schedule.stages import MatrixWork, Resource
-from pe_sim.units import IntArray, ceil_div, total
+from pe_sim.units import BoolArray, IntArray, ceil_div, total
 
 # Functions whose cost is a sum of entries of the table: LayerNorm reduces sums and squares, and adds a bias.
 _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
@@ -21,6 +22,32 @@ _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("scale", "layernorm"): ("scale", "add"),
 }
 _SAME_COST: dict[str, str] = {"gelu_tanh": "gelu", "bias": "add"}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWork:
+    """Work on the PEs; the fields are those of `PeStage`."""
+
+    resource: Resource
+    active: BoolArray
+    cycles: IntArray
+    matrix: MatrixWork | None = None
+    read_bytes: int = 0
+
+
+def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> LocalWork:
+    """What a node costs on each PE; `support` says which slice of a Partial value is not zero."""
+    matrix = matrix_work(node, array, layouts)
+    if matrix is not None:
+        return LocalWork(Resource.PE_MATRIX, matrix.last_compute_cycles > 0, layouts.nothing, matrix)
+    if isinstance(node.operator, Embedding):
+        cycles, read_bytes = lookup(node, array, layouts)
+        return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, None, read_bytes)
+    if node.function == "kv_append":
+        cycles = kv_append_cycles(node, array, layouts)
+        return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles)
+    cycles = vector_cycles(node, array, layouts, support)
+    return LocalWork(Resource.PE_VECTOR, cycles > 0, cycles)
 
 
 def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork | None:

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.graph.operators import Embedding
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
-from pe_sim.schedule.local_work import kv_append_cycles, lookup, matrix_work, root_cycles, vector_cycles
+from pe_sim.schedule.local_work import LocalWork, local_work, root_cycles
 from pe_sim.schedule.moves import lower_move
-from pe_sim.schedule.stages import Block, PeStage, Resource, RootStage, Schedule, Stage
+from pe_sim.schedule.stages import Block, PeStage, RootStage, Schedule, Stage
 from pe_sim.units import BoolArray
+
+_PASSING = ("add", "bias")  # a PE hands its term of a sum on even if it has nothing to add
 
 
 def lower(placed: PlacedGraph) -> Schedule:
     """The schedule of a placed step."""
-    blocks = tuple(_BlockLowering(placed.array, block.layouts).lower(block) for block in placed.blocks)
+    shared: dict[tuple[object, ...], LocalWork] = {}
+    blocks = tuple(_BlockLowering(placed.array, block.layouts, shared).lower(block) for block in placed.blocks)
     return Schedule(placed.array, blocks, placed.sequence)
 
 
@@ -29,6 +31,7 @@ class _BlockLowering:
 
     array: ArrayConfig
     layouts: Layouts
+    shared: dict[tuple[object, ...], LocalWork]
     stages: list[Stage] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)
     active: list[BoolArray] = field(default_factory=list)
@@ -78,29 +81,25 @@ class _BlockLowering:
         self._emit(stage, node.outputs)
 
     def _lower_pe_work(self, node: Work) -> None:
-        cycles = np.zeros(self.layouts.groups.num_pes, dtype=np.int64)
-        read_bytes = 0
-        matrix = matrix_work(node, self.array, self.layouts)
-        if matrix is not None:
-            resource, active = Resource.PE_MATRIX, matrix.last_compute_cycles > 0
-        elif isinstance(node.operator, Embedding):
-            resource = Resource.PE_MEMORY
-            cycles, read_bytes = lookup(node, self.array, self.layouts)
-            active = cycles > 0
-        elif node.function == "kv_append":
-            resource, cycles = Resource.PE_MEMORY, kv_append_cycles(node, self.array, self.layouts)
-            active = cycles > 0
-        else:
-            resource, cycles = Resource.PE_VECTOR, vector_cycles(node, self.array, self.layouts, self.support)
-            active = (cycles > 0) | self._holds_terms(node)
+        work = self._local_work(node)
+        active = work.active | self._holds_terms(node) if node.function in _PASSING else work.active
         output = self._new_slot(active)
-        labels = (node.operator.name if matrix is not None else node.function, node.operator.name, node.distribution)
-        inputs = self._input_slots(node.inputs)
-        self._emit(PeStage(*labels, inputs, output, resource, active, cycles, matrix, read_bytes), node.outputs)
+        name = node.function if work.matrix is None else node.operator.name
+        labels = (name, node.operator.name, node.distribution, self._input_slots(node.inputs), output)
+        stage = PeStage(*labels, work.resource, active, work.cycles, work.matrix, work.read_bytes)
+        self._emit(stage, node.outputs)
+
+    def _local_work(self, node: Work) -> LocalWork:
+        """What the work costs; blocks that repeat an operator in the same placements share it."""
+        places = tuple((value.placement, self.support.get(value.key)) for value in (*node.inputs, *node.outputs))
+        key = (id(self.layouts), node.operator, node.function, places)
+        if key not in self.shared:
+            self.shared[key] = local_work(node, self.array, self.layouts, self.support)
+        return self.shared[key]
 
     def _holds_terms(self, node: Work) -> BoolArray:
         """(PEs,) PEs that pass a term of a sum on although they have nothing to add to it."""
-        if node.function not in ("add", "bias") or not isinstance(node.outputs[0].placement, Partial):
+        if not isinstance(node.outputs[0].placement, Partial):
             return np.zeros(self.layouts.groups.num_pes, dtype=bool)
         held = [self.active[self.slots[value.key]] for value in node.inputs if value.key not in self.support]
         return np.any(held, axis=0) if held else np.zeros(self.layouts.groups.num_pes, dtype=bool)
