@@ -30,7 +30,7 @@ from pe_sim.schedule.stages import Schedule
 from pe_sim.trace import TagTraffic, Trace
 
 ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event, "fast": run_fast}
-DEFAULT_ENGINE = "event"
+DEFAULT_ENGINE = "fast"
 
 Step = Decode | Prefill
 

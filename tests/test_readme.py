@@ -8,7 +8,7 @@ How a page is written:
 - ```yaml and ```json: written to the file that the line before names, as in "`my.yaml`:"; without a name an excerpt.
 - Numbers of three digits and more in the prose of `FIGURES_ARE_SHOWN` stand in one of the page's blocks.
 
-`python -m tests.test_readme` writes the outputs of today into the pages, but for those with lines left out.
+`python -m tests.test_readme` writes the outputs of today into the pages; of those with lines left out the same lines.
 """
 
 import difflib
@@ -80,10 +80,22 @@ class Shown:
         pattern = r"(?:.*\n)*".join(re.escape(part) for part in parts)
         return re.fullmatch(pattern, tidy(self.actual) + "\n") is not None
 
-    @property
-    def elided(self) -> bool:
-        """Whether the page leaves lines out."""
-        return LEFT_OUT in self.expected.splitlines()
+    def renewed(self) -> str | None:
+        """What the page should show: with lines left out, those kept, with new figures; None if one is gone."""
+        if LEFT_OUT not in self.expected.splitlines():
+            return tidy(self.actual) + "\n"
+        kept = "".join(self._lines_like(line) for line in tidy(self.expected).splitlines())
+        found = re.fullmatch(kept, tidy(self.actual) + "\n")
+        parts = [] if found is None else [part if part is not None else f"{LEFT_OUT}\n" for part in found.groups()]
+        return "".join(parts) or None
+
+    @staticmethod
+    def _lines_like(line: str) -> str:
+        """A pattern of a line with any figures in the place of its own; or of any lines, with an empty group."""
+        if line == LEFT_OUT:
+            return r"(?:.*\n)*?(x)?"
+        figures = re.sub(r"[\d.,]+", "0", re.sub(r"[ -]+", " ", line))
+        return "(" + re.escape(figures).replace("0", r"[\d.,]+").replace(r"\ ", "[ -]+") + r" *\n)"
 
     def fault(self) -> str:
         """Where and how page and output differ."""
@@ -221,17 +233,26 @@ def test_left_out_lines_are_any_lines() -> None:
     assert not holds("a.c\n", "abc\n")
 
 
+def test_renewed_outputs_keep_what_they_leave_out() -> None:
+    shown = Shown("page", 0, "cycles 1,000  9%\n...\ntotal 2.5 s\n", "cycles  900  10%\nb 1\nc\ntotal 2.75 s\n", (0, 0))
+    assert not shown.holds
+    assert shown.renewed() == "cycles  900  10%\n...\ntotal 2.75 s\n"
+    assert Shown("page", 0, "gone\n...\n", "a\nb\n", (0, 0)).renewed() is None
+    assert Shown("page", 0, "a\n", "b\n", (0, 0)).renewed() == "b\n"
+
+
 def update(path: Path) -> None:
     """Writes today's outputs into a page; what leaves lines out has to be looked at by a person."""
     page = path.read_text(encoding="utf-8")
     for output in sorted(run_page(path, name_of(path)), key=lambda output: output.span, reverse=True):
         if output.holds:
             continue
-        if output.elided:
+        renewed = output.renewed()
+        if renewed is None:
             print(output.fault(), end="\n\n")
             continue
         first, last = output.span
-        page = page[:first] + tidy(output.actual) + "\n" + page[last:]
+        page = page[:first] + renewed + page[last:]
         print(f"{name_of(path)}:{output.line + 1} rewritten")
     path.write_text(page, encoding="utf-8")
 

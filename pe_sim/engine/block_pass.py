@@ -41,10 +41,14 @@ class StageRecord:
 
 @dataclass(slots=True)
 class BlockRecord:
-    """What one pass found; `memory_busy` is what depended on the state of the ports."""
+    """What one pass found; `memory_busy` is what depended on the state of the ports.
+
+    `exits` are the values that leave, `exit_heads` the heads of those that were streamed (None: not streamed).
+    """
 
     stages: list[StageRecord] = field(default_factory=list)
     exits: list[Ready] = field(default_factory=list)
+    exit_heads: list[Ready | None] = field(default_factory=list)
     last_end: int = 0
     memory_busy: IntArray | None = None
 
@@ -52,9 +56,18 @@ class BlockRecord:
 class BlockPass:
     """Runs a planned block on a machine state, which it moves on."""
 
-    def __init__(self, plan: BlockPlan, array: ArrayConfig, state: MachineState, entries: list[Ready]) -> None:
+    def __init__(
+        self,
+        plan: BlockPlan,
+        array: ArrayConfig,
+        state: MachineState,
+        entries: list[Ready],
+        entry_heads: list[Ready | None],
+    ) -> None:
         self._plan, self._array, self._state = plan, array, state
         self._slots: dict[int, Ready] = dict(zip(plan.block.entries, entries, strict=True))
+        heads = zip(plan.block.entries, entry_heads, strict=True)
+        self._heads: dict[int, Ready] = {slot: head for slot, head in heads if head is not None}
         self._record = BlockRecord()
 
     def run(self) -> BlockRecord:
@@ -78,14 +91,20 @@ class BlockPass:
             self._record.stages.append(done)
             self._record.last_end = max(self._record.last_end, done.end)
         self._record.exits = [self._slots[slot] for slot in self._plan.block.exits]
+        self._record.exit_heads = [self._heads.get(slot) for slot in self._plan.block.exits]
         return self._record
 
     def _on_pes(self, plan: StagePlan, stage: PeStage) -> StageRecord:
         state = self._state
         start = state.pe_free
+        arrivals = self._slots if stage.tail_cycles is None else self._slots | self._heads
         for slot in stage.inputs:
-            start = np.maximum(start, self._slots[slot])
+            start = np.maximum(start, arrivals[slot])
         end = start + (stage.cycles if stage.matrix is None else self._matrix_duration(plan, stage, start))
+        if stage.tail_cycles is not None:
+            for slot in stage.inputs:
+                if slot in self._heads:
+                    end = np.maximum(end, self._slots[slot] + stage.tail_cycles)
         if plan.everywhere:
             state.pe_free = self._slots[stage.output] = end
             return StageRecord(int(start.min()), int(end.max()), start, end)
@@ -146,7 +165,7 @@ class BlockPass:
     def _as_messages(self, plan: StagePlan, stage: MessageStage) -> StageRecord:
         assert plan.busy is not None
         if not len(stage.source):
-            self._deliver(plan, stage, stage.source)
+            self._slots[stage.output] = self._delivered(plan, stage, stage.source)
             return StageRecord()
         ready = self._senders(stage)
         if stage.channel is Resource.DOWNLINK:
@@ -157,7 +176,10 @@ class BlockPass:
         arrivals = ready + np.where(stage.rank >= 0, bus.request_cycles, 0)
         grants, releases = self._state.bus.serve(arrivals, _rank_and_index(stage), plan.busy)
         complete = releases + bus.latency_cycles
-        self._deliver(plan, stage, complete)
+        self._slots[stage.output] = self._delivered(plan, stage, complete)
+        if stage.streams:
+            heads = grants + bus.overhead_cycles + bus.latency_cycles
+            self._heads[stage.output] = self._delivered(plan, stage, heads)
         return StageRecord(int(grants.min()), int(complete.max()), use_start=grants, use_end=releases)
 
     def _down_subtrees(self, plan: StagePlan, stage: MessageStage, ready: IntArray) -> StageRecord:
@@ -168,7 +190,7 @@ class BlockPass:
         starts = self._state.downlink.pass_side_by_side(latest, beats, stage.first_pe, size, 1, 0)
         starts = starts[stage.target]
         complete = starts + stage.hop_cycles[stage.target] + plan.busy
-        self._deliver(plan, stage, complete)
+        self._slots[stage.output] = self._delivered(plan, stage, complete)
         return _channel_record(starts, starts + plan.busy, complete, plan.busy > 0)
 
     def _senders(self, stage: MessageStage) -> IntArray:
@@ -181,20 +203,18 @@ class BlockPass:
                 ready = np.maximum(ready, int(np.max(self._slots[slot])))
             else:
                 ready = np.maximum(ready, self._hubs(slot, stage.source))
-        return ready
+        return ready if stage.early_cycles is None else ready - stage.early_cycles
 
-    def _deliver(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> None:
+    def _delivered(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> Ready:
         """A target is ready with its last message; one that nobody sends to is ready at once."""
         if plan.covers_all and not stage.to_root:
-            self._slots[stage.output] = int(complete.max()) if len(complete) else 0
-            return
+            return int(complete.max()) if len(complete) else 0
         arrived = np.zeros(len(stage.first_pe), dtype=np.int64)
         np.maximum.at(arrived, stage.target, complete)
         if stage.to_root:
-            self._slots[stage.output] = arrived
-            return
+            return arrived
         assert plan.target_of_pe is not None
-        self._slots[stage.output] = np.where(plan.target_of_pe >= 0, arrived[plan.target_of_pe], NEVER)
+        return np.where(plan.target_of_pe >= 0, arrived[plan.target_of_pe], NEVER)
 
     def _ready_on_pes(self, inputs: tuple[int, ...]) -> IntArray:
         """(PEs,) when each PE has all its parts of the inputs; 0 everywhere if there are none."""

@@ -7,18 +7,18 @@ from typing import Any
 
 from simpy import Environment, Event
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.collectives import Delivery, HubSource, MessageRun, RootRun, TreeRun
+from pe_sim.engine.collectives import RootRun, TreeRun
 from pe_sim.engine.matrix_timing import MatrixTiming
+from pe_sim.engine.messages import MessageRun
 from pe_sim.engine.pe import PeProgram, PeState, PeTask
 from pe_sim.engine.pipeline import TreePipeline
+from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.engine.recorder import Recorder
 from pe_sim.engine.server import Server
-from pe_sim.errors import DeadlockError, InfeasibleError, InputError
+from pe_sim.errors import DeadlockError, InfeasibleError
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, TreeStage
 from pe_sim.trace import Trace
 
-MAX_OVERLAP = 2
 MAX_MESSAGES = 2**22  # of one stage; about 2 GiB
 
 Source = Delivery | HubSource | PeProgram  # what makes a slot ready
@@ -28,24 +28,11 @@ def run_event(schedule: Schedule) -> Trace:
     """Simulates a schedule event by event.
 
     Raises:
-        InputError: the array asks for an overlap level this engine does not have.
+        InfeasibleError: a collective has more messages than can be simulated one by one.
         DeadlockError: no event is left before the last stage is done.
     """
-    check_overlap(schedule.array)
     _check_size(schedule)
     return _EventRun(schedule).run()
-
-
-def check_overlap(array: ArrayConfig) -> None:
-    """Raises InputError where the array asks for an overlap level that is not simulated."""
-    if array.overlap > MAX_OVERLAP:
-        raise InputError(
-            f"overlap level {array.overlap} is not simulated",
-            source=array.name,
-            path="overlap",
-            given=array.overlap,
-            expected=f"0 to {MAX_OVERLAP}",
-        )
 
 
 def _check_size(schedule: Schedule) -> None:
@@ -166,7 +153,7 @@ class _EventRun:
             if not task.active[pe]:
                 continue
             for delivery in program.deliveries:
-                event = delivery.event_of(pe)
+                event = delivery.head_of(pe) if task.tails is not None else delivery.event_of(pe)
                 if event.callbacks is not None:
                     state.waiting_for = (program.order, delivery.order)
                     yield event
@@ -174,7 +161,10 @@ class _EventRun:
             cycles = state.begin(task, pe, start, timing)
             if cycles:
                 yield env.timeout(cycles)
-            program.starts[pe], program.ends[pe] = start, start + cycles
+            if task.tails is not None:
+                for delivery in program.deliveries:
+                    yield from delivery.wait_for_tail(env, pe, task.tails[pe])
+            program.starts[pe], program.ends[pe] = start, int(env.now)
             for consumer in program.consumers:
                 consumer.arrive(pe)
         state.waiting_for = None

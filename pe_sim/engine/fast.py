@@ -9,7 +9,7 @@ import numpy as np
 
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, plan_block
-from pe_sim.engine.event import check_overlap, run_event
+from pe_sim.engine.event import run_event
 from pe_sim.engine.fast_trace import Visit, write_details
 from pe_sim.engine.recorder import TAGS
 from pe_sim.engine.recurrences import NEVER, ChannelState, MatrixTimes, OutOfOrderError, TreeState
@@ -24,12 +24,7 @@ _FALLBACK = (
 
 
 def run_fast(schedule: Schedule) -> Trace:
-    """Simulates a schedule; where one pass in program order would not be exact, event by event, which a note says.
-
-    Raises:
-        InputError: the array asks for an overlap level that is not simulated.
-    """
-    check_overlap(schedule.array)
+    """Simulates a schedule; where one pass in program order would not be exact, event by event, which a note says."""
     try:
         return _FastRun(schedule).run()
     except OutOfOrderError:
@@ -63,24 +58,19 @@ class _FastRun:
     def run(self) -> Trace:
         """Runs all blocks in program order; a block whose state was met before is not run again."""
         visits: list[Visit] = []
-        exits: dict[int, list[Ready]] = {}  # of each lane, absolute; kept only where lanes take turns
-        outcome, base, lane = _Outcome(BlockRecord(), self._initial_state()), 0, 0
-        takes_turns = any(run.lane for run in self._schedule.sequence)
+        outcome, base = _Outcome(BlockRecord(), self._initial_state()), 0
+        leaving: dict[int, tuple[_Outcome, int]] = {}  # of each lane, its last outcome and when that block was entered
         for run in self._schedule.sequence:
             plan = self._plan(run.block)
-            if takes_turns or run.lane != lane or plan.starts_alone:
-                entries = exits.get(run.lane, []) if takes_turns else outcome.record.exits
-                entries = [_shifted(ready, -base) for ready in entries] if takes_turns else entries
-                delta, outcome = self._next(outcome, run.block, entries if plan.block.entries else [], -base)
-            elif run.block in outcome.successors:
-                delta, outcome = outcome.successors[run.block]
-            else:
-                before = outcome
-                delta, outcome = self._next(before, run.block, before.record.exits, -base)
-                before.successors[run.block] = delta, outcome
+            source, entered = leaving.get(run.lane, (outcome, base))
+            known = outcome.successors.get(run.block) if source is outcome else None
+            if known is None:
+                known = self._next(outcome, plan, run.block, source.record, entered - base, -base)
+                if source is outcome and not plan.starts_alone:
+                    outcome.successors[run.block] = known
+            delta, outcome = known
             base += delta
-            if takes_turns:
-                exits[run.lane] = [_shifted(ready, base) for ready in outcome.record.exits]
+            leaving[run.lane] = outcome, base
             visits.append(Visit(plan, outcome.record, base, run))
         return self._trace(visits)
 
@@ -89,22 +79,26 @@ class _FastRun:
             self._plans[block] = plan_block(self._schedule.blocks[block], self._array, self._times)
         return self._plans[block]
 
-    def _next(self, before: _Outcome, block: int, entries: list[Ready], origin: int) -> tuple[int, _Outcome]:
-        """Cycles until the block is entered, and its outcome, from one before it.
+    def _next(
+        self, before: _Outcome, plan: BlockPlan, block: int, source: BlockRecord, shift: int, origin: int
+    ) -> tuple[int, _Outcome]:
+        """Cycles until the block is entered, and its outcome, from the machine as `before` left it.
 
         Args:
-            entries: what enters, relative to the frame of `before`.
-            origin: cycle 0 in that frame, from which a stage that waits for nothing starts.
+            source: the record of the block whose values enter, `shift` cycles away from the frame of `before`.
+            origin: cycle 0 in the frame of `before`, from which a stage that waits for nothing starts.
         """
-        plan = self._plan(block)
-        delta = origin if plan.starts_alone else _earliest(entries)
+        entries = [_shifted(ready, shift) for ready in source.exits] if plan.block.entries else []
+        heads = [None if head is None else _shifted(head, shift) for head in source.exit_heads] if entries else []
+        delta = origin if plan.starts_alone else _earliest([*entries, *(head for head in heads if head is not None)])
         # What was free long before a block begins might as well have been free just then.
         floors = None if plan.starts_alone else (0, -self._port_horizon)
         state = _shifted_state(before.state, -delta, floors)
         relative = [_shifted(ready, -delta) for ready in entries]
-        key = (block, _fingerprint(state, relative))
+        relative_heads = [None if head is None else _shifted(head, -delta) for head in heads]
+        key = (block, _fingerprint(state, relative, relative_heads))
         if key not in self._known:
-            record = BlockPass(plan, self._array, state, relative).run()
+            record = BlockPass(plan, self._array, state, relative, relative_heads).run()
             self._known[key] = _Outcome(record, state)
         return delta, self._known[key]
 
@@ -205,12 +199,14 @@ def _shifted_state(state: MachineState, cycles: int, floors: tuple[int, int] | N
     )
 
 
-def _fingerprint(state: MachineState, entries: list[Ready]) -> bytes:
+def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | None]) -> bytes:
     parts = [state.pe_free, state.port_free, state.tree.free_at, state.downlink.free_at]
     scalars = [state.bus.free_at, state.bus.last_arrival]
     for channel in state.root.values():
         scalars += [channel.free_at, channel.last_arrival]
-    kinds = [len(ready) if not isinstance(ready, int) else -1 for ready in entries]
-    parts += [np.asarray(ready, dtype=np.int64) for ready in entries]
+    entering = [*entries, *(0 if head is None else head for head in heads)]
+    kinds = [-1 if isinstance(ready, int) else len(ready) for ready in entering]
+    kinds += [head is None for head in heads]
+    parts += [np.asarray(ready, dtype=np.int64) for ready in entering]
     parts.append(np.array([*scalars, *kinds], dtype=np.int64))
     return b"".join(part.tobytes() for part in parts)

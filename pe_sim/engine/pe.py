@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pe_sim.engine.collectives import Delivery
 from pe_sim.engine.matrix_timing import MatrixTiming, PeMatrixWork, works_of
+from pe_sim.engine.readiness import Delivery
 from pe_sim.schedule.stages import PeStage, Resource
 from pe_sim.trace import NOT_ACTIVE
 
@@ -27,12 +27,14 @@ class PeTask:
     active: list[bool]
     cycles: list[int]
     works: list[PeMatrixWork] | None
+    tails: list[int] | None
 
     @classmethod
     def of(cls, stage: PeStage) -> PeTask:
         """The lists of one stage."""
         works = works_of(stage.matrix) if stage.matrix is not None else None
-        return cls(stage, stage.active.tolist(), stage.cycles.tolist(), works)
+        tails = stage.tail_cycles.tolist() if stage.tail_cycles is not None else None
+        return cls(stage, stage.active.tolist(), stage.cycles.tolist(), works, tails)
 
 
 @dataclass(slots=True, eq=False)

@@ -54,8 +54,8 @@ def merge_softmax(left: Array, right: Array, head_dim: int) -> Array:
     merged = np.zeros_like(parts[0])
     for part in parts:
         empty = part[..., :1] == -np.inf
-        factor = np.where(empty, 0, np.exp(np.where(empty, 0, part[..., :1] - maximum)))
-        merged[..., 1:] += factor * part[..., 1:]
+        less = np.where(empty, 0, part[..., :1]) - np.where(empty, 0, maximum)
+        merged[..., 1:] += np.where(empty, 0, np.exp(less)) * part[..., 1:]
     merged[..., :1] = maximum
     return merged.reshape(left.shape)
 

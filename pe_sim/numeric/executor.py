@@ -14,7 +14,7 @@ from pe_sim.graph.operators import Argmax, Embedding, KvAppend, Linear
 from pe_sim.graph.tensors import Element
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
-from pe_sim.mapping.placement import Placement, Root
+from pe_sim.mapping.placement import Placement, Replicate, Root
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.assemble import assemble
 from pe_sim.numeric.attention import CacheSlice
@@ -177,7 +177,8 @@ class _Run:
     def _check_ends(self) -> None:
         """Choices end at the root, or where the next step looks their embeddings up."""
         for source, result in self._ends.values():
-            if result not in (None, Root(), source):
+            everywhere = result == Replicate() and source != Root()
+            if result not in (None, Root(), source) and not everywhere:
                 problem = (
                     f"the greedy choices end as {result}, where nobody looks up the next step's embeddings ({source})"
                 )

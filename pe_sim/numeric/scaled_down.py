@@ -9,7 +9,7 @@ from pe_sim.config.model import ModelConfig
 _MOST_KV_HEADS = 4
 _MOST_HEADS_PER_KV_HEAD = 4
 _MOST_HEADS = 8
-_MOST_HEAD_DIM = 16
+_MOST_HEAD_DIM = 8
 _MOST_LAYERS = 4
 _MOST_ROWS_OF_TABLES = 128
 _MOST_FFN = 512

@@ -12,10 +12,11 @@ import numpy as np
 from pe_sim.config.array import ArrayConfig, Tree
 from pe_sim.mapping.groups import aligned_levels
 from pe_sim.network.bus_tree import hop_cycles
-from pe_sim.schedule.stages import MessageStage, Resource, Tag, TreeStage
-from pe_sim.units import BoolArray, IntArray
+from pe_sim.schedule.stages import MessageStage, Resource, Stage, Tag, TreeStage
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 ROOT_RANK = -1
+STREAMING_OVERLAP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,22 @@ def weight_stream(labels: Labels, array: ArrayConfig, num_bytes: IntArray) -> Me
     whole = Scopes(np.zeros(1, dtype=np.int64), array.num_pes)
     stage = hub_to_scopes(labels, array, whole, num_bytes, from_root=True)
     return replace(stage, tag=Tag.WEIGHT_STREAM, source_rate=array.root.memory.bytes_per_cycle)
+
+
+def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> MessageStage:
+    """The stage as overlap 3 runs it: receivers may start at its head, and the root does not wait for a tail.
+
+    The root forwards what the reduction `fed_by` brings it: it asks for the bus at head + max(0, beats of the tree -
+    beats of the bus), so that the bus never starves.
+    """
+    if array.overlap < STREAMING_OVERLAP or stage.channel is not Resource.BUS:
+        return stage
+    alone = len(stage.target) == len(np.unique(stage.target))
+    early = None
+    if isinstance(fed_by, TreeStage) and fed_by.at_root and not stage.from_pe and stage.tag is not Tag.SCATTER:
+        tree_beats = ceil_div(fed_by.num_bytes[stage.source], array.network.tree.bytes_per_cycle)
+        early = np.minimum(tree_beats, ceil_div(stage.num_bytes, array.network.bus.bytes_per_cycle))
+    return replace(stage, streams=alone and not stage.to_root, early_cycles=early)
 
 
 def pairs(labels: Labels, num_pes: int, num_bytes: int) -> MessageStage:

@@ -10,7 +10,16 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
-from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes, hub_to_scopes, pairs, pes_to_scopes, reduction
+from pe_sim.schedule.builders import (
+    Labels,
+    Scopes,
+    hub_to_pes,
+    hub_to_scopes,
+    pairs,
+    pes_to_scopes,
+    reduction,
+    streamed,
+)
 from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
 from pe_sim.units import IntArray, ceil_div
 
@@ -141,7 +150,8 @@ class _Collective:
 
     def _hub_to_all(self, num_bytes: int) -> None:
         sent = np.array([num_bytes], dtype=np.int64)
-        self.stages.append(hub_to_scopes(self._labels("broadcast"), self.array, self._whole(), sent, from_root=True))
+        stage = hub_to_scopes(self._labels("broadcast"), self.array, self._whole(), sent, from_root=True)
+        self.stages.append(streamed(stage, self.array, self.stages[-1] if self.stages else None))
 
     def _labels(self, name: str) -> Labels:
         """Each stage waits for the one before it."""

@@ -12,6 +12,7 @@ from pe_sim.graph.operators import AttentionOperator, Embedding, Linear
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Shard
+from pe_sim.schedule.builders import STREAMING_OVERLAP
 from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
 from pe_sim.schedule.stages import MatrixWork, Resource
 from pe_sim.units import BoolArray, IntArray, ceil_div, total
@@ -33,13 +34,15 @@ class LocalWork:
     cycles: IntArray
     matrix: MatrixWork | None = None
     read_bytes: int = 0
+    tail_cycles: IntArray | None = None
 
 
 def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> LocalWork:
     """What a node costs on each PE; `support` says which slice of a Partial value is not zero."""
     matrix = matrix_work(node, array, layouts)
     if matrix is not None:
-        return LocalWork(Resource.PE_MATRIX, matrix.last_compute_cycles > 0, layouts.nothing, matrix)
+        tail = tail_cycles(node, array, layouts) if array.overlap >= STREAMING_OVERLAP else None
+        return LocalWork(Resource.PE_MATRIX, matrix.last_compute_cycles > 0, layouts.nothing, matrix, 0, tail)
     if isinstance(node.operator, Embedding):
         cycles, read_bytes = lookup(node, array, layouts)
         return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, None, read_bytes)
@@ -66,6 +69,16 @@ def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork 
         split = layouts.attention_split(_attention_distribution(node, layouts))
         return (scores_work if node.function == "scores" else values_work)(array, split)
     return None
+
+
+def tail_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray | None:
+    """(PEs,) cycles a GEMM still needs after the tail of a streamed input: m ceil(n / R) + Lm; None for attention."""
+    operator, target = node.operator, node.outputs[0]
+    if not isinstance(operator, Linear):
+        return None
+    rows = layouts.pe_rows(target.tensor.rows, target.placement)
+    columns = layouts.pe_columns(operator.out_dim, operator.out_size, target.placement)
+    return rows * ceil_div(columns, array.pe.matrix.outputs) + array.pe.matrix.latency_cycles
 
 
 def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:

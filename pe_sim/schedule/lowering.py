@@ -10,9 +10,10 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
+from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.local_work import LocalWork, local_work, root_cycles
 from pe_sim.schedule.moves import lower_move
-from pe_sim.schedule.stages import Block, PeStage, RootStage, Schedule, Stage
+from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, Schedule, Stage
 from pe_sim.units import BoolArray
 
 _PASSING = ("add", "bias")  # a PE hands its term of a sum on even if it has nothing to add
@@ -33,6 +34,7 @@ class _BlockLowering:
     layouts: Layouts
     shared: dict[tuple[object, ...], LocalWork]
     stages: list[Stage] = field(default_factory=list)
+    producers: dict[int, Stage] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)
     active: list[BoolArray] = field(default_factory=list)
     support: dict[int, Placement] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class _BlockLowering:
         output = self._new_slot(active)
         name = node.function if work.matrix is None else node.operator.name
         labels = (name, node.operator.name, node.distribution, self._input_slots(node.inputs), output)
-        stage = PeStage(*labels, work.resource, active, work.cycles, work.matrix, work.read_bytes)
+        stage = PeStage(*labels, work.resource, active, work.cycles, work.matrix, work.read_bytes, work.tail_cycles)
         self._emit(stage, node.outputs)
 
     def _local_work(self, node: Work) -> LocalWork:
@@ -108,10 +110,15 @@ class _BlockLowering:
         inputs = self._input_slots(node.after if node.kind is MoveKind.WEIGHT_STREAM else node.inputs)
         senders = np.any([self.active[slot] for slot in inputs] or [self.layouts.groups.is_member], axis=0)
         output = self._new_slot(self.layouts.groups.is_member)
-        self._emit(lower_move(node, inputs, output, senders, self.array, self.layouts), node.outputs)
+        stage = lower_move(node, inputs, output, senders, self.array, self.layouts)
+        if isinstance(stage, MessageStage):
+            fed_by = self.producers.get(inputs[0]) if len(inputs) == 1 else None
+            stage = streamed(stage, self.array, fed_by)
+        self._emit(stage, node.outputs)
 
     def _emit(self, stage: Stage, outputs: tuple[Value, ...]) -> None:
         self.stages.append(stage)
+        self.producers[stage.output] = stage
         for value in outputs:
             self.slots[value.key] = stage.output
 

@@ -90,7 +90,9 @@ class Stage:
 class PeStage(Stage):
     """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead.
 
-    `read_bytes` is what all PEs read from local memory beside a matrix operator's stream.
+    `read_bytes` is what all PEs read from local memory beside a matrix operator's stream. Where `tail_cycles` (PEs,)
+    is given (a GEMM at overlap 3) the stage starts at the heads of streamed messages and ends no earlier than
+    `tail_cycles` after their tails.
     """
 
     resource: Resource
@@ -98,6 +100,7 @@ class PeStage(Stage):
     cycles: IntArray
     matrix: MatrixWork | None = None
     read_bytes: int = 0
+    tail_cycles: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ class MessageStage(Stage):
         first_pe, last_pe: (targets,) receiving PEs; a target is ready when all its messages are complete.
         hop_cycles: (targets,) time of flight down the subtree, for DOWNLINK only.
         source_rate: bytes a cycle the sender can give if that is less than the channel's; 0: no limit.
+        streams: whether a GEMM may start at the head of a message, ω + λ after its grant (overlap 3).
+        early_cycles: (messages,) how long before the tail of the reduction that feeds it the root asks for the bus.
     """
 
     channel: Resource
@@ -159,6 +164,8 @@ class MessageStage(Stage):
     last_pe: IntArray
     hop_cycles: IntArray
     source_rate: int = 0
+    streams: bool = False
+    early_cycles: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

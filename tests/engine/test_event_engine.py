@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.event import run_event
-from pe_sim.errors import DeadlockError, InputError
+from pe_sim.errors import DeadlockError
 from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.trace import NOT_ACTIVE
@@ -178,12 +178,6 @@ class TestDeadlock:
         lines = self.listing()
         assert any(line.startswith("early waits for ") for line in lines), lines
         assert any(line.startswith("late waits for ") for line in lines), lines
-
-
-class TestLimits:
-    def test_an_overlap_it_does_not_have(self):
-        with pytest.raises(InputError, match="overlap"):
-            run_event(collective_schedule("reduce", small_array(4, overlap=3), 64).schedule)
 
 
 models = st.builds(
