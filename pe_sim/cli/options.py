@@ -95,7 +95,11 @@ _STEP_OPTIONS: Final = (
 )
 _SIMULATION_OPTIONS: Final = (
     click.option(
-        "--engine", metavar="ENGINE", default="event", show_default=True, help="Which engine simulates: event."
+        "--engine",
+        metavar="ENGINE",
+        default="fast",
+        show_default=True,
+        help="fast, or event: the reference, event by event; both give the same cycles.",
     ),
     click.option("--allow-overflow", is_flag=True, help="Simulate even what does not fit the memories."),
 )

@@ -159,3 +159,20 @@ def test_a_graph_of_another_model_is_refused():
     placed = place(llama(), small_array(4), Decode(1, context_len=3), WORKFLOWS["megatron"])
     with pytest.raises(InputError, match="the placed graph is not of"):
         execute_placed(placed, llama(num_hidden_layers=3), {}, [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("stream", ["follow", "shard"])
+def test_a_pipeline_sends_a_whole_stream_on_whatever_the_layers_leave(stream):
+    (plan,) = WORKFLOWS["workflow-1"].pattern
+    workflow = replace(WORKFLOWS["block-pipeline"], pattern=(replace(plan, stream=stream),))
+    for num_pes in (2, 4, 7):
+        verdict = prove(llama(), small_array(num_pes), Decode(3, context_len=[4, 0, 2]), workflow, weights_of("llama"))
+        assert verdict.holds, str(verdict)
+
+
+@pytest.mark.parametrize("lm_head", ["row", "col", "replicate", "batch"])
+def test_pes_with_their_own_ends_agree_on_one_choice(lm_head):
+    workflow = replace(WORKFLOWS["batch-block"], lm_head=lm_head)
+    for num_pes in (1, 4):
+        verdict = prove(llama(), small_array(num_pes), Decode(3, context_len=4), workflow, weights_of("llama"))
+        assert verdict.holds, str(verdict)

@@ -34,7 +34,7 @@ def test_the_report_shows_what_was_simulated_and_its_figures() -> None:
     assert "tiny" in line_of(text, "model")
     assert "bus-tree-64: 16 PEs" in line_of(text, "array")
     assert "decode, batch_size 1, context_len 40" in line_of(text, "step")
-    assert "event, overlap 1" in line_of(text, "engine")
+    assert "fast, overlap 1" in line_of(text, "engine")
     for tag, use in report.traffic.items():
         if use.messages:
             line = line_of(text, tag, "Traffic")
