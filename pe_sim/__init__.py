@@ -9,31 +9,39 @@ from pe_sim._version import __version__
 if TYPE_CHECKING:
     from pe_sim.api import (
         Decode,
+        Execution,
         Generation,
         Prefill,
+        Proof,
         Report,
         collective,
+        execute,
         gemm,
         generate,
         load_array,
         load_model,
         load_workflow,
         simulate,
+        verify,
     )
 
 __all__ = [
     "Decode",
+    "Execution",
     "Generation",
     "Prefill",
+    "Proof",
     "Report",
     "__version__",
     "collective",
+    "execute",
     "gemm",
     "generate",
     "load_array",
     "load_model",
     "load_workflow",
     "simulate",
+    "verify",
 ]
 
 

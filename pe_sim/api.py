@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.numeric.executor import execute_placed
+from pe_sim.numeric.proof import Proof, describe_step, proof_steps, random_tokens
+from pe_sim.numeric.results import Execution
+from pe_sim.numeric.scaled_down import scaled_down
+from pe_sim.numeric.state_dict import random_weights, read_weights
+from pe_sim.numeric.verify import Verdict, verify_placed
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation, total_traffic
 from pe_sim.report.report import Report
@@ -26,7 +32,7 @@ from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
-from pe_sim.schedule.stages import Schedule
+from pe_sim.schedule.stages import Schedule, Tag
 from pe_sim.trace import TagTraffic, Trace
 
 ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event, "fast": run_fast}
@@ -66,6 +72,70 @@ def simulate(
         memory.check()
     schedule = lower(placed)
     return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
+
+
+def execute(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    step: Step,
+    workflow: Workflow | str | Path = "workflow-1",
+    *,
+    weights: Mapping[str, Any] | str | Path,
+    tokens: Any,
+    dtype: str = "float32",
+    token_types: Any = None,
+) -> Execution:
+    """Runs one step with real numbers on the same placed graph that `simulate` times.
+
+    Args:
+        weights: Hugging Face state-dict names to arrays, a safetensors file, or a folder of them.
+        tokens: ids of shape (batch, prompt_len), or (batch, context_len + 1) in decode, of which the last is the new
+            one and the others fill the cache; one list a sequence where lengths differ.
+        dtype: float32 or float64, of all values and sums.
+        token_types: as `tokens`, for models that have them.
+
+    Raises:
+        InputError: something given is wrong; a tensor that is missing or misshapen is named with both shapes.
+    """
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    placed = place(model, array, step, workflow)
+    done = execute_placed(placed, model, weights, tokens, dtype=dtype, token_types=token_types)
+    return replace(done, traffic={tag.value: done.traffic.get(tag.value, TagTraffic()) for tag in Tag})
+
+
+def verify(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    workflow: Workflow | str | Path = "workflow-1",
+    *,
+    weights: Mapping[str, Any] | str | Path | None = None,
+    seed: int = 0,
+) -> Proof:
+    """Proves that a workflow on an array computes the model: executed against the unsharded reference.
+
+    Without weights a scaled-down random model of the same family is taken, with uneven shards on purpose. Steps of
+    prefill, prefill over a cache and decode are run, ragged batches among them, and their traffic is compared with
+    the simulated one.
+
+    Raises:
+        InputError: something given is wrong.
+    """
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    if weights is None:
+        model = scaled_down(model, array.num_pes, num_layers=workflow.num_layers)
+        weights = random_weights(model, seed)
+    read = read_weights(model, weights)
+    verdicts: dict[str, Verdict] = {}
+    for step in proof_steps(model, workflow.groups):
+        placed = place(model, array, step, workflow)
+        timed = run_fast(lower(placed)).traffic
+        tokens = random_tokens(model, step, seed)
+        verdicts[describe_step(step)] = verify_placed(placed, model, read, tokens, traffic=timed)
+    return Proof(model, array.name, array.num_pes, workflow.name, verdicts)
 
 
 def generate(
@@ -194,17 +264,21 @@ __all__ = [
     "ENGINES",
     "WORKFLOWS",
     "Decode",
+    "Execution",
     "Generation",
     "PartResult",
     "Prefill",
+    "Proof",
     "Report",
     "Step",
     "Workflow",
     "collective",
+    "execute",
     "gemm",
     "generate",
     "load_array",
     "load_model",
     "load_workflow",
     "simulate",
+    "verify",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pe_sim.units import IntArray
@@ -39,11 +39,14 @@ class StageSpan:
 
 @dataclass(slots=True)
 class TagTraffic:
-    """Messages counted under one tag; busy cycles are of the channel that carried them."""
+    """Messages counted under one tag; busy cycles are of the channel that carried them.
+
+    Two are equal if messages and bytes are: who moves real arrays counts those, and knows no time.
+    """
 
     messages: int = 0
     bytes: int = 0
-    busy_cycles: int = 0
+    busy_cycles: int = field(default=0, compare=False)
 
     def add(self, num_bytes: int, busy_cycles: int) -> None:
         """Counts one message."""

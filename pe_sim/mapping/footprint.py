@@ -15,7 +15,7 @@ from pe_sim.graph.operators import AttentionShape, Embedding, KvAppend, Linear, 
 from pe_sim.mapping.attention_split import AttentionSplit, held_tokens
 from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Node, PlacedGraph, Work
+from pe_sim.mapping.placed import Move, MoveKind, Node, PlacedGraph, Work
 from pe_sim.mapping.placement import Replicate, Root, Shard
 from pe_sim.units import IntArray
 
@@ -25,9 +25,9 @@ _PE_LEVERS = (
     "a smaller dtype (--set dtypes.weight=int8, --set dtypes.kv_cache=int8)",
     "a shorter context or a smaller batch",
     "more memory (--set pe.memory.capacity_bytes=...)",
-    "weights streamed every step (batch-stream)",
-    "--allow-overflow to simulate all the same",
 )
+_OVERFLOW_LEVER = "--allow-overflow to simulate all the same"
+_STREAMING_LEVER = "weights streamed every step (--workflow batch-stream)"
 _ROOT_LEVERS = ("more memory (--set root.memory.capacity_bytes=...)", "a smaller dtype", "--allow-overflow")
 
 
@@ -51,6 +51,7 @@ class Footprint:
         weight_bytes_per_pe: (PEs,) matrices, biases and norms.
         root_bytes: embedding tables and what the workflow puts at the root.
         caches: what is kept of K and V.
+        streamed_bytes: of the weights, those of matrices that come from the root every step.
     """
 
     array: ArrayConfig
@@ -58,6 +59,7 @@ class Footprint:
     weight_bytes_per_pe: IntArray
     root_bytes: int
     caches: tuple[Cache, ...]
+    streamed_bytes: int = 0
 
     @cached_property
     def kv_cache_bytes_per_pe(self) -> IntArray:
@@ -84,7 +86,7 @@ class Footprint:
                 demand=self.peak_bytes_per_pe,
                 bound=self.capacity_bytes,
                 unit="bytes",
-                levers=_PE_LEVERS,
+                levers=(*_PE_LEVERS, *(() if self.streamed_bytes else (_STREAMING_LEVER,)), _OVERFLOW_LEVER),
             )
         if self.root_bytes > self.array.root.memory.capacity_bytes:
             raise InfeasibleError(
@@ -134,16 +136,36 @@ def footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
     runs = Counter((run.block, run.lane) for run in placed.sequence)
     for (index, lane), count in runs.items():
         block = placed.blocks[index]
+        streamed = {node.operator.name for node in block.nodes if _is_stream(node)}
         for node in block.nodes:
             if isinstance(node, Work) and isinstance(node.operator, KvAppend):
                 distribution = "replicate" if block.layouts.groups.size == 1 else node.distribution
                 caches.append(Cache(block.layouts, distribution, count, lane))
             if lane == 0:
-                weights = weights + count * _weight_bytes(node, array, block.layouts)
+                if node.operator.name not in streamed:
+                    weights = weights + count * _weight_bytes(node, array, block.layouts)
                 root_bytes += count * _root_bytes(node, array)
     if not placed.graph.keeps_cache:
         caches = _working_set(caches)
-    return Footprint(array, shape, weights, root_bytes, tuple(caches))
+    streamed_bytes = _streamed_bytes(placed)
+    return Footprint(array, shape, weights + streamed_bytes, root_bytes, tuple(caches), streamed_bytes)
+
+
+def _is_stream(node: Node) -> bool:
+    """Whether a node brings an operator its weights, bias included, from the root."""
+    return isinstance(node, Move) and node.kind is MoveKind.WEIGHT_STREAM
+
+
+def _streamed_bytes(placed: PlacedGraph) -> int:
+    """Bytes a PE holds of matrices that come from the root: two that follow one another, one without overlap."""
+    sizes = [
+        node.operator.weight_bytes(placed.array.dtypes)
+        for run in placed.sequence
+        for node in placed.blocks[run.block].nodes
+        if _is_stream(node)
+    ]
+    held = 1 if placed.array.overlap == 0 else 2
+    return max((sum(sizes[index : index + held]) for index in range(len(sizes))), default=0)
 
 
 def _working_set(caches: list[Cache]) -> list[Cache]:
@@ -206,6 +228,8 @@ def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
 
 def _root_bytes(node: Node, array: ArrayConfig) -> int:
     """Parameters a node keeps at the root."""
+    if _is_stream(node):
+        return node.operator.weight_bytes(array.dtypes)
     if not isinstance(node, Work) or not isinstance(node.outputs[0].placement, Root):
         return 0
     if isinstance(node.operator, Embedding):

@@ -32,7 +32,9 @@ class PeGroups:
     first_member: int = 0
 
     @classmethod
-    def of_array(cls, num_pes: int, num_groups: int, arity: int, num_sequences: int) -> PeGroups:
+    def of_array(
+        cls, num_pes: int, num_groups: int, arity: int, num_sequences: int, *, source: str | None = None
+    ) -> PeGroups:
         """The whole array in `num_groups` groups.
 
         Raises:
@@ -41,6 +43,7 @@ class PeGroups:
         if num_groups < 1 or num_pes % num_groups:
             raise InputError(
                 f"{num_pes} PEs do not divide into {num_groups} equal groups",
+                source=source,
                 path="groups",
                 given=num_groups,
                 expected=f"a divisor of {num_pes}",

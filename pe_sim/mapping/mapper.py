@@ -29,7 +29,13 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
     workflow.check(graph.num_layers)
     if workflow.pipelined:
         return place_pipeline(graph, array, workflow)
-    groups = PeGroups.of_array(array.num_pes, workflow.groups, array.network.tree.arity, len(graph.shape.new_lens))
+    groups = PeGroups.of_array(
+        array.num_pes,
+        workflow.groups,
+        array.network.tree.arity,
+        len(graph.shape.new_lens),
+        source=workflow.source or workflow.name,
+    )
     return _StepPlacer(
         graph, array, workflow, Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)
     ).run()

@@ -16,7 +16,7 @@ def layer_plan(workflow: Workflow, plan: LayerPlan) -> BlockPlan:
         plan.attention,
         vectors,
         plan.stream,
-        workflow.name,
+        workflow.source or workflow.name,
         stream_weights=workflow.stream_weights,
         local_ends=workflow.local_ends,
     )
@@ -32,7 +32,7 @@ def end_plan(workflow: Workflow, neighbour: LayerPlan, *, prologue: bool) -> Blo
         neighbour.attention,
         {},
         stream,
-        workflow.name,
+        workflow.source or workflow.name,
         stream_weights=workflow.stream_weights,
         local_ends=workflow.local_ends,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 from pe_sim.errors import InputError, did_you_mean
 
@@ -64,6 +64,7 @@ class Workflow:
         local_ends: PEs hold the embedding table and keep the results of their own sequences.
         pipelined: each PE or group of PEs holds whole layers and the sequences move on.
         rules: changes by layer range, later ones win.
+        source: what messages call it: the file it came from, or its name.
     """
 
     name: str
@@ -75,6 +76,14 @@ class Workflow:
     local_ends: bool = False
     pipelined: bool = False
     rules: tuple[LayerRule, ...] = ()
+    source: str = field(default="", compare=False)
+
+    @property
+    def num_layers(self) -> int | None:
+        """The layers its rules speak of by number; None where they speak of none."""
+        named = [rule.last if rule.last is not None else rule.first for rule in self.rules]
+        highest = max(named, default=0)
+        return highest + 1 if highest > 0 else None
 
     def plan(self, layer: int) -> LayerPlan:
         """The plan of one layer (0-based).
@@ -92,20 +101,28 @@ class Workflow:
         if missing:
             raise InputError(
                 f"layer {layer} has no distribution for {', '.join(missing)}",
-                source=self.name,
+                source=self.source or self.name,
                 path="layers",
                 hint="give them for this layer, or name a `base` workflow that fills what is left out",
             )
         return LayerPlan(**chosen)
 
     def check(self, num_layers: int) -> None:
-        """Raises InputError where a rule names layers the model does not have."""
+        """Raises InputError where a rule names layers the model does not have, or a pipeline has groups."""
+        if self.pipelined and self.groups > 1:
+            raise InputError(
+                "a pipeline makes groups of its own, one a stage",
+                source=self.source or self.name,
+                path="groups",
+                given=self.groups,
+                expected="1",
+                hint="leave `groups` out, or take another base",
+            )
         for rule in self.rules:
             if max(rule.first, rule.last or 0) >= num_layers:
                 raise InputError(
                     "the rule names layers that the model does not have",
                     source=rule.source,
-                    path="layers",
                     given=f"{rule.first}-{rule.last}",
                     expected=f"layers 0 to {num_layers - 1}",
                 )

@@ -31,7 +31,7 @@ def load_workflow(name_or_path: str | Path) -> Workflow:
 
 def _from_file(file: WorkflowFile, path: Path) -> Workflow:
     base = named_workflow(file.base) if file.base else Workflow("", "", ())
-    rules = tuple(_rule(entry, f"{path}: layers.{index}") for index, entry in enumerate(file.layers))
+    rules = tuple(_rule(entry, f"{path}: layers.{index}.layers") for index, entry in enumerate(file.layers))
     if not file.base and not rules:
         raise InputError("the workflow gives no layer anything", source=str(path), path="layers", hint="name a `base`")
     return replace(
@@ -41,6 +41,7 @@ def _from_file(file: WorkflowFile, path: Path) -> Workflow:
         groups=file.groups,
         lm_head=file.lm_head or base.lm_head,
         rules=rules,
+        source=str(path),
     )
 
 
@@ -63,6 +64,4 @@ def _range(layers: str | int, source: str) -> tuple[int, int | None]:
     first, _, last = str(layers).partition("-")
     if first.isdecimal() and (last.isdecimal() or not _) and int(first) <= int(last or first):
         return int(first), int(last or first)
-    raise InputError(
-        "this is no range of layers", source=source, path="layers", given=layers, expected="'all', 7 or '0-15'"
-    )
+    raise InputError("this is no range of layers", source=source, given=layers, expected="'all', 7 or '0-15'")

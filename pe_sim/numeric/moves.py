@@ -153,8 +153,7 @@ class Mover:
         """One PE's copy to all PEs of the next stage."""
         if any(isinstance(pieces, HubPieces) or pieces[move.sender] is None for pieces in inputs):
             raise PlacementError(f"{move.label}: PE {move.sender} has nothing to send")
-        tag = "unicast" if self.geometry.groups.size == 1 else "multicast"
-        self.counter.count(tag, self._of_pe(move, inputs, move.sender))
+        self.counter.count("unicast", self._of_pe(move, inputs, move.sender))
         return [self._to_group(HubPieces((pieces[move.sender],))) for pieces in inputs]
 
     def _to_group(self, wholes: HubPieces) -> Pieces:

@@ -140,12 +140,11 @@ def pes_to_scopes(
 
 
 def forward(labels: Labels, array: ArrayConfig, sender: int, scopes: Scopes, num_bytes: IntArray) -> MessageStage:
-    """One PE's message to the PEs of the one scope: a unicast if that is a single PE."""
+    """One PE's message to the next pipeline stage, whose PEs all hear it: one unicast a boundary."""
     sent = np.zeros(array.num_pes, dtype=np.int64)
     sent[sender] = num_bytes[0]
-    tag = Tag.UNICAST if scopes.size == 1 else Tag.MULTICAST
     scope_of_pe = np.zeros(array.num_pes, dtype=np.int64)
-    return pes_to_scopes(labels, tag, scope_of_pe, scopes, sent, to_root=False)
+    return pes_to_scopes(labels, Tag.UNICAST, scope_of_pe, scopes, sent, to_root=False)
 
 
 def weight_stream(labels: Labels, array: ArrayConfig, num_bytes: IntArray) -> MessageStage:

@@ -32,6 +32,8 @@ def assert_same(event, fast):
             np.testing.assert_array_equal(given_span.pe_end, expected.pe_end)
     assert fast.traffic == event.traffic
     assert list(fast.traffic) == list(event.traffic)
+    for tag, use in event.traffic.items():
+        assert fast.traffic[tag].busy_cycles == use.busy_cycles
     assert fast.root_busy == event.root_busy
     assert fast.read_bytes == event.read_bytes
     for resource, busy in event.pe_busy.items():

@@ -206,7 +206,7 @@ def test_wrong_entries(text, told):
 @pytest.mark.parametrize("layers", ["5-2", "-1", "1-", "a-b", "every", "1-2-3"])
 def test_what_is_no_range(layers):
     assert message(based, f'layers: [{{o: row}}, {{layers: "{layers}", o: row}}]') == (
-        f"mine.yaml: layers.1: layers: this is no range of layers\n  given:    {layers!r}\n"
+        f"mine.yaml: layers.1.layers: this is no range of layers\n  given:    {layers!r}\n"
         "  expected: 'all', 7 or '0-15'"
     )
 
@@ -223,7 +223,7 @@ def test_several_faults_are_told_at_once():
 def test_a_range_beyond_the_model():
     workflow = based("layers: [{layers: 0-1, o: row}, {layers: 1-2, o: col}]")
     assert message(run, workflow) == (
-        "mine.yaml: layers.1: layers: the rule names layers that the model does not have\n"
+        "mine.yaml: layers.1.layers: the rule names layers that the model does not have\n"
         "  given:    '1-2'\n"
         "  expected: layers 0 to 1"
     )
@@ -256,7 +256,7 @@ def test_a_base_that_does_not_exist():
 
 def test_groups_that_do_not_divide():
     assert message(run, based("groups: 3")) == (
-        "groups: 8 PEs do not divide into 3 equal groups\n  given:    3\n  expected: a divisor of 8"
+        "mine.yaml: groups: 8 PEs do not divide into 3 equal groups\n  given:    3\n  expected: a divisor of 8"
     )
 
 

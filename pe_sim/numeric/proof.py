@@ -1,0 +1,94 @@
+"""The proof of a workflow: which steps are run, on which tokens, and what came out of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.numeric.verify import Verdict
+
+_LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One verdict a step.
+
+    Args:
+        model: that was executed, scaled down or not.
+        array, num_pes, workflow: what it was executed on.
+        verdicts: by a description of the step.
+    """
+
+    model: ModelConfig
+    array: str
+    num_pes: int
+    workflow: str
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every step gave the model's numbers and the simulated traffic."""
+        return all(verdict.holds for verdict in self.verdicts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "schema": "pe-sim.proof/1",
+            "holds": self.holds,
+            "model": self.model.to_dict(),
+            "array": self.array,
+            "num_pes": self.num_pes,
+            "workflow": self.workflow,
+            "steps": {name: _verdict_to_dict(verdict) for name, verdict in self.verdicts.items()},
+        }
+
+    def __str__(self) -> str:
+        sizes = f"{self.model.num_layers} layers, hidden {self.model.hidden_size}, {self.model.num_heads} heads"
+        lines = [f"{self.workflow} on {self.array} ({self.num_pes} PEs), {self.model.name} ({sizes}):"]
+        for name, verdict in self.verdicts.items():
+            first, *rest = str(verdict).splitlines()
+            lines += [f"{name}: {first}", *rest]
+        lines.append("proven" if self.holds else "NOT proven")
+        return "\n".join(lines)
+
+
+def proof_steps(model: ModelConfig, num_groups: int) -> Iterator[Step]:
+    """Steps that exercise a workflow: more sequences than groups, ragged, with and without a cache."""
+    count = num_groups + 2
+    lengths = [_LENGTHS[index % len(_LENGTHS)] for index in range(count)]
+    room = model.max_position_embeddings
+    yield Prefill(prompt_len=[min(length, room) for length in lengths], logits="all")
+    if model.has_kv_cache:
+        yield Decode(context_len=[min(length * 3, room - 1) for length in lengths])
+        yield Decode(context_len=min(11, room - 1))
+        yield Prefill(prompt_len=min(3, room), context_len=min(4, room - 3), causal="full")
+
+
+def random_tokens(model: ModelConfig, step: Step, seed: int) -> list[list[int]]:
+    """Ids for every sequence, the cached ones first."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, model.vocab_size, span.total_len).tolist() for span in step.sequences]
+
+
+def describe_step(step: Step) -> str:
+    """A step in a few words: prefill of 5, 1, 3 tokens over 0 cached."""
+    new = ", ".join(str(length) for length in dict.fromkeys(span.new_len for span in step.sequences))
+    cached = ", ".join(str(length) for length in dict.fromkeys(span.context_len for span in step.sequences))
+    return f"{step.phase}, batch {step.batch_size}: {new} new over {cached} cached tokens"
+
+
+def _verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "holds": verdict.holds,
+        "max_error": None if np.isnan(verdict.max_error) else verdict.max_error,
+        "tolerance": verdict.tolerance,
+        "first_departure": None if verdict.departure is None else str(verdict.departure),
+        "traffic_differences": list(verdict.traffic_differences or ()),
+        "fault": verdict.fault,
+    }
