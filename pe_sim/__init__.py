@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pe_sim._version import __version__
+from pe_sim.errors import DeadlockError, InfeasibleError, InputError, PeSimError
 
 if TYPE_CHECKING:
     from pe_sim.api import (
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DeadlockError",
     "Decode",
     "Execution",
     "Generation",
+    "InfeasibleError",
+    "InputError",
+    "PeSimError",
     "Prefill",
     "Proof",
     "Report",
