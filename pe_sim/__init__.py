@@ -10,10 +10,8 @@ from pe_sim.errors import DeadlockError, InfeasibleError, InputError, PeSimError
 if TYPE_CHECKING:
     from pe_sim.api import (
         Decode,
-        Execution,
         Generation,
         Prefill,
-        Proof,
         Report,
         collective,
         execute,
@@ -29,13 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DeadlockError",
     "Decode",
-    "Execution",
     "Generation",
     "InfeasibleError",
     "InputError",
     "PeSimError",
     "Prefill",
-    "Proof",
     "Report",
     "__version__",
     "collective",

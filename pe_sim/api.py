@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, engine_named
+from pe_sim.errors import InputError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
+from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
-from pe_sim.numeric.executor import execute_placed
-from pe_sim.numeric.proof import Proof, describe_step, proof_steps, random_tokens
-from pe_sim.numeric.results import Execution
-from pe_sim.numeric.scaled_down import scaled_down
-from pe_sim.numeric.state_dict import random_weights, read_weights
-from pe_sim.numeric.verify import Verdict, verify_placed
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation, total_traffic
 from pe_sim.report.report import Report
@@ -32,11 +26,12 @@ from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
-from pe_sim.schedule.stages import Schedule, Tag
-from pe_sim.trace import TagTraffic, Trace
+from pe_sim.schedule.stages import Tag
+from pe_sim.trace import TagTraffic
 
-ENGINES: dict[str, Callable[[Schedule], Trace]] = {"event": run_event, "fast": run_fast}
-DEFAULT_ENGINE = "fast"
+if TYPE_CHECKING:
+    from pe_sim.numeric.proof import Proof
+    from pe_sim.numeric.results import Execution
 
 Step = Decode | Prefill
 
@@ -65,7 +60,7 @@ def simulate(
     model = model if isinstance(model, ModelConfig) else load_model(model)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
-    run = _engine(engine)
+    run = engine_named(engine)
     placed = place(model, array, step, workflow)
     memory = footprint(placed, placed.graph.shape)
     if not allow_overflow:
@@ -100,6 +95,8 @@ def execute(
     model = model if isinstance(model, ModelConfig) else load_model(model)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    from pe_sim.numeric.executor import execute_placed  # timing alone does not need the numeric room
+
     placed = place(model, array, step, workflow)
     done = execute_placed(placed, model, weights, tokens, dtype=dtype, token_types=token_types)
     return replace(done, traffic={tag.value: done.traffic.get(tag.value, TagTraffic()) for tag in Tag})
@@ -125,17 +122,13 @@ def verify(
     model = model if isinstance(model, ModelConfig) else load_model(model)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
-    if weights is None:
-        model = scaled_down(model, array.num_pes, num_layers=workflow.num_layers)
-        weights = random_weights(model, seed)
-    read = read_weights(model, weights)
-    verdicts: dict[str, Verdict] = {}
-    for step in proof_steps(model, workflow.groups):
-        placed = place(model, array, step, workflow)
-        timed = run_fast(lower(placed)).traffic
-        tokens = random_tokens(model, step, seed)
-        verdicts[describe_step(step)] = verify_placed(placed, model, read, tokens, traffic=timed)
-    return Proof(model, array.name, array.num_pes, workflow.name, verdicts)
+    from pe_sim.numeric.proof import prove
+
+    def plan(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
+        placed = place(chosen, array, step, workflow)
+        return placed, engine_named(DEFAULT_ENGINE)(lower(placed)).traffic
+
+    return prove(model, array, workflow, plan, weights=weights, seed=seed)
 
 
 def generate(
@@ -227,7 +220,7 @@ def collective(
     """
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     planned = collective_schedule(kind, array, num_bytes)
-    trace = _engine(engine)(planned.schedule)
+    trace = engine_named(engine)(planned.schedule)
     assumed = {"kind": kind, "bytes": num_bytes, "ready_at_cycle": 0, "array": array_to_dict(array)}
     return PartResult(trace.makespan_cycles, trace.traffic, planned.algorithm, assumed)
 
@@ -245,17 +238,9 @@ def gemm(
         InputError: a size is not positive, or the array is wrong.
     """
     array = array if isinstance(array, ArrayConfig) else load_array(array)
-    trace = _engine(engine)(gemm_schedule(array, rows, inner, outer))
+    trace = engine_named(engine)(gemm_schedule(array, rows, inner, outer))
     assumed = {"m": rows, "k": inner, "n": outer, "prefetched_bytes": 0, "array": array_to_dict(array)}
     return PartResult(trace.makespan_cycles, trace.traffic, f"overlap {array.overlap}", assumed)
-
-
-def _engine(name: str) -> Callable[[Schedule], Trace]:
-    if name not in ENGINES:
-        expected = "one of " + ", ".join(ENGINES)
-        hint = did_you_mean(name, ENGINES)
-        raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)
-    return ENGINES[name]
 
 
 __all__ = [
@@ -264,11 +249,9 @@ __all__ = [
     "ENGINES",
     "WORKFLOWS",
     "Decode",
-    "Execution",
     "Generation",
     "PartResult",
     "Prefill",
-    "Proof",
     "Report",
     "Step",
     "Workflow",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any, ClassVar, Final, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -50,11 +51,13 @@ def _annotation(field: FieldInfo) -> Any:
     return parts[0] if optional else field.annotation
 
 
+@cache
 def known_paths(schema: type[Section]) -> tuple[str, ...]:
     """The dotted path of every value a file of this schema can hold, optional ones included."""
     return tuple(path for path, section in _walk(schema, "") if section is None or section.scalar_key)
 
 
+@cache
 def scalar_keys(schema: type[Section]) -> dict[str, str]:
     """The dotted paths of the sections that may be written as one scalar, with the key the scalar stands for."""
     return {path: section.scalar_key for path, section in _walk(schema, "") if section and section.scalar_key}

@@ -9,7 +9,6 @@ import numpy as np
 
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, plan_block
-from pe_sim.engine.event import run_event
 from pe_sim.engine.fast_trace import Visit, write_details
 from pe_sim.engine.recorder import TAGS
 from pe_sim.engine.recurrences import NEVER, ChannelState, MatrixTimes, OutOfOrderError, TreeState
@@ -28,6 +27,8 @@ def run_fast(schedule: Schedule) -> Trace:
     try:
         return _FastRun(schedule).run()
     except OutOfOrderError:
+        from pe_sim.engine.event import run_event  # loads SimPy, which no other step needs
+
         return replace(run_event(schedule), engine="fast", notes=(_FALLBACK,))
 
 

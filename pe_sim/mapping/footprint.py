@@ -158,12 +158,13 @@ def _is_stream(node: Node) -> bool:
 
 def _streamed_bytes(placed: PlacedGraph) -> int:
     """Bytes a PE holds of matrices that come from the root: two that follow one another, one without overlap."""
-    sizes = [
-        node.operator.weight_bytes(placed.array.dtypes)
-        for run in placed.sequence
-        for node in placed.blocks[run.block].nodes
-        if _is_stream(node)
+    of_block = [
+        [node.operator.weight_bytes(placed.array.dtypes) for node in block.nodes if _is_stream(node)]
+        for block in placed.blocks
     ]
+    if not any(of_block):
+        return 0
+    sizes = [size for run in placed.sequence for size in of_block[run.block]]
     held = 1 if placed.array.overlap == 0 else 2
     return max((sum(sizes[index : index + held]) for index in range(len(sizes))), default=0)
 

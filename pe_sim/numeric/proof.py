@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
-from pe_sim.numeric.verify import Verdict
+from pe_sim.mapping.placed import PlacedGraph
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.numeric.scaled_down import scaled_down
+from pe_sim.numeric.state_dict import Source, random_weights, read_weights
+from pe_sim.numeric.verify import Verdict, verify_placed
+from pe_sim.trace import TagTraffic
 
 _LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
 
@@ -56,6 +62,36 @@ class Proof:
             lines += [f"{name}: {first}", *rest]
         lines.append("proven" if self.holds else "NOT proven")
         return "\n".join(lines)
+
+
+def prove(
+    model: ModelConfig,
+    array: ArrayConfig,
+    workflow: Workflow,
+    plan: Callable[[ModelConfig, Step], tuple[PlacedGraph, Mapping[str, TagTraffic]]],
+    *,
+    weights: Source | None,
+    seed: int,
+) -> Proof:
+    """Executes every proof step and compares it with the reference.
+
+    Args:
+        plan: places a step of a model and times its traffic.
+        weights: of `model`; None: a scaled-down random model of its family is taken instead.
+
+    Raises:
+        InputError: the weights do not fit the model.
+    """
+    if weights is None:
+        model = scaled_down(model, array.num_pes, num_layers=workflow.num_layers)
+        weights = random_weights(model, seed)
+    read = read_weights(model, weights)
+    verdicts: dict[str, Verdict] = {}
+    for step in proof_steps(model, workflow.groups):
+        placed, timed = plan(model, step)
+        tokens = random_tokens(model, step, seed)
+        verdicts[describe_step(step)] = verify_placed(placed, model, read, tokens, traffic=timed)
+    return Proof(model, array.name, array.num_pes, workflow.name, verdicts)
 
 
 def proof_steps(model: ModelConfig, num_groups: int) -> Iterator[Step]:

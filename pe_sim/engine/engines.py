@@ -1,0 +1,42 @@
+"""The registry of engines: whatever turns a schedule into a trace, to the cycle as the reference does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.schedule.stages import Schedule
+from pe_sim.trace import Trace
+
+Engine = Callable[[Schedule], Trace]
+DEFAULT_ENGINE = "fast"
+
+
+def event(schedule: Schedule) -> Trace:
+    """The reference, event by event on SimPy."""
+    from pe_sim.engine.event import run_event  # loads SimPy
+
+    return run_event(schedule)
+
+
+def fast(schedule: Schedule) -> Trace:
+    """The same cycles by recurrences over stages."""
+    from pe_sim.engine.fast import run_fast
+
+    return run_fast(schedule)
+
+
+ENGINES: dict[str, Engine] = {"event": event, "fast": fast}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine called `name`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in ENGINES:
+        expected = "one of " + ", ".join(ENGINES)
+        hint = did_you_mean(name, ENGINES)
+        raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)
+    return ENGINES[name]
