@@ -25,12 +25,16 @@ $ make bench
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement; `target` is in the same unit, None where nothing is promised."""
+    """One measurement; `target` is in the same unit, None where nothing is promised.
+
+    The target is an upper bound, or a lower one if `at_least`.
+    """
 
     what: str
     value: float
     unit: str
     target: float | None = None
+    at_least: bool = False
 
     def cells(self) -> tuple[str, str, str, str]:
         """What was measured, the value, the target, and value / target."""
@@ -40,10 +44,10 @@ class Row:
 
     @property
     def ratio(self) -> str:
-        """Value over target; above 1 the target is missed."""
+        """Value over target; above 1 the target is missed, or below it where it is a lower bound."""
         assert self.target is not None
         ratio = self.value / self.target
-        return f"{ratio:.2f}" + (" (missed)" if ratio > 1 else "")
+        return f"{ratio:.2f}" + (" (missed)" if (ratio < 1 if self.at_least else ratio > 1) else "")
 
 
 def describe_machine() -> tuple[str, ...]:

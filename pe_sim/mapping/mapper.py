@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.array import ArrayConfig, Network
+from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.model import ModelConfig
 from pe_sim.graph.families import Step, build_graph
 from pe_sim.graph.graph import OperatorGraph
@@ -18,6 +20,8 @@ from pe_sim.mapping.plans import end_plan, layer_plan
 from pe_sim.mapping.transforms import Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
 
+_KEPT_GRAPHS = 16  # a sweep over memories, units or clocks places its step once
+
 
 def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow) -> PlacedGraph:
     """The placed graph of `step` on `model` under `workflow`.
@@ -25,6 +29,24 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
     Raises:
         InputError: the step does not fit the model, or the workflow does not apply.
     """
+    what_matters = _PlacementInputs(array.num_pes, array.overlap, array.dtypes, array.network, array)
+    return replace(_place(model, what_matters, step, workflow), array=array)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlacementInputs:
+    """What a placement depends on of an array: equal ones share their placed graphs."""
+
+    num_pes: int
+    overlap: int
+    dtypes: Dtypes
+    network: Network
+    array: ArrayConfig = field(compare=False)
+
+
+@lru_cache(maxsize=_KEPT_GRAPHS)
+def _place(model: ModelConfig, inputs: _PlacementInputs, step: Step, workflow: Workflow) -> PlacedGraph:
+    array = inputs.array
     graph = build_graph(model, step)
     workflow.check(graph.num_layers)
     if workflow.pipelined:
@@ -36,9 +58,8 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
         len(graph.shape.new_lens),
         source=workflow.source or workflow.name,
     )
-    return _StepPlacer(
-        graph, array, workflow, Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)
-    ).run()
+    layouts = Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)
+    return _StepPlacer(graph, array, workflow, layouts).run()
 
 
 @dataclass
