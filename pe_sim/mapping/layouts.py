@@ -36,13 +36,14 @@ class Layouts:
         shape: attention geometry of the whole batch.
         dtypes: of the array.
         selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
-        known_rows, known_columns: arrays that were asked for before.
+        known_prefixes, known_rows, known_columns: arrays that were asked for before.
     """
 
     groups: PeGroups
     shape: AttentionShape
     dtypes: Dtypes
     selected_per_sequence: int | None
+    known_prefixes: dict[Rows, IntArray] = field(default_factory=dict, repr=False, compare=False)
     known_rows: dict[tuple[Rows, bool], IntArray] = field(default_factory=dict, repr=False, compare=False)
     known_columns: dict[tuple[str, int, Placement], IntArray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -79,6 +80,11 @@ class Layouts:
 
     def row_prefix(self, rows: Rows) -> IntArray:
         """(sequences + 1,) rows before each sequence."""
+        if rows not in self.known_prefixes:
+            self.known_prefixes[rows] = self._sum_rows(rows)
+        return self.known_prefixes[rows]
+
+    def _sum_rows(self, rows: Rows) -> IntArray:
         new = np.asarray(self.shape.new_lens, dtype=np.int64)
         if rows is Rows.SELECTED and self.selected_per_sequence is not None:
             new = np.full(len(new), self.selected_per_sequence, dtype=np.int64)
@@ -96,7 +102,8 @@ class Layouts:
 
     def group_rows(self, rows: Rows) -> IntArray:
         """(groups,) rows of each group."""
-        return np.diff(self.row_prefix(rows)[self.groups.sequence_bounds])
+        bounds = self.row_prefix(rows)[self.groups.sequence_bounds]
+        return bounds[1:] - bounds[:-1]
 
     def pe_rows(self, rows: Rows, placement: Placement) -> IntArray:
         """(PEs,) rows each PE holds."""

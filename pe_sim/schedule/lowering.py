@@ -94,7 +94,7 @@ class _BlockLowering:
     def _local_work(self, node: Work) -> LocalWork:
         """What the work costs; blocks that repeat an operator in the same placements share it."""
         places = tuple((value.placement, self.support.get(value.key)) for value in (*node.inputs, *node.outputs))
-        key = (id(self.layouts), node.operator, node.function, places)
+        key = (id(self.layouts), id(node.operator), node.function, places)
         if key not in self.shared:
             self.shared[key] = local_work(node, self.array, self.layouts, self.support)
         return self.shared[key]
