@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import array_to_dict
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Step
-from pe_sim.errors import InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import KvAppend, kv_bytes
 from pe_sim.mapping.footprint import Footprint
@@ -33,6 +31,8 @@ from pe_sim.trace import TagTraffic, Trace
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from pe_sim.report.plots import Axes
 
 SCHEMA = "pe-sim.report/1"
@@ -167,17 +167,11 @@ class Report:
 
         write_text(path, trace_json(self))
 
-    def to_frame(self) -> Any:
-        """`operators` as a pandas.DataFrame.
+    def to_frame(self) -> DataFrame:
+        """`operators` as a pandas.DataFrame, a row each; times in cycles."""
+        from pandas import DataFrame  # heavy, and only needed here
 
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as fault:
-            raise InputError("to_frame() needs pandas, which is not installed", hint="pip install pandas") from fault
-        return pandas.DataFrame([row.to_dict() for row in self.operators])
+        return DataFrame([row.to_dict() for row in self.operators])
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the readable report to `file`, or to stdout."""
