@@ -168,10 +168,11 @@ class Report:
         write_text(path, trace_json(self))
 
     def to_frame(self) -> DataFrame:
-        """`operators` as a pandas.DataFrame, a row each; times in cycles."""
+        """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers."""
         from pandas import DataFrame  # heavy, and only needed here
 
-        return DataFrame([row.to_dict() for row in self.operators])
+        frame = DataFrame([row.to_dict() for row in self.operators])
+        return frame.astype({"layer": "Int64"})
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the readable report to `file`, or to stdout."""

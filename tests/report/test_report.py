@@ -166,6 +166,7 @@ def test_to_frame_has_the_operators_rows() -> None:
     assert list(frame.columns) == list(rows[0])
     assert frame["cycles"].tolist() == [row["cycles"] for row in rows]
     assert frame["name"].tolist() == [row["name"] for row in rows]
+    assert frame["layer"].dropna().tolist() == [row["layer"] for row in rows if row["layer"] is not None]
 
 
 def test_repr_is_one_line() -> None:
