@@ -43,7 +43,7 @@ def run_reference(
     token_types: Sequence[IntArray] | None = None,
 ) -> list[SequenceReference]:
     """The whole forward pass of every sequence, (length,) token ids each; without token types all are type 0."""
-    forward = {"llama": _forward_llama, "gpt2": _forward_gpt2, "bert": _forward_bert}[model.family]
+    forward = FORWARDS[model.family]
     types = token_types or [np.zeros_like(ids) for ids in tokens]
     with np.errstate(all="ignore"):  # weights that are not finite give results that are not
         return [forward(model, weights, ids, kinds) for ids, kinds in zip(tokens, types, strict=True)]
@@ -184,3 +184,11 @@ def _attention(
         exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
         attended[:, head] = exponents / exponents.sum(axis=-1, keepdims=True) @ values[:, shared]
     return attended.reshape(length, model.q_size)
+
+
+# By family: (model, weights, token ids, token types) of one sequence -> every intermediate result.
+FORWARDS: dict[str, Callable[[ModelConfig, ModelWeights, IntArray, IntArray], SequenceReference]] = {
+    "bert": _forward_bert,
+    "gpt2": _forward_gpt2,
+    "llama": _forward_llama,
+}

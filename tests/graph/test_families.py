@@ -206,3 +206,10 @@ def test_a_family_without_a_builder(monkeypatch):
         "  expected: a family with a graph builder: bert, llama\n"
         "  hint:     known: bert, llama"
     )
+
+
+def test_every_family_can_be_proven():
+    from pe_sim.numeric.families import READERS
+    from pe_sim.numeric.reference import FORWARDS
+
+    assert set(FAMILIES) == set(READERS) == set(FORWARDS)
