@@ -105,15 +105,19 @@ class BlockPass:
             for slot in stage.inputs:
                 if slot in self._heads:
                     end = np.maximum(end, self._slots[slot] + stage.tail_cycles)
+        if stage.resource is Resource.PE_MEMORY and self._array.overlap >= 2:
+            state.port_free = np.where(stage.active, end, state.port_free)
         if plan.everywhere:
             state.pe_free = self._slots[stage.output] = end
             return StageRecord(int(start.min()), int(end.max()), start, end)
         active = stage.active
         state.pe_free = np.where(active, end, state.pe_free)
-        self._slots[stage.output] = masked = np.where(active, end, NEVER)
-        if not active.any():
-            return StageRecord()
-        return StageRecord(int(start[active].min()), int(masked.max()), np.where(active, start, NEVER), masked)
+        self._slots[stage.output] = np.where(active, end, NEVER)
+        working = plan.working
+        if not working.any():
+            return StageRecord(pe_start=np.full_like(end, NEVER), pe_end=np.full_like(end, NEVER))
+        began, done = np.where(working, start, NEVER), np.where(working, end, NEVER)
+        return StageRecord(int(start[working].min()), int(done.max()), began, done)
 
     def _matrix_duration(self, plan: StagePlan, stage: PeStage, start: IntArray) -> IntArray:
         state, times = self._state, plan.times

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from pe_sim.engine.recurrences import MatrixTimes, matrix_times
 from pe_sim.network.bus_tree import occupancy_cycles
 from pe_sim.schedule.stages import Block, MessageStage, PeStage, Resource, RootStage, Stage, Tag, TreeStage
 from pe_sim.trace import TagTraffic
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 
 @dataclass(slots=True)
@@ -20,7 +20,8 @@ class StagePlan:
     """One stage with what does not depend on time.
 
     Args:
-        everywhere: whether all PEs take part in a stage on PEs.
+        everywhere: whether all PEs work in a stage on PEs.
+        working: (PEs,) those that do; others may hand a term of a sum on.
         times: of a matrix operator whose duration does not depend on the state of its port.
         busy: cycles each message or reduction holds its channel.
         combine_cycles: of a reduction's joints.
@@ -31,6 +32,7 @@ class StagePlan:
 
     stage: Stage
     everywhere: bool = False
+    working: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     times: MatrixTimes | None = None
     busy: IntArray | None = None
     combine_cycles: int = 0
@@ -46,6 +48,7 @@ class BlockPlan:
     Args:
         matrix_busy, vector_busy, memory_busy: (PEs,) busy cycles that do not depend on time.
         starts_alone: whether some stage waits for nothing.
+        takes_part: (PEs,) PEs that some stage of the block runs on.
     """
 
     block: Block
@@ -57,6 +60,7 @@ class BlockPlan:
     root_busy: dict[str, int]
     read_bytes: int
     starts_alone: bool
+    takes_part: BoolArray
 
 
 def plan_block(block: Block, array: ArrayConfig, known_times: dict[int, MatrixTimes]) -> BlockPlan:
@@ -76,6 +80,7 @@ def plan_block(block: Block, array: ArrayConfig, known_times: dict[int, MatrixTi
         {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
         0,
         any(not stage.inputs for stage in block.stages),
+        np.zeros(array.num_pes, dtype=bool),
     )
     for stage in block.stages:
         entry = StagePlan(stage)
@@ -98,8 +103,10 @@ def plan_block(block: Block, array: ArrayConfig, known_times: dict[int, MatrixTi
 def _plan_on_pes(
     plan: BlockPlan, entry: StagePlan, stage: PeStage, array: ArrayConfig, known_times: dict[int, MatrixTimes]
 ) -> None:
-    entry.everywhere = bool(stage.active.all())
     matrix = stage.matrix
+    entry.working = stage.active if matrix is not None else stage.active & (stage.cycles > 0)
+    entry.everywhere = bool(entry.working.all())
+    plan.takes_part |= stage.active
     if matrix is None:
         busy = plan.memory_busy if stage.resource is Resource.PE_MEMORY else plan.vector_busy
         busy += stage.cycles * stage.active

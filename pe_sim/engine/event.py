@@ -15,11 +15,9 @@ from pe_sim.engine.pipeline import TreePipeline
 from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.engine.recorder import Recorder
 from pe_sim.engine.server import Server
-from pe_sim.errors import DeadlockError, InfeasibleError
+from pe_sim.errors import DeadlockError
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, TreeStage
 from pe_sim.trace import Trace
-
-MAX_MESSAGES = 2**22  # of one stage; about 2 GiB
 
 Source = Delivery | HubSource | PeProgram  # what makes a slot ready
 
@@ -28,25 +26,9 @@ def run_event(schedule: Schedule) -> Trace:
     """Simulates a schedule event by event.
 
     Raises:
-        InfeasibleError: a collective has more messages than can be simulated one by one.
         DeadlockError: no event is left before the last stage is done.
     """
-    _check_size(schedule)
     return _EventRun(schedule).run()
-
-
-def _check_size(schedule: Schedule) -> None:
-    """Refuses what would not fit this machine's memory message by message."""
-    stages = [stage for block in schedule.blocks for stage in block.stages if isinstance(stage, MessageStage)]
-    most = max((len(stage.source) for stage in stages), default=0)
-    if most > MAX_MESSAGES:
-        raise InfeasibleError(
-            "one collective has too many messages to simulate them one by one",
-            demand=most,
-            bound=MAX_MESSAGES,
-            unit="messages",
-            levers=("fewer PEs (--set num_pes=...)", "another collective: all-to-all sends N (N - 1) messages"),
-        )
 
 
 class _EventRun:
@@ -164,7 +146,8 @@ class _EventRun:
             if task.tails is not None:
                 for delivery in program.deliveries:
                     yield from delivery.wait_for_tail(env, pe, task.tails[pe])
-            program.starts[pe], program.ends[pe] = start, int(env.now)
+            if cycles:  # without work a PE only hands its term of a sum on
+                program.starts[pe], program.ends[pe] = start, int(env.now)
             for consumer in program.consumers:
                 consumer.arrive(pe)
         state.waiting_for = None

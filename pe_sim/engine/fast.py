@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from pe_sim.engine.recorder import TAGS
 from pe_sim.engine.recurrences import NEVER, ChannelState, MatrixTimes, OutOfOrderError, TreeState
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
 from pe_sim.trace import TagTraffic, Trace
-from pe_sim.units import IntArray
+from pe_sim.units import BoolArray, IntArray
 
 _FALLBACK = (
     "requests of different stages reach the bus or the root in another order than the program's, or in bursts; "
@@ -80,6 +81,11 @@ class _FastRun:
             self._plans[block] = plan_block(self._schedule.blocks[block], self._array, self._times)
         return self._plans[block]
 
+    @cached_property
+    def _ever_works(self) -> BoolArray:
+        """(PEs,) PEs that some block runs something on; only those have a past that matters."""
+        return np.any([self._plan(block).takes_part for block in range(len(self._schedule.blocks))], axis=0)
+
     def _next(
         self, before: _Outcome, plan: BlockPlan, block: int, source: BlockRecord, shift: int, origin: int
     ) -> tuple[int, _Outcome]:
@@ -95,6 +101,8 @@ class _FastRun:
         # What was free long before a block begins might as well have been free just then.
         floors = None if plan.starts_alone else (0, -self._port_horizon)
         state = _shifted_state(before.state, -delta, floors)
+        if floors is not None:
+            state.pe_free = np.where(self._ever_works, state.pe_free, 0)
         relative = [_shifted(ready, -delta) for ready in entries]
         relative_heads = [None if head is None else _shifted(head, -delta) for head in heads]
         key = (block, _fingerprint(state, relative, relative_heads))
@@ -180,7 +188,7 @@ def _shifted(ready: Ready, cycles: int) -> Ready:
 
 
 def _shifted_state(state: MachineState, cycles: int, floors: tuple[int, int] | None) -> MachineState:
-    """A copy in another frame of time; `floors` lift what is free before them (units, and ports)."""
+    """A copy in another frame of time; `floors` lift what is free before them (channels, and ports)."""
     units, ports = floors if floors is not None else (NEVER, NEVER)
 
     def channel(old: ChannelState) -> ChannelState:
@@ -191,7 +199,7 @@ def _shifted_state(state: MachineState, cycles: int, floors: tuple[int, int] | N
         return old.shifted(cycles, units)
 
     return MachineState(
-        pe_free=np.maximum(state.pe_free + cycles, units),
+        pe_free=state.pe_free + cycles,
         port_free=np.maximum(state.port_free + cycles, ports),
         bus=channel(state.bus),
         root={resource: channel(old) for resource, old in state.root.items()},

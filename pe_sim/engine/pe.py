@@ -75,6 +75,7 @@ class PeState:
         cycles = task.cycles[pe]
         if task.stage.resource is Resource.PE_MEMORY:
             self.memory_busy += cycles
+            self.port_free_at = start + cycles  # one port: nothing is prefetched meanwhile
         else:
             self.vector_busy += cycles
         return cycles

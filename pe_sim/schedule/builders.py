@@ -160,7 +160,7 @@ def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> M
     The root forwards what the reduction `fed_by` brings it: it asks for the bus at head + max(0, beats of the tree -
     beats of the bus), so that the bus never starves.
     """
-    if array.overlap < STREAMING_OVERLAP or stage.channel is not Resource.BUS:
+    if array.overlap < STREAMING_OVERLAP or stage.channel is not Resource.BUS or stage.tag is Tag.WEIGHT_STREAM:
         return stage
     alone = len(stage.target) == len(np.unique(stage.target))
     early = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
 from pe_sim.schedule.builders import (
@@ -23,6 +23,8 @@ from pe_sim.schedule.builders import (
 from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
 from pe_sim.units import IntArray, ceil_div
 
+MAX_MESSAGES = 2**22  # about 2 GiB event by event
+MAX_BYTES = 2**60
 KINDS: tuple[str, ...] = (
     "broadcast",
     "scatter",
@@ -62,7 +64,30 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
         raise InputError(
             "a collective moves at least one byte", path="--bytes", given=num_bytes, expected="an int >= 1"
         )
+    if kind == "all-to-all":
+        _check_pairs(array.num_pes, num_bytes)
     return _Collective(array, num_bytes).build(kind)
+
+
+def _check_pairs(num_pes: int, num_bytes: int) -> None:
+    """Refuses an all-to-all whose messages or bytes are beyond what can be listed and counted."""
+    messages = num_pes * (num_pes - 1)
+    if messages > MAX_MESSAGES:
+        raise InfeasibleError(
+            "an all-to-all sends N (N - 1) messages, too many to simulate one by one",
+            demand=messages,
+            bound=MAX_MESSAGES,
+            unit="messages",
+            levers=("fewer PEs (--set num_pes=...)", "another collective"),
+        )
+    if messages * num_bytes > MAX_BYTES:
+        raise InfeasibleError(
+            "an all-to-all of this size cannot be counted",
+            demand=messages * num_bytes,
+            bound=MAX_BYTES,
+            unit="bytes",
+            levers=("fewer bytes a pair", "fewer PEs (--set num_pes=...)"),
+        )
 
 
 @dataclass

@@ -64,6 +64,7 @@ def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork 
             layouts.pe_rows(target.tensor.rows, target.placement),
             layouts.pe_columns(operator.in_dim, operator.in_size, source.placement),
             layouts.pe_columns(operator.out_dim, operator.out_size, target.placement),
+            resident=all(value.tensor.dim != "weight" for value in node.inputs),
         )
     if node.function in ("scores", "values"):
         split = layouts.attention_split(_attention_distribution(node, layouts))

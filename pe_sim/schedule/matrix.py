@@ -13,8 +13,13 @@ from pe_sim.schedule.stages import MatrixWork
 from pe_sim.units import IntArray, ceil_div
 
 
-def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArray) -> MatrixWork:
-    """A GEMM of (rows, inner) by (outer, inner) weights on each PE; PEs with an empty operand do nothing."""
+def gemm_work(
+    array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArray, *, resident: bool = True
+) -> MatrixWork:
+    """A GEMM of (rows, inner) by (outer, inner) weights on each PE; PEs with an empty operand do nothing.
+
+    Weights that are not resident, because the root sends them every step, cannot be prefetched.
+    """
     unit, memory, weight = array.pe.matrix, array.pe.memory, array.dtypes.weight
     busy = (rows > 0) & (inner > 0) & (outer > 0)
     rows, inner, outer = (values * busy for values in (rows, inner, outer))
@@ -26,7 +31,7 @@ def gemm_work(array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArr
     compute_per_row = ceil_div(outer, unit.outputs) * ceil_div(inner, unit.depth)
     tile = np.minimum(outer, unit.outputs) * np.minimum(inner, unit.depth)
     return MatrixWork(
-        static=True,
+        static=resident,
         stream_bytes=stream_bytes,
         pass_memory_cycles=ceil_div(stream_bytes, memory.bytes_per_cycle),
         full_passes=full_passes,
