@@ -153,6 +153,8 @@ def generate(
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
     """
+    if type(prompt_len) is not int:
+        raise InputError("all prompts have one length", path="prompt_len", given=prompt_len, expected="an int >= 1")
     if type(output_len) is not int or output_len < 1:
         raise InputError(
             "a generation has at least one token", path="output_len", given=output_len, expected="an int >= 1"

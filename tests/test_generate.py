@@ -153,3 +153,16 @@ def test_an_encoder_does_not_generate(array):
 def test_no_such_engine(model, array):
     with pytest.raises(InputError, match="no such engine"):
         ps.generate(model, array, 4, 2, engine="evnt")
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: ps.simulate("gpt2", "bus-tree-64", None), "this is no step"),
+        (lambda: ps.simulate("gpt2", "bus-tree-64", ps.Decode(1, 5), engine=[]), "no such engine"),
+        (lambda: ps.generate("gpt2", "bus-tree-64", [1], 2), "one length"),
+    ],
+)
+def test_python_calls_refuse_what_is_of_the_wrong_kind(call, text):
+    with pytest.raises(ps.InputError, match=text):
+        call()

@@ -26,6 +26,7 @@ _FLOAT: Final = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _MAX_DEPTH: Final = 100
+_MAX_ALIASES: Final = 32  # aliases of aliases multiply what they stand for
 _TAG: Final = "tag:yaml.org,2002:"
 _REPLACED_TAGS: Final = frozenset(_TAG + name for name in ("bool", "int", "float", "timestamp"))
 
@@ -60,6 +61,8 @@ def parse_yaml_value(text: str, source: str) -> Any:
     """
     loader: _StrictLoader | None = None
     try:
+        if text.count("*") > _MAX_ALIASES and _count_aliases(text) > _MAX_ALIASES:
+            raise InputError(f"more than {_MAX_ALIASES} aliases (*name); write the values out", source=source)
         loader = _StrictLoader(text)
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -75,6 +78,10 @@ def parse_yaml_value(text: str, source: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _count_aliases(text: str) -> int:
+    return sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_BaseLoader))
 
 
 def _marked_error(error: yaml.MarkedYAMLError, source: str) -> InputError:

@@ -40,7 +40,7 @@ class LayersFile(Section):
 class WorkflowFile(Section):
     """A workflow of the user's own."""
 
-    schema_version: Literal[1] = Field(description="1")
+    schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, description="what reports call it; the file's stem if left out")
     summary: str = Field("a workflow of your own", description="one line for people")
     base: str | None = Field(None, description="a named workflow that fills what the layers leave out")

@@ -35,7 +35,7 @@ def engine_named(name: str) -> Engine:
     Raises:
         InputError: there is none of that name.
     """
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         expected = "one of " + ", ".join(ENGINES)
         hint = did_you_mean(name, ENGINES)
         raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)

@@ -84,7 +84,10 @@ class _FastRun:
     @cached_property
     def _ever_works(self) -> BoolArray:
         """(PEs,) PEs that some block runs something on; only those have a past that matters."""
-        return np.any([self._plan(block).takes_part for block in range(len(self._schedule.blocks))], axis=0)
+        works = np.zeros(self._array.num_pes, dtype=bool)
+        for block in range(len(self._schedule.blocks)):
+            works |= self._plan(block).takes_part
+        return works
 
     def _next(
         self, before: _Outcome, plan: BlockPlan, block: int, source: BlockRecord, shift: int, origin: int

@@ -24,6 +24,10 @@ def build_graph(model: ModelConfig, step: Step) -> OperatorGraph:
     Raises:
         InputError: no builder is registered for the model's family, or the step does not fit the model.
     """
+    if not isinstance(step, Decode | Prefill):
+        raise InputError(
+            "this is no step", path="step", given=step, expected="pe_sim.Decode(...) or pe_sim.Prefill(...)"
+        )
     builder = FAMILIES.get(model.family)
     if builder is None:
         raise InputError(

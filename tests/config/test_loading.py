@@ -195,3 +195,10 @@ def test_read_text_without_permission(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError) as caught:
         read_text(tmp_path / "secret.yaml")
     assert str(caught.value) == f"{tmp_path / 'secret.yaml'}: the file cannot be read: Permission denied"
+
+
+def test_aliases_are_refused_before_they_multiply():
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    with pytest.raises(InputError, match="aliases"):
+        parse_yaml("l0: &l0 [1]\n" + levels, "bomb.yaml")
+    assert parse_yaml("note: 5 * 3  # no *alias\n", "plain.yaml") == {"note": "5 * 3"}

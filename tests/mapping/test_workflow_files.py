@@ -260,8 +260,8 @@ def test_groups_that_do_not_divide():
     )
 
 
-def test_a_version_is_asked_for():
-    assert message(load, "base: megatron\n").startswith("mine.yaml: schema_version: missing\n  expected: 1")
+def test_another_version_is_refused():
+    assert load("base: megatron\n") == load("schema_version: 1\nbase: megatron\n")
     assert message(load, "schema_version: 2\nbase: megatron\n").startswith(
         "mine.yaml: schema_version: not one of the known values\n  given:    2\n  expected: 1"
     )
