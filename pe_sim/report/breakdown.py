@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
-from pe_sim.report.metrics import KIND_OF
+from pe_sim.report.metrics import LINK_KINDS
 from pe_sim.report.report import Report
-from pe_sim.schedule.stages import Resource, Tag
+from pe_sim.schedule.stages import Tag
 
 PROJECTIONS = "attention projections"
 ATTENTION = "attention"
@@ -56,7 +56,7 @@ def parts(report: Report) -> tuple[Part, ...]:
     cycles: Counter[tuple[bool, str, str]] = Counter()
     for link in report.critical_path():
         name = link.tag or groups.get(link.operator, OTHER)
-        cycles[bool(link.tag), name, KIND_OF[Resource(link.resource)]] += link.cycles
+        cycles[bool(link.tag), name, LINK_KINDS[link.resource]] += link.cycles
     names = [(False, group) for group in GROUPS] + [(True, tag.value) for tag in Tag]
     found = []
     for communication, name in names:
@@ -71,5 +71,5 @@ def cycles_by_kind(report: Report) -> dict[str, int]:
     """Cycles of the critical path by the kind of resource that limits them, the most first."""
     cycles: Counter[str] = Counter()
     for link in report.critical_path():
-        cycles[KIND_OF[Resource(link.resource)]] += link.cycles
+        cycles[LINK_KINDS[link.resource]] += link.cycles
     return dict(sorted(cycles.items(), key=lambda item: (-item[1], item[0])))

@@ -1,21 +1,30 @@
 """The critical path: walks back from the step's last event, at every start to what made it start just then.
 
-A stage on a PE starts when its last input has come or the PE's previous stage has ended. A message is granted
-when its request has reached the arbiter or the previous message has left the channel; a reduction enters the tree
-in the same way; a job at the root waits for its inputs or for the job before it. So the cycles of a wait are those
-of whoever held the resource, and the links cover [0, makespan] without a gap or an overlap.
+A stage on a PE starts when its last input has come or the PE's previous stage has ended; at overlap 3 it may start at
+the head of a message and has to go on for a while after its tail. A message is granted when its request has reached
+the arbiter or the message before it has left the bus; a reduction starts when its last leaf is there or its joints
+are free of the one before it; a job at the root waits for its inputs or for the job before it. So the cycles of a
+wait are those of whoever held the resource, and the links cover [0, makespan] without a gap or an overlap. Where the
+trace shows no cause, the cycles back to the last thing known to have come before are a link of the resource `wait`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from pe_sim.report.timeline import Timeline, tag_of
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Stage, TreeStage
+from pe_sim.report.timeline import Moments, Timeline, tag_of
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Tag, TreeStage
 from pe_sim.trace import NOT_ACTIVE
+from pe_sim.units import IntArray
+
+WAIT = "wait"
+
+_Label = tuple[int, int | None, str, str, str, str]  # order, layer, name, operator, resource, tag of a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +33,12 @@ class Link:
 
     Args:
         order, layer, name, operator: of the stage.
-        resource: what it was limited by; for matrix stages pe_memory or pe_matrix.
+        resource: what it was limited by; for matrix stages pe_memory or pe_matrix; `wait` beside the stage's own work
+            where the trace does not tell what was waited for.
         tag: of a message or a reduction, else empty.
         pe: the PE it happened on; None for the network and the root.
         start, end: cycles.
-        wait_cycles: how many at its beginning only waited: for the request to reach the arbiter, or for something
-            the trace does not tell.
+        wait_cycles: how many at its beginning only waited: for the request to reach the arbiter, or all of `wait`.
     """
 
     order: int
@@ -49,16 +58,19 @@ class Link:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class _Activity:
-    """Something with a start and an end: a stage on one PE, one use of a channel, or one job at the root."""
+class _Activity(NamedTuple):
+    """A stage's work on one PE, a row of the trace's uses of the bus, a passage of a tree, or a job at the root."""
 
     order: int
-    start: int
-    end: int
-    pe: int | None = None
-    channel: int | None = None
-    release: int = NOT_ACTIVE
+    place: int
+
+
+class _Cause(NamedTuple):
+    """Why a link begins where it does: `activity` made it so, and then `travel` cycles of its own were only waiting."""
+
+    begin: int
+    activity: _Activity | None
+    travel: int = 0
 
 
 def critical_path(timeline: Timeline) -> tuple[Link, ...]:
@@ -68,177 +80,246 @@ def critical_path(timeline: Timeline) -> tuple[Link, ...]:
 
 
 class _Walk:
-    """Indices of the trace by the cycle in which something ends."""
+    """One walk over one trace."""
 
     def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._stages, self._spans = timeline.stages, timeline.trace.spans
+        self._timeline, self._moments = timeline, Moments(timeline)
         self._bus = timeline.schedule.array.network.bus
-        self._uses_of: dict[int, list[_Activity]] = {}
-        self._released: dict[tuple[int, int], list[_Activity]] = {}
-        self._ends_on_pe: dict[int, dict[int, _Activity]] = {}
-        self._index_uses()
+        self._stages, self._spans = timeline.stages, timeline.trace.spans
+        uses = timeline.trace.channel_use
+        self._stage_of_row: list[int] = uses.stage.tolist()
+        self._starts: list[int] = uses.start.tolist()
+        self._ends: list[int] = uses.end.tolist()
+        on_bus = np.flatnonzero(uses.channel == uses.channels.index(Resource.BUS.value))
+        previous = np.full(len(uses.start), NOT_ACTIVE, dtype=np.int64)
+        previous[on_bus[1:]] = on_bus[:-1]
+        self._previous_row: list[int] = previous.tolist()
+        self._pe_orders = [order for order, stage in enumerate(self._stages) if isinstance(stage, PeStage)]
+        self._labels: dict[int, _Label] = {}
+        self._released: dict[Resource, dict[int, _Activity]] = {}
 
     def links(self) -> Iterator[Link]:
         """From the last event back to cycle 0."""
-        until = self._timeline.trace.makespan_cycles
-        activity = self._last(until)
+        until, activity = self._timeline.trace.makespan_cycles, self._last()
         while activity is not None and until > 0:
-            wait, cause = self._explain(activity)
-            start = activity.start - wait if cause is not None else 0
-            link = self._link(activity, start, until)
-            yield replace(link, wait_cycles=activity.start - start)
-            activity, until = cause, start
+            ended = self._end(activity)
+            if ended < until:
+                yield self._wait(activity, ended, until)
+                until = ended
+            begin, cause, travel = self._explain(activity)
+            if begin < until:
+                yield self._link(activity, begin, until, travel)
+                until = begin
+            if cause is None and until > 0:
+                ended, cause = self._nearest(activity, until)
+                yield self._wait(activity, ended, until)
+                until = ended
+            activity = cause
 
-    def _link(self, activity: _Activity, start: int, end: int) -> Link:
-        span, stage = self._spans[activity.order], self._stages[activity.order]
-        resource = self._timeline.resource_of(activity.order, activity.pe).value
+    def _link(self, activity: _Activity, start: int, end: int, travel: int) -> Link:
+        order, place = activity
+        label = self._labels.get(order) or self._label(order)
+        if label[4]:
+            return Link(*label, None, start, end, travel)
+        return Link(*label[:4], self._timeline.resource_of(order, place).value, "", place, start, end, travel)
+
+    def _wait(self, activity: _Activity, start: int, end: int) -> Link:
+        """Cycles beside an activity's own that nothing in the trace explains."""
+        pe = activity.place if isinstance(self._stages[activity.order], PeStage) else None
+        return Link(*self._label(activity.order)[:4], WAIT, "", pe, start, end, end - start)
+
+    def _label(self, order: int) -> _Label:
+        """What all links of a stage share; its resource is empty where that depends on the PE."""
+        span, stage = self._spans[order], self._stages[order]
         tag = tag_of(stage)
-        label = tag.value if tag is not None else ""
-        return Link(span.order, span.layer, span.name, span.operator, resource, label, activity.pe, start, end)
+        resource = "" if isinstance(stage, PeStage) else span.resource
+        label = order, span.layer, span.name, span.operator, resource, tag.value if tag else ""
+        self._labels[order] = label
+        return label
 
-    def _last(self, makespan: int) -> _Activity | None:
-        orders = range(len(self._spans))
-        found = self._ending_at(orders, makespan, None)
-        return found or max(self._before(orders, makespan + 1, None), key=_by_end, default=None)
-
-    def _explain(self, activity: _Activity) -> tuple[int, _Activity | None]:
-        """How long the activity waited before its start, and what ended (or streamed) when that wait began."""
-        stage, begin = self._stages[activity.order], activity.start
-        travel = _request_cycles(stage, self._bus.request_cycles)
-        inputs, pes = self._spans[activity.order].inputs, _senders(stage, activity.pe)
-        cause = self._ending_at(inputs, begin - travel, pes)
-        if cause is not None:
-            return travel, cause
-        cause = self._holder(activity, stage)
-        if cause is not None:
-            return 0, cause
-        streaming = self._streaming(inputs, begin - travel)
-        if streaming is not None:
-            return travel, streaming
-        earlier = [*self._before(inputs, begin, pes), *self._before_on_pe(activity)]
-        nearest = max(earlier, key=_by_end, default=None)
-        return (begin - nearest.end, nearest) if nearest is not None else (0, None)
-
-    def _ending_at(self, orders: range | tuple[int, ...], cycle: int, pes: list[int] | None) -> _Activity | None:
-        """The latest stage of `orders`, on one of `pes` if it is on PEs, that is complete at `cycle`."""
-        for order in sorted(orders, reverse=True):
-            for activity in self._activities(order, pes, cycle):
-                if activity.end == cycle and activity.start < cycle:
-                    return activity
-        return None
-
-    def _before(self, orders: range | tuple[int, ...], cycle: int, pes: list[int] | None) -> list[_Activity]:
-        found = (activity for order in orders for activity in self._activities(order, pes, None))
-        return [activity for activity in found if activity.start < activity.end < cycle]
-
-    def _before_on_pe(self, activity: _Activity) -> list[_Activity]:
-        if activity.pe is None:
-            return []
-        return [other for end, other in self._on_pe(activity.pe).items() if end < activity.start]
-
-    def _streaming(self, orders: tuple[int, ...], cycle: int) -> _Activity | None:
-        """A message of `orders` that was under way at `cycle`: overlap 3 starts at its head."""
-        uses = [use for order in orders for use in self._uses_of.get(order, ()) if use.start < cycle < use.end]
-        return max(uses, key=_by_end, default=None)
-
-    def _holder(self, activity: _Activity, stage: Stage) -> _Activity | None:
-        """Who held the activity's resource until it started."""
-        if activity.pe is not None:
-            return self._on_pe(activity.pe).get(activity.start)
-        if activity.channel is not None:
-            released = self._released.get((activity.channel, activity.start), [])
-            return max(released, key=lambda use: (use.order <= activity.order, use.order), default=None)
-        assert isinstance(stage, RootStage)
-        span = self._spans[activity.order]
-        if activity.start > span.start:  # behind another job of its own stage
-            return self._root_job(activity.order, activity.start)
-        others = [
-            order
-            for order, other in enumerate(self._stages)
-            if isinstance(other, RootStage) and other.resource is stage.resource
-        ]
-        return self._ending_at(tuple(others), activity.start, None)
-
-    def _activities(self, order: int, pes: list[int] | None, cycle: int | None) -> list[_Activity]:
-        """What a stage did; for PEs and the root only what ended at `cycle`, if one is given."""
-        span, stage = self._spans[order], self._stages[order]
-        if span.start == NOT_ACTIVE:
-            return []
-        if isinstance(stage, RootStage):
-            job = self._root_job(order, span.end if cycle is None else cycle)
-            return [job] if job is not None else []
-        if span.pe_start is None or span.pe_end is None:
-            return self._uses_of.get(order, [])
-        ends = span.pe_end if pes is None else span.pe_end[pes]
-        wanted = int(ends.max(initial=NOT_ACTIVE)) if cycle is None else cycle
-        hits = np.flatnonzero(ends == wanted)
-        if wanted == NOT_ACTIVE or not len(hits):
-            return []
-        pe = int(hits[0]) if pes is None else pes[int(hits[0])]
-        return [_Activity(order, int(span.pe_start[pe]), wanted, pe)]
-
-    def _root_job(self, order: int, end: int) -> _Activity | None:
-        """The job of a root stage that ended at `end`, the one whose inputs came when it started if jobs differ."""
-        span, stage = self._spans[order], self._stages[order]
-        assert isinstance(stage, RootStage)
-        lengths = sorted({cycles for cycles in stage.cycles.tolist() if cycles > 0})
-        jobs = [_Activity(order, end - cycles, end) for cycles in lengths if span.start <= end - cycles < span.end]
-        if not jobs or end > span.end:
+    def _last(self) -> _Activity | None:
+        """What ends last, of several the latest in program order."""
+        found = max(self._spans, key=lambda span: (span.end, span.order), default=None)
+        if found is None or found.end <= 0:
             return None
-        if len(jobs) == 1:
-            return jobs[0]
-        fed = [job for job in jobs if job.start == span.start or self._ending_at(span.inputs, job.start, None)]
-        return (fed or jobs)[0]
+        order = found.order
+        if isinstance(self._stages[order], PeStage):
+            return _Activity(order, int(self._moments.on_pes(order).argmax()))
+        return self._part(order, int(self._moments.parts(order).complete.argmax()))
 
-    def _on_pe(self, pe: int) -> dict[int, _Activity]:
-        """What ended on a PE, by cycle."""
-        if pe not in self._ends_on_pe:
-            self._ends_on_pe[pe] = {
-                int(span.pe_end[pe]): _Activity(span.order, int(span.pe_start[pe]), int(span.pe_end[pe]), pe)
-                for span in self._spans
-                if span.pe_start is not None and span.pe_end is not None and span.pe_end[pe] > span.pe_start[pe]
-            }
-        return self._ends_on_pe[pe]
+    def _end(self, activity: _Activity) -> int:
+        """When the last of it was where it went."""
+        order, place = activity
+        stage = self._stages[order]
+        if isinstance(stage, PeStage):
+            return self._moments.on_pe(order, place)
+        if isinstance(stage, MessageStage) and stage.channel is Resource.BUS:
+            return self._ends[place] + self._bus.latency_cycles
+        return int(self._moments.parts(order).complete[place])
 
-    def _index_uses(self) -> None:
-        uses = self._timeline.trace.channel_use
-        columns = (uses.channel, uses.stage, uses.start, uses.end, uses.num_bytes)
-        for channel, order, start, release, num_bytes in zip(*(column.tolist() for column in columns), strict=True):
-            flight = self._flight_cycles(order, num_bytes)
-            use = _Activity(order, start, release + flight, channel=channel, release=release)
-            self._uses_of.setdefault(order, []).append(use)
-            self._released.setdefault((channel, release), []).append(replace(use, end=release))
+    def _part(self, order: int, part: int, *, first: bool = False) -> _Activity:
+        """The activity of a message, a reduction or a job; of a message in bursts the last one, or the first."""
+        rows = self._moments.parts(order)
+        chosen = rows.first_row if first else rows.last_row
+        return _Activity(order, int(chosen[part]) if len(chosen) else part)
 
-    def _flight_cycles(self, order: int, num_bytes: int) -> int:
-        """From the release of a channel to the arrival of the tail."""
+    def _explain(self, activity: _Activity) -> _Cause:
+        stage = self._stages[activity.order]
+        if isinstance(stage, PeStage):
+            return self._explain_on_pe(activity, stage)
+        if isinstance(stage, MessageStage) and stage.channel is Resource.BUS:
+            return self._explain_on_bus(activity, stage)
+        parts = self._moments.parts(activity.order)
+        begin, ready = int(parts.grant[activity.place]), int(parts.ready[activity.place])
+        cause = self._fed(activity, ready) if ready == begin else None
+        if cause is None and isinstance(stage, RootStage):
+            cause = self._before_at_root(stage.resource, begin)
+        elif cause is None:
+            assert isinstance(stage, MessageStage | TreeStage)
+            cause = self._before_in_joints(activity, stage, begin)
+        return _Cause(begin, cause)
+
+    def _explain_on_pe(self, activity: _Activity, stage: PeStage) -> _Cause:
+        order, pe = activity
+        span, moments = self._spans[order], self._moments
+        assert span.pe_start is not None
+        assert span.pe_end is not None
+        begin, streams = int(span.pe_start[pe]), stage.tail_cycles is not None
+        if stage.tail_cycles is not None:
+            for source in span.inputs:
+                tail = moments.on_pe(source, pe)
+                if tail > begin and tail + int(stage.tail_cycles[pe]) == span.pe_end[pe]:
+                    return _Cause(tail, self._maker(source, pe, tail))
+        for source in sorted(span.inputs, reverse=True):
+            if moments.on_pe(source, pe, heads=streams) == begin:
+                return _Cause(begin, self._maker(source, pe, begin))
+        ended, before = self._before_on_pe(activity)
+        return _Cause(begin, before if ended == begin else None)
+
+    def _explain_on_bus(self, activity: _Activity, stage: MessageStage) -> _Cause:
+        order, row = activity
+        parts, begin = self._moments.parts(order), self._starts[row]
+        message = int(self._moments.part_of_row[row])
+        if parts.ready[message] == begin and parts.first_row[message] == row:
+            travel = self._travel(stage, message)
+            return _Cause(begin - travel, self._fed(activity, begin - travel), travel)
+        before = self._previous_row[row]
+        if before >= 0 and self._ends[before] == begin:
+            return _Cause(begin, _Activity(self._stage_of_row[before], before))
+        return _Cause(begin, None)
+
+    def _travel(self, stage: MessageStage, message: int) -> int:
+        """How long a request travels to the bus; the root's do not."""
+        return self._bus.request_cycles if stage.rank[message] >= 0 else 0
+
+    def _fed(self, activity: _Activity, cycle: int) -> _Activity | None:
+        """What brought, at `cycle`, an input of a message, a reduction or a job."""
+        order, index = activity
         stage = self._stages[order]
         if isinstance(stage, TreeStage):
-            hops = stage.hop_cycles[stage.num_bytes == num_bytes]
-        elif isinstance(stage, MessageStage) and stage.channel is Resource.DOWNLINK:
-            hops = stage.hop_cycles[stage.target[stage.num_bytes == num_bytes]]
+            scope = np.arange(int(stage.first_pe[index]), int(stage.last_pe[index]))
+            return self._brought(order, scope[stage.active[scope]], cycle)
+        if isinstance(stage, MessageStage):
+            message = int(self._moments.part_of_row[index]) if stage.channel is Resource.BUS else index
+            if stage.from_pe:
+                return self._brought(order, stage.source[message : message + 1], cycle)
+            if stage.tag is Tag.WEIGHT_STREAM:
+                return self._brought(order, None, cycle)
+            early = int(stage.early_cycles[message]) if stage.early_cycles is not None else 0
+            return self._brought_to_hub(order, int(stage.source[message]), cycle + early)
+        return self._brought_to_hub(order, index, cycle)
+
+    def _brought(self, order: int, pes: IntArray | None, cycle: int) -> _Activity | None:
+        """What brought an input to one of some PEs, or to whatever place there is, at `cycle`."""
+        for source in sorted(self._spans[order].inputs, reverse=True):
+            there = self._moments.anywhere(source) if pes is None else self._moments.on_pes(source)[pes]
+            hits = np.flatnonzero(there == cycle)
+            if len(hits):
+                return self._maker(source, int(hits[0] if pes is None else pes[hits[0]]), cycle)
+        return None
+
+    def _brought_to_hub(self, order: int, hub: int, cycle: int) -> _Activity | None:
+        for source in sorted(self._spans[order].inputs, reverse=True):
+            there = self._moments.at_hubs(source)
+            at = hub if len(there) > 1 else 0
+            if there[at] == cycle:
+                return self._maker(source, at, cycle)
+        return None
+
+    def _maker(self, order: int, place: int, cycle: int) -> _Activity | None:
+        """What of a stage was there at `cycle`, on a PE or at a hub; at an earlier one than its tail, its head."""
+        stage = self._stages[order]
+        if isinstance(stage, PeStage):
+            return _Activity(order, place)
+        if not isinstance(stage, MessageStage):
+            return self._part(order, place)
+        target = place if stage.to_root else int(self._moments.target_of_pe(stage)[place])
+        sent, complete = np.flatnonzero(stage.target == target), self._moments.parts(order).complete
+        if not len(sent):
+            return None
+        tails = sent[complete[sent] == cycle]
+        return self._part(order, int(tails[-1])) if len(tails) else self._part(order, int(sent[0]), first=True)
+
+    def _before_on_pe(self, activity: _Activity) -> tuple[int, _Activity | None]:
+        """The end of the PE's stage before this one, and that stage."""
+        order, pe = activity
+        for at in range(bisect_left(self._pe_orders, order) - 1, -1, -1):
+            ends = self._spans[self._pe_orders[at]].pe_end
+            if ends is not None and ends[pe] != NOT_ACTIVE:
+                return int(ends[pe]), _Activity(self._pe_orders[at], pe)
+        return 0, None
+
+    def _before_in_joints(self, activity: _Activity, stage: MessageStage | TreeStage, begin: int) -> _Activity | None:
+        """The passage before it that left the last of its joints at `begin`."""
+        moments, part = self._moments, activity.place
+        mine = moments.passages(stage)
+        first, last = int(mine.first[part]), int(mine.last[part])
+        users = moments.users_of[Resource.TREE if isinstance(stage, TreeStage) else stage.channel]
+        for at in range(bisect_right(users, activity.order) - 1, -1, -1):
+            order, other = users[at], self._stages[users[at]]
+            assert isinstance(other, MessageStage | TreeStage)
+            parts, theirs = moments.parts(order), moments.passages(other)
+            shared = (theirs.first < last) & (theirs.last > first) & (parts.grant >= 0)
+            if order == activity.order:
+                shared[part:] = False
+            if not shared.any():
+                continue
+            later = (theirs.combine_cycles - mine.combine_cycles) * (min(theirs.levels, mine.levels) - 1)
+            hits = np.flatnonzero(shared & (parts.release + max(later, 0) == begin))
+            if len(hits):
+                return _Activity(order, int(hits[-1]))
+            if theirs.levels >= mine.levels and bool((shared & (theirs.first <= first) & (theirs.last >= last)).any()):
+                return None  # whatever passed before that left earlier
+        return None
+
+    def _before_at_root(self, unit: Resource, begin: int) -> _Activity | None:
+        """The job that left a unit of the root at `begin`."""
+        if unit not in self._released:
+            self._released[unit] = released = {}
+            for order in self._moments.users_of[unit]:
+                stage = self._stages[order]
+                assert isinstance(stage, RootStage)
+                ends = self._moments.parts(order).release.tolist()
+                released.update({ends[job]: _Activity(order, job) for job in np.flatnonzero(stage.cycles).tolist()})
+        return self._released[unit].get(begin)
+
+    def _nearest(self, activity: _Activity, until: int) -> tuple[int, _Activity | None]:
+        """The last thing that came before an activity nothing explains, and its end; cycle 0 if there is none."""
+        order, index = activity
+        stage, moments = self._stages[order], self._moments
+        found: list[tuple[int, _Activity | None]] = [(0, None)]
+        if isinstance(stage, PeStage):
+            arrivals = [(moments.on_pe(source, index), source) for source in self._spans[order].inputs]
+            found += [(cycle, self._maker(source, index, cycle)) for cycle, source in arrivals]
+            found.append(self._before_on_pe(activity))
+        elif isinstance(stage, MessageStage) and stage.channel is Resource.BUS:
+            message, before = int(moments.part_of_row[index]), self._previous_row[index]
+            asked = int(moments.parts(order).ready[message]) - self._travel(stage, message)
+            found.append((asked, self._fed(activity, asked)))
+            if before >= 0:
+                found.append((self._ends[before], _Activity(self._stage_of_row[before], before)))
         else:
-            return self._bus.latency_cycles
-        return int(hops[0])
-
-
-def _by_end(activity: _Activity) -> tuple[int, int]:
-    return activity.end, activity.order
-
-
-def _request_cycles(stage: Stage, travel: int) -> int:
-    """How long the stage's requests travel: the root's and those of other channels take no time."""
-    on_bus = isinstance(stage, MessageStage) and stage.channel is Resource.BUS
-    return travel if on_bus and isinstance(stage, MessageStage) and bool((stage.rank >= 0).any()) else 0
-
-
-def _senders(stage: Stage, pe: int | None) -> list[int] | None:
-    """The PEs whose work a stage waits for; None: of all."""
-    senders: list[int] | None = None
-    if isinstance(stage, PeStage):
-        senders = None if pe is None else [pe]
-    elif isinstance(stage, TreeStage):
-        senders = np.flatnonzero(stage.active).tolist()
-    elif isinstance(stage, MessageStage) and stage.from_pe:
-        senders = sorted(set(stage.source.tolist()))
-    return senders
+            ready = int(moments.parts(order).ready[index])
+            found.append((ready, self._fed(activity, ready)))
+        known = [(ended, cause) for ended, cause in found if cause is not None and 0 < ended < until]
+        return max(known, default=(0, None))

@@ -18,7 +18,7 @@ import numpy as np
 
 from pe_sim.config.dtypes import Dtypes
 from pe_sim.graph.graph import OperatorGraph
-from pe_sim.report.critical_path import Link
+from pe_sim.report.critical_path import WAIT, Link
 from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
 from pe_sim.trace import StageSpan
@@ -35,6 +35,7 @@ KIND_OF: dict[Resource, str] = {
     Resource.ROOT_MEMORY: "root",
 }
 BOUND_KINDS = tuple(dict.fromkeys(KIND_OF.values()))
+LINK_KINDS: dict[str, str] = {**{resource.value: kind for resource, kind in KIND_OF.items()}, WAIT: WAIT}
 FREE = "free"
 
 

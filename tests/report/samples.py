@@ -34,9 +34,11 @@ def array_of(num_pes: int, **overrides: Any) -> ArrayConfig:
     return load_array("bus-tree-64", {"num_pes": num_pes, **{k.replace("__", "."): v for k, v in overrides.items()}})
 
 
-def simulate_tiny(workflow: str | Workflow, num_pes: int, step: Decode | Prefill = DECODE, **overrides: Any) -> Report:
+def simulate_tiny(
+    workflow: str | Workflow, num_pes: int, step: Decode | Prefill = DECODE, engine: str = "fast", **overrides: Any
+) -> Report:
     """A step of the tiny model, simulated anew."""
-    return simulate(load_model(TINY), array_of(num_pes, **overrides), step, workflow, allow_overflow=True)
+    return simulate(load_model(TINY), array_of(num_pes, **overrides), step, workflow, engine, allow_overflow=True)
 
 
 @cache
