@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
+from pe_sim.report.critical_path import WAIT
 from pe_sim.report.metrics import LINK_KINDS
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
@@ -68,8 +69,8 @@ def parts(report: Report) -> tuple[Part, ...]:
 
 
 def cycles_by_kind(report: Report) -> dict[str, int]:
-    """Cycles of the critical path by the kind of resource that limits them, the most first."""
+    """Cycles of the critical path by the kind of resource that limits them, the most first; unexplained waits last."""
     cycles: Counter[str] = Counter()
     for link in report.critical_path():
         cycles[LINK_KINDS[link.resource]] += link.cycles
-    return dict(sorted(cycles.items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted(cycles.items(), key=lambda item: (item[0] == WAIT, -item[1], item[0])))
