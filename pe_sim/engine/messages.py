@@ -15,7 +15,7 @@ from pe_sim.engine.machine import Machine
 from pe_sim.engine.pipeline import Passage
 from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.network.bus_tree import burst_sizes, occupancy_of
-from pe_sim.schedule.stages import MessageStage, Resource
+from pe_sim.schedule.stages import MessageStage, Resource, Tag
 
 
 class MessageRun(Collective):
@@ -70,7 +70,10 @@ class MessageRun(Collective):
                 self.hub_inputs[0].watch_tail(hub, partial(self._send_early, messages))
         else:
             for hub, messages in self._messages_of.items():
-                sources = [source.event_of(hub) for source in self.hub_inputs]
+                if self._stage.tag is Tag.WEIGHT_STREAM:  # waits until every group's copy is there
+                    sources = [event for source in self.hub_inputs for event in source.events]
+                else:
+                    sources = [source.event_of(hub) for source in self.hub_inputs]
                 when_all([*sources, *self._gate()], partial(self._send_all, messages))
 
     def _gate(self) -> list[Event]:
