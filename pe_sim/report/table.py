@@ -24,6 +24,7 @@ KIND_NAMES = {
     "tree": "the reduction tree",
     "downlink": "the tree's downlink",
     "root": "the root",
+    "wait": "waits that nothing explains",
 }
 RESOURCE_NAMES = {
     "bus": "bus",
