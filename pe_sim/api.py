@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, engine_named
+from pe_sim.engine.engines import DECODES, DEFAULT_ENGINE, ENGINES, engine_named
 from pe_sim.errors import InputError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
@@ -27,7 +28,7 @@ from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Tag
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import TagTraffic, Trace
 
 if TYPE_CHECKING:
     from pe_sim.numeric.proof import Proof
@@ -148,7 +149,8 @@ def generate(
     Args:
         prompt_len, output_len: tokens a sequence; the prefill gives the first output token.
         batch_size: sequences that go in step.
-        progress: called with (steps done, steps in all) after each step.
+        progress: called with (steps done, steps in all) as they are done, several at a time where the engine takes
+            decode steps together.
 
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
@@ -171,15 +173,37 @@ def generate(
     prefill = simulate(model, array, first, workflow, engine, allow_overflow=allow_overflow)
     cycles: list[int] = []
     traffic: list[Mapping[str, TagTraffic]] = [prefill.traffic]
-    for done, step in enumerate(later, start=1):
+    for some_cycles, some_traffic in _decode(model, array, later, workflow, engine):
         if progress:
-            progress(done, output_len)
-        report = simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow)
-        cycles.append(report.latency_cycles)
-        traffic.append(report.traffic)
+            progress(len(cycles) + 1, output_len)
+        cycles += some_cycles
+        traffic.append(some_traffic)
     if progress:
         progress(output_len, output_len)
     return Generation(prefill, prompt_len, output_len, batch_size, tuple(cycles), total_traffic(traffic))
+
+
+def _decode(
+    model: ModelConfig, array: ArrayConfig, steps: list[Decode], workflow: Workflow, engine: str
+) -> Iterator[tuple[list[int], Mapping[str, TagTraffic]]]:
+    """Cycles of the steps in order, and their traffic, as many at a time as the engine takes."""
+
+    def alone(step: Decode) -> Trace:
+        return engine_named(engine)(lower(place(model, array, step, workflow)))
+
+    rest = iter(steps)
+    if steps and engine in DECODES:
+        for together in DECODES[engine](place(model, array, steps[0], workflow), len(steps)):
+            if not together.traffic and not together.exact.any():
+                break
+            cycles = together.makespan_cycles.tolist()
+            for index, step in enumerate(islice(rest, len(cycles))):
+                if not together.exact[index]:
+                    cycles[index] = alone(step).makespan_cycles
+            yield cycles, together.traffic
+    for step in rest:
+        trace = alone(step)
+        yield [trace.makespan_cycles], trace.traffic
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,21 @@ class ChannelUse:
     num_bytes: IntArray
 
 
+@dataclass(slots=True)
+class Totals:
+    """What was kept busy and read in all.
+
+    Args:
+        pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
+        root_busy: per root resource, busy cycles.
+        read_bytes: bytes read from all local memories and the root's.
+    """
+
+    pe_busy: dict[str, IntArray]
+    root_busy: dict[str, int]
+    read_bytes: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """Everything a report is made of; times are cycles.
@@ -82,9 +97,7 @@ class Trace:
         makespan_cycles: the step's last event.
         details: gives the spans and the uses of channels, which a fast engine writes out only when they are asked for.
         traffic: per tag, only tags that were used.
-        pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
-        root_busy: per root resource, busy cycles.
-        read_bytes: bytes read from all local memories and the root's.
+        totals: gives busy cycles and bytes read, likewise.
         notes: what a reader has to know about how the trace came about.
     """
 
@@ -92,10 +105,27 @@ class Trace:
     makespan_cycles: int
     details: Callable[[], tuple[tuple[StageSpan, ...], ChannelUse]]
     traffic: dict[str, TagTraffic]
-    pe_busy: dict[str, IntArray]
-    root_busy: dict[str, int]
-    read_bytes: int
+    totals: Callable[[], Totals]
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _summed(self) -> Totals:
+        return self.totals()
+
+    @property
+    def pe_busy(self) -> dict[str, IntArray]:
+        """Per resource of a PE (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles."""
+        return self._summed.pe_busy
+
+    @property
+    def root_busy(self) -> dict[str, int]:
+        """Per resource of the root, busy cycles."""
+        return self._summed.root_busy
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read from all local memories and the root's."""
+        return self._summed.read_bytes
 
     @cached_property
     def _written(self) -> tuple[tuple[StageSpan, ...], ChannelUse]:

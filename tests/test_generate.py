@@ -6,6 +6,7 @@ import pytest
 
 import pe_sim as ps
 from pe_sim.errors import InfeasibleError, InputError
+from pe_sim.mapping.workflow import WORKFLOWS as ALL_WORKFLOWS
 from tests.helpers import small_array, tiny_llama
 
 WORKFLOWS = ("workflow-1", "workflow-2", "megatron", "batch-block")
@@ -84,10 +85,36 @@ def test_names_and_mappings_do_as_well():
     assert by_name.to_dict() == loaded.to_dict()
 
 
-def test_progress_counts_every_step(model, array):
+@pytest.mark.parametrize(("engine", "expected"), [("event", [(1, 3), (2, 3), (3, 3)]), ("fast", [(1, 3), (3, 3)])])
+def test_progress_counts_every_step(model, array, engine, expected):
     seen = []
-    ps.generate(model, array, 4, 3, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    ps.generate(model, array, 4, 3, engine=engine, progress=lambda done, total: seen.append((done, total)))
+    assert seen == expected
+
+
+@pytest.mark.parametrize("workflow", list(ALL_WORKFLOWS))
+@pytest.mark.parametrize(
+    ("num_pes", "overrides"),
+    [
+        (1, {}),
+        (5, {"overlap": 3}),
+        (8, {"overlap": 2, "network.collectives.gather": "serial"}),
+        (16, {"network.tree.downlink": True}),
+        (33, {"overlap": 0}),
+        (64, {"overlap": 3, "network.tree.downlink": True}),
+    ],
+)
+def test_steps_together_are_the_steps_alone(model, workflow, num_pes, overrides):
+    """To the cycle, across lengths at which another PE takes the new token and a PE's share grows."""
+    array = small_array(num_pes, overrides)
+    chosen = ps.load_workflow(workflow)
+    done = ps.generate(model, array, 7, 24, batch_size=3, workflow=chosen, allow_overflow=True)
+    steps = [ps.simulate(model, array, ps.Decode(3, context), chosen, allow_overflow=True) for context in range(7, 30)]
+    assert done.decode_cycles == tuple(step.latency_cycles for step in steps)
+    for tag, use in done.traffic.items():
+        parts = [done.prefill.traffic, *(step.traffic for step in steps)]
+        for count in ("messages", "bytes", "busy_cycles"):
+            assert getattr(use, count) == sum(getattr(part[tag], count) for part in parts if tag in part)
 
 
 def test_json_and_text(model, array):

@@ -12,7 +12,7 @@ from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, Tree
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray
 
-Ready = IntArray | int  # of a slot: a cycle per PE or hub, or one that holds for all
+Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
 
 
 @dataclass(slots=True)
@@ -25,6 +25,14 @@ class MachineState:
     root: dict[Resource, ChannelState]
     tree: TreeState
     downlink: TreeState
+
+    @property
+    def overtaken(self) -> BoolArray:
+        """(..., 1) whether requests reached a channel in another order than the program's."""
+        overtaken = self.bus.overtaken
+        for channel in self.root.values():
+            overtaken = overtaken | channel.overtaken
+        return overtaken
 
 
 @dataclass(slots=True)
@@ -43,58 +51,59 @@ class StageRecord:
 class BlockRecord:
     """What one pass found; `memory_busy` is what depended on the state of the ports.
 
-    `exits` are the values that leave, `exit_heads` the heads of those that were streamed (None: not streamed).
+    `exits` are the values that leave, `exit_heads` the heads of those that were streamed (None: not streamed). Where
+    several steps are run together nothing is kept of single stages. `last_end` is (..., 1).
     """
 
     stages: list[StageRecord] = field(default_factory=list)
     exits: list[Ready] = field(default_factory=list)
     exit_heads: list[Ready | None] = field(default_factory=list)
-    last_end: int = 0
+    last_end: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
     memory_busy: IntArray | None = None
 
 
 class BlockPass:
-    """Runs a planned block on a machine state, which it moves on."""
+    """Runs a planned block on a machine state, which it moves on.
+
+    Args:
+        shape: (PEs,) of one step, (steps, classes) of several.
+    """
 
     def __init__(
         self,
         plan: BlockPlan,
         array: ArrayConfig,
+        shape: tuple[int, ...],
         state: MachineState,
         entries: list[Ready],
         entry_heads: list[Ready | None],
     ) -> None:
         self._plan, self._array, self._state = plan, array, state
+        self._shape, self._steps = shape, shape[:-1]
         self._slots: dict[int, Ready] = dict(zip(plan.block.entries, entries, strict=True))
         heads = zip(plan.block.entries, entry_heads, strict=True)
         self._heads: dict[int, Ready] = {slot: head for slot, head in heads if head is not None}
         self._record = BlockRecord()
 
     def run(self) -> BlockRecord:
-        """The cycles of every stage.
-
-        Raises:
-            OutOfOrderError: requests of different stages reach a channel in another order than the program's.
-        """
+        """The cycles of every stage."""
         for plan in self._plan.stages:
             match plan.stage:
                 case PeStage() as stage:
-                    done = self._on_pes(plan, stage)
+                    self._on_pes(plan, stage)
                 case RootStage() as stage:
-                    done = self._at_root(stage)
+                    self._at_root(stage)
                 case TreeStage() as stage:
-                    done = self._through_tree(plan, stage)
+                    self._through_tree(plan, stage)
                 case MessageStage() as stage:
-                    done = self._as_messages(plan, stage)
+                    self._as_messages(plan, stage)
                 case _:
                     raise TypeError(f"the fast engine has no recurrence for a {type(plan.stage).__name__}")
-            self._record.stages.append(done)
-            self._record.last_end = max(self._record.last_end, done.end)
         self._record.exits = [self._slots[slot] for slot in self._plan.block.exits]
         self._record.exit_heads = [self._heads.get(slot) for slot in self._plan.block.exits]
         return self._record
 
-    def _on_pes(self, plan: StagePlan, stage: PeStage) -> StageRecord:
+    def _on_pes(self, plan: StagePlan, stage: PeStage) -> None:
         state = self._state
         start = state.pe_free
         arrivals = self._slots if stage.tail_cycles is None else self._slots | self._heads
@@ -109,15 +118,23 @@ class BlockPass:
             state.port_free = np.where(stage.active, end, state.port_free)
         if plan.everywhere:
             state.pe_free = self._slots[stage.output] = end
-            return StageRecord(int(start.min()), int(end.max()), start, end)
-        active = stage.active
-        state.pe_free = np.where(active, end, state.pe_free)
-        self._slots[stage.output] = np.where(active, end, NEVER)
-        working = plan.working
-        if not working.any():
-            return StageRecord(pe_start=np.full_like(end, NEVER), pe_end=np.full_like(end, NEVER))
-        began, done = np.where(working, start, NEVER), np.where(working, end, NEVER)
-        return StageRecord(int(start[working].min()), int(done.max()), began, done)
+        else:
+            state.pe_free = np.where(stage.active, end, state.pe_free)
+            self._slots[stage.output] = np.where(stage.active, end, NEVER)
+        self._note_pes(plan, start, end)
+
+    def _note_pes(self, plan: StagePlan, start: IntArray, end: IntArray) -> None:
+        if not plan.everywhere:
+            start, end = np.where(plan.working, start, NEVER), np.where(plan.working, end, NEVER)
+        if self._steps:
+            self._record.last_end = np.maximum(self._record.last_end, end.max(axis=-1, keepdims=True))
+            return
+        first = int(start.min()) if plan.everywhere else _first(start)
+        self._note(StageRecord(first, int(end.max()), start, end))
+
+    def _note(self, record: StageRecord) -> None:
+        self._record.stages.append(record)
+        self._record.last_end = np.maximum(self._record.last_end, record.end)
 
     def _matrix_duration(self, plan: StagePlan, stage: PeStage, start: IntArray) -> IntArray:
         state, times = self._state, plan.times
@@ -132,48 +149,66 @@ class BlockPass:
             state.port_free = ends if plan.everywhere else np.where(stage.active, ends, state.port_free)
         return times.duration
 
-    def _at_root(self, stage: RootStage) -> StageRecord:
+    def _at_root(self, stage: RootStage) -> None:
         jobs = len(stage.cycles)
-        ready = np.full(jobs, NEVER if stage.inputs else 0, dtype=np.int64)
+        ready = np.full((*self._steps, jobs), NEVER if stage.inputs else 0, dtype=np.int64)
         for slot in stage.inputs:
             ready = np.maximum(ready, self._hubs(slot, np.arange(jobs)))
         worked = np.flatnonzero(stage.cycles > 0)
-        ends = ready.copy()
-        record = StageRecord()
-        if len(worked):
-            server = self._state.root[stage.resource]
-            grants, releases = server.serve(ready[worked], worked, stage.cycles[worked])
-            ends[worked] = releases
-            record = StageRecord(int(grants.min()), int(releases.max()), use_start=grants, use_end=releases)
-        self._slots[stage.output] = ends
-        return record
+        if not len(worked):
+            self._slots[stage.output] = ready
+            self._note_uses(ready[..., :0], ready[..., :0], ready[..., :0])
+            return
+        grants, releases = self._state.root[stage.resource].serve(ready[..., worked], worked, stage.cycles[worked])
+        ready[..., worked] = releases
+        self._slots[stage.output] = ready
+        self._note_uses(grants, releases, releases)
 
-    def _through_tree(self, plan: StagePlan, stage: TreeStage) -> StageRecord:
-        assert plan.busy is not None
+    def _note_uses(self, starts: IntArray, releases: IntArray, ends: IntArray, used: BoolArray | None = None) -> None:
+        """(..., uses) when a channel was granted and released, and when what it carried was complete."""
+        if self._steps:
+            if ends.shape[-1]:
+                self._record.last_end = np.maximum(self._record.last_end, ends.max(axis=-1, keepdims=True))
+            return
+        if used is not None and not used.all():
+            starts, releases, ends = starts[used], releases[used], ends[used]
+        if not len(starts):
+            self._note(StageRecord())
+            return
+        self._note(StageRecord(int(starts.min()), int(ends.max()), use_start=starts, use_end=releases))
+
+    def _through_tree(self, plan: StagePlan, stage: TreeStage) -> None:
         size = int(stage.last_pe[0] - stage.first_pe[0])
         contributing = np.where(stage.active, self._ready_on_pes(stage.inputs), NEVER)
-        latest = contributing[stage.first_pe[:, None] + np.arange(size)].max(axis=1)
+        latest = _largest(contributing, plan.first, plan.end)
         if stage.whole_tree:
-            starts = np.zeros(len(latest), dtype=np.int64)
-            for index in np.flatnonzero(plan.busy > 0).tolist():
-                beats = int(plan.busy[index])
-                starts[index] = self._state.tree.pass_whole(int(latest[index]), beats, plan.combine_cycles)
+            starts = self._one_after_another(plan, latest)
         else:
             starts = self._state.tree.pass_side_by_side(
                 latest, plan.busy, stage.first_pe, size, plan.levels, plan.combine_cycles
             )
-        ends = starts + stage.hop_cycles + plan.busy
-        self._slots[stage.output] = np.where(plan.busy > 0, ends, 0)
-        return _channel_record(starts, starts + plan.busy, ends, plan.busy > 0)
+        ends = np.where(plan.busy > 0, starts + stage.hop_cycles + plan.busy, 0)
+        self._slots[stage.output] = ends
+        self._note_uses(starts, starts + plan.busy, ends, plan.busy > 0)
 
-    def _as_messages(self, plan: StagePlan, stage: MessageStage) -> StageRecord:
-        assert plan.busy is not None
+    def _one_after_another(self, plan: StagePlan, latest: IntArray) -> IntArray:
+        starts = np.zeros_like(latest)
+        sent = np.atleast_2d(plan.busy)[0] > 0
+        for index in np.flatnonzero(sent).tolist():
+            one = slice(index, index + 1)
+            starts[..., one] = self._state.tree.pass_whole(latest[..., one], plan.busy[..., one], plan.combine_cycles)
+        return starts
+
+    def _as_messages(self, plan: StagePlan, stage: MessageStage) -> None:
         if not len(stage.source):
-            self._slots[stage.output] = self._delivered(plan, stage, stage.source)
-            return StageRecord()
+            nothing = np.zeros((*self._steps, 0), dtype=np.int64)
+            self._slots[stage.output] = self._delivered(plan, stage, nothing)
+            self._note_uses(nothing, nothing, nothing)
+            return
         ready = self._senders(stage)
         if stage.channel is Resource.DOWNLINK:
-            return self._down_subtrees(plan, stage, ready)
+            self._down_subtrees(plan, stage, ready)
+            return
         bus = self._array.network.bus
         if bus.burst_bytes is not None and int(stage.num_bytes.max()) > bus.burst_bytes:
             raise OutOfOrderError  # bursts of several messages take turns
@@ -184,27 +219,27 @@ class BlockPass:
         if stage.streams:
             heads = grants + bus.overhead_cycles + bus.latency_cycles
             self._heads[stage.output] = self._delivered(plan, stage, heads)
-        return StageRecord(int(grants.min()), int(complete.max()), use_start=grants, use_end=releases)
+        self._note_uses(grants, releases, complete)
 
-    def _down_subtrees(self, plan: StagePlan, stage: MessageStage, ready: IntArray) -> StageRecord:
-        assert plan.busy is not None
+    def _down_subtrees(self, plan: StagePlan, stage: MessageStage, ready: IntArray) -> None:
         size, count = int(stage.last_pe[0] - stage.first_pe[0]), len(stage.first_pe)
-        latest, beats = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-        latest[stage.target], beats[stage.target] = ready, plan.busy
+        latest = np.zeros((*self._steps, count), dtype=np.int64)
+        beats = np.zeros((*plan.busy.shape[:-1], count), dtype=np.int64)
+        latest[..., stage.target], beats[..., stage.target] = ready, plan.busy
         starts = self._state.downlink.pass_side_by_side(latest, beats, stage.first_pe, size, 1, 0)
-        starts = starts[stage.target]
+        starts = starts[..., stage.target]
         complete = starts + stage.hop_cycles[stage.target] + plan.busy
         self._slots[stage.output] = self._delivered(plan, stage, complete)
-        return _channel_record(starts, starts + plan.busy, complete, plan.busy > 0)
+        self._note_uses(starts, starts + plan.busy, complete, plan.busy > 0)
 
     def _senders(self, stage: MessageStage) -> IntArray:
-        """(messages,) when each sender has what it sends."""
+        """(..., messages) when each sender has what it sends."""
         if stage.from_pe:
-            return self._ready_on_pes(stage.inputs)[stage.source]
-        ready = np.full(len(stage.source), NEVER if stage.inputs else 0, dtype=np.int64)
+            return self._ready_on_pes(stage.inputs)[..., stage.source]
+        ready = np.full((*self._steps, len(stage.source)), NEVER if stage.inputs else 0, dtype=np.int64)
         for slot in stage.inputs:
             if stage.tag is Tag.WEIGHT_STREAM:  # waits until all PEs are done with something
-                ready = np.maximum(ready, int(np.max(self._slots[slot])))
+                ready = np.maximum(ready, self._slots[slot].max(axis=-1, keepdims=True))
             else:
                 ready = np.maximum(ready, self._hubs(slot, stage.source))
         return ready if stage.early_cycles is None else ready - stage.early_cycles
@@ -212,36 +247,46 @@ class BlockPass:
     def _delivered(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> Ready:
         """A target is ready with its last message; one that nobody sends to is ready at once."""
         if plan.covers_all and not stage.to_root:
-            return int(complete.max()) if len(complete) else 0
-        arrived = np.zeros(len(stage.first_pe), dtype=np.int64)
-        np.maximum.at(arrived, stage.target, complete)
+            last: IntArray = complete.max(axis=-1, keepdims=True, initial=0)
+            return last
+        arrived = complete
+        if plan.reached is not None:
+            arrived = np.zeros((*complete.shape[:-1], len(stage.first_pe)), dtype=np.int64)
+            if len(plan.reached):
+                in_order = complete[..., plan.by_target]
+                arrived[..., plan.reached] = np.maximum.reduceat(in_order, plan.first_of_target, axis=-1)
         if stage.to_root:
             return arrived
         assert plan.target_of_pe is not None
-        return np.where(plan.target_of_pe >= 0, arrived[plan.target_of_pe], NEVER)
+        return np.where(plan.target_of_pe >= 0, arrived[..., plan.target_of_pe], NEVER)
 
     def _ready_on_pes(self, inputs: tuple[int, ...]) -> IntArray:
-        """(PEs,) when each PE has all its parts of the inputs; 0 everywhere if there are none."""
-        ready = np.full(self._array.num_pes, NEVER if inputs else 0, dtype=np.int64)
+        """(..., PEs) when each PE has all its parts of the inputs; 0 everywhere if there are none."""
+        ready = np.full(self._shape, NEVER if inputs else 0, dtype=np.int64)
         for slot in inputs:
             ready = np.maximum(ready, self._slots[slot])
         return ready
 
-    def _hubs(self, slot: int, hubs: IntArray) -> IntArray | int:
-        """(hubs,) readiness at hubs; a single job serves every group."""
+    def _hubs(self, slot: int, hubs: IntArray) -> Ready:
+        """(..., hubs) readiness at hubs; a single job serves every group."""
         ready = self._slots[slot]
-        if isinstance(ready, int):
-            return ready
-        return ready[hubs] if len(ready) > 1 else int(ready[0])
+        return ready[..., hubs] if ready.shape[-1] > 1 else ready
+
+
+def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
+    """(..., scopes) the largest of each scope; what lies between two scopes takes no part and is NEVER."""
+    if len(first) == 1:
+        alone: IntArray = values[..., int(first[0]) : end].max(axis=-1, keepdims=True)
+        return alone
+    largest: IntArray = np.maximum.reduceat(values[..., :end], first, axis=-1)
+    return largest
+
+
+def _first(start: IntArray) -> int:
+    there = start[start > NEVER]
+    return int(there.min()) if len(there) else NEVER
 
 
 def _rank_and_index(stage: MessageStage) -> IntArray:
     """One number that orders a stage's messages: by rank, then as listed."""
     return stage.rank * (len(stage.rank) + 1) + np.arange(len(stage.rank), dtype=np.int64)
-
-
-def _channel_record(starts: IntArray, releases: IntArray, ends: IntArray, used: BoolArray) -> StageRecord:
-    if not used.any():
-        return StageRecord()
-    starts, releases, ends = starts[used], releases[used], ends[used]
-    return StageRecord(int(starts.min()), int(ends.max()), use_start=starts, use_end=releases)

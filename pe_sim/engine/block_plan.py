@@ -1,4 +1,7 @@
-"""What the fast engine works out once for a block, whenever it runs: masks, occupancies, counts."""
+"""What the fast engine works out once for a block, whenever it runs: masks, occupancies, counts.
+
+Arrays over PEs end in an axis of PEs, or of classes of PEs behind an axis of steps (see `Schedule.classes`).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig, Tree
-from pe_sim.engine.recorder import read_bytes_of
+from pe_sim.config.array import ArrayConfig
 from pe_sim.engine.recurrences import MatrixTimes, matrix_times
+from pe_sim.mapping.classes import PeClasses
 from pe_sim.network.bus_tree import occupancy_cycles
 from pe_sim.schedule.stages import Block, MessageStage, PeStage, Resource, RootStage, Stage, Tag, TreeStage
 from pe_sim.trace import TagTraffic
 from pe_sim.units import BoolArray, IntArray, ceil_div
+
+_NONE: BoolArray = np.zeros(0, dtype=bool)
+_NOWHERE: IntArray = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -23,21 +29,31 @@ class StagePlan:
         everywhere: whether all PEs work in a stage on PEs.
         working: (PEs,) those that do; others may hand a term of a sum on.
         times: of a matrix operator whose duration does not depend on the state of its port.
+        first: (scopes,) where the PEs of each reduction or target begin.
+        end: where those of the last one end.
         busy: cycles each message or reduction holds its channel.
         combine_cycles: of a reduction's joints.
         levels: of the joints a reduction passes.
         covers_all: whether the only target of a stage's messages is every PE.
+        by_target: (messages,) messages in the order of their targets.
+        first_of_target: where the messages of each target that has some begin in that order.
+        reached: the targets that have some; None if each target has one message, in order.
         target_of_pe: (PEs,) the target each PE belongs to, -1 for none.
     """
 
     stage: Stage
     everywhere: bool = False
-    working: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    working: BoolArray = field(default_factory=lambda: _NONE)
     times: MatrixTimes | None = None
-    busy: IntArray | None = None
+    first: IntArray = field(default_factory=lambda: _NOWHERE)
+    end: int = 0
+    busy: IntArray = field(default_factory=lambda: _NOWHERE)
     combine_cycles: int = 0
     levels: int = 0
     covers_all: bool = False
+    by_target: IntArray = field(default_factory=lambda: _NOWHERE)
+    first_of_target: IntArray = field(default_factory=lambda: _NOWHERE)
+    reached: IntArray | None = None
     target_of_pe: IntArray | None = None
 
 
@@ -46,7 +62,7 @@ class BlockPlan:
     """A block ready to be run many times.
 
     Args:
-        matrix_busy, vector_busy, memory_busy: (PEs,) busy cycles that do not depend on time.
+        traffic: by tag, over all steps.
         starts_alone: whether some stage waits for nothing.
         takes_part: (PEs,) PEs that some stage of the block runs on.
     """
@@ -54,94 +70,100 @@ class BlockPlan:
     block: Block
     stages: list[StagePlan]
     traffic: dict[str, TagTraffic]
-    matrix_busy: IntArray
-    vector_busy: IntArray
-    memory_busy: IntArray
-    root_busy: dict[str, int]
-    read_bytes: int
     starts_alone: bool
     takes_part: BoolArray
 
 
-def plan_block(block: Block, array: ArrayConfig, known_times: dict[int, MatrixTimes]) -> BlockPlan:
-    """Everything about a block that is the same each time it runs.
+class Planner:
+    """Plans the blocks of one schedule; they share what their matrix operators have in common."""
 
-    Args:
-        known_times: by the identity of a matrix work; blocks share what they have in common.
-    """
-    nothing = np.zeros(array.num_pes, dtype=np.int64)
-    plan = BlockPlan(
-        block,
-        [],
-        {},
-        nothing,
-        nothing.copy(),
-        nothing.copy(),
-        {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
-        0,
-        any(not stage.inputs for stage in block.stages),
-        np.zeros(array.num_pes, dtype=bool),
-    )
-    for stage in block.stages:
-        entry = StagePlan(stage)
-        match stage:
-            case PeStage():
-                _plan_on_pes(plan, entry, stage, array, known_times)
-            case RootStage():
-                plan.root_busy[stage.resource.value] += int(stage.cycles.sum())
-            case TreeStage():
-                _plan_reduction(entry, stage, array.network.tree)
-                _count_messages(plan, Tag.REDUCE, stage.num_bytes, entry.busy)
-            case MessageStage():
-                _plan_messages(entry, stage, array)
-                _count_messages(plan, stage.tag, stage.num_bytes, entry.busy)
-        plan.stages.append(entry)
-        plan.read_bytes += read_bytes_of(stage)
-    return plan
+    def __init__(self, array: ArrayConfig, classes: PeClasses | None) -> None:
+        self._array, self._classes = array, classes
+        self._num_steps = classes.num_steps if classes else 1
+        self._width = classes.num_classes if classes else array.num_pes
+        self._times: dict[int, MatrixTimes] = {}
 
+    def plan(self, block: Block) -> BlockPlan:
+        """Everything about a block that is the same each time it runs."""
+        alone = any(not stage.inputs for stage in block.stages)
+        plan = BlockPlan(block, [], {}, alone, np.zeros(self._width, dtype=bool))
+        for stage in block.stages:
+            match stage:
+                case PeStage():
+                    plan.stages.append(self._on_pes(stage))
+                    plan.takes_part = plan.takes_part | stage.active
+                case TreeStage():
+                    plan.stages.append(self._reduction(stage))
+                    self._count(plan, Tag.REDUCE, stage.num_bytes, plan.stages[-1].busy)
+                case MessageStage():
+                    plan.stages.append(self._messages(stage))
+                    self._count(plan, stage.tag, stage.num_bytes, plan.stages[-1].busy)
+                case _:
+                    plan.stages.append(StagePlan(stage))
+        return plan
 
-def _plan_on_pes(
-    plan: BlockPlan, entry: StagePlan, stage: PeStage, array: ArrayConfig, known_times: dict[int, MatrixTimes]
-) -> None:
-    matrix = stage.matrix
-    entry.working = stage.active if matrix is not None else stage.active & (stage.cycles > 0)
-    entry.everywhere = bool(entry.working.all())
-    plan.takes_part |= stage.active
-    if matrix is None:
-        busy = plan.memory_busy if stage.resource is Resource.PE_MEMORY else plan.vector_busy
-        busy += stage.cycles * stage.active
-        return
-    plan.matrix_busy += matrix.compute_cycles * stage.active
-    if array.overlap < 2 or not matrix.static:
-        if id(matrix) not in known_times:
-            known_times[id(matrix)] = matrix_times(matrix, array, None)
-        entry.times = known_times[id(matrix)]
-        plan.memory_busy += entry.times.memory_busy * stage.active
+    def matrix_times(self, stage: PeStage) -> MatrixTimes:
+        """Of a matrix operator, when nothing of it was prefetched."""
+        assert stage.matrix is not None
+        if id(stage.matrix) not in self._times:
+            self._times[id(stage.matrix)] = matrix_times(stage.matrix, self._array, None)
+        return self._times[id(stage.matrix)]
 
+    def _on_pes(self, stage: PeStage) -> StagePlan:
+        if stage.matrix is None:
+            working = stage.active & (stage.cycles > 0)
+            return StagePlan(stage, bool(working.all()), working)
+        times = self.matrix_times(stage) if self._array.overlap < 2 or not stage.matrix.static else None
+        return StagePlan(stage, bool(stage.active.all()), stage.active, times)
 
-def _plan_reduction(entry: StagePlan, stage: TreeStage, tree: Tree) -> None:
-    entry.busy = ceil_div(stage.num_bytes, tree.bytes_per_cycle)
-    entry.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
-    links = sum(tree.level_latency_cycles[: entry.levels])
-    entry.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(entry.levels, 1)
+    def _reduction(self, stage: TreeStage) -> StagePlan:
+        tree = self._array.network.tree
+        plan = StagePlan(stage, busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
+        plan.first, plan.end = self._entries(stage.first_pe), self._end(stage.last_pe)
+        plan.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
+        links = sum(tree.level_latency_cycles[: plan.levels])
+        plan.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(plan.levels, 1)
+        return plan
 
+    def _messages(self, stage: MessageStage) -> StagePlan:
+        if stage.channel is Resource.DOWNLINK:
+            busy = ceil_div(stage.num_bytes, self._array.network.tree.bytes_per_cycle)
+        else:
+            busy = occupancy_cycles(self._array.network.bus, stage.num_bytes, stage.source_rate)
+        plan = StagePlan(stage, busy=busy)
+        num_targets = len(stage.first_pe)
+        plan.covers_all = num_targets == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == self._array.num_pes
+        if plan.covers_all and not stage.to_root:
+            return plan
+        if not np.array_equal(stage.target, np.arange(num_targets)):
+            plan.by_target = np.argsort(stage.target, kind="stable")
+            plan.reached, plan.first_of_target = np.unique(stage.target[plan.by_target], return_index=True)
+        if not stage.to_root:
+            plan.target_of_pe = self._targets_of_pes(stage)
+        return plan
 
-def _plan_messages(entry: StagePlan, stage: MessageStage, array: ArrayConfig) -> None:
-    if stage.channel is Resource.DOWNLINK:
-        entry.busy = ceil_div(stage.num_bytes, array.network.tree.bytes_per_cycle)
-    else:
-        entry.busy = occupancy_cycles(array.network.bus, stage.num_bytes, stage.source_rate)
-    entry.covers_all = len(stage.first_pe) == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == array.num_pes
-    if not entry.covers_all and not stage.to_root:
-        entry.target_of_pe = _targets_of_pes(stage, array.num_pes)
+    def _targets_of_pes(self, stage: MessageStage) -> IntArray:
+        targets = np.full(self._width, -1, dtype=np.int64)
+        first, last = self._entries(stage.first_pe), self._entries(stage.last_pe)
+        sizes = last - first
+        offsets = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        targets[np.repeat(first, sizes) + offsets] = np.repeat(np.arange(len(sizes)), sizes)
+        return targets
 
+    def _entries(self, pes: IntArray) -> IntArray:
+        return pes if self._classes is None else self._classes.first_class(pes)
 
-def _targets_of_pes(stage: MessageStage, num_pes: int) -> IntArray:
-    targets = np.full(num_pes, -1, dtype=np.int64)
-    sizes = stage.last_pe - stage.first_pe
-    offsets = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    targets[np.repeat(stage.first_pe, sizes) + offsets] = np.repeat(np.arange(len(sizes)), sizes)
-    return targets
+    def _end(self, last_pe: IntArray) -> int:
+        return int(self._entries(last_pe[-1:])[0])
+
+    def _count(self, plan: BlockPlan, tag: Tag, num_bytes: IntArray, busy: IntArray) -> None:
+        repeats = self._num_steps if num_bytes.ndim == 1 else 1
+        sent = repeats * int(np.count_nonzero(num_bytes))
+        if sent:
+            traffic = plan.traffic.setdefault(tag.value, TagTraffic())
+            traffic.messages += sent
+            traffic.bytes += repeats * int(num_bytes.sum())
+            traffic.busy_cycles += repeats * int(busy.sum())
 
 
 def _levels_above(stage: TreeStage, arity: int) -> int:
@@ -151,11 +173,29 @@ def _levels_above(stage: TreeStage, arity: int) -> int:
     return levels
 
 
-def _count_messages(plan: BlockPlan, tag: Tag, num_bytes: IntArray, busy: IntArray | None) -> None:
-    assert busy is not None
-    sent = int(np.count_nonzero(num_bytes))
-    if sent:
-        traffic = plan.traffic.setdefault(tag.value, TagTraffic())
-        traffic.messages += sent
-        traffic.bytes += int(num_bytes.sum())
-        traffic.busy_cycles += int(busy.sum())
+@dataclass(slots=True)
+class BlockTotals:
+    """What a block keeps busy and reads each time it runs; (PEs,) busy cycles that do not depend on time."""
+
+    pe_busy: dict[str, IntArray]
+    root_busy: dict[str, int]
+
+
+def block_totals(plan: BlockPlan, num_pes: int) -> BlockTotals:
+    """Sums over a block's stages."""
+    names = (Resource.PE_MATRIX.value, Resource.PE_VECTOR.value, Resource.PE_MEMORY.value)
+    totals = BlockTotals(
+        {name: np.zeros(num_pes, dtype=np.int64) for name in names},
+        {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
+    )
+    for entry in plan.stages:
+        stage = entry.stage
+        if isinstance(stage, RootStage):
+            totals.root_busy[stage.resource.value] += int(stage.cycles.sum())
+        elif isinstance(stage, PeStage) and stage.matrix is None:
+            totals.pe_busy[stage.resource.value] += stage.cycles * stage.active
+        elif isinstance(stage, PeStage) and stage.matrix is not None:
+            totals.pe_busy[Resource.PE_MATRIX.value] += stage.matrix.compute_cycles * stage.active
+            if entry.times is not None:
+                totals.pe_busy[Resource.PE_MEMORY.value] += entry.times.memory_busy * stage.active
+    return totals

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.schedule.stages import Schedule
 from pe_sim.trace import Trace
+
+if TYPE_CHECKING:
+    from pe_sim.engine.fast import StepsTrace
+    from pe_sim.mapping.placed import PlacedGraph
 
 Engine = Callable[[Schedule], Trace]
 DEFAULT_ENGINE = "fast"
@@ -26,7 +31,15 @@ def fast(schedule: Schedule) -> Trace:
     return run_fast(schedule)
 
 
+def fast_decode(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:
+    """A decode step and those that follow it, many at once."""
+    from pe_sim.engine.decode_steps import run_decode_steps
+
+    return run_decode_steps(placed, num_steps)
+
+
 ENGINES: dict[str, Engine] = {"event": event, "fast": fast}
+DECODES: dict[str, Callable[[PlacedGraph, int], Iterator[StepsTrace]]] = {"fast": fast_decode}  # those that can
 
 
 def engine_named(name: str) -> Engine:

@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
-from pe_sim.engine.block_plan import BlockPlan, plan_block
+from pe_sim.engine.block_plan import BlockPlan, Planner, block_totals
 from pe_sim.engine.fast_trace import Visit, write_details
-from pe_sim.engine.recorder import TAGS
-from pe_sim.engine.recurrences import NEVER, ChannelState, MatrixTimes, OutOfOrderError, TreeState
+from pe_sim.engine.recorder import TAGS, read_bytes_of
+from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
-from pe_sim.trace import TagTraffic, Trace
+from pe_sim.trace import TagTraffic, Totals, Trace
 from pe_sim.units import BoolArray, IntArray
 
 _FALLBACK = (
@@ -26,11 +26,39 @@ _FALLBACK = (
 def run_fast(schedule: Schedule) -> Trace:
     """Simulates a schedule; where one pass in program order would not be exact, event by event, which a note says."""
     try:
-        return _FastRun(schedule).run()
+        return _FastRun(schedule).trace()
     except OutOfOrderError:
         from pe_sim.engine.event import run_event  # loads SimPy, which no other step needs
 
         return replace(run_event(schedule), engine="fast", notes=(_FALLBACK,))
+
+
+@dataclass(frozen=True, slots=True)
+class StepsTrace:
+    """What is known of several steps that were run together.
+
+    Args:
+        makespan_cycles: (steps,) each step's last event.
+        exact: (steps,) whether one pass in program order was exact; the others are to be run one by one.
+        traffic: per tag, over the steps, be they exact or not; none if no step was.
+    """
+
+    makespan_cycles: IntArray
+    exact: BoolArray
+    traffic: dict[str, TagTraffic]
+
+
+def run_steps(schedule: Schedule) -> StepsTrace:
+    """Simulates all steps of a schedule over classes of PEs at once.
+
+    Raises:
+        OutOfOrderError: messages go in bursts; no step can be run so.
+    """
+    run = _FastRun(schedule)
+    visits = run.visits()
+    ends = np.max([visit.base + visit.record.last_end for visit in visits], axis=0)
+    exact = np.broadcast_to(~run.overtaken, ends.shape)
+    return StepsTrace(ends[:, 0], exact[:, 0], run.traffic(visits))
 
 
 @dataclass(slots=True, eq=False)
@@ -42,26 +70,47 @@ class _Outcome:
 
     record: BlockRecord
     state: MachineState
-    successors: dict[int, tuple[int, _Outcome]] = field(default_factory=dict)
+    successors: dict[int, tuple[IntArray, _Outcome]] = field(default_factory=dict)
 
 
 class _FastRun:
-    """One simulation of one schedule."""
+    """One simulation of one schedule; (..., PEs) is (steps, classes) where it is of several steps at once."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule, self._array = schedule, schedule.array
+        classes = schedule.classes
+        self._shape = (classes.num_steps, classes.num_classes) if classes else (self._array.num_pes,)
+        self._planner = Planner(self._array, classes)
         self._plans: dict[int, BlockPlan] = {}
-        self._times: dict[int, MatrixTimes] = {}
         self._known: dict[tuple[int, bytes], _Outcome] = {}
+        self.overtaken: BoolArray = np.zeros(1, dtype=bool)
         # The future of a port that has been free this long does not depend on how long.
         memory, buffer = self._array.pe.memory, self._array.pe.buffer
         self._port_horizon = memory.latency_cycles + -(-buffer.prefetch_bytes // memory.bytes_per_cycle) + 1
 
-    def run(self) -> Trace:
+    def trace(self) -> Trace:
+        """Of the one step of the schedule.
+
+        Raises:
+            OutOfOrderError: one pass in program order is not exact.
+        """
+        visits = self.visits()
+        if self.overtaken.any():
+            raise OutOfOrderError
+        return Trace(
+            engine="fast",
+            makespan_cycles=max(int((visit.base + visit.record.last_end)[0]) for visit in visits),
+            details=lambda: write_details(visits),
+            traffic=self.traffic(visits),
+            totals=lambda: self._totals(visits),
+        )
+
+    def visits(self) -> list[Visit]:
         """Runs all blocks in program order; a block whose state was met before is not run again."""
         visits: list[Visit] = []
-        outcome, base = _Outcome(BlockRecord(), self._initial_state()), 0
-        leaving: dict[int, tuple[_Outcome, int]] = {}  # of each lane, its last outcome and when that block was entered
+        base = np.zeros(1, dtype=np.int64)
+        outcome = _Outcome(BlockRecord(), self._initial_state())
+        leaving: dict[int, tuple[_Outcome, IntArray]] = {}  # of each lane: its last outcome, when that was entered
         for run in self._schedule.sequence:
             plan = self._plan(run.block)
             source, entered = leaving.get(run.lane, (outcome, base))
@@ -71,27 +120,38 @@ class _FastRun:
                 if source is outcome and not plan.starts_alone:
                     outcome.successors[run.block] = known
             delta, outcome = known
-            base += delta
+            base = base + delta
             leaving[run.lane] = outcome, base
             visits.append(Visit(plan, outcome.record, base, run))
-        return self._trace(visits)
+        return visits
+
+    def traffic(self, visits: list[Visit]) -> dict[str, TagTraffic]:
+        """Per tag, in the order of the tags."""
+        traffic: dict[str, TagTraffic] = {}
+        for block, times in Counter(visit.run.block for visit in visits).items():
+            for tag, use in self._plans[block].traffic.items():
+                total = traffic.setdefault(tag, TagTraffic())
+                total.messages += times * use.messages
+                total.bytes += times * use.bytes
+                total.busy_cycles += times * use.busy_cycles
+        return {tag.value: traffic[tag.value] for tag in TAGS if tag.value in traffic}
 
     def _plan(self, block: int) -> BlockPlan:
         if block not in self._plans:
-            self._plans[block] = plan_block(self._schedule.blocks[block], self._array, self._times)
+            self._plans[block] = self._planner.plan(self._schedule.blocks[block])
         return self._plans[block]
 
     @cached_property
     def _ever_works(self) -> BoolArray:
-        """(PEs,) PEs that some block runs something on; only those have a past that matters."""
-        works = np.zeros(self._array.num_pes, dtype=bool)
+        """(..., PEs) PEs that some block runs something on; only those have a past that matters."""
+        works = np.zeros(1, dtype=bool)
         for block in range(len(self._schedule.blocks)):
-            works |= self._plan(block).takes_part
+            works = works | self._plan(block).takes_part
         return works
 
     def _next(
-        self, before: _Outcome, plan: BlockPlan, block: int, source: BlockRecord, shift: int, origin: int
-    ) -> tuple[int, _Outcome]:
+        self, before: _Outcome, plan: BlockPlan, block: int, source: BlockRecord, shift: IntArray, origin: IntArray
+    ) -> tuple[IntArray, _Outcome]:
         """Cycles until the block is entered, and its outcome, from the machine as `before` left it.
 
         Args:
@@ -101,21 +161,20 @@ class _FastRun:
         entries = [_shifted(ready, shift) for ready in source.exits] if plan.block.entries else []
         heads = [None if head is None else _shifted(head, shift) for head in source.exit_heads] if entries else []
         delta = origin if plan.starts_alone else _earliest([*entries, *(head for head in heads if head is not None)])
-        # What was free long before a block begins might as well have been free just then.
-        floors = None if plan.starts_alone else (0, -self._port_horizon)
-        state = _shifted_state(before.state, -delta, floors)
-        if floors is not None:
+        state = _shifted_state(before.state, -delta, None if plan.starts_alone else self._port_horizon)
+        if not plan.starts_alone:
             state.pe_free = np.where(self._ever_works, state.pe_free, 0)
         relative = [_shifted(ready, -delta) for ready in entries]
         relative_heads = [None if head is None else _shifted(head, -delta) for head in heads]
         key = (block, _fingerprint(state, relative, relative_heads))
         if key not in self._known:
-            record = BlockPass(plan, self._array, state, relative, relative_heads).run()
+            record = BlockPass(plan, self._array, self._shape, state, relative, relative_heads).run()
+            self.overtaken = self.overtaken | state.overtaken
             self._known[key] = _Outcome(record, state)
         return delta, self._known[key]
 
     def _initial_state(self) -> MachineState:
-        zeros = np.zeros(self._array.num_pes, dtype=np.int64)
+        zeros = np.zeros(self._shape, dtype=np.int64)
         tree_cell, down_cell = self._cell_sizes()
         levels = self._array.network.tree.num_levels
         return MachineState(
@@ -138,87 +197,62 @@ class _FastRun:
                     down = min(down, int(stage.last_pe[0] - stage.first_pe[0]))
         return tree, down
 
-    def _trace(self, visits: list[Visit]) -> Trace:
-        traffic: dict[str, TagTraffic] = {}
-        zeros = np.zeros(self._array.num_pes, dtype=np.int64)
-        pe_busy: dict[str, IntArray] = {name: zeros.copy() for name in ("pe_matrix", "pe_vector", "pe_memory")}
-        root_busy: dict[str, int] = {}
-        read_bytes = 0
+    def _totals(self, visits: list[Visit]) -> Totals:
+        names = (Resource.PE_MATRIX, Resource.PE_VECTOR, Resource.PE_MEMORY)
+        totals = Totals(
+            {name.value: np.zeros(self._array.num_pes, dtype=np.int64) for name in names},
+            {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
+        )
         for block, times in Counter(visit.run.block for visit in visits).items():
-            plan = self._plans[block]
-            for tag, use in plan.traffic.items():
-                total = traffic.setdefault(tag, TagTraffic())
-                total.messages += times * use.messages
-                total.bytes += times * use.bytes
-                total.busy_cycles += times * use.busy_cycles
-            for name, busy in zip(pe_busy, (plan.matrix_busy, plan.vector_busy, plan.memory_busy), strict=True):
-                pe_busy[name] += times * busy
-            for resource, cycles in plan.root_busy.items():
-                root_busy[resource] = root_busy.get(resource, 0) + times * cycles
-            read_bytes += times * plan.read_bytes
+            of_block = block_totals(self._plans[block], self._array.num_pes)
+            for name, busy in of_block.pe_busy.items():
+                totals.pe_busy[name] += times * busy
+            for resource, cycles in of_block.root_busy.items():
+                totals.root_busy[resource] += times * cycles
+            totals.read_bytes += times * sum(read_bytes_of(stage) for stage in self._schedule.blocks[block].stages)
         records = {id(visit.record): visit.record for visit in visits}
         for identity, times in Counter(id(visit.record) for visit in visits).items():
             memory_busy = records[identity].memory_busy
             if memory_busy is not None:
-                pe_busy["pe_memory"] += times * memory_busy
-        return Trace(
-            engine="fast",
-            makespan_cycles=max(visit.base + visit.record.last_end for visit in visits),
-            details=lambda: write_details(visits),
-            traffic={tag.value: traffic[tag.value] for tag in TAGS if tag.value in traffic},
-            pe_busy=pe_busy,
-            root_busy=root_busy,
-            read_bytes=read_bytes,
-        )
+                totals.pe_busy[Resource.PE_MEMORY.value] += times * memory_busy
+        return totals
 
 
-def _earliest(entries: list[Ready]) -> int:
-    """The first cycle at which anything that enters a block is there; 0 for a block without entries."""
-    return min((_first(ready) for ready in entries), default=0)
+def _earliest(entries: list[Ready]) -> IntArray:
+    """(..., 1) the first cycle at which anything that enters a block is there; 0 for a block without entries."""
+    earliest: IntArray | None = None
+    for ready in entries:
+        there = np.where(ready > NEVER, ready, -NEVER).min(axis=-1, keepdims=True)
+        first = np.where(there < -NEVER, there, 0)
+        earliest = first if earliest is None else np.minimum(earliest, first)
+    return np.zeros(1, dtype=np.int64) if earliest is None else earliest
 
 
-def _first(ready: Ready) -> int:
-    if isinstance(ready, int):
-        return ready
-    there = ready[ready > NEVER]
-    return int(there.min()) if len(there) else 0
-
-
-def _shifted(ready: Ready, cycles: int) -> Ready:
-    if isinstance(ready, int):
-        return ready + cycles
+def _shifted(ready: Ready, cycles: IntArray) -> Ready:
     return np.where(ready > NEVER, ready + cycles, NEVER)
 
 
-def _shifted_state(state: MachineState, cycles: int, floors: tuple[int, int] | None) -> MachineState:
-    """A copy in another frame of time; `floors` lift what is free before them (channels, and ports)."""
-    units, ports = floors if floors is not None else (NEVER, NEVER)
+def _shifted_state(state: MachineState, cycles: IntArray, port_horizon: int | None) -> MachineState:
+    """A copy in another frame of time.
 
-    def channel(old: ChannelState) -> ChannelState:
-        last = old.last_arrival + cycles if old.last_arrival > NEVER else NEVER
-        return ChannelState(max(old.free_at + cycles, units), max(last, units))
-
-    def tree(old: TreeState) -> TreeState:
-        return old.shifted(cycles, units)
-
+    What was free long before a block begins might as well have been free just then: with a `port_horizon`, channels
+    are lifted to cycle 0, and ports to as long before it.
+    """
+    units, ports = (NEVER, NEVER) if port_horizon is None else (0, -port_horizon)
     return MachineState(
         pe_free=state.pe_free + cycles,
         port_free=np.maximum(state.port_free + cycles, ports),
-        bus=channel(state.bus),
-        root={resource: channel(old) for resource, old in state.root.items()},
-        tree=tree(state.tree),
-        downlink=tree(state.downlink),
+        bus=state.bus.shifted(cycles, units),
+        root={resource: channel.shifted(cycles, units) for resource, channel in state.root.items()},
+        tree=state.tree.shifted(cycles, units),
+        downlink=state.downlink.shifted(cycles, units),
     )
 
 
 def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | None]) -> bytes:
     parts = [state.pe_free, state.port_free, state.tree.free_at, state.downlink.free_at]
-    scalars = [state.bus.free_at, state.bus.last_arrival]
-    for channel in state.root.values():
-        scalars += [channel.free_at, channel.last_arrival]
-    entering = [*entries, *(0 if head is None else head for head in heads)]
-    kinds = [-1 if isinstance(ready, int) else len(ready) for ready in entering]
-    kinds += [head is None for head in heads]
-    parts += [np.asarray(ready, dtype=np.int64) for ready in entering]
-    parts.append(np.array([*scalars, *kinds], dtype=np.int64))
-    return b"".join(part.tobytes() for part in parts)
+    for channel in (state.bus, *state.root.values()):
+        parts += [channel.free_at, channel.last_arrival]
+    parts += [*entries, *(head for head in heads if head is not None)]
+    shapes = [(part.shape for part in parts), [head is None for head in heads]]
+    return repr([list(shape) for shape in shapes]).encode() + b"".join(part.tobytes() for part in parts)

@@ -18,11 +18,11 @@ from pe_sim.units import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One run of a block: what its pass found, from cycle `base` on."""
+    """One run of a block: what its pass found, from cycle `base` on, (..., 1)."""
 
     plan: BlockPlan
     record: BlockRecord
-    base: int
+    base: IntArray
     run: BlockRun
 
 
@@ -39,7 +39,7 @@ def write_details(visits: list[Visit]) -> tuple[tuple[StageSpan, ...], ChannelUs
             inputs = tuple(producers[slot] for slot in stage.inputs)
             spans.append(_span(order, visit, stage, record, inputs))
             if record.use_start is not None and isinstance(stage, MessageStage | TreeStage):
-                uses.append(_uses(order, visit.base, stage, record))
+                uses.append(_uses(order, int(visit.base[0]), stage, record))
             producers[stage.output] = order
         carried[visit.run.lane] = [producers[slot] for slot in block.exits]
     table = np.concatenate(uses, axis=1) if uses else np.empty((6, 0), dtype=np.int64)
@@ -48,7 +48,7 @@ def write_details(visits: list[Visit]) -> tuple[tuple[StageSpan, ...], ChannelUs
 
 
 def _span(order: int, visit: Visit, stage: Stage, record: StageRecord, inputs: tuple[int, ...]) -> StageSpan:
-    base = visit.base
+    base = int(visit.base[0])
     on_pes = record.pe_start is not None
     return StageSpan(
         order,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, Tag, TreeStage
-from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Trace
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Totals, Trace
 from pe_sim.units import IntArray
 
 if TYPE_CHECKING:
@@ -80,18 +80,18 @@ class Recorder:
                 root_busy[entry.stage.resource.value] += int(entry.stage.cycles.sum())
         spans = tuple(self._span(order, entry) for order, entry in enumerate(self._entries))
         channel_use = ChannelUse(tuple(c.value for c in CHANNELS), tuple(t.value for t in TAGS), *uses)
+        pe_busy = {
+            "pe_matrix": _column([state.matrix_busy for state in states]),
+            "pe_vector": _column([state.vector_busy for state in states]),
+            "pe_memory": _column([state.memory_busy for state in states]),
+        }
+        totals = Totals(pe_busy, root_busy, sum(read_bytes_of(entry.stage) for entry in self._entries))
         return Trace(
             engine=engine,
             makespan_cycles=makespan,
             details=lambda: (spans, channel_use),
             traffic={tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
-            pe_busy={
-                "pe_matrix": _column([state.matrix_busy for state in states]),
-                "pe_vector": _column([state.vector_busy for state in states]),
-                "pe_memory": _column([state.memory_busy for state in states]),
-            },
-            root_busy=root_busy,
-            read_bytes=sum(read_bytes_of(entry.stage) for entry in self._entries),
+            totals=lambda: totals,
         )
 
     def _span(self, order: int, entry: _Entry) -> StageSpan:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.schedule.stages import MatrixWork
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 NEVER = -(1 << 60)  # ready on no account: the PE has no part in it
 
@@ -19,80 +19,105 @@ class OutOfOrderError(Exception):
 
 @dataclass(slots=True)
 class ChannelState:
-    """A first-come-first-served server between stages: when it is free, and the latest arrival it has served."""
+    """A first-come-first-served server between stages.
 
-    free_at: int = 0
-    last_arrival: int = NEVER
+    Args:
+        free_at: (..., 1) when it is free; a row a step where several steps are run together.
+        last_arrival: (..., 1) the latest arrival it has served.
+        overtaken: (..., 1) whether a request arrived before one that an earlier stage made; what came after is not
+            exact then.
+    """
+
+    free_at: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    last_arrival: IntArray = field(default_factory=lambda: np.full(1, NEVER, dtype=np.int64))
+    overtaken: BoolArray = field(default_factory=lambda: np.zeros(1, dtype=bool))
+
+    def shifted(self, cycles: IntArray, floor: int) -> ChannelState:
+        """A copy in another frame of time, with what is before `floor` lifted to it."""
+        last = np.where(self.last_arrival > NEVER, self.last_arrival + cycles, NEVER)
+        return ChannelState(np.maximum(self.free_at + cycles, floor), np.maximum(last, floor), self.overtaken)
 
     def serve(self, arrivals: IntArray, ranks: IntArray, busy: IntArray) -> tuple[IntArray, IntArray]:
-        """Grants and releases of one stage's requests, in the order given.
+        """Grants and releases of one stage's (messages,) requests, in the order given.
 
         A FIFO server is a running maximum: release_i = C_i + max over j <= i of (arrival_j - C_(j-1)), with C the
         running sum of busy cycles.
-
-        Raises:
-            OutOfOrderError: a request arrives before one that an earlier stage made.
         """
-        if len(arrivals) == 1:
-            return self._serve_one(int(arrivals[0]), int(busy[0]))
-        order = np.lexsort((ranks, arrivals))
-        sorted_arrivals, sorted_busy = arrivals[order], busy[order]
-        self._note_arrivals(int(sorted_arrivals[0]), int(sorted_arrivals[-1]))
-        done = np.cumsum(sorted_busy)
-        slack = np.maximum.accumulate(sorted_arrivals - done + sorted_busy)
+        if arrivals.shape[-1] == 1:
+            return self._serve_one(arrivals, busy)
+        order = np.lexsort((np.broadcast_to(ranks, arrivals.shape), arrivals))
+        sorted_arrivals = _in_order(arrivals, order)
+        sorted_busy = _in_order(np.broadcast_to(busy, arrivals.shape), order)
+        self._note_arrivals(sorted_arrivals[..., :1], sorted_arrivals[..., -1:])
+        done = np.cumsum(sorted_busy, axis=-1)
+        slack = np.maximum.accumulate(sorted_arrivals - done + sorted_busy, axis=-1)
         sorted_releases = done + np.maximum(slack, self.free_at)
         releases = np.empty_like(sorted_releases)
-        releases[order] = sorted_releases
-        self.free_at = int(sorted_releases[-1])
+        if order.ndim == 1:
+            releases[order] = sorted_releases
+        else:
+            np.put_along_axis(releases, order, sorted_releases, axis=-1)
+        self.free_at = sorted_releases[..., -1:]
         return releases - busy, releases
 
-    def _serve_one(self, arrival: int, busy: int) -> tuple[IntArray, IntArray]:
+    def _serve_one(self, arrival: IntArray, busy: IntArray) -> tuple[IntArray, IntArray]:
         self._note_arrivals(arrival, arrival)
-        grant = max(arrival, self.free_at)
+        grant = np.maximum(arrival, self.free_at)
         self.free_at = grant + busy
-        return np.array([grant], dtype=np.int64), np.array([self.free_at], dtype=np.int64)
+        return grant, self.free_at
 
-    def _note_arrivals(self, first: int, last: int) -> None:
-        if first < self.last_arrival:
-            raise OutOfOrderError
+    def _note_arrivals(self, first: IntArray, last: IntArray) -> None:
+        self.overtaken = self.overtaken | (first < self.last_arrival)
         self.last_arrival = last
 
 
+def _in_order(values: IntArray, order: IntArray) -> IntArray:
+    return values[order] if order.ndim == 1 else np.take_along_axis(values, order, axis=-1)
+
+
 class TreeState:
-    """The joints of a tree, level by level over cells of neighbouring PEs (see `engine/pipeline.py`)."""
+    """The joints of a tree, level by level over cells of neighbouring PEs (see `engine/pipeline.py`).
+
+    `free_at` is (levels, cells), behind an axis of steps where several are run together.
+    """
 
     def __init__(self, num_pes: int, num_levels: int, cell_size: int) -> None:
         self._cell_size = cell_size
         self.free_at: IntArray = np.zeros((max(num_levels, 1), -(-num_pes // cell_size)), dtype=np.int64)
 
-    def shifted(self, cycles: int, floor: int) -> TreeState:
+    def shifted(self, cycles: IntArray, floor: int) -> TreeState:
         """A copy in another frame of time, with what is free before `floor` lifted to it."""
         copy = object.__new__(TreeState)
         copy._cell_size = self._cell_size
-        copy.free_at = np.maximum(self.free_at + cycles, floor)
+        copy.free_at = np.maximum(self.free_at + cycles[..., None], floor)
         return copy
 
-    def pass_whole(self, ready: int, beats: int, combine_cycles: int) -> int:
-        """Start of a passage through all joints."""
-        shift = combine_cycles * np.arange(len(self.free_at), dtype=np.int64)
-        start = max(ready, int((self.free_at.max(axis=1) - shift).max()))
-        self.free_at[:] = (start + beats + shift)[:, None]
+    def pass_whole(self, ready: IntArray, beats: IntArray, combine_cycles: int) -> IntArray:
+        """(..., 1) start of a passage through all joints, from (..., 1) when it is ready."""
+        shift = combine_cycles * np.arange(self.free_at.shape[-2], dtype=np.int64)
+        joints = self.free_at.max(axis=-1) - shift
+        start: IntArray = np.maximum(ready, joints.max(axis=-1, keepdims=True))
+        cells = self.free_at.shape[-1:]
+        self.free_at = np.broadcast_to((start + beats + shift)[..., None], (*start.shape[:-1], len(shift), *cells))
         return start
 
     def pass_side_by_side(
         self, ready: IntArray, beats: IntArray, first_pe: IntArray, scope_size: int, levels: int, combine_cycles: int
     ) -> IntArray:
-        """(scopes,) starts of passages through the lowest levels of disjoint scopes of equal size.
+        """(..., scopes) starts of passages through the lowest levels of disjoint scopes of equal size.
 
         A scope with 0 beats passes nothing and leaves its joints alone.
         """
         levels = max(levels, 1)
         cells = (first_pe // self._cell_size)[:, None] + np.arange(max(scope_size // self._cell_size, 1))
-        joints = self.free_at[:levels, cells]
+        joints = self.free_at[..., :levels, cells]
         shift = combine_cycles * np.arange(levels, dtype=np.int64)[:, None]
-        starts: IntArray = np.maximum(ready, (joints.max(axis=2) - shift).max(axis=0))
-        busy = (starts + beats + shift)[:, :, None]
-        self.free_at[:levels, cells] = np.where((beats > 0)[None, :, None], busy, joints)
+        starts: IntArray = np.maximum(ready, (joints.max(axis=-1) - shift).max(axis=-2))
+        busy = (starts + beats)[..., None, :] + shift
+        lead = starts.shape[:-1]
+        free_at = np.broadcast_to(self.free_at, (*lead, *self.free_at.shape[-2:])).copy()
+        free_at[..., :levels, cells] = np.where((beats > 0)[..., None, :, None], busy[..., None], joints)
+        self.free_at = free_at
         return starts
 
 

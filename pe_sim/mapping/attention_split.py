@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,20 @@ from pe_sim.mapping.groups import PeGroups, even_counts, largest_power
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 # (new tokens, cached tokens, residue of each PE) -> a number for each PE
-SequenceTerm = Callable[[int, int, IntArray], IntArray]
+SequenceTerm = Callable[[int, int | IntArray, IntArray], IntArray]
+
+
+_PER_PE = (
+    "q_first",
+    "q_heads",
+    "kv_first",
+    "kv_heads",
+    "pair_first",
+    "pair_count",
+    "sequence_first",
+    "sequence_last",
+    "token_residue",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,8 @@ class AttentionSplit:
         sequence_first, sequence_last: sequences first .. last - 1 of the batch.
         token_stride, token_residue: the PE holds positions residue, residue + stride, ... of a sequence.
         head_group_size: PEs that share one query head (1 unless PEs outnumber heads).
+        later: tokens in the cache beyond `shape`: 0, or (steps, 1) for the steps of a generation, each a row of every
+            array.
         row_sums: `row_sum` by divisor, kept because several operators of a layer ask for the same.
     """
 
@@ -44,6 +59,7 @@ class AttentionSplit:
     token_stride: int
     token_residue: IntArray
     head_group_size: int
+    later: IntArray | int = 0
     row_sums: dict[int, IntArray] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -81,19 +97,31 @@ class AttentionSplit:
         """(PEs,) tokens the PE holds after the step."""
         return self._sum(lambda new, context, residue: held_tokens(new + context, residue, self.token_stride))
 
+    def of(self, representative: IntArray, later: IntArray) -> AttentionSplit:
+        """The split of (steps, classes) representative PEs, with `later` (steps, 1) tokens more in the cache."""
+        arrays = {name: getattr(self, name)[representative] for name in _PER_PE}
+        return replace(self, **arrays, later=later, row_sums={})
+
+    def distinctions(self) -> Iterator[IntArray]:
+        """(PEs,) arrays that tell PEs apart: how much they hold, not which of it, and who shares a head."""
+        yield from (self.q_heads, self.kv_heads, self.pair_count, self.sequence_first, self.sequence_last)
+        if self.head_group_size > 1:
+            yield np.arange(len(self.q_heads)) // self.head_group_size
+
     @cached_property
     def _segments(self) -> list[tuple[BoolArray | slice, dict[tuple[int, int], int]]]:
         """PEs that share their sequences, with the (new, cached) lengths of those and how often each occurs."""
         spans = list(zip(self.shape.new_lens, self.shape.context_lens, strict=True))
-        bounds = np.unique(self.sequence_first * (len(spans) + 1) + self.sequence_last)
+        # Tokens move between the PEs of a group alone: a class has the same sequences in every step.
+        starts, ends = (np.atleast_2d(bounds)[0] for bounds in (self.sequence_first, self.sequence_last))
+        bounds = np.unique(starts * (len(spans) + 1) + ends)
         if len(bounds) == 1:
             first, last = divmod(int(bounds[0]), len(spans) + 1)
             return [(slice(None), Counter(spans[first:last]))]
         segments: list[tuple[BoolArray | slice, dict[tuple[int, int], int]]] = []
         for bound in bounds.tolist():
             first, last = divmod(bound, len(spans) + 1)
-            members = (self.sequence_first == first) & (self.sequence_last == last)
-            segments.append((members, Counter(spans[first:last])))
+            segments.append(((starts == first) & (ends == last), Counter(spans[first:last])))
         return segments
 
     @cached_property
@@ -101,12 +129,12 @@ class AttentionSplit:
         return self.q_heads * self.pair_count > 0
 
     def _sum(self, term: SequenceTerm) -> IntArray:
-        totals = np.zeros(len(self.q_heads), dtype=np.int64)
+        totals = np.zeros(np.broadcast_shapes(self.q_heads.shape, np.shape(self.later)), dtype=np.int64)
         nowhere = np.zeros(1, dtype=np.int64)  # tokens are not split: every PE has the same of a sequence
         for members, lengths in self._segments:
-            residues = self.token_residue[members] if self.token_stride > 1 else nowhere
+            residues = self.token_residue[..., members] if self.token_stride > 1 else nowhere
             for (new, context), count in lengths.items():
-                totals[members] += count * term(new, context, residues)
+                totals[..., members] += count * term(new, context + self.later, residues)
         return totals * self._takes_part
 
 
@@ -199,7 +227,7 @@ def _tiled(
     )
 
 
-def _row_sum(new: int, context: int, residue: IntArray, divisor: int, causal_skip: bool) -> IntArray:
+def _row_sum(new: int, context: int | IntArray, residue: IntArray, divisor: int, causal_skip: bool) -> IntArray:
     """Sum over rows i of ceil(max(0, n_i - residue) / divisor), n_i = context + i + 1, or all when not skipping.
 
     Nesting ceilings is exact: ceil(ceil(x / stride) / d) = ceil(x / (stride d)).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,10 +21,11 @@ from pe_sim.mapping.attention_split import (
 )
 from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.placement import Partial, Placement, Shard
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 FP32_BITS = 32
 CANDIDATE_BITS = 64  # fp32 value and int32 index
+_SPLITS = {"head": "head_split", "token": "token_split", "batch": "batch_split", "replicate": "whole_split"}
 SOFTMAX_STATISTICS = 2  # a softmax partial carries (max, sum) beside its weighted values
 
 
@@ -53,6 +55,16 @@ class Layouts:
         return np.zeros(self.groups.num_pes, dtype=np.int64)
 
     @cached_property
+    def nowhere(self) -> BoolArray:
+        """(PEs,) no PE."""
+        return np.zeros(self.groups.num_pes, dtype=bool)
+
+    @property
+    def is_member(self) -> BoolArray:
+        """(PEs,) whether each PE takes part."""
+        return self.groups.is_member
+
+    @cached_property
     def head_split(self) -> AttentionSplit:
         """Attention by head."""
         return split_by_head(self.shape, self.groups)
@@ -74,9 +86,30 @@ class Layouts:
 
     def attention_split(self, distribution: str) -> AttentionSplit:
         """The split of an attention distribution: head, token, batch or replicate."""
-        splits = {"head": "head_split", "token": "token_split", "batch": "batch_split", "replicate": "whole_split"}
-        split: AttentionSplit = getattr(self, splits[distribution])
+        split: AttentionSplit = getattr(self, _SPLITS[distribution])
         return split
+
+    def first_entry(self, pes: IntArray) -> IntArray:
+        """Where the values of each PE stand in the arrays over PEs."""
+        return pes
+
+    @property
+    def splits_tokens(self) -> bool:
+        """Whether attention by token has been asked for."""
+        return "token_split" in self.__dict__
+
+    def distinctions(self) -> Iterator[IntArray]:
+        """(PEs,) arrays; PEs that are equal in all of them are equal in everything that has been asked for so far.
+
+        But for the tokens of a split by token, which change from step to step.
+        """
+        yield self.groups.is_member.astype(np.int64)
+        yield self.groups.group_of_pe
+        yield from self.known_rows.values()
+        yield from self.known_columns.values()
+        for name in _SPLITS.values():
+            if name in self.__dict__:
+                yield from getattr(self, name).distinctions()
 
     def row_prefix(self, rows: Rows) -> IntArray:
         """(sequences + 1,) rows before each sequence."""

@@ -65,7 +65,7 @@ def reduction(
         first_pe=scopes.first_pe,
         last_pe=scopes.last_pe,
         num_bytes=num_bytes,
-        hop_cycles=np.full(len(num_bytes), hops, dtype=np.int64),
+        hop_cycles=np.full(num_bytes.shape[-1], hops, dtype=np.int64),
         whole_tree=at_root,
         at_root=at_root,
     )
@@ -78,7 +78,7 @@ def hub_to_scopes(
     tree = array.network.tree
     down = tree.downlink and not from_root
     hops = sum(tree.level_latency_cycles[: _levels(tree, scopes, at_root=False)]) if down else 0
-    sent = np.flatnonzero(num_bytes > 0)
+    sent = np.flatnonzero(num_bytes.reshape(-1, num_bytes.shape[-1])[0] > 0)  # the same in every step
     return MessageStage(
         *labels.fields(),
         channel=Resource.DOWNLINK if down else Resource.BUS,
@@ -86,12 +86,12 @@ def hub_to_scopes(
         from_pe=False,
         source=sent,
         rank=np.full(len(sent), ROOT_RANK) if from_root else scopes.first_pe[sent],
-        num_bytes=num_bytes[sent],
+        num_bytes=num_bytes[..., sent],
         target=sent,
         to_root=False,
         first_pe=scopes.first_pe,
         last_pe=scopes.last_pe,
-        hop_cycles=np.full(len(num_bytes), hops, dtype=np.int64),
+        hop_cycles=np.full(num_bytes.shape[-1], hops, dtype=np.int64),
     )
 
 
@@ -165,7 +165,7 @@ def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> M
     alone = len(stage.target) == len(np.unique(stage.target))
     early = None
     if isinstance(fed_by, TreeStage) and fed_by.at_root and not stage.from_pe and stage.tag is not Tag.SCATTER:
-        tree_beats = ceil_div(fed_by.num_bytes[stage.source], array.network.tree.bytes_per_cycle)
+        tree_beats = ceil_div(fed_by.num_bytes[..., stage.source], array.network.tree.bytes_per_cycle)
         early = np.minimum(tree_beats, ceil_div(stage.num_bytes, array.network.bus.bytes_per_cycle))
     return replace(stage, streams=alone and not stage.to_root, early_cycles=early)
 

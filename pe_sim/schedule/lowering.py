@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.mapping.classes import ClassLayouts, PeClasses
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
@@ -26,6 +28,16 @@ def lower(placed: PlacedGraph) -> Schedule:
     return Schedule(placed.array, blocks, placed.sequence)
 
 
+def lower_steps(placed: PlacedGraph, classes: PeClasses) -> Schedule:
+    """One schedule of a placed decode step and those that follow it, over classes of PEs."""
+    layouts = {id(block.layouts): ClassLayouts(block.layouts, classes) for block in placed.blocks}
+    shared: dict[tuple[object, ...], LocalWork] = {}
+    blocks = tuple(
+        _BlockLowering(placed.array, layouts[id(block.layouts)], shared).lower(block) for block in placed.blocks
+    )
+    return Schedule(placed.array, blocks, placed.sequence, classes)
+
+
 @dataclass
 class _BlockLowering:
     """Lowers one block; `slots` maps a value's key to its slot, `active` a slot to the PEs that hold data."""
@@ -41,7 +53,7 @@ class _BlockLowering:
 
     def lower(self, block: PlacedBlock) -> Block:
         for value in block.entries:
-            self.slots[value.key] = self._new_slot(self.layouts.groups.is_member)
+            self.slots[value.key] = self._new_slot(self.layouts.is_member)
         entries = tuple(self.slots[value.key] for value in block.entries)
         for node in block.nodes:
             if isinstance(node, Work):
@@ -77,7 +89,7 @@ class _BlockLowering:
 
     def _lower_root_work(self, node: Work) -> None:
         resource, cycles, read_bytes = root_cycles(node, self.array, self.layouts)
-        output = self._new_slot(np.zeros(self.layouts.groups.num_pes, dtype=bool))
+        output = self._new_slot(self.layouts.nowhere)
         labels = (node.function, node.operator.name, node.distribution)
         stage = RootStage(*labels, self._input_slots(node.inputs), output, resource, cycles, read_bytes)
         self._emit(stage, node.outputs)
@@ -102,14 +114,14 @@ class _BlockLowering:
     def _holds_terms(self, node: Work) -> BoolArray:
         """(PEs,) PEs that pass a term of a sum on although they have nothing to add to it."""
         if not isinstance(node.outputs[0].placement, Partial):
-            return np.zeros(self.layouts.groups.num_pes, dtype=bool)
+            return self.layouts.nowhere
         held = [self.active[self.slots[value.key]] for value in node.inputs if value.key not in self.support]
-        return np.any(held, axis=0) if held else np.zeros(self.layouts.groups.num_pes, dtype=bool)
+        return reduce(np.logical_or, held) if held else self.layouts.nowhere
 
     def _lower_move(self, node: Move) -> None:
         inputs = self._input_slots(node.after if node.kind is MoveKind.WEIGHT_STREAM else node.inputs)
-        senders = np.any([self.active[slot] for slot in inputs] or [self.layouts.groups.is_member], axis=0)
-        output = self._new_slot(self.layouts.groups.is_member)
+        senders = reduce(np.logical_or, [self.active[slot] for slot in inputs] or [self.layouts.is_member])
+        output = self._new_slot(self.layouts.is_member)
         stage = lower_move(node, inputs, output, senders, self.array, self.layouts)
         if isinstance(stage, MessageStage):
             fed_by = self.producers.get(inputs[0]) if len(inputs) == 1 else None

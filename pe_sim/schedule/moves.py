@@ -81,10 +81,11 @@ class _Payload:
         values = self.node.inputs
         if self.node.scope == "group":
             return total(self.layouts.group_bytes(value.tensor, partial=partial) for value in values)
-        elements = self.layouts.head_split.row_sum(1)[self.scopes().first_pe]
+        elements = self.layouts.head_split.row_sum(1)[..., self.layouts.first_entry(self.scopes().first_pe)]
         return ceil_div(elements * self.layouts.element_bits(values[0].tensor, partial=partial), 8)
 
     def per_pe(self, *, outputs: bool) -> IntArray:
         """(PEs,) bytes of each PE's slice."""
         values = self.node.outputs if outputs else self.node.inputs
-        return total(self.layouts.pe_bytes(value.tensor, value.placement) for value in values)
+        slices = total(self.layouts.pe_bytes(value.tensor, value.placement) for value in values)
+        return slices.reshape(-1)  # the same in every step, where there are several

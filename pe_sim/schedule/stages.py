@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.units import BoolArray, IntArray
 
@@ -180,8 +181,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Distinct blocks, and their runs in program order."""
+    """Distinct blocks, and their runs in program order.
+
+    With `classes` it is of several steps at once: what is said to be (PEs,) is (steps, classes), or (1, classes) if
+    it is the same in every step, and the bytes of messages and reductions can have a row a step as well.
+    """
 
     array: ArrayConfig
     blocks: tuple[Block, ...]
     sequence: tuple[BlockRun, ...]
+    classes: PeClasses | None = None
