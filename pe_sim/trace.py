@@ -96,7 +96,7 @@ class Trace:
         engine: name of the engine that wrote it.
         makespan_cycles: the step's last event.
         details: gives the spans and the uses of channels, which a fast engine writes out only when they are asked for.
-        traffic: per tag, only tags that were used.
+        counts: gives the traffic per tag, only of tags that were used, likewise.
         totals: gives busy cycles and bytes read, likewise.
         notes: what a reader has to know about how the trace came about.
     """
@@ -104,13 +104,18 @@ class Trace:
     engine: str
     makespan_cycles: int
     details: Callable[[], tuple[tuple[StageSpan, ...], ChannelUse]]
-    traffic: dict[str, TagTraffic]
+    counts: Callable[[], dict[str, TagTraffic]]
     totals: Callable[[], Totals]
     notes: tuple[str, ...] = ()
 
     @cached_property
     def _summed(self) -> Totals:
         return self.totals()
+
+    @cached_property
+    def traffic(self) -> dict[str, TagTraffic]:
+        """Per tag, only tags that were used."""
+        return self.counts()
 
     @property
     def pe_busy(self) -> dict[str, IntArray]:

@@ -15,10 +15,11 @@ from pe_sim.cli.faults import exit_code_of
 from pe_sim.cli.gemm import gemm
 from pe_sim.cli.listings import arrays, models, workflows
 from pe_sim.cli.run import run
+from pe_sim.cli.topology import topology
 from pe_sim.cli.verify import verify
 from pe_sim.errors import did_you_mean
 
-_COMMANDS: Final = (run, compare, collective, gemm, verify, models, arrays, workflows)
+_COMMANDS: Final = (run, compare, collective, gemm, verify, topology, models, arrays, workflows)
 
 
 class PeSimGroup(click.Group):

@@ -68,6 +68,8 @@ def gemm(
 
 
 def _figures(array: ArrayConfig, flops: int, result: PartResult) -> list[tuple[str, str]]:
+    from pe_sim.config.arrays import describe_rate
+
     matrix, seconds = array.pe.matrix, result.cycles / (array.clock_ghz * 1e9)
     peak = 2 * matrix.outputs * matrix.depth  # a MAC is two
     rate = flops / result.cycles
@@ -75,7 +77,7 @@ def _figures(array: ArrayConfig, flops: int, result: PartResult) -> list[tuple[s
         ("cycles", f"{result.cycles:,}"),
         ("time", f"{format_seconds(seconds)} at {array.clock_ghz:g} GHz"),
         ("rate", f"{rate:,.1f} of {peak:,} flop/cycle, {rate / peak:.1%} of the matrix unit's peak"),
-        ("array", f"{matrix.outputs} x {matrix.depth} MACs, {array.pe.memory.bytes_per_cycle} B/cycle local memory"),
+        ("array", f"{matrix.outputs} x {matrix.depth} MACs, {describe_rate(array.pe.memory)} local memory"),
         ("weights", array.dtypes.weight.name),
         ("overlap", str(array.overlap)),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pe_sim.config.dtypes import Dtypes
+from pe_sim.config.network import Collectives, GraphNetwork
 
 # Machine model, section 6: cycles per element of the vector functions.
 DEFAULT_CYCLES_PER_ELEMENT: dict[str, int] = {
@@ -54,6 +55,35 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class DramBank:
+    """A DRAM bank: a row has to be activated before its columns can be read, and precharged before the next one."""
+
+    technology: str
+    capacity_bytes: int
+    row_bytes: int
+    column_bytes: int
+    column_cycles: int
+    activate_cycles: int
+    precharge_cycles: int
+    read_to_precharge_cycles: int
+
+    @property
+    def row_cycles(self) -> int:
+        """Of one whole row, where rows are read back to back."""
+        columns = self.row_bytes // self.column_bytes
+        opening = self.activate_cycles + self.read_to_precharge_cycles + self.precharge_cycles
+        return opening + (columns - 1) * self.column_cycles
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """The rate of whole rows read back to back."""
+        return self.row_bytes / self.row_cycles
+
+
+LocalMemory = Memory | DramBank  # of a PE
+
+
+@dataclass(frozen=True, slots=True)
 class Buffer:
     """The activations' buffer and, apart from it, the prefetch buffer of overlap 2."""
 
@@ -67,7 +97,7 @@ class Pe:
 
     matrix: MatrixUnit
     vector: VectorUnit
-    memory: Memory
+    memory: LocalMemory
     buffer: Buffer
 
 
@@ -116,21 +146,19 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Collectives:
-    """How gathers and scatters are done: serial, by_reduction or best."""
-
-    gather: str
-    scatter: str
-
-
-@dataclass(frozen=True, slots=True)
 class Network:
-    """The interconnect between the PEs and the root."""
+    """The interconnect of kind bus_tree: one bus down, one tree up."""
 
     kind: str
     bus: Bus
     tree: Tree
     collectives: Collectives
+    arbitration: str = "fifo"
+
+    @property
+    def arity(self) -> int:
+        """The k whose powers are the sizes of PE groups."""
+        return self.tree.arity
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +173,16 @@ class ArrayConfig:
     floorplan: Floorplan
     pe: Pe
     root: Root
-    network: Network
+    network: Network | GraphNetwork
+
+    @property
+    def bus_tree(self) -> Network:
+        """The interconnect of an array with one bus and one tree."""
+        assert isinstance(self.network, Network)
+        return self.network
+
+    @property
+    def graph_network(self) -> GraphNetwork:
+        """The interconnect of an array whose channels are a graph."""
+        assert isinstance(self.network, GraphNetwork)
+        return self.network

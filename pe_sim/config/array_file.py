@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -31,10 +31,27 @@ Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
 Cycles = Annotated[int, Field(ge=0, le=MAX_CYCLES)]
 Text = Annotated[str, Field(min_length=1)]
 GatherWay = Literal["serial", "by_reduction", "best"]
+Arbitration = Literal["fifo", "round_robin", "priority"]
+Kind = Literal[
+    "bus_tree",
+    "hierarchical_bus",
+    "h_tree",
+    "fat_tree",
+    "line",
+    "ring",
+    "mesh",
+    "torus",
+    "hypercube",
+    "butterfly",
+    "crossbar",
+    "graph",
+]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+MEMORY_KINDS: Final = ("flat", "sram", "dram_bank")
 
 
-def _check_latency(value: Any, minimum: int, levels: bool = False) -> Any:
-    """Refuse all but whole cycles, `auto` and, with `levels`, a list of whole cycles."""
+def check_latency(value: Any, minimum: int, levels: bool = False) -> Any:
+    """A validator: refuse all but whole cycles, `auto` and, with `levels`, a list of whole cycles."""
     if isinstance(value, str) and value == "auto":
         return value
     for item in value if levels and isinstance(value, list) else [value]:
@@ -49,9 +66,9 @@ def _auto_advice(given: object) -> str:
     return did_you_mean(given, ["auto"]) if isinstance(given, str) else "auto derives it from the floorplan"
 
 
-BusLatency = Annotated[int | Literal["auto"], BeforeValidator(partial(_check_latency, minimum=0))]
+BusLatency = Annotated[int | Literal["auto"], BeforeValidator(partial(check_latency, minimum=0))]
 TreeLatency = Annotated[
-    int | Literal["auto"] | list[int], BeforeValidator(partial(_check_latency, minimum=1, levels=True))
+    int | Literal["auto"] | list[int], BeforeValidator(partial(check_latency, minimum=1, levels=True))
 ]
 
 
@@ -168,10 +185,7 @@ class VectorFile(Section):
 
 
 class MemoryFile(Section):
-    """A flat memory with one port.
-
-    Another kind of memory is another Section beside this one, chosen by `kind`.
-    """
+    """A flat memory with one port; `memory_file` has the other kind, which only PEs can have."""
 
     kind: Literal["flat", "sram"] = Field(default="flat", description="flat (alias sram): one latency, one rate")
     technology: Text = Field(description="the technology the numbers come from")
@@ -234,11 +248,12 @@ class CollectivesFile(Section):
 
 
 class NetworkFile(Section):
-    """The interconnect."""
+    """The interconnect of kind bus_tree; `network_file` has the other kinds."""
 
-    kind: Literal["bus_tree"] = Field(description="bus_tree: one bus down, one tree up")
+    kind: Kind = Field(description="bus_tree: one bus down, one tree up")
     bus: BusFile = Field(description="the bus")
     tree: TreeFile = Field(description="the reduction tree")
+    arbitration: Arbitration = Field(default="fifo", description="who gets the bus when several ask for it")
     collectives: CollectivesFile = Field(default_factory=CollectivesFile, description="ways of gather and scatter")
 
 
@@ -259,8 +274,28 @@ class ArrayFile(Section):
     network: NetworkFile = Field(description="the interconnect")
 
 
+def array_schema(kind: object, memory_kind: object = None) -> type[ArrayFile]:
+    """The schema of array files with a network and a memory of these kinds; bus_tree and flat if there is no such.
+
+    Args:
+        kind: what stands under network.kind.
+        memory_kind: what stands under pe.memory.kind.
+    """
+    # Imported here: most arrays have a bus and a tree and a flat memory, and start-up time counts.
+    schema = ArrayFile
+    if kind != "bus_tree" and kind in KINDS:
+        from pe_sim.config.network_file import schema_with
+
+        schema = schema_with(str(kind))
+    if memory_kind == "dram_bank":
+        from pe_sim.config.memory_file import schema_with_bank
+
+        schema = schema_with_bank(schema)
+    return schema
+
+
 def check_array_file(raw: Mapping[str, Any], source: str | None = None, overridden: tuple[str, ...] = ()) -> ArrayFile:
-    """The checked form of an array file's mapping.
+    """The checked form of an array file's mapping; its network is the Section of its kind.
 
     Args:
         raw: what the file holds.
@@ -279,4 +314,12 @@ def check_array_file(raw: Mapping[str, Any], source: str | None = None, overridd
             given=version,
             expected=f"{SCHEMA_VERSION}, the one version this program knows",
         )
-    return validate(ArrayFile, raw, source, overridden)
+    return validate(array_schema(_kind(raw, "network"), _kind(raw, "pe", "memory")), raw, source, overridden)
+
+
+def _kind(raw: Mapping[str, Any], *sections: str) -> object:
+    """What stands under `kind` in a section."""
+    inside: object = raw
+    for name in (*sections, "kind"):
+        inside = inside.get(name) if isinstance(inside, Mapping) else None
+    return inside

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pe_sim.config.array import ArrayConfig, Memory, VectorUnit
+from pe_sim.config.array import ArrayConfig, DramBank, LocalMemory, Network, VectorUnit
 from pe_sim.config.dtypes import Dtype
 from pe_sim.config.floorplan import resolve_array
 from pe_sim.config.loading import load_mapping
+from pe_sim.config.network import GraphNetwork
 from pe_sim.config.overrides import apply_overrides
 from pe_sim.config.presets import is_preset, resolve
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, did_you_mean
 from pe_sim.units import format_bytes
 
 _DEFAULT_NAME = "array"  # of a mapping without a name
+_KIND, _FILE = "network.kind", "network.file"
 
 
 def load_array(
@@ -32,18 +35,21 @@ def load_array(
         InputError: there is no such preset or file, or it or an override is wrong; several faults in one message.
     """
     # Imported here: whoever only handles a finished ArrayConfig does not pay for pydantic.
-    from pe_sim.config.array_file import ArrayFile, check_array_file
+    from pe_sim.config.array_file import array_schema, check_array_file
+    from pe_sim.config.memory_file import memory_kind
     from pe_sim.config.schema import known_paths, scalar_keys
 
-    raw, name, source = _read(name_or_path_or_dict)
+    raw, name, source, folder = _read(name_or_path_or_dict)
     changes = overrides or {}
-    changed = apply_overrides(raw, changes, known_paths(ArrayFile), scalar_keys(ArrayFile))
-    return resolve_array(check_array_file(changed, source, tuple(changes)), name, source)
+    schema = array_schema(_network_kind(raw, changes, source), memory_kind(raw, changes, source))
+    changed = apply_overrides(raw, changes, known_paths(schema), scalar_keys(schema))
+    if _FILE in changes or "network" in changes:
+        folder = None  # what is named on the command line is named from where the user stands
+    return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder)
 
 
 def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
     """The array in the shape of its YAML, JSON-ready, latencies in cycles; load_array() of it gives the same array."""
-    bus, tree, collectives = array.network.bus, array.network.tree, array.network.collectives
     return {
         "schema_version": 1,
         "name": array.name,
@@ -77,52 +83,123 @@ def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
             "vector": _vector_to_dict(array.root.vector),
             "memory": _memory_to_dict(array.root.memory),
         },
-        "network": {
-            "kind": array.network.kind,
-            "bus": {
-                "bytes_per_cycle": bus.bytes_per_cycle,
-                "latency_cycles": bus.latency_cycles,
-                "overhead_cycles": bus.overhead_cycles,
-                "request_cycles": bus.request_cycles,
-                "burst_bytes": bus.burst_bytes,
-            },
-            "tree": {
-                "arity": tree.arity,
-                "bytes_per_cycle": tree.bytes_per_cycle,
-                "latency_cycles": list(tree.level_latency_cycles),
-                "combine_cycles": tree.combine_cycles,
-                "softmax_combine_cycles": tree.softmax_combine_cycles,
-                "downlink": tree.downlink,
-            },
-            "collectives": {"gather": collectives.gather, "scatter": collectives.scatter},
-        },
+        "network": _network_to_dict(array.network),
     }
 
 
 def describe_array(array: ArrayConfig) -> str:
     """One line: name, PEs, what one PE has, the memory in total, the interconnect, the clock."""
-    pe, bus, tree = array.pe, array.network.bus, array.network.tree
+    pe = array.pe
     total = format_bytes(array.num_pes * pe.memory.capacity_bytes)
-    hops = "/".join(str(hop) for hop in sorted(set(tree.level_latency_cycles))) or "0"
     return (
         f"{array.name}: {array.num_pes} PEs of {pe.matrix.outputs} x {pe.matrix.depth} MACs and"
-        f" {format_bytes(pe.memory.capacity_bytes)} at {pe.memory.bytes_per_cycle} B/cycle ({total} in all),"
-        f" bus {bus.bytes_per_cycle} B/cycle latency {bus.latency_cycles},"
-        f" {tree.arity}-ary tree {tree.num_levels} levels {tree.bytes_per_cycle} B/cycle hop {hops},"
+        f" {format_bytes(pe.memory.capacity_bytes)} at {describe_rate(pe.memory)} ({total} in all),"
+        f" {_describe_network(array.network)},"
         f" {array.dtypes.weight.name} weights, {array.clock_ghz:g} GHz"
     )
 
 
-def _read(given: object) -> tuple[Mapping[str, Any], str, str]:
-    """The raw mapping, the default name, and what messages call the source."""
+def describe_rate(memory: LocalMemory) -> str:
+    """The rate of a PE's memory in words; of a bank that of whole rows."""
+    if isinstance(memory, DramBank):
+        return f"{memory.bytes_per_cycle:.3g} B/cycle of whole rows"
+    return f"{memory.bytes_per_cycle} B/cycle"
+
+
+def _describe_network(network: Network | GraphNetwork) -> str:
+    if isinstance(network, GraphNetwork):
+        from pe_sim.config.network_dict import describe_network
+
+        return describe_network(network)
+    bus, tree = network.bus, network.tree
+    hops = "/".join(str(hop) for hop in sorted(set(tree.level_latency_cycles))) or "0"
+    return (
+        f"bus {bus.bytes_per_cycle} B/cycle latency {bus.latency_cycles},"
+        f" {tree.arity}-ary tree {tree.num_levels} levels {tree.bytes_per_cycle} B/cycle hop {hops}"
+    )
+
+
+def _network_to_dict(network: Network | GraphNetwork) -> dict[str, Any]:
+    if isinstance(network, GraphNetwork):
+        from pe_sim.config.network_dict import network_to_dict
+
+        return network_to_dict(network)
+    bus, tree, collectives = network.bus, network.tree, network.collectives
+    return {
+        "kind": network.kind,
+        "bus": {
+            "bytes_per_cycle": bus.bytes_per_cycle,
+            "latency_cycles": bus.latency_cycles,
+            "overhead_cycles": bus.overhead_cycles,
+            "request_cycles": bus.request_cycles,
+            "burst_bytes": bus.burst_bytes,
+        },
+        "tree": {
+            "arity": tree.arity,
+            "bytes_per_cycle": tree.bytes_per_cycle,
+            "latency_cycles": list(tree.level_latency_cycles),
+            "combine_cycles": tree.combine_cycles,
+            "softmax_combine_cycles": tree.softmax_combine_cycles,
+            "downlink": tree.downlink,
+        },
+        "arbitration": network.arbitration,
+        "collectives": {"gather": collectives.gather, "scatter": collectives.scatter},
+    }
+
+
+def _network_kind(raw: Mapping[str, Any], changes: Mapping[str, object], source: str) -> object:
+    """The kind of network after the overrides.
+
+    Raises:
+        InputError: there is no such kind, or a new kind does not take the keys that the file's network has.
+    """
+    from pe_sim.config.array_file import KINDS, array_schema
+
+    network = raw.get("network")
+    before = kind = network.get("kind") if isinstance(network, Mapping) else None
+    keys = list(network) if isinstance(network, Mapping) else []
+    flag = None
+    for path, value in changes.items():
+        if path == "network" and isinstance(value, Mapping):
+            before = kind = value.get("kind")
+            keys, flag = list(value), "--set network"
+        elif path == _KIND:
+            kind, flag = value, f"--set {_KIND}"
+    if kind is None:
+        return None  # the schema will say that it is missing
+    if kind not in KINDS:
+        at_flag = flag == f"--set {_KIND}"
+        raise InputError(
+            "unknown kind of network",
+            source=flag or source,
+            path=None if at_flag else _KIND,
+            given=kind,
+            expected="one of " + ", ".join(KINDS),
+            hint=did_you_mean(kind, KINDS) if isinstance(kind, str) else None,
+        )
+    known = array_schema(kind).model_fields["network"].annotation
+    foreign = [key for key in keys if key not in getattr(known, "model_fields", ())]
+    if kind != before and foreign:
+        raise InputError(
+            f"the file's network is of kind {before}, and a network of kind {kind} has no {foreign[0]}",
+            source=flag,
+            given=kind,
+            hint=f"replace the whole section, for instance --set 'network={{kind: {kind}, ...}}', or start from a"
+            f" preset of this kind",
+        )
+    return kind
+
+
+def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
+    """The raw mapping, the default name, what messages call the source, and the folder of its file."""
     if isinstance(given, Mapping):
-        return given, _DEFAULT_NAME, "array"
+        return given, _DEFAULT_NAME, "array", None
     if not isinstance(given, str | Path):
         raise InputError("not an array", given=given, expected="a preset's name, a path, or a file's mapping")
     path = resolve("arrays", given)
     if is_preset("arrays", given):
-        return _load_preset(path), path.stem, f"preset {given}"
-    return load_mapping(path), path.stem, str(given)
+        return _load_preset(path), path.stem, f"preset {given}", path.parent
+    return load_mapping(path), path.stem, str(given), path.parent
 
 
 @cache
@@ -145,7 +222,9 @@ def _vector_to_dict(unit: VectorUnit) -> dict[str, Any]:
     }
 
 
-def _memory_to_dict(memory: Memory) -> dict[str, Any]:
+def _memory_to_dict(memory: LocalMemory) -> dict[str, Any]:
+    if isinstance(memory, DramBank):
+        return {"kind": "dram_bank", **asdict(memory)}
     return {
         "technology": memory.technology,
         "capacity_bytes": memory.capacity_bytes,

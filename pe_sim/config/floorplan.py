@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pe_sim.config.array import (
     ArrayConfig,
     Buffer,
     Bus,
-    Collectives,
+    DramBank,
     Floorplan,
+    LocalMemory,
     MatrixUnit,
     Memory,
     Network,
@@ -25,10 +27,14 @@ from pe_sim.config.array import (
     VectorUnit,
 )
 from pe_sim.config.dtypes import Dtype, Dtypes
+from pe_sim.config.network import Collectives, GraphNetwork
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:  # the schema needs pydantic, the arithmetic does not
+    from pathlib import Path
+
     from pe_sim.config.array_file import ArrayFile, BusFile, DtypeFile, MemoryFile, TreeFile, VectorFile
+    from pe_sim.config.memory_file import DramBankFile
 
 
 def grid_shape(num_pes: int) -> tuple[int, int]:
@@ -48,29 +54,46 @@ def num_tree_levels(num_pes: int, arity: int) -> int:
 
 def auto_bus_latency_cycles(num_pes: int, floorplan: Floorplan) -> int:
     """Cycles across width plus height of the grid, at least 1."""
-    cols, rows = grid_shape(num_pes)
-    return _wire_cycles((cols + rows) * _exact(floorplan.pe_pitch_mm), floorplan)
+    return wire_cycles(sum(grid_shape(num_pes)), floorplan)
 
 
-def auto_tree_latency_cycles(level: int, arity: int, floorplan: Floorplan) -> int:
-    """Cycles of the hop from `level` (0 at the leaves) upwards: pitch · 2^floor(level·log2(k)/2), at least 1."""
-    doublings = ((arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= k^level
-    return _wire_cycles(2**doublings * _exact(floorplan.pe_pitch_mm), floorplan)
+def auto_tree_latency_cycles(level: int, arity: int, floorplan: Floorplan, leaf_pes: int = 1) -> int:
+    """Cycles of the hop from `level` (0 at the leaves) upwards: pitch · 2^floor(level·log2(k)/2), at least 1.
+
+    Args:
+        level: the lower end's.
+        arity: k.
+        floorplan: the pitch, and how far a cycle reaches.
+        leaf_pes: PEs below one leaf of this tree; k^level is multiplied by them.
+    """
+    doublings = ((leaf_pes * arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= PEs below the hop
+    return wire_cycles(2**doublings, floorplan)
 
 
-def resolve_array(file: ArrayFile, default_name: str, source: str | None = None) -> ArrayConfig:
+@lru_cache(maxsize=4096)  # fractions are slow, and the levels of trees and the arrays of a sweep share lengths
+def wire_cycles(pitches: float | Fraction, floorplan: Floorplan) -> int:
+    """Cycles of a wire of so many PE pitches, at least 1."""
+    length_mm = Fraction(pitches) * _exact(floorplan.pe_pitch_mm)
+    return max(1, math.ceil(length_mm / _exact(floorplan.mm_per_cycle)))
+
+
+def resolve_array(
+    file: ArrayFile, default_name: str, source: str | None = None, folder: Path | None = None
+) -> ArrayConfig:
     """The frozen array: defaults filled in, every latency an integer number of cycles.
 
     Args:
         file: the checked file.
         default_name: the array's name if the file has none.
         source: what error messages call the file.
+        folder: where the files it names are looked up; None: the current folder.
 
     Raises:
-        InputError: an `auto` latency beyond the accepted range, or a list of tree latencies of the wrong length.
+        InputError: an `auto` latency beyond the accepted range, a list of tree latencies of the wrong length, or an
+            interconnect that does not fit the number of PEs.
     """
     floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
-    pe, root, network = file.pe, file.root, file.network
+    pe, root = file.pe, file.root
     return ArrayConfig(
         name=file.name if file.name is not None else default_name,
         clock_ghz=file.clock_ghz,
@@ -86,25 +109,35 @@ def resolve_array(file: ArrayFile, default_name: str, source: str | None = None)
         pe=Pe(
             matrix=MatrixUnit(pe.matrix.outputs, pe.matrix.depth, pe.matrix.latency_cycles),
             vector=_vector(pe.vector),
-            memory=_memory(pe.memory),
+            memory=_local_memory(pe.memory),
             buffer=Buffer(pe.buffer.capacity_bytes, pe.buffer.prefetch_bytes),
         ),
         root=Root(vector=_vector(root.vector), memory=_memory(root.memory)),
-        network=Network(
-            kind=network.kind,
-            bus=_bus(network.bus, file.num_pes, floorplan, source),
-            tree=_tree(network.tree, file.num_pes, floorplan, source),
-            collectives=Collectives(gather=network.collectives.gather, scatter=network.collectives.scatter),
-        ),
+        network=_network(file, floorplan, source, folder),
+    )
+
+
+def _network(file: ArrayFile, floorplan: Floorplan, source: str | None, folder: Path | None) -> Network | GraphNetwork:
+    network = file.network
+    if network.kind != "bus_tree":
+        # Imported here: most arrays have a bus and a tree, and start-up time counts.
+        from pe_sim.config.network_resolve import only_cluster, resolve_network
+
+        alone = only_cluster(network, file.num_pes)
+        if alone is None:
+            return resolve_network(network, file.num_pes, source, folder)
+        network = alone
+    return Network(
+        kind=network.kind,
+        bus=_bus(network.bus, file.num_pes, floorplan, source),
+        tree=_tree(network.tree, file.num_pes, floorplan, source),
+        collectives=Collectives(gather=network.collectives.gather, scatter=network.collectives.scatter),
+        arbitration=network.arbitration,
     )
 
 
 def _exact(millimetres: float) -> Fraction:
     return Fraction(str(millimetres))
-
-
-def _wire_cycles(length_mm: Fraction, floorplan: Floorplan) -> int:
-    return max(1, math.ceil(length_mm / _exact(floorplan.mm_per_cycle)))
 
 
 def _dtype(entry: DtypeFile) -> Dtype:
@@ -113,6 +146,12 @@ def _dtype(entry: DtypeFile) -> Dtype:
 
 def _vector(unit: VectorFile) -> VectorUnit:
     return VectorUnit(unit.lanes, unit.latency_cycles, unit.cycles_per_element.model_dump())
+
+
+def _local_memory(memory: MemoryFile | DramBankFile) -> LocalMemory:
+    if memory.kind == "dram_bank":
+        return DramBank(**memory.model_dump(exclude={"kind"}))
+    return _memory(memory)
 
 
 def _memory(memory: MemoryFile) -> Memory:

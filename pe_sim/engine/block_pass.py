@@ -8,8 +8,17 @@ import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.engine.block_plan import BlockPlan, StagePlan
-from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState, matrix_times
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Tag, TreeStage
+from pe_sim.engine.recurrences import (
+    NEVER,
+    PREFETCHING_OVERLAP,
+    ChannelState,
+    OutOfOrderError,
+    TreeState,
+    matrix_times,
+)
+from pe_sim.network.hop_times import ChannelTimes, run_hops
+from pe_sim.schedule.memory_timing import memory_timing
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray
 
 Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
@@ -25,11 +34,12 @@ class MachineState:
     root: dict[Resource, ChannelState]
     tree: TreeState
     downlink: TreeState
+    channels: ChannelTimes
 
     @property
     def overtaken(self) -> BoolArray:
         """(..., 1) whether requests reached a channel in another order than the program's."""
-        overtaken = self.bus.overtaken
+        overtaken = self.bus.overtaken | self.channels.overtaken
         for channel in self.root.values():
             overtaken = overtaken | channel.overtaken
         return overtaken
@@ -37,14 +47,23 @@ class MachineState:
 
 @dataclass(slots=True)
 class StageRecord:
-    """Cycles of one stage: over all, per PE, and of each use of a channel."""
+    """Cycles of one stage: per PE of those that `working` names, or of each use of a channel and what it completes."""
 
-    start: int = NEVER
-    end: int = NEVER
+    working: BoolArray | None = None
     pe_start: IntArray | None = None
     pe_end: IntArray | None = None
     use_start: IntArray | None = None
     use_end: IntArray | None = None
+    complete: IntArray | None = None
+
+    def bounds(self) -> tuple[int, int]:
+        """The first start and the last end; NEVER where nothing happened."""
+        starts, ends = (self.use_start, self.complete) if self.pe_start is None else (self.pe_start, self.pe_end)
+        if starts is None or ends is None:
+            return NEVER, NEVER
+        if self.working is not None:
+            starts, ends = starts[self.working], ends[self.working]
+        return (int(starts.min()), int(ends.max())) if len(starts) else (NEVER, NEVER)
 
 
 @dataclass(slots=True)
@@ -80,10 +99,13 @@ class BlockPass:
     ) -> None:
         self._plan, self._array, self._state = plan, array, state
         self._shape, self._steps = shape, shape[:-1]
+        self._closing = memory_timing(array.pe.memory).closing_cycles
+        self._port_matters = array.overlap >= PREFETCHING_OVERLAP or self._closing > 0
         self._slots: dict[int, Ready] = dict(zip(plan.block.entries, entries, strict=True))
         heads = zip(plan.block.entries, entry_heads, strict=True)
         self._heads: dict[int, Ready] = {slot: head for slot, head in heads if head is not None}
         self._record = BlockRecord()
+        self._ends: list[IntArray] = []
 
     def run(self) -> BlockRecord:
         """The cycles of every stage."""
@@ -97,8 +119,13 @@ class BlockPass:
                     self._through_tree(plan, stage)
                 case MessageStage() as stage:
                     self._as_messages(plan, stage)
+                case RoutedStage() as stage:
+                    self._over_graph(plan, stage)
                 case _:
                     raise TypeError(f"the fast engine has no recurrence for a {type(plan.stage).__name__}")
+        # A PE is free when the last it worked on is done, so its ends need not be looked at one by one.
+        ends = np.concatenate([*self._ends, self._state.pe_free], axis=-1)
+        self._record.last_end = ends.max(axis=-1, keepdims=True)
         self._record.exits = [self._slots[slot] for slot in self._plan.block.exits]
         self._record.exit_heads = [self._heads.get(slot) for slot in self._plan.block.exits]
         return self._record
@@ -109,13 +136,15 @@ class BlockPass:
         arrivals = self._slots if stage.tail_cycles is None else self._slots | self._heads
         for slot in stage.inputs:
             start = np.maximum(start, arrivals[slot])
-        end = start + (stage.cycles if stage.matrix is None else self._matrix_duration(plan, stage, start))
+        end = start + (
+            self._duration(stage, start) if stage.matrix is None else self._matrix_duration(plan, stage, start)
+        )
         if stage.tail_cycles is not None:
             for slot in stage.inputs:
                 if slot in self._heads:
                     end = np.maximum(end, self._slots[slot] + stage.tail_cycles)
-        if stage.resource is Resource.PE_MEMORY and self._array.overlap >= 2:
-            state.port_free = np.where(stage.active, end, state.port_free)
+        if stage.resource is Resource.PE_MEMORY and self._port_matters:
+            state.port_free = np.where(stage.active, end + self._closing, state.port_free)
         if plan.everywhere:
             state.pe_free = self._slots[stage.output] = end
         else:
@@ -124,17 +153,14 @@ class BlockPass:
         self._note_pes(plan, start, end)
 
     def _note_pes(self, plan: StagePlan, start: IntArray, end: IntArray) -> None:
-        if not plan.everywhere:
-            start, end = np.where(plan.working, start, NEVER), np.where(plan.working, end, NEVER)
-        if self._steps:
-            self._record.last_end = np.maximum(self._record.last_end, end.max(axis=-1, keepdims=True))
-            return
-        first = int(start.min()) if plan.everywhere else _first(start)
-        self._note(StageRecord(first, int(end.max()), start, end))
+        if not self._steps:
+            self._record.stages.append(StageRecord(None if plan.everywhere else plan.working, start, end))
 
-    def _note(self, record: StageRecord) -> None:
-        self._record.stages.append(record)
-        self._record.last_end = np.maximum(self._record.last_end, record.end)
+    def _duration(self, stage: PeStage, start: IntArray) -> IntArray:
+        """Of work that is no matrix operator; what reads or writes a memory waits until that is free."""
+        if stage.resource is not Resource.PE_MEMORY or not self._closing:
+            return stage.cycles
+        return np.where(stage.cycles > 0, stage.cycles + np.maximum(0, self._state.port_free - start), 0)
 
     def _matrix_duration(self, plan: StagePlan, stage: PeStage, start: IntArray) -> IntArray:
         state, times = self._state, plan.times
@@ -144,8 +170,8 @@ class BlockPass:
             busy = np.where(stage.active, times.memory_busy, 0)
             known = self._record.memory_busy
             self._record.memory_busy = busy if known is None else known + busy
-        if self._array.overlap >= 2:
-            ends = start + times.stream_end
+        if self._port_matters:
+            ends = start + times.stream_end + self._closing
             state.port_free = ends if plan.everywhere else np.where(stage.active, ends, state.port_free)
         return times.duration
 
@@ -166,20 +192,19 @@ class BlockPass:
 
     def _note_uses(self, starts: IntArray, releases: IntArray, ends: IntArray, used: BoolArray | None = None) -> None:
         """(..., uses) when a channel was granted and released, and when what it carried was complete."""
+        if ends.shape[-1]:
+            self._ends.append(ends)
         if self._steps:
-            if ends.shape[-1]:
-                self._record.last_end = np.maximum(self._record.last_end, ends.max(axis=-1, keepdims=True))
             return
         if used is not None and not used.all():
             starts, releases, ends = starts[used], releases[used], ends[used]
-        if not len(starts):
-            self._note(StageRecord())
-            return
-        self._note(StageRecord(int(starts.min()), int(ends.max()), use_start=starts, use_end=releases))
+        self._record.stages.append(StageRecord(use_start=starts, use_end=releases, complete=ends))
 
     def _through_tree(self, plan: StagePlan, stage: TreeStage) -> None:
         size = int(stage.last_pe[0] - stage.first_pe[0])
-        contributing = np.where(stage.active, self._ready_on_pes(stage.inputs), NEVER)
+        contributing = self._ready_on_pes(stage.inputs)
+        if not plan.everywhere:
+            contributing = np.where(stage.active, contributing, NEVER)
         latest = _largest(contributing, plan.first, plan.end)
         if stage.whole_tree:
             starts = self._one_after_another(plan, latest)
@@ -192,6 +217,8 @@ class BlockPass:
         self._note_uses(starts, starts + plan.busy, ends, plan.busy > 0)
 
     def _one_after_another(self, plan: StagePlan, latest: IntArray) -> IntArray:
+        if plan.busy.shape == (1,) and plan.busy[0]:
+            return self._state.tree.pass_whole(latest, plan.busy, plan.combine_cycles)
         starts = np.zeros_like(latest)
         sent = np.atleast_2d(plan.busy)[0] > 0
         for index in np.flatnonzero(sent).tolist():
@@ -209,7 +236,7 @@ class BlockPass:
         if stage.channel is Resource.DOWNLINK:
             self._down_subtrees(plan, stage, ready)
             return
-        bus = self._array.network.bus
+        bus = self._array.bus_tree.bus
         if bus.burst_bytes is not None and int(stage.num_bytes.max()) > bus.burst_bytes:
             raise OutOfOrderError  # bursts of several messages take turns
         arrivals = ready + np.where(stage.rank >= 0, bus.request_cycles, 0)
@@ -220,6 +247,40 @@ class BlockPass:
             heads = grants + bus.overhead_cycles + bus.latency_cycles
             self._heads[stage.output] = self._delivered(plan, stage, heads)
         self._note_uses(grants, releases, complete)
+
+    def _over_graph(self, plan: StagePlan, stage: RoutedStage) -> None:
+        from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+        channels = interconnect_of(self._array).topology.channels
+        times = run_hops(
+            stage.hops, channels, plan.beats, plan.busy, stage.rank, self._graph_senders(stage), self._state.channels
+        )
+        self._slots[stage.output] = self._on_targets(stage, times.complete)
+        if stage.streams:
+            self._heads[stage.output] = self._on_targets(stage, times.shown)
+        if len(times.complete):
+            self._ends.append(times.complete)
+        used, last = plan.busy > 0, stage.hops.last_hop
+        ends = (times.tail[last] + stage.hops.end_cycles)[used[last]]
+        self._record.stages.append(
+            StageRecord(use_start=times.grant[used], use_end=times.release[used], complete=ends)
+        )
+
+    def _graph_senders(self, stage: RoutedStage) -> IntArray:
+        """(senders,) when each PE or hub has what it sends."""
+        if stage.from_pe:
+            return self._ready_on_pes(stage.inputs)
+        hubs = np.arange(stage.hops.num_sources)
+        ready = np.full(len(hubs), NEVER if stage.inputs else 0, dtype=np.int64)
+        for slot in stage.inputs:
+            if stage.tag is Tag.WEIGHT_STREAM:
+                ready = np.maximum(ready, self._slots[slot].max())
+            else:
+                ready = np.maximum(ready, self._hubs(slot, hubs))
+        return ready if stage.early_cycles is None else ready - stage.early_cycles
+
+    def _on_targets(self, stage: RoutedStage, cycles: IntArray) -> IntArray:
+        return cycles if stage.to_pes is None else np.where(stage.to_pes, cycles, NEVER)
 
     def _down_subtrees(self, plan: StagePlan, stage: MessageStage, ready: IntArray) -> None:
         size, count = int(stage.last_pe[0] - stage.first_pe[0]), len(stage.first_pe)
@@ -262,6 +323,8 @@ class BlockPass:
 
     def _ready_on_pes(self, inputs: tuple[int, ...]) -> IntArray:
         """(..., PEs) when each PE has all its parts of the inputs; 0 everywhere if there are none."""
+        if len(inputs) == 1 and self._slots[inputs[0]].shape == self._shape:
+            return self._slots[inputs[0]]
         ready = np.full(self._shape, NEVER if inputs else 0, dtype=np.int64)
         for slot in inputs:
             ready = np.maximum(ready, self._slots[slot])
@@ -280,11 +343,6 @@ def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
         return alone
     largest: IntArray = np.maximum.reduceat(values[..., :end], first, axis=-1)
     return largest
-
-
-def _first(start: IntArray) -> int:
-    there = start[start > NEVER]
-    return int(there.min()) if len(there) else NEVER
 
 
 def _rank_and_index(stage: MessageStage) -> IntArray:

@@ -10,10 +10,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.recurrences import MatrixTimes, matrix_times
+from pe_sim.engine.recurrences import PREFETCHING_OVERLAP, MatrixTimes, matrix_times
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.network.bus_tree import occupancy_cycles
-from pe_sim.schedule.stages import Block, MessageStage, PeStage, Resource, RootStage, Stage, Tag, TreeStage
+from pe_sim.schedule.memory_timing import memory_timing
+from pe_sim.schedule.stages import (
+    Block,
+    MessageStage,
+    PeStage,
+    Resource,
+    RootStage,
+    RoutedStage,
+    Stage,
+    Tag,
+    TreeStage,
+)
 from pe_sim.trace import TagTraffic
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
@@ -26,14 +37,15 @@ class StagePlan:
     """One stage with what does not depend on time.
 
     Args:
-        everywhere: whether all PEs work in a stage on PEs.
+        everywhere: whether all PEs work in a stage on PEs, or contribute to a reduction.
         working: (PEs,) those that do; others may hand a term of a sum on.
-        times: of a matrix operator whose duration does not depend on the state of its port.
+        times: of a matrix operator whose duration does not depend on the state of its memory.
         first: (scopes,) where the PEs of each reduction or target begin.
         end: where those of the last one end.
         busy: cycles each message or reduction holds its channel.
         combine_cycles: of a reduction's joints.
         levels: of the joints a reduction passes.
+        beats: of each hop over a channel of a graph.
         covers_all: whether the only target of a stage's messages is every PE.
         by_target: (messages,) messages in the order of their targets.
         first_of_target: where the messages of each target that has some begin in that order.
@@ -51,6 +63,7 @@ class StagePlan:
     combine_cycles: int = 0
     levels: int = 0
     covers_all: bool = False
+    beats: IntArray = field(default_factory=lambda: _NOWHERE)
     by_target: IntArray = field(default_factory=lambda: _NOWHERE)
     first_of_target: IntArray = field(default_factory=lambda: _NOWHERE)
     reached: IntArray | None = None
@@ -62,14 +75,12 @@ class BlockPlan:
     """A block ready to be run many times.
 
     Args:
-        traffic: by tag, over all steps.
         starts_alone: whether some stage waits for nothing.
         takes_part: (PEs,) PEs that some stage of the block runs on.
     """
 
     block: Block
     stages: list[StagePlan]
-    traffic: dict[str, TagTraffic]
     starts_alone: bool
     takes_part: BoolArray
 
@@ -86,18 +97,21 @@ class Planner:
     def plan(self, block: Block) -> BlockPlan:
         """Everything about a block that is the same each time it runs."""
         alone = any(not stage.inputs for stage in block.stages)
-        plan = BlockPlan(block, [], {}, alone, np.zeros(self._width, dtype=bool))
+        plan = BlockPlan(block, [], alone, np.zeros(self._width, dtype=bool))
+        every = False
         for stage in block.stages:
             match stage:
                 case PeStage():
                     plan.stages.append(self._on_pes(stage))
-                    plan.takes_part = plan.takes_part | stage.active
+                    if not every:
+                        every = plan.stages[-1].everywhere
+                        plan.takes_part = plan.takes_part | stage.active
                 case TreeStage():
                     plan.stages.append(self._reduction(stage))
-                    self._count(plan, Tag.REDUCE, stage.num_bytes, plan.stages[-1].busy)
                 case MessageStage():
                     plan.stages.append(self._messages(stage))
-                    self._count(plan, stage.tag, stage.num_bytes, plan.stages[-1].busy)
+                case RoutedStage():
+                    plan.stages.append(self._routed(stage))
                 case _:
                     plan.stages.append(StagePlan(stage))
         return plan
@@ -113,12 +127,14 @@ class Planner:
         if stage.matrix is None:
             working = stage.active & (stage.cycles > 0)
             return StagePlan(stage, bool(working.all()), working)
-        times = self.matrix_times(stage) if self._array.overlap < 2 or not stage.matrix.static else None
+        fetches = stage.matrix.static and self._array.overlap >= PREFETCHING_OVERLAP
+        waits = memory_timing(self._array.pe.memory).closing_cycles > 0
+        times = None if fetches or waits else self.matrix_times(stage)
         return StagePlan(stage, bool(stage.active.all()), stage.active, times)
 
     def _reduction(self, stage: TreeStage) -> StagePlan:
-        tree = self._array.network.tree
-        plan = StagePlan(stage, busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
+        tree = self._array.bus_tree.tree
+        plan = StagePlan(stage, bool(stage.active.all()), busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
         plan.first, plan.end = self._entries(stage.first_pe), self._end(stage.last_pe)
         plan.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
         links = sum(tree.level_latency_cycles[: plan.levels])
@@ -127,9 +143,9 @@ class Planner:
 
     def _messages(self, stage: MessageStage) -> StagePlan:
         if stage.channel is Resource.DOWNLINK:
-            busy = ceil_div(stage.num_bytes, self._array.network.tree.bytes_per_cycle)
+            busy = ceil_div(stage.num_bytes, self._array.bus_tree.tree.bytes_per_cycle)
         else:
-            busy = occupancy_cycles(self._array.network.bus, stage.num_bytes, stage.source_rate)
+            busy = occupancy_cycles(self._array.bus_tree.bus, stage.num_bytes, stage.source_rate)
         plan = StagePlan(stage, busy=busy)
         num_targets = len(stage.first_pe)
         plan.covers_all = num_targets == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == self._array.num_pes
@@ -141,6 +157,13 @@ class Planner:
         if not stage.to_root:
             plan.target_of_pe = self._targets_of_pes(stage)
         return plan
+
+    def _routed(self, stage: RoutedStage) -> StagePlan:
+        from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+        channels = interconnect_of(self._array).topology.channels
+        beats, busy = stage.hops.occupancy(channels, stage.num_bytes, stage.source_rate)
+        return StagePlan(stage, beats=beats, busy=busy)
 
     def _targets_of_pes(self, stage: MessageStage) -> IntArray:
         targets = np.full(self._width, -1, dtype=np.int64)
@@ -156,14 +179,25 @@ class Planner:
     def _end(self, last_pe: IntArray) -> int:
         return int(self._entries(last_pe[-1:])[0])
 
-    def _count(self, plan: BlockPlan, tag: Tag, num_bytes: IntArray, busy: IntArray) -> None:
+    def traffic(self, plan: BlockPlan) -> dict[str, TagTraffic]:
+        """Of one run of a block, by tag, over all steps."""
+        traffic: dict[str, TagTraffic] = {}
+        for entry in plan.stages:
+            match entry.stage:
+                case TreeStage(num_bytes=num_bytes):
+                    self._count(traffic, Tag.REDUCE, num_bytes, entry.busy)
+                case MessageStage(tag=tag, num_bytes=num_bytes) | RoutedStage(tag=tag, counted_bytes=num_bytes):
+                    self._count(traffic, tag, num_bytes, entry.busy)
+        return traffic
+
+    def _count(self, traffic: dict[str, TagTraffic], tag: Tag, num_bytes: IntArray, busy: IntArray) -> None:
         repeats = self._num_steps if num_bytes.ndim == 1 else 1
         sent = repeats * int(np.count_nonzero(num_bytes))
         if sent:
-            traffic = plan.traffic.setdefault(tag.value, TagTraffic())
-            traffic.messages += sent
-            traffic.bytes += repeats * int(num_bytes.sum())
-            traffic.busy_cycles += repeats * int(busy.sum())
+            total = traffic.setdefault(tag.value, TagTraffic())
+            total.messages += sent
+            total.bytes += repeats * int(num_bytes.sum())
+            total.busy_cycles += repeats * int(busy.sum())
 
 
 def _levels_above(stage: TreeStage, arity: int) -> int:

@@ -39,6 +39,14 @@ class Collective:
         if self._pending[pe] == 0:
             self._pe_ready(pe)
 
+    def open(self) -> None:
+        """Lets begin what waits for nothing, and watches what the rest waits for."""
+        raise NotImplementedError
+
+    def missing(self) -> str:
+        """What has not come yet, for messages; empty if nothing."""
+        raise NotImplementedError
+
     def _pe_ready(self, pe: int) -> None:
         raise NotImplementedError
 
@@ -52,6 +60,20 @@ class Collective:
                 pes = delivery.pes_of(target)
                 assert event.callbacks is not None
                 event.callbacks.append(partial(self._delivered, pes))
+
+    def _gate(self) -> list[Event]:
+        """For the root's messages that wait for PEs to be done with something: the event that all are."""
+        self._late = sum(count > 0 for count in self._pending)
+        if not self._late:
+            return []
+        self._all_done = Event(self._machine.env)
+        self._start_from_pes()
+        return [self._all_done]
+
+    def _pe_done(self) -> None:
+        self._late -= 1
+        if self._late == 0:
+            self._all_done.succeed()
 
     def _delivered(self, pes: list[int], _: Event) -> None:
         for pe in pes:
@@ -99,7 +121,7 @@ class TreeRun(Collective):
     def __init__(self, machine: Machine, stage: TreeStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
         self._stage = stage
-        self._tree = array.network.tree
+        self._tree = array.bus_tree.tree
         self._width = self._tree.bytes_per_cycle
         self._firsts, self._lasts = stage.first_pe.tolist(), stage.last_pe.tolist()
         self.hubs = HubSource(machine.env, order, len(self._firsts))

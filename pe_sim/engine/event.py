@@ -7,16 +7,26 @@ from typing import Any
 
 from simpy import Environment, Event
 
-from pe_sim.engine.collectives import RootRun, TreeRun
+from pe_sim.config.array import Network
+from pe_sim.engine.collectives import Collective, RootRun, TreeRun
 from pe_sim.engine.matrix_timing import MatrixTiming
 from pe_sim.engine.messages import MessageRun
 from pe_sim.engine.pe import PeProgram, PeState, PeTask
 from pe_sim.engine.pipeline import TreePipeline
 from pe_sim.engine.readiness import Delivery, HubSource
-from pe_sim.engine.recorder import Recorder
+from pe_sim.engine.recorder import Recorder, channel_names
 from pe_sim.engine.server import Server
 from pe_sim.errors import DeadlockError
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, TreeStage
+from pe_sim.schedule.stages import (
+    MessageStage,
+    PeStage,
+    Resource,
+    RootStage,
+    RoutedStage,
+    Schedule,
+    Stage,
+    TreeStage,
+)
 from pe_sim.trace import Trace
 
 Source = Delivery | HubSource | PeProgram  # what makes a slot ready
@@ -38,14 +48,17 @@ class _EventRun:
         self._schedule = schedule
         self._array = schedule.array
         self.env = Environment()
-        self.bus = Server(self.env)
+        self.bus = self._server()
         self.root = {Resource.ROOT_VECTOR: Server(self.env), Resource.ROOT_MEMORY: Server(self.env)}
-        self.tree = TreePipeline(self._array.num_pes, self._array.network.tree.num_levels)
+        network = self._array.network
+        levels = network.tree.num_levels if isinstance(network, Network) else 1
+        self.tree = TreePipeline(self._array.num_pes, levels)
         self.downlink = TreePipeline(self._array.num_pes)
-        self.recorder = Recorder(self._array.num_pes)
+        self._channels: dict[int, Server] = {}
+        self.recorder = Recorder(channel_names(schedule))
         self._timing = MatrixTiming(self._array)
         self._program: list[PeProgram] = []
-        self._networks: list[TreeRun | MessageRun | RootRun] = []
+        self._networks: list[Collective | RootRun] = []
         self._tasks: dict[int, PeTask] = {}
         self._unfinished = 0
         self._done = self.env.event()
@@ -67,6 +80,15 @@ class _EventRun:
                 raise
             raise DeadlockError(self._waiting()) from fault
         return self.recorder.trace("event", int(self.env.now), self._schedule, self._states)
+
+    def channel(self, index: int) -> Server:
+        """The channel of an interconnect that is a graph."""
+        if index not in self._channels:
+            self._channels[index] = self._server()
+        return self._channels[index]
+
+    def _server(self) -> Server:
+        return Server(self.env, self._array.network.arbitration)
 
     def expect(self, count: int = 1) -> Callable[[], None]:
         """Announces things that have to finish; the returned call says that one of them did."""
@@ -100,6 +122,12 @@ class _EventRun:
                 tree_run = TreeRun(self, stage, order, self._array)
                 self._connect(tree_run, inputs)
                 return tree_run.hubs
+            case RoutedStage():
+                from pe_sim.engine.routed import RoutedRun  # loads networkx
+
+                routed_run = RoutedRun(self, stage, order, self._array)
+                self._connect(routed_run, inputs)
+                return routed_run.result
             case MessageStage():
                 message_run = MessageRun(self, stage, order, self._array)
                 self._connect(message_run, inputs)
@@ -115,7 +143,7 @@ class _EventRun:
         self.recorder.keep(program)
         return program
 
-    def _connect(self, run: TreeRun | MessageRun, inputs: list[Source]) -> None:
+    def _connect(self, run: Collective, inputs: list[Source]) -> None:
         self._networks.append(run)
         for source in inputs:
             if isinstance(source, PeProgram):

@@ -8,29 +8,40 @@ from functools import cached_property
 
 import numpy as np
 
+from pe_sim.config.array import Network
+from pe_sim.engine.arbiters import FIFO
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, Planner, block_totals
 from pe_sim.engine.fast_trace import Visit, write_details
-from pe_sim.engine.recorder import TAGS, read_bytes_of
+from pe_sim.engine.recorder import TAGS, channel_names, read_bytes_of
 from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState
+from pe_sim.network.hop_times import ChannelTimes
+from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
 from pe_sim.trace import TagTraffic, Totals, Trace
 from pe_sim.units import BoolArray, IntArray
 
 _FALLBACK = (
-    "requests of different stages reach the bus or the root in another order than the program's, or in bursts; "
-    "simulated event by event"
+    "requests of different stages reach the bus, a channel or the root in another order than the program's, or in "
+    "bursts; simulated event by event"
 )
+_ARBITRATION = "channels are not given first come, first served: simulated event by event"
 
 
 def run_fast(schedule: Schedule) -> Trace:
     """Simulates a schedule; where one pass in program order would not be exact, event by event, which a note says."""
+    if schedule.array.network.arbitration != FIFO:
+        return _event_by_event(schedule, _ARBITRATION)
     try:
         return _FastRun(schedule).trace()
     except OutOfOrderError:
-        from pe_sim.engine.event import run_event  # loads SimPy, which no other step needs
+        return _event_by_event(schedule, _FALLBACK)
 
-        return replace(run_event(schedule), engine="fast", notes=(_FALLBACK,))
+
+def _event_by_event(schedule: Schedule, note: str) -> Trace:
+    from pe_sim.engine.event import run_event  # loads SimPy, which no other step needs
+
+    return replace(run_event(schedule), engine="fast", notes=(note,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +96,8 @@ class _FastRun:
         self._known: dict[tuple[int, bytes], _Outcome] = {}
         self.overtaken: BoolArray = np.zeros(1, dtype=bool)
         # The future of a port that has been free this long does not depend on how long.
-        memory, buffer = self._array.pe.memory, self._array.pe.buffer
-        self._port_horizon = memory.latency_cycles + -(-buffer.prefetch_bytes // memory.bytes_per_cycle) + 1
+        memory = memory_timing(self._array.pe.memory)
+        self._port_horizon = memory.latency_cycles + memory.stream_cycles(self._array.pe.buffer.prefetch_bytes) + 1
 
     def trace(self) -> Trace:
         """Of the one step of the schedule.
@@ -100,8 +111,8 @@ class _FastRun:
         return Trace(
             engine="fast",
             makespan_cycles=max(int((visit.base + visit.record.last_end)[0]) for visit in visits),
-            details=lambda: write_details(visits),
-            traffic=self.traffic(visits),
+            details=lambda: write_details(visits, channel_names(self._schedule)),
+            counts=lambda: self.traffic(visits),
             totals=lambda: self._totals(visits),
         )
 
@@ -129,7 +140,7 @@ class _FastRun:
         """Per tag, in the order of the tags."""
         traffic: dict[str, TagTraffic] = {}
         for block, times in Counter(visit.run.block for visit in visits).items():
-            for tag, use in self._plans[block].traffic.items():
+            for tag, use in self._planner.traffic(self._plans[block]).items():
                 total = traffic.setdefault(tag, TagTraffic())
                 total.messages += times * use.messages
                 total.bytes += times * use.bytes
@@ -176,7 +187,8 @@ class _FastRun:
     def _initial_state(self) -> MachineState:
         zeros = np.zeros(self._shape, dtype=np.int64)
         tree_cell, down_cell = self._cell_sizes()
-        levels = self._array.network.tree.num_levels
+        network = self._array.network
+        levels = network.tree.num_levels if isinstance(network, Network) else 1
         return MachineState(
             pe_free=zeros,
             port_free=zeros.copy(),
@@ -184,7 +196,13 @@ class _FastRun:
             root={resource: ChannelState() for resource in (Resource.ROOT_VECTOR, Resource.ROOT_MEMORY)},
             tree=TreeState(self._array.num_pes, levels, tree_cell),
             downlink=TreeState(self._array.num_pes, 1, down_cell),
+            channels=ChannelTimes.idle(0 if isinstance(network, Network) else self._num_channels()),
         )
+
+    def _num_channels(self) -> int:
+        from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+        return len(interconnect_of(self._array).topology.channels)
 
     def _cell_sizes(self) -> tuple[int, int]:
         """PEs whose joints are always used together, in the tree and in the downlink."""
@@ -246,13 +264,15 @@ def _shifted_state(state: MachineState, cycles: IntArray, port_horizon: int | No
         root={resource: channel.shifted(cycles, units) for resource, channel in state.root.items()},
         tree=state.tree.shifted(cycles, units),
         downlink=state.downlink.shifted(cycles, units),
+        channels=state.channels.shifted(cycles, units),
     )
 
 
 def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | None]) -> bytes:
     parts = [state.pe_free, state.port_free, state.tree.free_at, state.downlink.free_at]
+    parts += [state.channels.free_at, state.channels.last_arrival]
     for channel in (state.bus, *state.root.values()):
         parts += [channel.free_at, channel.last_arrival]
     parts += [*entries, *(head for head in heads if head is not None)]
-    shapes = [(part.shape for part in parts), [head is None for head in heads]]
-    return repr([list(shape) for shape in shapes]).encode() + b"".join(part.tobytes() for part in parts)
+    sizes = [*(part.shape[-1] for part in parts), *(head is None for head in heads)]
+    return b"".join([part.tobytes() for part in parts]) + bytes(str(sizes), "ascii")

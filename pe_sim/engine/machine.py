@@ -23,6 +23,10 @@ class Machine(Protocol):
     root: dict[Resource, Server]
     recorder: Recorder
 
+    def channel(self, index: int) -> Server:
+        """The channel of an interconnect that is a graph."""
+        ...
+
     def expect(self, count: int = 1) -> Callable[[], None]:
         """Announces things that have to finish; the returned call says that one of them did."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MatrixWork
 
 
@@ -29,18 +30,22 @@ class MatrixTiming:
     def __init__(self, array: ArrayConfig) -> None:
         self._overlap = array.overlap
         self._unit_latency = array.pe.matrix.latency_cycles
-        self._port = array.pe.memory.bytes_per_cycle
-        self._memory_latency = array.pe.memory.latency_cycles
+        self._memory = memory_timing(array.pe.memory)
+        self._memory_latency = self._memory.latency_cycles
+        self.closing_cycles = self._memory.closing_cycles  # after an access, before the next
         self._prefetch_bytes = array.pe.buffer.prefetch_bytes
 
     def span(self, work: PeMatrixWork, idle_cycles: int) -> MatrixSpan:
-        """The operator's span if the port has been free for `idle_cycles` when it starts."""
-        lead = idle_cycles if self._overlap >= 2 and work.static else 0
-        latency = max(0, self._memory_latency - lead)
-        fetched = min(work.stream_bytes, self._prefetch_bytes, self._port * max(0, lead - self._memory_latency))
-        first_memory = -(-(work.stream_bytes - fetched) // self._port) if fetched else work.pass_memory
+        """The operator's span if the memory has been free for `idle_cycles` when it starts; it waits for it if < 0."""
+        lead = max(0, idle_cycles) if self._overlap >= 2 and work.static else 0
+        latency = max(0, self._memory_latency - lead) + max(0, -idle_cycles)
+        fetched, spent, first_memory = 0, 0, work.first_memory
+        if lead > self._memory_latency:
+            ahead = lead - self._memory_latency
+            fetched, spent = self._memory.fetched_ahead(work.stream_bytes, self._prefetch_bytes, ahead)
+            first_memory = self._memory.rest_cycles(work.stream_bytes, fetched, spent)
         before, last_memory = self._passes_before_last(work, first_memory)
-        memory_busy = -(-fetched // self._port) + first_memory + work.full_passes * work.pass_memory
+        memory_busy = self._memory.busy_latency_cycles + spent + first_memory + work.full_passes * work.pass_memory
         if self._overlap == 0:
             body = before + last_memory + work.last_compute
         else:
@@ -52,17 +57,18 @@ class MatrixTiming:
         if work.full_passes == 0:
             return 0, first_memory
         if self._overlap == 0:
-            return work.full_passes * (work.pass_memory + work.full_compute), work.pass_memory
+            later = (work.full_passes - 1) * work.pass_memory
+            return first_memory + later + work.full_passes * work.full_compute, work.pass_memory
         later = (work.full_passes - 1) * max(work.pass_memory, work.full_compute)
         return max(first_memory, work.full_compute) + later, work.pass_memory
 
     def _fill(self, work: PeMatrixWork, fetched: int, last_memory: int) -> int:
         """Cycles in which only one of memory and matrix unit can work."""
         if fetched == 0:
-            return min(-(-work.tile_bytes // self._port), work.last_rows)
+            return min(self._memory.stream_cycles(work.tile_bytes), work.last_rows)
         if last_memory >= work.last_compute:
             return work.last_rows
-        return -(-max(0, work.tile_bytes - fetched) // self._port)
+        return self._memory.stream_cycles(max(0, work.tile_bytes - fetched))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class PeMatrixWork:
 
     static: bool
     stream_bytes: int
+    first_memory: int
     pass_memory: int
     full_passes: int
     full_compute: int
@@ -83,6 +90,7 @@ def works_of(matrix: MatrixWork) -> list[PeMatrixWork]:
     """One entry a PE; PEs with equal work share one object."""
     columns = (
         matrix.stream_bytes,
+        matrix.first_memory_cycles,
         matrix.pass_memory_cycles,
         matrix.full_passes,
         matrix.full_compute_cycles,

@@ -23,8 +23,8 @@ class MessageRun(Collective):
 
     def __init__(self, machine: Machine, stage: MessageStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
-        self._stage, self._bus_config = stage, array.network.bus
-        self._tree_width = array.network.tree.bytes_per_cycle
+        self._stage, self._bus_config = stage, array.bus_tree.bus
+        self._tree_width = array.bus_tree.tree.bytes_per_cycle
         self._sources, self._targets = stage.source.tolist(), stage.target.tolist()
         self._bytes, self._ranks = stage.num_bytes.tolist(), stage.rank.tolist()
         num_targets = len(stage.first_pe)
@@ -76,15 +76,6 @@ class MessageRun(Collective):
                     sources = [source.event_of(hub) for source in self.hub_inputs]
                 when_all([*sources, *self._gate()], partial(self._send_all, messages))
 
-    def _gate(self) -> list[Event]:
-        """For the root's messages that wait for PEs to be done with something: the event that all are."""
-        self._late = sum(count > 0 for count in self._pending)
-        if not self._late:
-            return []
-        self._all_done = Event(self._machine.env)
-        self._start_from_pes()
-        return [self._all_done]
-
     def missing(self) -> str:
         """Who has not sent yet, for messages."""
         unsent = [target for target, count in enumerate(self._left) if count > 0]
@@ -93,10 +84,8 @@ class MessageRun(Collective):
     def _pe_ready(self, pe: int) -> None:
         if self._stage.from_pe:
             self._send_all(self._messages_of.get(pe, []))
-            return
-        self._late -= 1
-        if self._late == 0:
-            self._all_done.succeed()
+        else:
+            self._pe_done()
 
     def _send_all(self, messages: list[int]) -> None:
         """Sends what one sender has for this stage: nothing can come between messages that ask together."""

@@ -55,7 +55,7 @@ class PeProgram:
 
 @dataclass(slots=True)
 class PeState:
-    """A PE's memory port and busy counters; `port_free_at` is when the last matrix operator's stream ended."""
+    """A PE's memory port and busy counters; `port_free_at` is when the next access can start."""
 
     port_free_at: int = 0
     matrix_busy: int = 0
@@ -68,14 +68,15 @@ class PeState:
         if task.works is not None:
             work = task.works[pe]
             span = timing.span(work, start - self.port_free_at)
-            self.port_free_at = start + span.stream_end_cycles
+            self.port_free_at = start + span.stream_end_cycles + timing.closing_cycles
             self.matrix_busy += work.full_passes * work.full_compute + work.last_compute
             self.memory_busy += span.memory_busy_cycles
             return span.duration_cycles
         cycles = task.cycles[pe]
         if task.stage.resource is Resource.PE_MEMORY:
             self.memory_busy += cycles
-            self.port_free_at = start + cycles  # one port: nothing is prefetched meanwhile
+            cycles += max(0, self.port_free_at - start) if cycles else 0
+            self.port_free_at = start + cycles + timing.closing_cycles  # one port: nothing is prefetched meanwhile
         else:
             self.vector_busy += cycles
         return cycles

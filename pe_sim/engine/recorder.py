@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Schedule, Stage, Tag, TreeStage
+from pe_sim.config.network import GraphNetwork
+from pe_sim.schedule.stages import (
+    MessageStage,
+    PeStage,
+    Resource,
+    RootStage,
+    RoutedStage,
+    Schedule,
+    Stage,
+    Tag,
+    TreeStage,
+)
 from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Totals, Trace
 from pe_sim.units import IntArray
 
@@ -33,8 +44,8 @@ class _Entry:
 class Recorder:
     """Collects spans, traffic and channel uses; `order` is a stage's position in program order."""
 
-    def __init__(self, num_pes: int) -> None:
-        self._num_pes = num_pes
+    def __init__(self, channels: tuple[str, ...]) -> None:
+        self._channels = channels
         self._entries: list[_Entry] = []
         self._traffic: dict[Tag, TagTraffic] = {}
         self._uses: list[tuple[int, int, int, int, int, int]] = []
@@ -67,19 +78,32 @@ class Recorder:
         """Counts a burst that is not its message's last."""
         self._traffic.setdefault(tag, TagTraffic()).busy_cycles += busy_cycles
 
+    def messages(self, tag: Tag, num_bytes: list[int], busy_cycles: int) -> None:
+        """Counts the messages of a collective over several channels; `busy_cycles` are those of all channels."""
+        if num_bytes:
+            traffic = self._traffic.setdefault(tag, TagTraffic())
+            traffic.messages += len(num_bytes)
+            traffic.bytes += sum(num_bytes)
+            traffic.busy_cycles += busy_cycles
+
+    def hop(self, channel: int, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
+        """Notes that a channel of a graph was held during [start, end)."""
+        self._uses.append((channel, TAGS.index(tag), order, start, end, num_bytes))
+
     def channel_use(self, channel: Resource, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
         """Notes that a channel was held during [start, end)."""
         self._uses.append((CHANNELS.index(channel), TAGS.index(tag), order, start, end, num_bytes))
 
     def trace(self, engine: str, makespan: int, schedule: Schedule, states: Sequence[PeState]) -> Trace:
         """The finished trace."""
-        uses = np.array(sorted(self._uses, key=lambda use: (use[3], use[2])), dtype=np.int64).reshape(-1, 6).T
+        in_order = sorted(self._uses, key=lambda use: (use[3], use[2], use[0], use[4], use[5]))
+        uses = np.array(in_order, dtype=np.int64).reshape(-1, 6).T
         root_busy = {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0}
         for entry in self._entries:
             if isinstance(entry.stage, RootStage):
                 root_busy[entry.stage.resource.value] += int(entry.stage.cycles.sum())
         spans = tuple(self._span(order, entry) for order, entry in enumerate(self._entries))
-        channel_use = ChannelUse(tuple(c.value for c in CHANNELS), tuple(t.value for t in TAGS), *uses)
+        channel_use = ChannelUse(self._channels, tuple(t.value for t in TAGS), *uses)
         pe_busy = {
             "pe_matrix": _column([state.matrix_busy for state in states]),
             "pe_vector": _column([state.vector_busy for state in states]),
@@ -90,7 +114,7 @@ class Recorder:
             engine=engine,
             makespan_cycles=makespan,
             details=lambda: (spans, channel_use),
-            traffic={tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
+            counts=lambda: {tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
             totals=lambda: totals,
         )
 
@@ -122,10 +146,21 @@ def _column(values: list[int]) -> IntArray:
     return np.array(values, dtype=np.int64)
 
 
+def channel_names(schedule: Schedule) -> tuple[str, ...]:
+    """What an array's channels are called in a trace."""
+    if isinstance(schedule.array.network, GraphNetwork):
+        from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+        return interconnect_of(schedule.array).topology.channels.name
+    return tuple(channel.value for channel in CHANNELS)
+
+
 def resource_of(stage: Stage) -> str:
     """The name of what a stage keeps busy."""
     if isinstance(stage, TreeStage):
         return Resource.TREE.value
+    if isinstance(stage, RoutedStage):
+        return Resource.NETWORK.value
     resource: Resource = getattr(stage, "resource", None) or getattr(stage, "channel")  # noqa: B009
     return resource.value
 
@@ -134,7 +169,7 @@ def read_bytes_of(stage: Stage) -> int:
     """Bytes a stage reads from all local memories or the root's."""
     if isinstance(stage, RootStage):
         return stage.read_bytes
-    if isinstance(stage, MessageStage):
+    if isinstance(stage, MessageStage | RoutedStage):
         return int(stage.num_bytes.sum()) if stage.tag is Tag.WEIGHT_STREAM else 0
     if isinstance(stage, PeStage):
         streamed = int(stage.matrix.read_bytes[stage.active].sum()) if stage.matrix is not None else 0

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.schedule.memory_timing import MemoryTiming, memory_timing
 from pe_sim.schedule.stages import MatrixWork
-from pe_sim.units import BoolArray, IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray
 
+PREFETCHING_OVERLAP = 2
 NEVER = -(1 << 60)  # ready on no account: the PE has no part in it
 
 
@@ -97,8 +99,9 @@ class TreeState:
         shift = combine_cycles * np.arange(self.free_at.shape[-2], dtype=np.int64)
         joints = self.free_at.max(axis=-1) - shift
         start: IntArray = np.maximum(ready, joints.max(axis=-1, keepdims=True))
-        cells = self.free_at.shape[-1:]
-        self.free_at = np.broadcast_to((start + beats + shift)[..., None], (*start.shape[:-1], len(shift), *cells))
+        busy = (start + beats + shift)[..., None]
+        cells = self.free_at.shape[-1]
+        self.free_at = busy if cells == 1 else np.broadcast_to(busy, (*busy.shape[:-1], cells))
         return start
 
     def pass_side_by_side(
@@ -131,26 +134,34 @@ class MatrixTimes:
 
 
 def matrix_times(work: MatrixWork, array: ArrayConfig, idle_cycles: IntArray | None) -> MatrixTimes:
-    """Machine model, section 4, on all PEs at once; `idle_cycles` of the port count from overlap 2 on (else None)."""
-    memory = array.pe.memory
+    """Machine model, section 4, on all PEs at once.
+
+    Args:
+        idle_cycles: that the memory has been free for; where it is negative, operators wait for it. None: it is free,
+            and nothing is prefetched.
+    """
+    memory = memory_timing(array.pe.memory)
     latency: IntArray | int = memory.latency_cycles
     fetched: IntArray | int = 0
-    first_memory = work.pass_memory_cycles
-    if idle_cycles is not None and work.static:
-        latency = np.maximum(0, memory.latency_cycles - idle_cycles)
-        reached = memory.bytes_per_cycle * np.maximum(0, idle_cycles - memory.latency_cycles)
-        fetched = np.minimum(np.minimum(work.stream_bytes, array.pe.buffer.prefetch_bytes), reached)
-        first_memory = ceil_div(work.stream_bytes - fetched, memory.bytes_per_cycle)
+    spent: IntArray | int = 0
+    first_memory = work.first_memory_cycles
+    if idle_cycles is not None and work.static and array.overlap >= PREFETCHING_OVERLAP:
+        latency = np.maximum(0, memory.latency_cycles - np.maximum(0, idle_cycles))
+        ahead = np.maximum(0, idle_cycles - memory.latency_cycles)
+        fetched, spent = memory.fetched_ahead(work.stream_bytes, array.pe.buffer.prefetch_bytes, ahead)
+        first_memory = memory.rest_cycles(work.stream_bytes, fetched, spent)
+    if idle_cycles is not None and memory.closing_cycles:
+        latency = latency + np.maximum(0, -idle_cycles)
     before, last_memory = _passes_before_last(work, first_memory, array.overlap)
     if array.overlap == 0:
         body = before + last_memory + work.last_compute_cycles
     else:
-        fill = _fill(work, fetched, last_memory, memory.bytes_per_cycle)
+        fill = _fill(work, fetched, last_memory, memory)
         body = before + np.maximum(last_memory, work.last_compute_cycles) + fill
     return MatrixTimes(
         latency + body + array.pe.matrix.latency_cycles,
         latency + before + last_memory,
-        ceil_div(fetched, memory.bytes_per_cycle) + first_memory + work.full_passes * work.pass_memory_cycles,
+        memory.busy_latency_cycles + spent + first_memory + work.full_passes * work.pass_memory_cycles,
     )
 
 
@@ -159,19 +170,21 @@ def _passes_before_last(work: MatrixWork, first_memory: IntArray, overlap: int) 
     if not work.full_passes.any():
         return 0, first_memory
     if overlap == 0:
+        first = first_memory + work.full_compute_cycles
         each = work.pass_memory_cycles + work.full_compute_cycles
-        return work.full_passes * each, work.pass_memory_cycles
-    later = (work.full_passes - 1) * np.maximum(work.pass_memory_cycles, work.full_compute_cycles)
-    before = np.maximum(first_memory, work.full_compute_cycles) + later
+    else:
+        first = np.maximum(first_memory, work.full_compute_cycles)
+        each = np.maximum(work.pass_memory_cycles, work.full_compute_cycles)
+    before = first + (work.full_passes - 1) * each
     several = work.full_passes > 0
     return np.where(several, before, 0), np.where(several, work.pass_memory_cycles, first_memory)
 
 
-def _fill(work: MatrixWork, fetched: IntArray | int, last_memory: IntArray, port: int) -> IntArray:
+def _fill(work: MatrixWork, fetched: IntArray | int, last_memory: IntArray, memory: MemoryTiming) -> IntArray:
     """Cycles in which only one of memory and matrix unit can work."""
-    unfetched = np.minimum(ceil_div(work.tile_bytes, port), work.last_rows)
+    unfetched = np.minimum(memory.stream_cycles(work.tile_bytes), work.last_rows)
     if isinstance(fetched, int):
         return unfetched
-    rest = ceil_div(np.maximum(0, work.tile_bytes - fetched), port)
+    rest = memory.stream_cycles(np.maximum(0, work.tile_bytes - fetched))
     after_fetch = np.where(last_memory >= work.last_compute_cycles, work.last_rows, rest)
     return np.where(fetched > 0, after_fetch, unfetched)

@@ -76,26 +76,28 @@ class AttentionSplit:
             )
         return self.row_sums[divisor]
 
-    def stream_cycles(self, bytes_of_tokens: Callable[[IntArray], IntArray], bytes_per_cycle: int) -> IntArray:
-        """(PEs,) cycles to stream one head's K (or V): each sequence rounds up on its own."""
+    def over_cached(self, of_tokens: Callable[[IntArray], IntArray]) -> IntArray:
+        """(PEs,) sum over sequences of a figure of the tokens the PE holds after the step."""
         return self._sum(
-            lambda new, context, residue: ceil_div(
-                bytes_of_tokens(held_tokens(new + context, residue, self.token_stride)), bytes_per_cycle
+            lambda new, context, residue: of_tokens(held_tokens(new + context, residue, self.token_stride))
+        )
+
+    def over_new(self, of_tokens: Callable[[IntArray], IntArray]) -> IntArray:
+        """(PEs,) sum over sequences of a figure of the tokens of this step whose K and V the PE keeps."""
+        stride = self.token_stride
+        return self._sum(
+            lambda new, context, residue: of_tokens(
+                held_tokens(new + context, residue, stride) - held_tokens(context, residue, stride)
             )
         )
 
     def new_tokens(self) -> IntArray:
         """(PEs,) tokens of this step whose K and V the PE keeps."""
-        stride = self.token_stride
-        return self._sum(
-            lambda new, context, residue: (
-                held_tokens(new + context, residue, stride) - held_tokens(context, residue, stride)
-            )
-        )
+        return self.over_new(lambda tokens: tokens)
 
     def cached_tokens(self) -> IntArray:
         """(PEs,) tokens the PE holds after the step."""
-        return self._sum(lambda new, context, residue: held_tokens(new + context, residue, self.token_stride))
+        return self.over_cached(lambda tokens: tokens)
 
     def of(self, representative: IntArray, later: IntArray) -> AttentionSplit:
         """The split of (steps, classes) representative PEs, with `later` (steps, 1) tokens more in the cache."""

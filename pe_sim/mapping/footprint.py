@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from pe_sim.graph.operators import AttentionShape, Embedding, KvAppend, Linear, 
 from pe_sim.mapping.attention_split import AttentionSplit, held_tokens
 from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Move, MoveKind, Node, PlacedGraph, Work
+from pe_sim.mapping.likeness import likeness
+from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedGraph, Work
 from pe_sim.mapping.placement import Replicate, Root, Shard
 from pe_sim.units import IntArray
 
+_N = TypeVar("_N", bound=Node)
 _SEARCH_LIMIT = 2**31  # tokens or sequences; the steps' own limit
 _PE_LEVERS = (
     "more PEs (--set num_pes=...)",
@@ -41,7 +43,7 @@ class Cache:
     lane: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes held while the step runs.
 
@@ -49,6 +51,7 @@ class Footprint:
         array: whose memories they are held in.
         shape: attention geometry of the whole step.
         weight_bytes_per_pe: (PEs,) matrices, biases and norms.
+        kv_cache_bytes_per_pe: (PEs,) cached and new tokens of the step.
         root_bytes: embedding tables and what the workflow puts at the root.
         caches: what is kept of K and V.
         streamed_bytes: of the weights, those of matrices that come from the root every step.
@@ -57,14 +60,10 @@ class Footprint:
     array: ArrayConfig
     shape: AttentionShape
     weight_bytes_per_pe: IntArray
+    kv_cache_bytes_per_pe: IntArray
     root_bytes: int
     caches: tuple[Cache, ...]
     streamed_bytes: int = 0
-
-    @cached_property
-    def kv_cache_bytes_per_pe(self) -> IntArray:
-        """(PEs,) cached and new tokens of the step."""
-        return self._cache_bytes(self.caches, lambda cache, split: split.cached_tokens())
 
     @property
     def capacity_bytes(self) -> int:
@@ -115,40 +114,92 @@ class Footprint:
             return _sequences_per_pe(cache.layouts.groups, cache.distribution, batch) * held
 
         first_lane = [cache for cache in self.caches if cache.lane == 0]
-        return bool((self.weight_bytes_per_pe + self._cache_bytes(first_lane, tokens)).max() <= self.capacity_bytes)
-
-    def _cache_bytes(self, caches: Iterable[Cache], tokens: Callable[[Cache, AttentionSplit], IntArray]) -> IntArray:
-        """(PEs,) bytes of K and V, for the tokens each PE holds of a layer."""
-        held = np.zeros(self.array.num_pes, dtype=np.int64)
-        for cache in caches:
-            split = cache.layouts.attention_split(cache.distribution)
-            rows = tokens(cache, split) * split.kv_heads
-            held = held + 2 * cache.layers * np.asarray(self.array.dtypes.kv_cache.matrix_bytes(rows, split.dims))
-        return held
+        cache_bytes = _cache_bytes(self.array, first_lane, tokens)
+        return bool((self.weight_bytes_per_pe + cache_bytes).max() <= self.capacity_bytes)
 
 
 def footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
     """The footprint of a placed step whose attention geometry is `shape`."""
     array = placed.array
-    weights = np.zeros(array.num_pes, dtype=np.int64)
-    root_bytes = 0
-    caches: list[Cache] = []
-    runs = Counter((run.block, run.lane) for run in placed.sequence)
-    for (index, lane), count in runs.items():
-        block = placed.blocks[index]
-        streamed = {node.operator.name for node in block.nodes if _is_stream(node)}
-        for node in block.nodes:
-            if isinstance(node, Work) and isinstance(node.operator, KvAppend):
-                distribution = "replicate" if block.layouts.groups.size == 1 else node.distribution
-                caches.append(Cache(block.layouts, distribution, count, lane))
-            if lane == 0:
-                if node.operator.name not in streamed:
-                    weights = weights + count * _weight_bytes(node, array, block.layouts)
-                root_bytes += count * _root_bytes(node, array)
+    key = (array.overlap, array.dtypes, placed.sequence)
+    held = placed.kept.layouts.recall(key, _footprint, placed, shape)
+    return replace(held, array=array, shape=shape)
+
+
+def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
+    """What a footprint depends on beside the nodes and layouts is the overlap and the dtypes."""
+    array = placed.array
+    what = placed.kept.nodes.recall(placed.sequence, _contents, placed)
+    streamed_bytes = _streamed_bytes(placed)
+    weights = np.full(array.num_pes, streamed_bytes, dtype=np.int64)
+    for node, block, count in what.on_pes:
+        weights = weights + count * _weight_bytes(node, array, placed.blocks[block].layouts)
+    root_bytes = sum(count * _root_bytes(node, array) for node, _, count in what.at_root)
+    caches = [_cache(placed.blocks[run.block].layouts, node, count, run.lane) for node, run, count in what.caches]
     if not placed.graph.keeps_cache:
         caches = _working_set(caches)
-    streamed_bytes = _streamed_bytes(placed)
-    return Footprint(array, shape, weights + streamed_bytes, root_bytes, tuple(caches), streamed_bytes)
+    cache_bytes = _cache_bytes(array, caches, lambda cache, split: split.cached_tokens())
+    return Footprint(array, shape, weights, cache_bytes, root_bytes, tuple(caches), streamed_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What is held, whatever the array.
+
+    Args:
+        on_pes, at_root: a node, its block, and how many nodes keep parameters of the same size.
+        caches: a node that appends to a KV cache, a run of its block, and how many layers have one like it.
+    """
+
+    on_pes: tuple[tuple[Work, int, int], ...]
+    at_root: tuple[tuple[Node, int, int], ...]
+    caches: tuple[tuple[Work, BlockRun, int], ...]
+
+
+def _contents(placed: PlacedGraph) -> _Contents:
+    on_pes: list[tuple[Work, int, int]] = []
+    at_root: list[tuple[Node, int, int]] = []
+    caches: list[tuple[Work, BlockRun, int]] = []
+    for run, count in Counter(replace(run, layer=None) for run in placed.sequence).items():
+        nodes = placed.blocks[run.block].nodes
+        streamed = {node.operator.name for node in nodes if _is_stream(node)}
+        for node in nodes:
+            if isinstance(node, Work) and isinstance(node.operator, KvAppend):
+                caches.append((node, run, count))
+            if run.lane == 0 and _is_stream(node):
+                at_root.append((node, run.block, count))
+            elif run.lane == 0 and isinstance(node, Work) and isinstance(node.operator, Linear | Embedding | Norm):
+                if isinstance(node.outputs[0].placement, Root):
+                    at_root.append((node, run.block, count))
+                elif node.operator.name not in streamed:
+                    on_pes.append((node, run.block, count))
+    return _Contents(_alike(placed, on_pes), _alike(placed, at_root), tuple(caches))
+
+
+def _alike(placed: PlacedGraph, nodes: Iterable[tuple[_N, int, int]]) -> tuple[tuple[_N, int, int], ...]:
+    """Of nodes that differ in names alone, one with the sum of the counts."""
+    merged: dict[tuple[object, ...], tuple[_N, int, int]] = {}
+    for node, block, count in nodes:
+        key = (id(placed.blocks[block].layouts), *likeness(node, {}))
+        merged[key] = (node, block, count + (merged[key][2] if key in merged else 0))
+    return tuple(merged.values())
+
+
+def _cache(layouts: Layouts, node: Work, layers: int, lane: int) -> Cache:
+    distribution = "replicate" if layouts.groups.size == 1 else node.distribution
+    return Cache(layouts, distribution, layers, lane)
+
+
+def _cache_bytes(
+    array: ArrayConfig, caches: Iterable[Cache], tokens: Callable[[Cache, AttentionSplit], IntArray]
+) -> IntArray:
+    """(PEs,) bytes of K and V, for the tokens each PE holds of a layer."""
+    held = np.zeros(array.num_pes, dtype=np.int64)
+    for cache in caches:
+        split = cache.layouts.attention_split(cache.distribution)
+        rows = tokens(cache, split) * split.kv_heads
+        held = held + 2 * cache.layers * np.asarray(array.dtypes.kv_cache.matrix_bytes(rows, split.dims))
+    return held
 
 
 def _is_stream(node: Node) -> bool:
@@ -198,25 +249,22 @@ def _largest(fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _weight_bytes(node: Node, array: ArrayConfig, layouts: Layouts) -> IntArray:
-    """(PEs,) parameters a node keeps on each PE."""
-    nothing = np.zeros(array.num_pes, dtype=np.int64)
-    if not isinstance(node, Work):
-        return nothing
+def _weight_bytes(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
+    """(PEs,) parameters that work away from the root keeps on each PE."""
     operator, weight = node.operator, array.dtypes.weight
     place = node.outputs[0].placement
     if isinstance(operator, Linear) and node.function == "matrix":
         inner = layouts.pe_columns(operator.in_dim, operator.in_size, node.inputs[0].placement)
         outer = layouts.pe_columns(operator.out_dim, operator.out_size, place)
         return np.asarray(weight.matrix_bytes(outer, inner))
-    if isinstance(operator, Linear) and node.function == "bias":
+    if isinstance(operator, Linear):
         return np.asarray(weight.num_bytes(_bias_columns(node, operator, layouts)))
-    if isinstance(operator, Embedding) and not isinstance(place, Root):
+    if isinstance(operator, Embedding):
         return operator.table_bytes(array.dtypes) * layouts.groups.is_member.astype(np.int64)
-    if isinstance(operator, Norm) and not isinstance(place, Root) and node.function != "sum_of_squares":
+    if isinstance(operator, Norm) and node.function != "sum_of_squares":
         per_element = weight.bits * (2 if operator.function == "layernorm" else 1)
         return -(-layouts.pe_columns("hidden", operator.size, place) * per_element // 8)
-    return nothing
+    return layouts.nothing
 
 
 def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
@@ -228,13 +276,7 @@ def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
 
 
 def _root_bytes(node: Node, array: ArrayConfig) -> int:
-    """Parameters a node keeps at the root."""
-    if _is_stream(node):
-        return node.operator.weight_bytes(array.dtypes)
-    if not isinstance(node, Work) or not isinstance(node.outputs[0].placement, Root):
-        return 0
+    """Parameters that a stream of weights, or work at the root, keeps there."""
     if isinstance(node.operator, Embedding):
         return node.operator.table_bytes(array.dtypes)
-    if isinstance(node.operator, Norm):
-        return node.operator.weight_bytes(array.dtypes)
-    return 0
+    return node.operator.weight_bytes(array.dtypes)

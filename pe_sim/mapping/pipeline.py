@@ -112,7 +112,7 @@ class _PipelinePlacer:
             new_lens=self.graph.shape.new_lens[lane : lane + 1],
             context_lens=self.graph.shape.context_lens[lane : lane + 1],
         )
-        groups = PeGroups(self.array.num_pes, size, 1, self.array.network.tree.arity, 1, first_member=stage * size)
+        groups = PeGroups(self.array.num_pes, size, 1, self.array.network.arity, 1, first_member=stage * size)
         return Layouts(groups, shape, self.array.dtypes, self.graph.selected_per_sequence)
 
     def _of_lane(self, operators: tuple[Operator, ...], layouts: Layouts) -> tuple[Operator, ...]:

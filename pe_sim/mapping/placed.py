@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Operator
 from pe_sim.graph.tensors import Tensor
+from pe_sim.mapping.kept import Kept
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement
 
@@ -110,6 +111,7 @@ class PlacedGraph:
 
     Args:
         lanes: streams that go through the layers on their own; each owns the sequences of its blocks' layouts.
+        kept: what has been worked out for these blocks; a copy on another array has the same.
     """
 
     array: ArrayConfig
@@ -117,3 +119,9 @@ class PlacedGraph:
     blocks: tuple[PlacedBlock, ...]
     sequence: tuple[BlockRun, ...]
     lanes: int = 1
+    kept: Kept = field(default_factory=Kept, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Other blocks than those of the graph it was copied from have nothing in common with them."""
+        if self.kept.blocks is not self.blocks:
+            object.__setattr__(self, "kept", Kept.of(self.blocks, self.array.num_pes))

@@ -136,7 +136,7 @@ class BlockPlacer:
         name = f"{operator.name}_weight"
         tensor = Tensor(name, "weight", operator.in_size * operator.out_size)
         held, target = self._value(tensor, Root()), self._value(tensor, Replicate())
-        room_for = 1 if self.transforms.array.overlap == 0 else 2
+        room_for = self.transforms.matrices_held
         done = self.recent_matrices[-room_for:]
         after = (done[0] if len(done) == room_for else self.values[STREAM],)
         self.nodes.append(Move(operator, MoveKind.WEIGHT_STREAM, "group", (held,), (target,), after=after))
@@ -264,11 +264,11 @@ class BlockPlacer:
 
     def _static_placement(self, operator: Operator) -> OperatorPlacement:
         name = self._distribution_name(operator)
-        if self.layouts.groups.size == 1:
+        if self.transforms.is_lone:
             name = "replicate"  # with one PE a group Partial, Shard and Replicate are the same thing
         path = "attention" if isinstance(operator, AttentionOperator) else operator.name
         distribution = distribution_for(operator, name, self.plan.source, path)
-        return distribution.place(operator, self.plan.attention, self.layouts.head_split.head_group_size)
+        return distribution.place(operator, self.plan.attention, self.transforms.head_group_size)
 
     def _distribution_name(self, operator: Operator) -> str:
         if isinstance(operator, AttentionOperator):
@@ -277,7 +277,7 @@ class BlockPlacer:
 
     def _normal(self, placement: Placement) -> Placement:
         """With one PE a group, Partial, Shard and Replicate are the same thing."""
-        if self.layouts.groups.size == 1 and not isinstance(placement, Root):
+        if self.transforms.is_lone and not isinstance(placement, Root):
             return Replicate()
         return placement
 

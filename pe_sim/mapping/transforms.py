@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, TypeVarTuple, cast
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.network import GraphNetwork
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Shard
 from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
 from pe_sim.units import IntArray, total
+
+_T = TypeVar("_T")
+_About = TypeVarTuple("_About")
+Question = tuple[Callable[..., object], tuple[object, ...]]  # a function of `Transforms`, and its other arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +33,41 @@ class Step:
 
 @dataclass(frozen=True)
 class Transforms:
-    """Chooses the steps of each transform on one array and division of the PEs."""
+    """Chooses the steps of each transform on one array and division of the PEs.
+
+    It is all that a block's placement knows of both, and it remembers what it was asked: where the answers are the
+    same, the placement is.
+
+    Args:
+        answers: to the questions so far, in their order.
+    """
 
     array: ArrayConfig
     layouts: Layouts
+    answers: dict[Question, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def agrees(self, answers: Mapping[Question, object]) -> bool:
+        """Whether questions that were put elsewhere have the same answers here.
+
+        They are put in the same order and no further than to the first difference, so that none is put that placing
+        anew would not put.
+        """
+        return all(question(self, *about) == answer for (question, about), answer in answers.items())
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether there is one PE a group, for which Partial, Shard and Replicate are the same thing."""
+        return self._ask(_is_lone)
+
+    @property
+    def head_group_size(self) -> int:
+        """PEs that share one query head."""
+        return self._ask(_head_group_size)
+
+    @property
+    def matrices_held(self) -> int:
+        """Matrices from the root that a PE has room for at once."""
+        return self._ask(_matrices_held)
 
     def steps(self, tensors: Sequence[Tensor], source: Placement, target: Placement) -> tuple[Step, ...]:
         """The primitive moves that turn `source` into `target`; the tensors travel concatenated.
@@ -38,8 +75,10 @@ class Transforms:
         Raises:
             ValueError: no rule leads from `source` to `target`.
         """
-        if source == target or (self.layouts.groups.size == 1 and Root() not in (source, target)):
-            return () if source == target else (Step(MoveKind.LOCAL, source, target),)
+        if source == target:
+            return ()
+        if self.is_lone and Root() not in (source, target):
+            return (Step(MoveKind.LOCAL, source, target),)
         match source, target:
             case (Replicate(), Shard() | Partial()) | (Shard(), Partial(scope="group")):
                 return (Step(MoveKind.LOCAL, source, target),)
@@ -76,10 +115,11 @@ class Transforms:
 
         The whole array ends at the root; groups that are not aligned to the tree use all of it and end there too.
         """
-        groups = self.layouts.groups
-        if scope == "group" and groups.is_whole_array:
-            return Root()
-        return Joint(scope) if self._joint_levels(scope) is not None else Root()
+        return self._ask(_hub, scope)
+
+    @property
+    def _is_graph(self) -> bool:
+        return isinstance(self.array.network, GraphNetwork)
 
     def cycles(self, tensors: Sequence[Tensor], steps: Sequence[Step]) -> int:
         """Closed form of the steps one after another, in isolation, for all groups at once."""
@@ -88,7 +128,7 @@ class Transforms:
     def _spread(self, tensors: Sequence[Tensor], hub: Placement, target: Shard) -> tuple[Step, ...]:
         by_broadcast = (Step(MoveKind.BROADCAST, hub, Replicate()), Step(MoveKind.LOCAL, Replicate(), target))
         serial = (Step(MoveKind.SCATTER, hub, target),)
-        return self._choose(self.array.network.collectives.scatter, tensors, serial, by_broadcast)
+        return self._choose("scatter", tensors, serial, by_broadcast)
 
     def _collect(
         self, tensors: Sequence[Tensor], source: Shard, target: Placement, serial_kind: MoveKind
@@ -101,37 +141,40 @@ class Transforms:
         if not isinstance(target, Root):
             by_reduction += (Step(MoveKind.BROADCAST, hub, target),)
         serial = (Step(serial_kind, source, target),)
-        return self._choose(self.array.network.collectives.gather, tensors, serial, by_reduction)
+        return self._choose("gather", tensors, serial, by_reduction)
 
     def _choose(
-        self, way: str, tensors: Sequence[Tensor], serial: tuple[Step, ...], by_reduction: tuple[Step, ...]
+        self, collective: str, tensors: Sequence[Tensor], serial: tuple[Step, ...], by_reduction: tuple[Step, ...]
     ) -> tuple[Step, ...]:
-        if way == "best":
-            way = "serial" if self.cycles(tensors, serial) < self.cycles(tensors, by_reduction) else "by_reduction"
-        return serial if way == "serial" else by_reduction
+        return serial if self._ask(_is_serial, collective, tuple(tensors), serial, by_reduction) else by_reduction
 
     def _reduce(self, source: Partial, hub: Placement) -> Step:
         return Step(MoveKind.REDUCE, source, hub, partial_dtype=True, combine=source.op)
 
-    def _joint_levels(self, scope: str) -> int | None:
+    def joint_levels(self, scope: str) -> int | None:
+        """Levels of the tree below the joint of each scope; None where scopes have no joints of their own."""
         groups = self.layouts.groups
+        if self._is_graph:
+            return 1  # every scope has a node where its ways meet
         return groups.joint_levels(groups.size if scope == "group" else self.layouts.head_split.head_group_size)
 
     def _step_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
-        bus, tree = self.array.network.bus, self.array.network.tree
+        if self._is_graph:
+            return 0 if step.kind is MoveKind.LOCAL else self._routed_cycles(tensors, step)
+        bus, tree = self.array.bus_tree.bus, self.array.bus_tree.tree
         match step.kind:
             case MoveKind.LOCAL:
                 return 0
             case MoveKind.REDUCE:
                 parallel = isinstance(step.target, Joint)
-                levels = (self._joint_levels("group") if parallel else None) or tree.num_levels
+                levels = (self.joint_levels("group") if parallel else None) or tree.num_levels
                 payload = self._group_bytes(tensors, partial=step.partial_dtype)
                 return reduce_cycles(tree, payload, levels, parallel=parallel, softmax=step.combine == "softmax")
             case MoveKind.BROADCAST:
                 payload = self._group_bytes(tensors, partial=False)
                 from_root = isinstance(step.source, Root)
                 if tree.downlink and not from_root:
-                    return downlink_cycles(tree, payload, self._joint_levels("group") or 0)
+                    return downlink_cycles(tree, payload, self.joint_levels("group") or 0)
                 return serial_cycles(bus, payload, from_root=from_root)
             case MoveKind.SCATTER:
                 shards = self._pe_bytes(tensors, step.target)
@@ -141,8 +184,54 @@ class Transforms:
             case _:
                 return serial_cycles(bus, self._group_bytes(tensors, partial=False), from_root=False)
 
+    def _routed_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
+        from pe_sim.mapping.routed_costs import routed_cycles  # loads networkx
+
+        ends, softmax = (step.source, step.target), step.combine == "softmax"
+        return routed_cycles(
+            self.array, self.layouts, tensors, step.kind, ends, partial_dtype=step.partial_dtype, softmax=softmax
+        )
+
     def _group_bytes(self, tensors: Sequence[Tensor], *, partial: bool) -> IntArray:
         return total(self.layouts.group_bytes(tensor, partial=partial) for tensor in tensors)
 
     def _pe_bytes(self, tensors: Sequence[Tensor], placement: Placement) -> IntArray:
         return total(self.layouts.pe_bytes(tensor, placement) for tensor in tensors)
+
+    def _ask(self, question: Callable[[Transforms, *_About], _T], *about: *_About) -> _T:
+        key = (question, about)
+        if key not in self.answers:
+            self.answers[key] = question(self, *about)
+        return cast(_T, self.answers[key])
+
+
+def _is_lone(transforms: Transforms) -> bool:
+    return transforms.layouts.groups.size == 1
+
+
+def _head_group_size(transforms: Transforms) -> int:
+    return transforms.layouts.head_split.head_group_size
+
+
+def _matrices_held(transforms: Transforms) -> int:
+    return 1 if transforms.array.overlap == 0 else 2
+
+
+def _hub(transforms: Transforms, scope: str) -> Placement:
+    if scope == "group" and transforms.layouts.groups.is_whole_array:
+        return Root()
+    return Joint(scope) if transforms.joint_levels(scope) is not None else Root()
+
+
+def _is_serial(
+    transforms: Transforms,
+    collective: str,
+    tensors: tuple[Tensor, ...],
+    serial: tuple[Step, ...],
+    by_reduction: tuple[Step, ...],
+) -> bool:
+    ways = transforms.array.network.collectives
+    way = ways.scatter if collective == "scatter" else ways.gather
+    if way == "best":
+        return transforms.cycles(tensors, serial) < transforms.cycles(tensors, by_reduction)
+    return way == "serial"

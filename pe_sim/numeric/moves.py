@@ -94,7 +94,7 @@ class Mover:
                 terms = [pieces[pe] for pe in members]
                 if len({term.shape for term in terms}) != 1:
                     raise PlacementError(f"{move.label}: the PEs' terms differ in shape")
-                output.append(combine_tree(terms, self.array.network.tree.arity, combine))
+                output.append(combine_tree(terms, self.array.network.arity, combine))
             sent = [(value.tensor, output[-1]) for value, output in zip(move.inputs, outputs, strict=True)]
             self.counter.count("reduce", sent, partial=move.partial_dtype)
         return [HubPieces(output) for output in outputs]

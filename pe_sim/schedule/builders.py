@@ -57,7 +57,7 @@ def reduction(
     softmax: bool = False,
 ) -> TreeStage:
     """One reduction a scope: to its own joint, or all the way to the root."""
-    tree = array.network.tree
+    tree = array.bus_tree.tree
     hops = hop_cycles(tree, _levels(tree, scopes, at_root=at_root), softmax=softmax)
     return TreeStage(
         *labels.fields(),
@@ -75,7 +75,7 @@ def hub_to_scopes(
     labels: Labels, array: ArrayConfig, scopes: Scopes, num_bytes: IntArray, *, from_root: bool
 ) -> MessageStage:
     """One message a scope, from the root or the scope's joint to all its PEs."""
-    tree = array.network.tree
+    tree = array.bus_tree.tree
     down = tree.downlink and not from_root
     hops = sum(tree.level_latency_cycles[: _levels(tree, scopes, at_root=False)]) if down else 0
     sent = np.flatnonzero(num_bytes.reshape(-1, num_bytes.shape[-1])[0] > 0)  # the same in every step
@@ -165,8 +165,8 @@ def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> M
     alone = len(stage.target) == len(np.unique(stage.target))
     early = None
     if isinstance(fed_by, TreeStage) and fed_by.at_root and not stage.from_pe and stage.tag is not Tag.SCATTER:
-        tree_beats = ceil_div(fed_by.num_bytes[..., stage.source], array.network.tree.bytes_per_cycle)
-        early = np.minimum(tree_beats, ceil_div(stage.num_bytes, array.network.bus.bytes_per_cycle))
+        tree_beats = ceil_div(fed_by.num_bytes[..., stage.source], array.bus_tree.tree.bytes_per_cycle)
+        early = np.minimum(tree_beats, ceil_div(stage.num_bytes, array.bus_tree.bus.bytes_per_cycle))
     return replace(stage, streams=alone and not stage.to_root, early_cycles=early)
 
 

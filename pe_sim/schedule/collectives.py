@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
@@ -66,6 +67,11 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
         )
     if kind == "all-to-all":
         _check_pairs(array.num_pes, num_bytes)
+    if isinstance(array.network, GraphNetwork):
+        from pe_sim.schedule.routed_collectives import routed_collective  # loads networkx
+
+        routed = routed_collective(kind, array, num_bytes)
+        return CollectiveSchedule(routed.schedule, routed.algorithm)
     return _Collective(array, num_bytes).build(kind)
 
 
@@ -137,10 +143,10 @@ class _Collective:
 
     def _spread(self, per_pe: int) -> str:
         """Root to shards: one message a PE, or the whole once and each PE keeps its slice."""
-        bus, shards = self.array.network.bus, self._shards(per_pe)
+        bus, shards = self.array.bus_tree.bus, self._shards(per_pe)
         serial = serial_cycles(bus, shards, from_root=True)
         at_once = serial_cycles(bus, shards.sum(keepdims=True), from_root=True)
-        if self._is_serial(self.array.network.collectives.scatter, serial, at_once):
+        if self._is_serial(self.array.bus_tree.collectives.scatter, serial, at_once):
             group = np.zeros(self.array.num_pes, dtype=np.int64)
             self.stages.append(hub_to_pes(self._labels("scatter"), group, self._whole(), shards, from_root=True))
             return "serial"
@@ -149,12 +155,12 @@ class _Collective:
 
     def _collect(self, tag: Tag, *, to_root: bool) -> str:
         """Shards to root or to all: one message a PE, or disjoint slices summed on their way through the tree."""
-        bus, tree, shards = self.array.network.bus, self.array.network.tree, self._shards(self.num_bytes)
+        bus, tree, shards = self.array.bus_tree.bus, self.array.bus_tree.tree, self._shards(self.num_bytes)
         whole = shards.sum(keepdims=True)
         by_reduction = reduce_cycles(tree, whole, tree.num_levels, parallel=False)
         by_reduction += 0 if to_root else serial_cycles(bus, whole, from_root=True)
         serial = serial_cycles(bus, shards, from_root=False)
-        if self._is_serial(self.array.network.collectives.gather, serial, by_reduction):
+        if self._is_serial(self.array.bus_tree.collectives.gather, serial, by_reduction):
             group = np.zeros(self.array.num_pes, dtype=np.int64)
             labels = self._labels(tag.value)
             self.stages.append(pes_to_scopes(labels, tag, group, self._whole(), shards, to_root=to_root))

@@ -13,7 +13,8 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Shard
 from pe_sim.schedule.builders import STREAMING_OVERLAP
-from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
+from pe_sim.schedule.matrix import gemm_work, scores_work, sum_over_heads, values_work
+from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MatrixWork, Resource
 from pe_sim.units import BoolArray, IntArray, ceil_div, total
 
@@ -86,16 +87,21 @@ def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArr
     """(PEs,) cycles of the port to write the new K and V on their owners."""
     split = layouts.attention_split(_attention_distribution(node, layouts))
     written = 2 * np.asarray(array.dtypes.kv_cache.matrix_bytes(split.new_tokens() * split.kv_heads, split.dims))
-    return ceil_div(written, array.pe.memory.bytes_per_cycle)
+
+    def pieces(cycles_of: Callable[[IntArray], IntArray]) -> IntArray:
+        return 2 * sum_over_heads(split, array.dtypes.kv_cache, split.over_new, cycles_of)
+
+    return memory_timing(array.pe.memory).write_cycles(written, pieces)
 
 
 def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
     """(PEs,) cycles of the port, and bytes in all, to read embedding rows from each PE's own copy of the tables."""
-    operator, memory = node.operator, array.pe.memory
+    operator, weight = node.operator, array.dtypes.weight
     assert isinstance(operator, Embedding)
-    rows = layouts.pe_rows(node.outputs[0].tensor.rows, node.outputs[0].placement)
-    read = np.asarray(array.dtypes.weight.matrix_bytes(rows * len(operator.table_rows), operator.hidden_size))
-    cycles = np.where(rows > 0, memory.latency_cycles + ceil_div(read, memory.bytes_per_cycle), 0)
+    rows = layouts.pe_rows(node.outputs[0].tensor.rows, node.outputs[0].placement) * len(operator.table_rows)
+    read = np.asarray(weight.matrix_bytes(rows, operator.hidden_size))
+    one_row = np.asarray(weight.matrix_bytes(np.ones_like(rows), operator.hidden_size))
+    cycles = memory_timing(array.pe.memory).read_cycles(read, lambda cycles_of: rows * cycles_of(one_row))
     return cycles, int(read.sum())
 
 

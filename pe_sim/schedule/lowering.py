@@ -1,142 +1,161 @@
-"""Lowers a placed graph to a schedule: every block once, in program order."""
+"""Lowers a placed graph to a schedule: every block once, in program order.
+
+Local work and moves are lowered apart: work depends on the PEs and the root, moves on the interconnect and on who has
+something to send. What a sweep does not change of the two is taken from what is kept with the placed graph.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.network import GraphNetwork
 from pe_sim.mapping.classes import ClassLayouts, PeClasses
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Value, Work
-from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
+from pe_sim.mapping.placed import Move, PlacedGraph, Value, Work
+from pe_sim.mapping.placement import Root, Shard
 from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.local_work import LocalWork, local_work, root_cycles
 from pe_sim.schedule.moves import lower_move
-from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, Schedule, Stage
+from pe_sim.schedule.outline import BlockOutline, Task, outline_of
+from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, RoutedStage, Schedule, Stage
 from pe_sim.units import BoolArray
-
-_PASSING = ("add", "bias")  # a PE hands its term of a sum on even if it has nothing to add
 
 
 def lower(placed: PlacedGraph) -> Schedule:
     """The schedule of a placed step."""
-    shared: dict[tuple[object, ...], LocalWork] = {}
-    blocks = tuple(_BlockLowering(placed.array, block.layouts, shared).lower(block) for block in placed.blocks)
-    return Schedule(placed.array, blocks, placed.sequence)
+    array, kept = placed.array, placed.kept
+    outline = kept.nodes.recall(None, outline_of, placed.blocks)
+    layouts = tuple(block.layouts for block in placed.blocks)
+    common = (array.overlap, array.dtypes, array.root)
+    work = kept.layouts.recall((*common, array.pe), _lower_work, array, layouts, outline)
+    memo = kept.heavy if isinstance(array.network, GraphNetwork) else kept.layouts
+    key = (*common, array.network, array.floorplan, [senders.tobytes() for senders in work.senders])
+    moves = memo.recall(key, _lower_moves, array, layouts, outline, work.senders)
+    return Schedule(array, _blocks(outline, work, moves), placed.sequence)
 
 
 def lower_steps(placed: PlacedGraph, classes: PeClasses) -> Schedule:
     """One schedule of a placed decode step and those that follow it, over classes of PEs."""
-    layouts = {id(block.layouts): ClassLayouts(block.layouts, classes) for block in placed.blocks}
-    shared: dict[tuple[object, ...], LocalWork] = {}
-    blocks = tuple(
-        _BlockLowering(placed.array, layouts[id(block.layouts)], shared).lower(block) for block in placed.blocks
-    )
-    return Schedule(placed.array, blocks, placed.sequence, classes)
+    of_classes = {id(block.layouts): ClassLayouts(block.layouts, classes) for block in placed.blocks}
+    layouts = tuple(of_classes[id(block.layouts)] for block in placed.blocks)
+    outline = placed.kept.nodes.recall(None, outline_of, placed.blocks)
+    work = _lower_work(placed.array, layouts, outline)
+    moves = _lower_moves(placed.array, layouts, outline, work.senders)
+    return Schedule(placed.array, _blocks(outline, work, moves), placed.sequence, classes)
 
 
-@dataclass
-class _BlockLowering:
-    """Lowers one block; `slots` maps a value's key to its slot, `active` a slot to the PEs that hold data."""
+@dataclass(frozen=True, slots=True)
+class _LoweredWork:
+    """The stages of all work, and of every move the PEs that hold some of its input; both in program order."""
 
-    array: ArrayConfig
-    layouts: Layouts
-    shared: dict[tuple[object, ...], LocalWork]
-    stages: list[Stage] = field(default_factory=list)
-    producers: dict[int, Stage] = field(default_factory=dict)
-    slots: dict[int, int] = field(default_factory=dict)
-    active: list[BoolArray] = field(default_factory=list)
-    support: dict[int, Placement] = field(default_factory=dict)
+    stages: tuple[Stage, ...]
+    senders: tuple[BoolArray, ...]
 
-    def lower(self, block: PlacedBlock) -> Block:
-        for value in block.entries:
-            self.slots[value.key] = self._new_slot(self.layouts.is_member)
-        entries = tuple(self.slots[value.key] for value in block.entries)
-        for node in block.nodes:
-            if isinstance(node, Work):
-                self._lower_work(node)
-            elif node.kind is MoveKind.LOCAL:
-                self._alias(node)
+
+def _blocks(outline: tuple[BlockOutline, ...], work: _LoweredWork, moves: tuple[Stage, ...]) -> tuple[Block, ...]:
+    works, moved = iter(work.stages), iter(moves)
+    blocks: list[Block] = []
+    for block in outline:
+        stages = tuple([next(moved if isinstance(task.node, Move) else works) for task in block.tasks])
+        blocks.append(Block(stages, block.num_slots, block.entries, block.exits))
+    return tuple(blocks)
+
+
+def _lower_work(array: ArrayConfig, layouts: tuple[Layouts, ...], outline: tuple[BlockOutline, ...]) -> _LoweredWork:
+    costs: dict[int, LocalWork] = {}
+    stages: list[Stage] = []
+    senders: list[BoolArray] = []
+    for block, own in zip(outline, layouts, strict=True):
+        active = [own.is_member] * block.num_slots
+        for slot, value in zip(block.entries, block.entering, strict=True):
+            active[slot] = _holders(value, own)
+        for task in block.tasks:
+            if isinstance(task.node, Move):
+                senders.append(_any_of([active[slot] for slot in task.inputs] or [own.is_member]))
+            elif isinstance(task.node.outputs[0].placement, Root):
+                active[task.output] = own.nowhere
+                stages.append(_root_stage(task, task.node, array, own))
             else:
-                self._lower_move(node)
-        exits = tuple(self.slots[value.key] for value in block.exits)
-        return Block(tuple(self.stages), len(self.active), entries, exits)
+                if task.job not in costs:
+                    costs[task.job] = local_work(task.node, array, own, block.support)
+                stage = _pe_stage(task, task.node, costs[task.job], active)
+                active[task.output] = stage.active
+                stages.append(stage)
+    return _LoweredWork(tuple(stages), tuple(senders))
 
-    def _alias(self, node: Move) -> None:
-        """A free move: the data is where it was, and for a Partial only a slice of it is not zero."""
-        for source, target in zip(node.inputs, node.outputs, strict=True):
-            self.slots[target.key] = self.slots[source.key]
-            if isinstance(target.placement, Partial):
-                whole = isinstance(source.placement, Replicate)
-                self.support[target.key] = Shard(source.tensor.dim) if whole else source.placement
 
-    def _lower_work(self, node: Work) -> None:
-        if node.function == "select":
-            self._alias_select(node)
-        elif isinstance(node.outputs[0].placement, Root):
-            self._lower_root_work(node)
-        else:
-            self._lower_pe_work(node)
+def _holders(value: Value, layouts: Layouts) -> BoolArray:
+    """(PEs,) PEs that have some of a value that enters a block."""
+    if isinstance(value.placement, Shard):
+        tensor, where = value.tensor, value.placement
+        return layouts.pe_rows(tensor.rows, where) * layouts.pe_columns(tensor.dim, tensor.size, where) > 0
+    return layouts.is_member
 
-    def _alias_select(self, node: Work) -> None:
-        source, target = node.inputs[0], node.outputs[0]
-        self.slots[target.key] = self.slots[source.key]
-        if source.key in self.support:
-            self.support[target.key] = self.support[source.key]
 
-    def _lower_root_work(self, node: Work) -> None:
-        resource, cycles, read_bytes = root_cycles(node, self.array, self.layouts)
-        output = self._new_slot(self.layouts.nowhere)
-        labels = (node.function, node.operator.name, node.distribution)
-        stage = RootStage(*labels, self._input_slots(node.inputs), output, resource, cycles, read_bytes)
-        self._emit(stage, node.outputs)
+def _root_stage(task: Task, node: Work, array: ArrayConfig, layouts: Layouts) -> RootStage:
+    resource, cycles, read_bytes = root_cycles(node, array, layouts)
+    labels = (node.function, node.operator.name, node.distribution)
+    return RootStage(*labels, task.inputs, task.output, resource, cycles, read_bytes)
 
-    def _lower_pe_work(self, node: Work) -> None:
-        work = self._local_work(node)
-        active = work.active | self._holds_terms(node) if node.function in _PASSING else work.active
-        output = self._new_slot(active)
-        name = node.function if work.matrix is None else node.operator.name
-        labels = (name, node.operator.name, node.distribution, self._input_slots(node.inputs), output)
-        stage = PeStage(*labels, work.resource, active, work.cycles, work.matrix, work.read_bytes, work.tail_cycles)
-        self._emit(stage, node.outputs)
 
-    def _local_work(self, node: Work) -> LocalWork:
-        """What the work costs; blocks that repeat an operator in the same placements share it."""
-        places = tuple((value.placement, self.support.get(value.key)) for value in (*node.inputs, *node.outputs))
-        key = (id(self.layouts), id(node.operator), node.function, places)
-        if key not in self.shared:
-            self.shared[key] = local_work(node, self.array, self.layouts, self.support)
-        return self.shared[key]
+def _pe_stage(task: Task, node: Work, work: LocalWork, active: list[BoolArray]) -> PeStage:
+    works = _any_of([work.active, *(active[slot] for slot in task.terms)]) if task.terms else work.active
+    name = node.function if work.matrix is None else node.operator.name
+    labels = (name, node.operator.name, node.distribution, task.inputs, task.output)
+    return PeStage(*labels, work.resource, works, work.cycles, work.matrix, work.read_bytes, work.tail_cycles)
 
-    def _holds_terms(self, node: Work) -> BoolArray:
-        """(PEs,) PEs that pass a term of a sum on although they have nothing to add to it."""
-        if not isinstance(node.outputs[0].placement, Partial):
-            return self.layouts.nowhere
-        held = [self.active[self.slots[value.key]] for value in node.inputs if value.key not in self.support]
-        return reduce(np.logical_or, held) if held else self.layouts.nowhere
 
-    def _lower_move(self, node: Move) -> None:
-        inputs = self._input_slots(node.after if node.kind is MoveKind.WEIGHT_STREAM else node.inputs)
-        senders = reduce(np.logical_or, [self.active[slot] for slot in inputs] or [self.layouts.is_member])
-        output = self._new_slot(self.layouts.is_member)
-        stage = lower_move(node, inputs, output, senders, self.array, self.layouts)
-        if isinstance(stage, MessageStage):
-            fed_by = self.producers.get(inputs[0]) if len(inputs) == 1 else None
-            stage = streamed(stage, self.array, fed_by)
-        self._emit(stage, node.outputs)
+def _lower_moves(
+    array: ArrayConfig, layouts: tuple[Layouts, ...], outline: tuple[BlockOutline, ...], senders: tuple[BoolArray, ...]
+) -> tuple[Stage, ...]:
+    stages: list[Stage] = []
+    known: dict[tuple[int, bytes], Stage] = {}
+    holders = iter(senders)
+    for block, own in zip(outline, layouts, strict=True):
+        producers: dict[int, Stage] = {}
+        for task in block.tasks:
+            if isinstance(task.node, Move):
+                stage = _move_stage(task, task.node, next(holders), array, own, known)
+                fed_by = producers.get(task.inputs[0]) if len(task.inputs) == 1 else None
+                producers[task.output] = streams = _streamed(stage, array, fed_by)
+                stages.append(streams)
+    return tuple(stages)
 
-    def _emit(self, stage: Stage, outputs: tuple[Value, ...]) -> None:
-        self.stages.append(stage)
-        self.producers[stage.output] = stage
-        for value in outputs:
-            self.slots[value.key] = stage.output
 
-    def _input_slots(self, values: tuple[Value, ...]) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(self.slots[value.key] for value in values))
+def _move_stage(
+    task: Task,
+    node: Move,
+    senders: BoolArray,
+    array: ArrayConfig,
+    layouts: Layouts,
+    known: dict[tuple[int, bytes], Stage],
+) -> Stage:
+    """The stage of a move; one that differs from an earlier one in nothing but names and slots is a copy of it."""
+    key = (task.job, senders.tobytes())
+    if key in known:
+        operator = node.operator.name
+        return replace(known[key], name=node.label, operator=operator, inputs=task.inputs, output=task.output)
+    if isinstance(array.network, GraphNetwork):
+        from pe_sim.schedule.routed_moves import lower_routed_move  # loads networkx
 
-    def _new_slot(self, active: BoolArray) -> int:
-        self.active.append(active)
-        return len(self.active) - 1
+        known[key] = lower_routed_move(node, task.inputs, task.output, senders, array, layouts)
+    else:
+        known[key] = lower_move(node, task.inputs, task.output, senders, array, layouts)
+    return known[key]
+
+
+def _streamed(stage: Stage, array: ArrayConfig, fed_by: Stage | None) -> Stage:
+    if isinstance(stage, RoutedStage):
+        from pe_sim.schedule.routed_moves import routed_stream  # loads networkx
+
+        return routed_stream(stage, array, fed_by)
+    return streamed(stage, array, fed_by) if isinstance(stage, MessageStage) else stage
+
+
+def _any_of(masks: list[BoolArray]) -> BoolArray:
+    """(PEs,) PEs that are in at least one of them."""
+    return reduce(np.logical_or, masks)

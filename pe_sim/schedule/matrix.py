@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.dtypes import Dtype
 from pe_sim.mapping.attention_split import AttentionSplit
+from pe_sim.schedule.memory_timing import Pieces, memory_timing
 from pe_sim.schedule.stages import MatrixWork
 from pe_sim.units import IntArray, ceil_div
 
@@ -20,7 +21,7 @@ def gemm_work(
 
     Weights that are not resident, because the root sends them every step, cannot be prefetched.
     """
-    unit, memory, weight = array.pe.matrix, array.pe.memory, array.dtypes.weight
+    unit, memory, weight = array.pe.matrix, memory_timing(array.pe.memory), array.dtypes.weight
     busy = (rows > 0) & (inner > 0) & (outer > 0)
     rows, inner, outer = (values * busy for values in (rows, inner, outer))
     stream_bytes = np.asarray(weight.matrix_bytes(outer, inner))
@@ -33,7 +34,8 @@ def gemm_work(
     return MatrixWork(
         static=resident,
         stream_bytes=stream_bytes,
-        pass_memory_cycles=ceil_div(stream_bytes, memory.bytes_per_cycle),
+        first_memory_cycles=memory.stream_cycles(stream_bytes),
+        pass_memory_cycles=memory.next_stream_cycles(stream_bytes),
         full_passes=full_passes,
         full_compute_cycles=max_rows * compute_per_row,
         last_compute_cycles=last_rows * compute_per_row,
@@ -65,19 +67,15 @@ def values_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
 
 def _attention_work(array: ArrayConfig, split: AttentionSplit, compute: IntArray) -> MatrixWork:
     """Memory and compute sum over kv heads and sequences; latencies are paid once and nothing has to fill."""
-    port = array.pe.memory.bytes_per_cycle
-    memory = np.zeros_like(compute)
-    read_bytes = np.zeros_like(compute)
-    for dims in np.unique(split.dims[split.dims > 0]):
-        mine = split.dims == dims
-        bytes_of = partial(_kv_bytes, array.dtypes.kv_cache, int(dims))
-        memory = np.where(mine, split.kv_heads * split.stream_cycles(bytes_of, port), memory)
-        read_bytes = np.where(mine, split.kv_heads * split.stream_cycles(bytes_of, 1), read_bytes)
+    timing, kv_cache = memory_timing(array.pe.memory), array.dtypes.kv_cache
+    read_bytes = sum_over_heads(split, kv_cache, split.over_cached, lambda num_bytes: num_bytes)
+    streams = sum_over_heads(split, kv_cache, split.over_cached, timing.next_stream_cycles)
     zero = np.zeros_like(compute)
     return MatrixWork(
         static=False,
         stream_bytes=read_bytes,
-        pass_memory_cycles=memory,
+        first_memory_cycles=timing.chain_cycles(streams),
+        pass_memory_cycles=zero,
         full_passes=zero,
         full_compute_cycles=zero,
         last_compute_cycles=compute,
@@ -86,6 +84,18 @@ def _attention_work(array: ArrayConfig, split: AttentionSplit, compute: IntArray
     )
 
 
-def _kv_bytes(kv_cache: Dtype, dims: int, tokens: IntArray) -> IntArray:
-    """Bytes of one kv head's K (or V) of `tokens` tokens."""
-    return np.asarray(kv_cache.matrix_bytes(tokens, dims))
+def sum_over_heads(
+    split: AttentionSplit,
+    kv_cache: Dtype,
+    over_sequences: Pieces,
+    figure: Callable[[IntArray], IntArray],
+) -> IntArray:
+    """(PEs,) sum over kv heads and sequences of a figure of the bytes of one head's K (or V) of one sequence."""
+    result = np.zeros_like(split.dims)
+    for dims in np.unique(split.dims[split.dims > 0]).tolist():
+
+        def of_tokens(tokens: IntArray, dims: int = dims) -> IntArray:
+            return figure(np.asarray(kv_cache.matrix_bytes(tokens, dims)))
+
+        result = np.where(split.dims == dims, split.kv_heads * over_sequences(of_tokens), result)
+    return result

@@ -29,8 +29,8 @@ _FROM_PES = {MoveKind.GATHER: Tag.GATHER, MoveKind.ALL_GATHER: Tag.ALL_GATHER, M
 def lower_move(
     node: Move, inputs: tuple[int, ...], output: int, senders: BoolArray, array: ArrayConfig, layouts: Layouts
 ) -> Stage:
-    """The stage of a move; `senders` are the PEs that hold some of its input."""
-    payload = _Payload(node, layouts)
+    """The stage of a move over one bus and one tree; `senders` are the PEs that hold some of its input."""
+    payload = Payload(node, layouts)
     scopes = payload.scopes()
     labels = Labels(node.label, node.operator.name, inputs, output)
     from_root = isinstance(node.inputs[0].placement, Root)
@@ -61,7 +61,7 @@ def lower_move(
 
 
 @dataclass(frozen=True)
-class _Payload:
+class Payload:
     """Bytes of a move's concatenated message."""
 
     node: Move

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pe_sim.config.array import ArrayConfig
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
+from pe_sim.network.hops import Hops
 from pe_sim.units import BoolArray, IntArray
 
 
@@ -26,6 +27,7 @@ class Resource(StrEnum):
     BUS = "bus"
     TREE = "tree"
     DOWNLINK = "downlink"
+    NETWORK = "network"
 
 
 class Tag(StrEnum):
@@ -49,7 +51,8 @@ class MatrixWork:
     Args:
         static: whether the streamed operand is weights, which overlap 2 may prefetch (a KV cache never is).
         stream_bytes: bytes streamed in one pass.
-        pass_memory_cycles: cycles of the port in one pass.
+        first_memory_cycles: of the memory in the first pass, behind the latency of the first access.
+        pass_memory_cycles: of the memory in each later pass.
         full_passes: passes before the last one.
         full_compute_cycles, last_compute_cycles: matrix unit in a full pass and in the last one.
         last_rows: rows of the last pass.
@@ -58,6 +61,7 @@ class MatrixWork:
 
     static: bool
     stream_bytes: IntArray
+    first_memory_cycles: IntArray
     pass_memory_cycles: IntArray
     full_passes: IntArray
     full_compute_cycles: IntArray
@@ -69,6 +73,11 @@ class MatrixWork:
     def compute_cycles(self) -> IntArray:
         """(PEs,) cycles of the matrix unit."""
         return self.full_passes * self.full_compute_cycles + self.last_compute_cycles
+
+    @property
+    def memory_cycles(self) -> IntArray:
+        """(PEs,) cycles of the memory, behind the latency of the first access."""
+        return self.first_memory_cycles + self.full_passes * self.pass_memory_cycles
 
     @property
     def read_bytes(self) -> IntArray:
@@ -164,6 +173,34 @@ class MessageStage(Stage):
     first_pe: IntArray
     last_pe: IntArray
     hop_cycles: IntArray
+    source_rate: int = 0
+    streams: bool = False
+    early_cycles: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedStage(Stage):
+    """A collective over channels of an interconnect that is a graph (machine model, section 8).
+
+    Args:
+        tag: what it is counted under.
+        hops: the way of its messages; their senders are PEs or hubs, their targets PEs or hubs.
+        from_pe: whether the senders are PEs (else entries of the input's hub slot).
+        to_pes: (PEs,) who gets something; None if the targets are hubs.
+        num_bytes: (messages,) payload of what travels.
+        rank: (messages,) who goes first if requests arrive together: -1 for the root, else the sender's lowest PE.
+        counted_bytes: payload of each message as section 9 counts it: a reduction once, a multicast once.
+        source_rate, streams: as of a `MessageStage`.
+        early_cycles: (senders,) how long before the tail of the reduction that feeds it a hub begins to send on.
+    """
+
+    tag: Tag
+    hops: Hops
+    from_pe: bool
+    to_pes: BoolArray | None
+    num_bytes: IntArray
+    rank: IntArray
+    counted_bytes: IntArray
     source_rate: int = 0
     streams: bool = False
     early_cycles: IntArray | None = None

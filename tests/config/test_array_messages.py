@@ -134,7 +134,7 @@ def refusal(raw: dict[str, Any]) -> str:
         (
             "pe.memory.kind",
             "dram",
-            "not one of the known values\n  given:    'dram'\n  expected: flat or sram\n"
+            "not one of the known values\n  given:    'dram'\n  expected: flat or sram or dram_bank\n"
             "  hint:     did you mean 'sram'?",
         ),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,26 @@ from pe_sim.config.arrays import array_to_dict, describe_array, load_array
 from pe_sim.config.presets import is_preset, preset_folder, preset_names, resolve
 from pe_sim.errors import InputError
 
-NAMES = ("bus-tree-1024", "bus-tree-16-large", "bus-tree-256", "bus-tree-4096", "bus-tree-64")
+NAMES = (
+    "aim-gddr6-16",
+    "bus-tree-1024",
+    "bus-tree-16-large",
+    "bus-tree-256",
+    "bus-tree-4096",
+    "bus-tree-64",
+    "butterfly-256",
+    "crossbar-256",
+    "fat-tree-256",
+    "h-tree-256",
+    "hier-bus-256",
+    "hypercube-256",
+    "line-256",
+    "mesh-256",
+    "ring-256",
+    "torus-256",
+    "wafer-line-512",
+)
+BESIDE_BUS_TREE_256 = tuple(name for name in NAMES if name.endswith("-256") and name != "bus-tree-256")
 SPARE = 0.85  # shards are uneven by a unit, so a sixth stays free
 
 # bf16 bytes of all layers and the LM head: parameters without the embedding table, times 2.
@@ -38,7 +58,7 @@ def test_every_preset_loads_under_its_own_name_and_round_trips(name: str) -> Non
     assert load_array(array_to_dict(array)) == array
     assert str(array.num_pes) in describe_array(array)
     assert "\n" not in describe_array(array)
-    assert array.clock_ghz == 1.0
+    assert array.clock_ghz == {"wafer-line-512": 0.85, "aim-gddr6-16": 2.0}.get(name, 1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,6 +171,24 @@ def test_bus_tree_64_is_the_silicon_of_256_cut_coarser() -> None:
         assert total(coarse) == total(fine)
 
 
+@pytest.mark.parametrize("name", BESIDE_BUS_TREE_256)
+def test_only_the_interconnect_differs(name: str) -> None:
+    base = load_array("bus-tree-256")
+    assert replace(load_array(name), name=base.name, network=base.network) == base
+
+
+def test_wafer_line_is_the_papers() -> None:
+    network = array_to_dict(load_array("wafer-line-512"))["network"]
+    assert network["link"] == {
+        "bytes_per_cycle": 4,
+        "latency_cycles": 1,
+        "overhead_cycles": 0,
+        "request_cycles": 0,
+        "ramp_cycles": 2,
+    }
+    assert (network["combine_cycles"], network["forward_cycles"], network["root_at"]) == (1, 1, 0)
+
+
 def test_describe() -> None:
     assert describe_array(load_array("bus-tree-256")) == (
         "bus-tree-256: 256 PEs of 16 x 16 MACs and 128.00 MiB at 64 B/cycle (32.00 GiB in all),"
@@ -185,7 +223,7 @@ def test_a_preset_wins_over_a_file_of_its_name(tmp_path: Path, monkeypatch: pyte
         (
             "xyz",
             "unknown array\n  given:    'xyz'\n  expected: the name of a preset array or the path of a file\n"
-            "  hint:     known: bus-tree-1024, bus-tree-16-large, bus-tree-256, bus-tree-4096, bus-tree-64",
+            "  hint:     known: " + ", ".join(NAMES),
         ),
         ("a/b", "a/b: no such file\n  expected: a file or the name of a preset array"),
         ("b.yaml", "b.yaml: no such file\n  expected: a file or the name of a preset array"),

@@ -88,11 +88,34 @@ knobs = st.fixed_dictionaries(
         "network.bus.request_cycles": st.integers(0, 6),
         "network.collectives.gather": st.sampled_from(["serial", "by_reduction", "best"]),
         "network.collectives.scatter": st.sampled_from(["serial", "by_reduction", "best"]),
-        "pe.memory.bytes_per_cycle": st.sampled_from([1, 8, 64]),
-        "pe.memory.latency_cycles": st.sampled_from([0, 20, 300]),
+        "pe.memory": st.deferred(lambda: memories),
         "pe.buffer.prefetch_bytes": st.sampled_from([0, 100, 65536]),
         "pe.buffer.capacity_bytes": st.sampled_from([600, 262144]),
     }
+)
+
+memories = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "technology": st.just("flat"),
+            "capacity_bytes": st.just(2**27),
+            "bytes_per_cycle": st.sampled_from([1, 8, 64]),
+            "latency_cycles": st.sampled_from([0, 20, 300]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("dram_bank"),
+            "technology": st.just("bank"),
+            "capacity_bytes": st.just(2**27),
+            "row_bytes": st.sampled_from([32, 96, 2048]),
+            "column_bytes": st.sampled_from([8, 32]),
+            "column_cycles": st.integers(1, 4),
+            "activate_cycles": st.sampled_from([1, 20, 56]),
+            "precharge_cycles": st.sampled_from([0, 1, 32]),
+            "read_to_precharge_cycles": st.sampled_from([0, 2, 12]),
+        }
+    ),
 )
 
 

@@ -55,6 +55,7 @@ class TestDeterminism:
 
 MATRIX_FIELDS = (
     "stream_bytes",
+    "first_memory_cycles",
     "pass_memory_cycles",
     "full_passes",
     "full_compute_cycles",

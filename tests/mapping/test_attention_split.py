@@ -137,7 +137,7 @@ def test_tokens_row_by_row(spans, skip, num_pes, divisor):
         assert split.cached_tokens()[pe] == sum(map(len, mine))
         fresh = [[p for p in sequence if p >= span[1]] for sequence, span in zip(mine, spans, strict=True)]
         assert split.new_tokens()[pe] == sum(map(len, fresh))
-        streamed = split.stream_cycles(lambda tokens: 6 * tokens, 64)[pe]
+        streamed = split.over_cached(lambda tokens: ceil(6 * tokens, 64))[pe]
         assert streamed == sum(ceil(6 * len(sequence), 64) for sequence in mine)
 
 

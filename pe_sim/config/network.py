@@ -1,0 +1,72 @@
+"""The resolved interconnects other than bus_tree, and what is checked of them when an array is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # a dozen classes that arrays with a bus and a tree do without
+    from pe_sim.config.network_shapes import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Collectives:
+    """How gathers and scatters are done: serial, by_reduction or best."""
+
+    gather: str
+    scatter: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCollectives(Collectives):
+    """The algorithm of every collective by name; best: the smallest closed form."""
+
+    broadcast: str = "best"
+    reduce: str = "best"
+    all_reduce: str = "best"
+    all_gather: str = "best"
+    reduce_scatter: str = "best"
+    all_to_all: str = "best"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNetwork:
+    """An interconnect as a graph of channels (machine model, section 8).
+
+    `arity` is the k whose powers are the sizes of PE groups.
+    """
+
+    kind: str
+    shape: Shape
+    arity: int
+    combine_cycles: int
+    softmax_combine_cycles: int
+    forward_cycles: int
+    in_network_reduction: bool
+    arbitration: str
+    collectives: GraphCollectives
+
+
+CollectiveCheck = Callable[[GraphNetwork, int, str | None], None]
+_CHECKS: Final[list[CollectiveCheck]] = []
+
+
+def register_collective_check(check: CollectiveCheck) -> None:
+    """Has the names under `collectives` checked whenever an array is loaded from now on.
+
+    Args:
+        check: takes the network, the number of PEs and what messages call the file; raises InputError.
+    """
+    if check not in _CHECKS:
+        _CHECKS.append(check)
+
+
+def check_collectives(network: GraphNetwork, num_pes: int, source: str | None) -> None:
+    """Runs the registered checks.
+
+    Raises:
+        InputError: an algorithm is unknown or does not fit the network.
+    """
+    for check in _CHECKS:
+        check(network, num_pes, source)

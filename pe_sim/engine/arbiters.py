@@ -1,0 +1,106 @@
+"""Who gets a channel that several ask for: first come first served (the contract), in turn, or by rank."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(order=True, slots=True)
+class Request:
+    """Ordered by arrival; ties go to the earlier operator in program order, then root, then the lower PE.
+
+    The root's own messages of one operator go in the order of their receivers (`index`).
+    """
+
+    arrival: int
+    order: int
+    rank: int
+    index: int
+    sequence: int
+    busy_cycles: int = field(compare=False)
+    granted: Callable[[int], None] = field(compare=False)
+
+
+class Arbiter(Protocol):
+    """Those who wait, and who of them is next."""
+
+    def add(self, request: Request) -> None:
+        """One more waits."""
+
+    def take(self) -> Request:
+        """The next one, who waits no more."""
+
+    def __len__(self) -> int:
+        """How many wait."""
+        ...
+
+
+class Fifo:
+    """First come, first served."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        """One more waits."""
+        heapq.heappush(self._waiting, request)
+
+    def take(self) -> Request:
+        """The one that came first."""
+        return heapq.heappop(self._waiting)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+
+class Priority:
+    """The root first, then the lower PE; of one sender first come, first served."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Request]] = []
+
+    def add(self, request: Request) -> None:
+        """One more waits."""
+        heapq.heappush(self._waiting, (request.rank, request))
+
+    def take(self) -> Request:
+        """The one of the highest rank."""
+        return heapq.heappop(self._waiting)[1]
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+
+class RoundRobin:
+    """One request of each sender in turn: the root, then the PEs upwards; of one sender first come, first served."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[Request]] = {}
+        self._last = -2  # before the root, whose rank is -1
+
+    def add(self, request: Request) -> None:
+        """One more waits."""
+        heapq.heappush(self._waiting.setdefault(request.rank, []), request)
+
+    def take(self) -> Request:
+        """The first one of the next sender after the one that was served last."""
+        later = [rank for rank in self._waiting if rank > self._last]
+        self._last = min(later or self._waiting)
+        queue = self._waiting[self._last]
+        request = heapq.heappop(queue)
+        if not queue:
+            del self._waiting[self._last]
+        return request
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._waiting.values()))
+
+
+FIFO = "fifo"
+ARBITERS: dict[str, Callable[[], Arbiter]] = {FIFO: Fifo, "round_robin": RoundRobin, "priority": Priority}

@@ -1,0 +1,76 @@
+"""What a primitive move takes alone on an interconnect that is a graph: the measure by which transforms are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.graph.tensors import Tensor
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import MoveKind
+from pe_sim.mapping.placement import Placement, Root
+from pe_sim.network.algorithms import choose
+from pe_sim.network.interconnect import Interconnect, interconnect_of
+from pe_sim.network.programs import Pattern, isolated_cycles
+from pe_sim.units import BoolArray, IntArray, total
+
+_SERIAL = {MoveKind.SCATTER: "scatter", MoveKind.GATHER: "gather", MoveKind.ALL_GATHER: "all_gather"}
+
+
+def routed_cycles(
+    array: ArrayConfig,
+    layouts: Layouts,
+    tensors: Sequence[Tensor],
+    kind: MoveKind,
+    ends: tuple[Placement, Placement],
+    *,
+    partial_dtype: bool,
+    softmax: bool,
+) -> int:
+    """Completion of the move when everything is ready at 0 and nothing else runs.
+
+    Args:
+        ends: where the tensors are and where they go.
+    """
+    interconnect, names = interconnect_of(array), array.graph_network.collectives
+    at_root = any(isinstance(end, Root) for end in ends)
+    num_pes, groups = array.num_pes, layouts.groups
+    if kind is MoveKind.REDUCE:
+        payload = total(layouts.group_bytes(tensor, partial=partial_dtype) for tensor in tensors)
+        pattern = _pattern(interconnect, layouts, at_root, groups.is_member, softmax=softmax)
+        algorithm, name = "reduce", names.reduce
+    elif kind in _SERIAL:
+        shards = ends[1] if kind is MoveKind.SCATTER else ends[0]
+        payload = total(layouts.pe_bytes(tensor, shards) for tensor in tensors)
+        sends = payload > 0
+        if kind is MoveKind.SCATTER:
+            sends = sends & groups.is_member
+        pattern = _pattern(interconnect, layouts, at_root, sends)
+        algorithm, name = _SERIAL[kind], "serial"
+    elif kind is MoveKind.BROADCAST:
+        payload = total(layouts.group_bytes(tensor, partial=False) for tensor in tensors)
+        pattern = _pattern(interconnect, layouts, at_root, payload > 0)
+        algorithm, name = "broadcast", names.broadcast
+    else:
+        payload = np.zeros(num_pes, dtype=np.int64)
+        payload[groups.first_pe] = total(layouts.group_bytes(tensor, partial=False) for tensor in tensors)
+        pattern = _pattern(interconnect, layouts, True, payload > 0)
+        algorithm, name = "gather", "serial"
+    _, program = choose(algorithm, name, interconnect, pattern, payload)
+    return isolated_cycles(interconnect, program, payload)
+
+
+def _pattern(
+    interconnect: Interconnect, layouts: Layouts, at_root: bool, sends: BoolArray, *, softmax: bool = False
+) -> Pattern:
+    groups, topology = layouts.groups, interconnect.topology
+    first, last = groups.first_pe, groups.first_pe + groups.size
+    hub = _roots(interconnect, first) if at_root else interconnect.flows.hubs(first, last)
+    cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
+    return Pattern(first, last, hub, sends, cycles)
+
+
+def _roots(interconnect: Interconnect, first: IntArray) -> IntArray:
+    return np.full(len(first), interconnect.flows.root, dtype=np.int64)

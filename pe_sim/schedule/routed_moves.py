@@ -1,0 +1,227 @@
+"""Lowers one primitive move to messages along the routes of an interconnect that is a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.network import GraphCollectives
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import Move, MoveKind
+from pe_sim.mapping.placement import Root
+from pe_sim.network.algorithms import choose
+from pe_sim.network.direct import multicast, multicast_from_pes
+from pe_sim.network.interconnect import Interconnect, interconnect_of
+from pe_sim.network.programs import Algorithm, Pattern, Program, program_of
+from pe_sim.schedule.builders import STREAMING_OVERLAP, Labels, Scopes
+from pe_sim.schedule.moves import Payload
+from pe_sim.schedule.stages import RoutedStage, Stage, Tag
+from pe_sim.units import BoolArray, IntArray, ceil_div
+
+SERIAL = "serial"
+_FORWARD = Algorithm("multicast", multicast_from_pes)
+_STREAM = Algorithm("multicast", multicast)
+
+
+def lower_routed_move(
+    node: Move, inputs: tuple[int, ...], output: int, senders: BoolArray, array: ArrayConfig, layouts: Layouts
+) -> RoutedStage:
+    """The stage of a move; `senders` are the PEs that hold some of its input.
+
+    Raises:
+        InputError: the algorithm that the array names does not fit its topology.
+    """
+    labels = Labels(node.label, node.operator.name, inputs, output)
+    routing = _Routing(node, labels, array, layouts, interconnect_of(array), Payload(node, layouts))
+    match node.kind:
+        case MoveKind.REDUCE:
+            return routing.reduction(senders)
+        case MoveKind.BROADCAST:
+            return routing.broadcast()
+        case MoveKind.SCATTER:
+            return routing.scatter()
+        case MoveKind.GATHER:
+            return routing.gather(Tag.GATHER, "gather")
+        case MoveKind.ALL_GATHER:
+            return routing.gather(Tag.ALL_GATHER, "all_gather")
+        case MoveKind.UNICAST:
+            return routing.unicast()
+        case MoveKind.FORWARD:
+            return routing.forward()
+        case MoveKind.WEIGHT_STREAM:
+            return routing.weight_stream()
+    raise ValueError(f"a {node.kind} move needs no stage")
+
+
+@dataclass(frozen=True)
+class _Routing:
+    """One move on its way to become a stage."""
+
+    node: Move
+    labels: Labels
+    array: ArrayConfig
+    layouts: Layouts
+    interconnect: Interconnect
+    payload: Payload
+
+    def reduction(self, senders: BoolArray) -> RoutedStage:
+        """Every scope to its hub."""
+        sent = self.payload.per_scope(partial=self.node.partial_dtype)
+        pattern = self._pattern(self._to_root, senders, softmax=self.node.combine == "softmax")
+        pattern = replace(pattern, sends=senders & self._in_scopes(pattern, sent > 0))
+        _, program = self._choose("reduce", self._names.reduce, pattern, sent)
+        return self._stage(Tag.REDUCE, program, sent, from_pe=True, to_pes=None, counted=sent)
+
+    def broadcast(self) -> RoutedStage:
+        """Every hub to its scope."""
+        sent = self.payload.per_scope(partial=False)
+        pattern = self._pattern(self._from_root, sent > 0)
+        _, program = self._choose("broadcast", self._names.broadcast, pattern, sent)
+        whole = int(pattern.last_pe[0] - pattern.first_pe[0]) == self.array.num_pes
+        tag = Tag.BROADCAST if whole else Tag.MULTICAST
+        to_pes = self._in_scopes(pattern, np.ones(len(sent), dtype=bool))
+        return self._stage(tag, program, sent, from_pe=False, to_pes=to_pes, counted=sent)
+
+    def scatter(self) -> RoutedStage:
+        """Every hub to each PE of its scope."""
+        sent = self.payload.per_pe(outputs=True)
+        pattern = self._pattern(self._from_root, sent > 0)
+        _, program = self._choose("scatter", SERIAL, pattern, sent)
+        everyone = np.ones(self.array.num_pes, dtype=bool)
+        return self._stage(Tag.SCATTER, program, sent, from_pe=False, to_pes=everyone, counted=sent)
+
+    def gather(self, tag: Tag, kind: str) -> RoutedStage:
+        """Every PE to its scope's hub, or to all PEs of its scope."""
+        sent = self.payload.per_pe(outputs=False)
+        pattern = self._pattern(self._to_root, sent > 0)
+        _, program = self._choose(kind, SERIAL, pattern, sent)
+        to_pes = None
+        if tag is Tag.ALL_GATHER:
+            to_pes = self._in_scopes(pattern, np.ones(pattern.num_scopes, dtype=bool))
+        return self._stage(tag, program, sent, from_pe=True, to_pes=to_pes, counted=sent)
+
+    def unicast(self) -> RoutedStage:
+        """The lowest PE of every scope to the root."""
+        sent = np.zeros(self.array.num_pes, dtype=np.int64)
+        sent[self.payload.scopes().first_pe] = self.payload.per_scope(partial=False)
+        pattern = self._pattern(True, sent > 0)
+        _, program = self._choose("gather", SERIAL, pattern, sent)
+        return self._stage(Tag.UNICAST, program, sent, from_pe=True, to_pes=None, counted=sent)
+
+    def forward(self) -> RoutedStage:
+        """One PE to the PEs of the next pipeline stage."""
+        sent = self.payload.per_scope(partial=False)[:1]
+        scopes = self.payload.scopes()
+        hub = np.array([self.node.sender], dtype=np.int64)
+        pattern = Pattern(scopes.first_pe[:1], scopes.last_pe[:1], hub, sent > 0)
+        program = program_of(self.interconnect, _FORWARD, pattern)
+        to_pes = self._in_scopes(pattern, np.ones(1, dtype=bool))
+        return self._stage(Tag.UNICAST, program, sent, from_pe=True, to_pes=to_pes, counted=sent)
+
+    def weight_stream(self) -> RoutedStage:
+        """The root to all PEs, at its memory's rate or the channel's, whichever is less."""
+        sent = np.array([self.node.operator.weight_bytes(self.array.dtypes)], dtype=np.int64)
+        zero = np.zeros(1, dtype=np.int64)
+        pattern = Pattern(zero, zero + self.array.num_pes, zero + self.interconnect.flows.root, sent > 0)
+        program = program_of(self.interconnect, _STREAM, pattern)
+        everyone = np.ones(self.array.num_pes, dtype=bool)
+        stage = self._stage(Tag.WEIGHT_STREAM, program, sent, from_pe=False, to_pes=everyone, counted=sent)
+        return replace(stage, source_rate=self.array.root.memory.bytes_per_cycle)
+
+    @property
+    def _names(self) -> GraphCollectives:
+        return self.array.graph_network.collectives
+
+    @property
+    def _from_root(self) -> bool:
+        return isinstance(self.node.inputs[0].placement, Root)
+
+    @property
+    def _to_root(self) -> bool:
+        return isinstance(self.node.outputs[0].placement, Root)
+
+    def _pattern(self, at_root: bool, sends: BoolArray, *, softmax: bool = False) -> Pattern:
+        scopes, topology = self.payload.scopes(), self.interconnect.topology
+        cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
+        return Pattern(scopes.first_pe, scopes.last_pe, hubs_of(self.interconnect, scopes, at_root), sends, cycles)
+
+    def _choose(self, kind: str, name: str, pattern: Pattern, payload_bytes: IntArray) -> tuple[Algorithm, Program]:
+        return choose(kind, name, self.interconnect, pattern, payload_bytes)
+
+    def _in_scopes(self, pattern: Pattern, chosen: BoolArray) -> BoolArray:
+        """(PEs,) the PEs of the chosen scopes."""
+        inside = np.zeros(self.array.num_pes, dtype=bool)
+        for scope in np.flatnonzero(chosen).tolist():
+            inside[pattern.pes(scope)] = True
+        return inside
+
+    def _stage(
+        self,
+        tag: Tag,
+        program: Program,
+        payload_bytes: IntArray,
+        *,
+        from_pe: bool,
+        to_pes: BoolArray | None,
+        counted: IntArray,
+    ) -> RoutedStage:
+        return RoutedStage(
+            *self.labels.fields(),
+            tag=tag,
+            hops=program.hops,
+            from_pe=from_pe,
+            to_pes=to_pes,
+            num_bytes=program.message_bytes(payload_bytes),
+            rank=program.rank,
+            counted_bytes=counted[counted > 0],
+        )
+
+
+def hubs_of(interconnect: Interconnect, scopes: Scopes, at_root: bool) -> IntArray:
+    """(scopes,) the root, or the node where the ways of a scope's PEs to the root meet."""
+    if at_root:
+        return np.full(len(scopes.first_pe), interconnect.flows.root, dtype=np.int64)
+    return interconnect.flows.hubs(scopes.first_pe, scopes.last_pe)
+
+
+def routed_stream(stage: RoutedStage, array: ArrayConfig, fed_by: Stage | None) -> RoutedStage:
+    """The stage as overlap 3 runs it: receivers may start at its head, and the root does not wait for a tail."""
+    if array.overlap < STREAMING_OVERLAP or stage.tag is Tag.WEIGHT_STREAM:
+        return stage
+    targets = np.concatenate([stage.hops.target, stage.hops.kept_target])
+    alone = len(targets) == len(np.unique(targets))
+    early = None
+    if _is_at_root(fed_by, array) and not stage.from_pe and stage.tag in (Tag.BROADCAST, Tag.MULTICAST):
+        assert isinstance(fed_by, RoutedStage)
+        early = np.minimum(_beats_in(fed_by, array), _beats_out(stage, array))
+    return replace(stage, streams=alone and stage.to_pes is not None, early_cycles=early)
+
+
+def _is_at_root(stage: Stage | None, array: ArrayConfig) -> bool:
+    """Whether it is a reduction whose results end at the root."""
+    if not isinstance(stage, RoutedStage) or stage.tag is not Tag.REDUCE or not len(stage.hops):
+        return False
+    edges = interconnect_of(array).flows
+    return edges.leads_to_root(stage.hops.channel[stage.hops.last_hop])
+
+
+def _beats_in(stage: RoutedStage, array: ArrayConfig) -> IntArray:
+    """(hubs,) beats of the last hop to each hub; of several the fewest, for the root must not starve."""
+    hops, width = stage.hops, interconnect_of(array).topology.channels.bytes_per_cycle
+    beats = ceil_div(stage.num_bytes[hops.message], width[hops.channel])
+    fewest = np.full(hops.num_targets, np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(fewest, hops.target, beats[hops.last_hop])
+    fewest[np.bincount(hops.target, minlength=hops.num_targets) == 0] = 0
+    return fewest
+
+
+def _beats_out(stage: RoutedStage, array: ArrayConfig) -> IntArray:
+    """(hubs,) beats of the first hops from each hub; of several the fewest."""
+    hops, width = stage.hops, interconnect_of(array).topology.channels.bytes_per_cycle
+    beats = ceil_div(stage.num_bytes[hops.message], width[hops.channel])
+    fewest = np.full(hops.num_sources, np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(fewest, hops.source, beats[hops.first_hop])
+    fewest[np.bincount(hops.source, minlength=hops.num_sources) == 0] = 0
+    return fewest

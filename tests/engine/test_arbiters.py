@@ -1,0 +1,44 @@
+"""Who is next: in order of arrival, in turn, by rank."""
+
+import pytest
+
+from pe_sim.engine.arbiters import ARBITERS, Request
+
+
+def served(arbitration, requests):
+    """Ranks in the order in which they are taken; `requests` are (arrival, rank)."""
+    arbiter = ARBITERS[arbitration]()
+    for sequence, (arrival, rank) in enumerate(requests):
+        arbiter.add(Request(arrival, 0, rank, sequence, sequence, 1, lambda _grant: None))
+    return [(taken.arrival, taken.rank) for taken in (arbiter.take() for _ in range(len(arbiter)))]
+
+
+REQUESTS = [(0, 3), (0, 1), (1, 1), (2, -1), (2, 3), (5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("arbitration", "expected"),
+    [
+        ("fifo", [(0, 1), (0, 3), (1, 1), (2, -1), (2, 3), (5, 0)]),
+        ("priority", [(2, -1), (5, 0), (0, 1), (1, 1), (0, 3), (2, 3)]),
+        ("round_robin", [(2, -1), (5, 0), (0, 1), (0, 3), (1, 1), (2, 3)]),
+    ],
+)
+def test_order(arbitration, expected):
+    assert served(arbitration, REQUESTS) == expected
+
+
+@pytest.mark.parametrize("arbitration", sorted(ARBITERS))
+def test_everybody_is_served(arbitration):
+    assert sorted(served(arbitration, REQUESTS)) == sorted(REQUESTS)
+
+
+def test_turns_go_on_where_they_were():
+    arbiter = ARBITERS["round_robin"]()
+    order = []
+    for sequence, rank in enumerate((2, 5, 2)):
+        arbiter.add(Request(0, 0, rank, sequence, sequence, 1, lambda _grant: None))
+    order.append(arbiter.take().rank)
+    arbiter.add(Request(1, 0, 0, 9, 9, 1, lambda _grant: None))
+    order += [arbiter.take().rank for _ in range(len(arbiter))]
+    assert order == [2, 5, 0, 2]

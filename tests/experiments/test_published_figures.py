@@ -1,0 +1,151 @@
+"""Published figures of other simulators: reproduced where the machine is the same, explained where it is not."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pe_sim as ps
+from experiments import aim_banks, other_simulators, published_figures, published_rooflines
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return published_figures.collect()
+
+
+@pytest.fixture(scope="module")
+def aim():
+    return ps.load_array("aim-gddr6-16")
+
+
+class TestAim:
+    @pytest.mark.parametrize(("columns", "cycles"), [(1, 59), (2, 61), (64, 185)])
+    def test_one_row(self, aim, columns, cycles):
+        assert aim_banks.mac_cycles(aim, columns) == cycles
+
+    def test_two_rows(self, aim):
+        assert aim_banks.mac_cycles(aim, 64, rows=2) == 411
+
+    def test_whole_gemv(self, aim):
+        assert aim_banks.gemv_cycles(aim, 1024, 1024) == 18432
+
+    def test_its_parts(self, aim):
+        assert aim_banks.row_cycles(aim, 64) == 226
+        assert ps.collective("broadcast", aim, 2048).cycles == 64 * 2
+        assert ps.collective("scatter", aim, 2).cycles + ps.collective("gather", aim, 2).cycles == 60
+
+    @pytest.mark.parametrize("columns", range(1, 65))
+    def test_rows_of_any_length(self, aim, columns):
+        assert aim_banks.row_cycles(aim, columns) == 56 + 2 * (columns - 1) + 12 + 32
+
+    @pytest.mark.parametrize("inputs", [1, 16, 17, 100, 1023, 1024, 1025, 2048, 4096, 5000])
+    @pytest.mark.parametrize("outputs", [1, 16, 17, 1024, 11008])
+    def test_other_gemvs(self, aim, inputs, outputs):
+        assert aim_banks.gemv_cycles(aim, inputs, outputs) == aim_banks.predicted_gemv(inputs, outputs)
+
+    def test_it_scales_with_the_constants(self):
+        slow = ps.load_array("aim-gddr6-16", {"pe.memory.column_cycles": 4, "network.bus.bytes_per_cycle": 8})
+        assert aim_banks.mac_cycles(slow, 64) == 56 + 64 * 4 + 1
+        assert aim_banks.row_cycles(slow, 64) == 56 + 63 * 4 + 12 + 32
+        assert ps.collective("broadcast", slow, 2048).cycles == 256
+
+
+class TestTheirForms:
+    def test_stonne(self):
+        assert [other_simulators.stonne_dot(2**level) for level in range(2, 11)] == list(range(6, 15))
+        assert [other_simulators.stonne_dot(256, rate) for rate in (256, 8, 1)] == [12, 75, 523]
+        assert other_simulators.stonne_gemv(4096, 4096) == 527_360
+
+    def test_scale_sim(self):
+        assert other_simulators.scale_sim_output_stationary(1, 4096, 4096) == 532_223
+        assert other_simulators.scale_sim_weight_stationary(1, 4096, 4096) == 1_556_479
+
+
+class TestOurs:
+    @pytest.mark.parametrize("level", range(2, 11))
+    def test_dot_products_with_all_operands_at_once(self, level):
+        assert other_simulators.our_dot(2**level) == level + 4
+
+    @pytest.mark.parametrize("rate", [1, 2, 4, 8, 16, 32, 64, 128])
+    def test_dot_products_delivered_bit_by_bit(self, rate):
+        assert other_simulators.our_dot(256, rate) == other_simulators.stonne_dot(256, rate) == 512 // rate + 11
+
+    def test_gemvs_are_bound_by_the_delivery_of_the_weights(self):
+        stream = 4096 * 4096
+        assert other_simulators.our_gemv(4096, 4096, 16, 64, 1) == 64 + stream // 64 + 1 + 6 + 64
+        assert other_simulators.our_gemv(4096, 4096, 16, 64, 0) == 64 + stream // 64 + stream // 256 + 6 + 64
+        assert other_simulators.our_gemv(4096, 4096, 32, 32, 1) == 128 + stream // 32 + 1 + 7 + 128
+
+    def test_llm_viewer_in_the_digits_it_prints(self, table):
+        rows = [row for row in table if row.source == published_rooflines.LLM_VIEWER]
+        digits = [(f"{row.ours:.1e}" if row.unit != "operations/s" else f"{row.ours:.2e}") for row in rows]
+        assert digits == ["3.4e+07", "3.4e+07", "7.68e+11", "6.9e+10", "6.7e+07", "1.55e+14"]
+
+    @pytest.mark.parametrize("devices", [2, 4, 8, 16, 32, 72])
+    @pytest.mark.parametrize("flits", [1, 2, 100])
+    def test_cent_in_whole_flits(self, devices, flits):
+        array, part = published_rooflines.star(devices), flits * published_rooflines.PAYLOAD_BYTES
+        cycle_ns = 1 / array.clock_ghz
+        broadcast = ps.collective("broadcast", array, part).cycles * cycle_ns
+        assert broadcast == pytest.approx(published_rooflines.cent_ns(devices, flits), abs=cycle_ns)
+        gather = ps.collective("gather", array, part).cycles * cycle_ns
+        assert gather == pytest.approx(published_rooflines.cent_ns(devices, flits * (devices - 1)), abs=cycle_ns)
+
+
+def test_equal_means_equal(table):
+    for row in table:
+        if row.reason.startswith("equal:"):
+            assert row.ours == row.published, row
+        else:
+            assert row.reason
+    assert not [row for row in table if not 0.3 < row.ratio < 1.1]
+
+
+def test_the_committed_table_is_what_comes_out(table):
+    path = published_figures.RESULTS / "published_figures.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        header, *committed = csv.reader(stream)
+    assert tuple(header) == published_figures.COLUMNS
+    assert committed == [published_figures.cells(row) for row in table]
+
+
+def test_both_files_are_written(table, tmp_path):
+    published_figures.write_table(table, tmp_path / "table.csv")
+    published_figures.draw(table, tmp_path / "picture.png")
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8").count("\n") == len(table) + 1
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("experiments.published_figures", ("--out", "--no-files", "CENT")),
+        ("experiments.aim_banks", ("--inputs", "--outputs", "For instance")),
+    ],
+)
+def test_help_teaches(module, words):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for word in words:
+        assert word in done.stdout
+
+
+def test_the_table_is_printed():
+    command = [sys.executable, "-m", "experiments.published_figures", "--no-files"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["GEMV", "1024", "->", "1024", "18432", "18432", "1.000"] in lines
+    assert "* predicted" in done.stdout
+
+
+def test_an_array_without_banks_is_refused():
+    command = [sys.executable, "-m", "experiments.aim_banks", "--array", "bus-tree-64"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "bus-tree-64 has no memory of kind dram_bank" in done.stderr

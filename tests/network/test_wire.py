@@ -1,0 +1,62 @@
+"""Scaling to a budget of wire."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.errors import InputError
+from pe_sim.network.topologies import KINDS, build_topology
+from pe_sim.network.wire import scale_to_wire, scaled_to_wire, wire_bits_mm
+from tests.network.networks import array_of
+
+KIND = st.sampled_from(sorted(KINDS))
+
+
+@settings(max_examples=60)
+@given(KIND, st.floats(0.001, 50.0))
+def test_never_above_the_budget_but_at_widths_of_one(kind, factor):
+    array = array_of(kind, 16)
+    budget = factor * wire_bits_mm(array)
+    scaling = scale_to_wire(array, budget)
+    widths = build_topology(scaling.array).channels.bytes_per_cycle
+    assert scaling.reached_bits_mm == wire_bits_mm(scaling.array)
+    assert scaling.reached_bits_mm <= budget * (1 + 1e-9) or widths.min() == 1
+    if factor * 64 > 20:  # of widths of 20 and more, rounding down takes little
+        assert scaling.reached_bits_mm > 0.94 * budget
+    assert widths.min() >= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_own_budget_changes_nothing(kind):
+    array = array_of(kind, 16)
+    assert scaled_to_wire(array, wire_bits_mm(array)) == array
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twice_the_budget_is_twice_the_width_and_round_trips(kind):
+    array = array_of(kind, 16)
+    scaled = scaled_to_wire(array, 2 * wire_bits_mm(array))
+    before, after = build_topology(array).channels, build_topology(scaled).channels
+    assert after.bytes_per_cycle.tolist() == (2 * before.bytes_per_cycle).tolist()
+    assert after.latency_cycles.tolist() == before.latency_cycles.tolist()
+    assert load_array(array_to_dict(scaled)) == scaled
+
+
+def test_ratios_are_kept():
+    array = array_of("bus_tree", 16, tree={"arity": 2, "bytes_per_cycle": 16, "latency_cycles": 1, "combine_cycles": 2})
+    network = scaled_to_wire(array, wire_bits_mm(array) / 4).network
+    assert (network.bus.bytes_per_cycle, network.tree.bytes_per_cycle) == (16, 4)
+
+
+def test_it_says_what_it_reached():
+    array = load_array("mesh-256")
+    assert str(scale_to_wire(array, 300_000)) == ("mesh-256: widths x 0.5076, wire 295,526 of 300,000 bit mm (98.5%)")
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("nan"), float("inf")])
+def test_no_budget(budget):
+    with pytest.raises(InputError, match=r"^not an amount of wire"):
+        scale_to_wire(array_of("line", 4), budget)
