@@ -38,7 +38,7 @@ lint: .venv/ready  ## style, formatting, types, import rules
 	    echo "-- $$check"; .venv/bin/$$check || code=1; \
 	done; exit $$code
 
-bench: .venv/ready  ## the benchmarks
+bench: .venv/ready  ## the benchmarks, into docs/performance.md (a minute or two)
 	@$(PY) -m benchmarks $(ARGS)
 
 # Resolved on the oldest supported Python, where a version must exist that newer ones take too; then checked on those.

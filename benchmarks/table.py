@@ -1,4 +1,4 @@
-"""The page: takes what was measured, gives the machine's description and one table in Markdown."""
+"""The table: takes measurements with their targets, gives Markdown; and describes the machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARIES = ("numpy", "simpy", "networkx", "pydantic")
-HEADING = """\
-<!-- Written by `make bench`; changes by hand are lost. -->
-# Performance of the simulator
+from benchmarks.curve import markdown_table, significant
 
-How fast pe-sim itself is, not what it simulates. Measured and written by one command; the times are of the machine
-named here, yours will differ:
-
-```console
-$ make bench
-```
-"""
+LIBRARIES = ("pe-sim", "numpy", "simpy", "networkx", "pydantic", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +29,10 @@ class Row:
 
     def cells(self) -> tuple[str, str, str, str]:
         """What was measured, the value, the target, and value / target."""
+        measured = f"{significant(self.value)} {self.unit}"
         if self.target is None:
-            return self.what, f"{self.value:.3g} {self.unit}", "", ""
-        return self.what, f"{self.value:.3g} {self.unit}", f"{self.target:g} {self.unit}", self.ratio
+            return self.what, measured, "", ""
+        return self.what, measured, f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}", self.ratio
 
     @property
     def ratio(self) -> str:
@@ -70,19 +62,4 @@ def _cpu_model() -> str:
 
 def format_table(rows: Sequence[Row]) -> str:
     """A Markdown table with aligned columns."""
-    lines = [("what", "measured", "target", "measured / target"), *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def join(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        return "| " + " | ".join(aligned) + " |\n"
-
-    return join(lines[0]) + join(ruler) + "".join(join(line) for line in lines[1:])
-
-
-def make_page(machine: Sequence[str], rows: Sequence[Row], notes: str) -> str:
-    """The whole page."""
-    listed = "".join(f"- {line}\n" for line in machine)
-    return f"{HEADING}\n{listed}\n{format_table(rows)}\n{notes}"
+    return markdown_table(("what", "measured", "target", "measured / target"), [row.cells() for row in rows])
