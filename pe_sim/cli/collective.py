@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -10,6 +12,7 @@ from pe_sim.cli.options import array_option, json_option, overlap_option, read_o
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.tables import format_table
 from pe_sim.cli.values import byte_sizes
+from pe_sim.config.network import GraphNetwork
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 
 _TITLES: Final = ("size", "total", "cycles", "time", "algbw", "busbw", "messages", "algorithm")
 _UNITS: Final = ("bytes", "bytes", "", "", "GB/s", "GB/s", "", "")
+_ALL: Final = "all"
+# From algbw to busbw, as in nccl-tests (doc/PERFORMANCE.md); an all-to-all's size is there n times a pair's.
+_FACTORS: Final[dict[str, Callable[[int], float]]] = {
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: (n - 1) / n,
+    "all-to-all": lambda n: 1 / n,
+}
 _PER_PE: Final = ("scatter", "gather", "all-gather", "reduce-scatter")
 
 
@@ -32,6 +43,11 @@ _PER_PE: Final = ("scatter", "gather", "all-gather", "reduce-scatter")
     required=True,
     help="Size of the payload in bytes; k, M, G and T are powers of 1024. A row for each size.",
 )
+@click.option(
+    "--algorithm",
+    metavar="NAME|best|all",
+    help="How it is done on an interconnect that is a graph; all: a row for each that fits, the best one marked.",
+)
 @overlap_option
 @set_option
 @json_option
@@ -39,6 +55,7 @@ def collective(
     kind: str,
     array_name: str,
     sizes: tuple[int, ...],
+    algorithm: str | None,
     overlap: int | None,
     settings: tuple[str, ...],
     json_target: str | None,
@@ -49,13 +66,16 @@ def collective(
     for scatter, gather, all-gather and the result of reduce-scatter, per pair for all-to-all, and of the whole
     otherwise (the partial sums of an all-reduce).
 
-    algbw is total / time, total the size times the PEs or pairs it is for; busbw is what the bus carried / time, at
-    most the bus's own rate.
+    algbw is total / time, total the size times the PEs or pairs it is for. busbw on one bus and one tree is what the
+    bus carried / time, at most the bus's own rate; on a graph of channels it is what nccl-tests call so, the rate that
+    the busiest end has to keep up whatever the algorithm: algbw times 2 (n - 1) / n for an all-reduce, (n - 1) / n for
+    an all-gather or a reduce-scatter, 1 / n for an all-to-all and 1 for the others, n PEs.
 
     \b
     Examples:
       pe-sim collective all-reduce --array bus-tree-256 --bytes 16k
       pe-sim collective scatter --array bus-tree-1024 --bytes 32,1k,32k --set network.collectives.scatter=serial
+      pe-sim collective all-reduce --array mesh-256 --bytes 1k,1M --algorithm all
     """
     outputs = Outputs({"--json": json_target})
     overrides = read_overrides(settings, overlap, has_model=False)
@@ -63,20 +83,40 @@ def collective(
     from pe_sim import api
 
     array = api.load_array(array_name, overrides.array or None)
-    results = [api.collective(kind, array, size) for size in sizes]
+    rows = [row for size in sizes for row in _measured(kind, array, size, algorithm)]
 
     def make_json() -> str:
-        plain: list[dict[str, Any]] = [result.to_dict() for result in results]
+        plain: list[dict[str, Any]] = [row.result.to_dict() for row in rows]
         return to_json(plain[0] if len(plain) == 1 else plain)
 
     def show(stream: TextIO) -> None:
-        rows = [
-            _row(array, size, size * _copies(kind, array.num_pes), result)
-            for size, result in zip(sizes, results, strict=True)
-        ]
-        stream.write(_heading(kind, array) + format_table(_TITLES, _UNITS, rows))
+        cells = [_cells(kind, array, row) for row in rows]
+        stream.write(_heading(kind, array) + format_table(_TITLES, _UNITS, cells))
 
     outputs.deliver(make_json, show)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One size in one way; `best` where several were tried and none is done sooner."""
+
+    size: int
+    result: PartResult
+    best: bool = False
+
+
+def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -> list[_Row]:
+    from pe_sim import api
+    from pe_sim.schedule.collectives import named_way, ways_of
+
+    if algorithm is None:
+        return [_Row(size, api.collective(kind, array, size))]
+    names = ways_of(kind, array, size)
+    if algorithm != _ALL:
+        return [_Row(size, api.collective(kind, named_way(kind, array, algorithm), size))]
+    results = [api.collective(kind, named_way(kind, array, name), size) for name in names]
+    soonest = min(result.cycles for result in results)
+    return [_Row(size, result, result.cycles == soonest) for result in results]
 
 
 def _copies(kind: str, num_pes: int) -> int:
@@ -88,28 +128,46 @@ def _copies(kind: str, num_pes: int) -> int:
 
 def _heading(kind: str, array: ArrayConfig) -> str:
     scope = "per PE" if kind in _PER_PE else "per pair of PEs" if kind == "all-to-all" else "of the whole"
-    bus = array.network.bus.bytes_per_cycle
     return (
-        f"# {kind} on {array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz,"
-        f" bus {bus} B/cycle = {bus * array.clock_ghz:g} GB/s; size {scope}\n"
+        f"# {kind} on {array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {_channels(array)}; size {scope}\n"
     )
 
 
-def _row(array: ArrayConfig, size: int, total: int, result: PartResult) -> tuple[str, ...]:
-    on_bus = sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
+def _channels(array: ArrayConfig) -> str:
+    if isinstance(array.network, GraphNetwork):
+        from pe_sim.network.topologies import build_topology  # loads networkx
+
+        channels = build_topology(array).channels
+        widths = sorted(set(channels.bytes_per_cycle.tolist()))
+        wide = f"{widths[0]} to {widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
+        return f"{array.network.kind} of {len(channels)} channels of {wide} B/cycle"
+    bus = array.network.bus.bytes_per_cycle
+    return f"bus {bus} B/cycle = {bus * array.clock_ghz:g} GB/s"
+
+
+def _cells(kind: str, array: ArrayConfig, row: _Row) -> tuple[str, ...]:
+    result, total = row.result, row.size * _copies(kind, array.num_pes)
     messages = sum(use.messages for use in result.traffic.values())
     seconds = result.cycles / (array.clock_ghz * 1e9)
+    carried = _carried(kind, array, total, result)
     return (
-        str(size),
+        str(row.size),
         str(total),
         str(result.cycles),
         format_seconds(seconds),
         _rate(total, seconds),
-        _rate(on_bus, seconds) if on_bus else "-",
+        _rate(carried, seconds) if carried else "-",
         str(messages),
-        result.algorithm,
+        result.algorithm + (" <- best" if row.best else ""),
     )
 
 
-def _rate(num_bytes: int, seconds: float) -> str:
+def _carried(kind: str, array: ArrayConfig, total: int, result: PartResult) -> float:
+    """The bytes that busbw counts."""
+    if not isinstance(array.network, GraphNetwork):
+        return sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
+    return total * _FACTORS[kind](array.num_pes) if kind in _FACTORS else total
+
+
+def _rate(num_bytes: float, seconds: float) -> str:
     return f"{num_bytes / seconds / 1e9:.2f}" if seconds else "-"

@@ -19,7 +19,7 @@ from pe_sim.cli.options import (
     simulation_options,
     step_options,
 )
-from pe_sim.cli.outputs import Outputs, text_writer
+from pe_sim.cli.outputs import Outputs, Writer, text_writer
 
 _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by")
 
@@ -39,6 +39,15 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
 @json_option
 @click.option("--trace", metavar="FILE", help="Write the trace, for Perfetto (ui.perfetto.dev).")
 @click.option("--csv", "csv_target", metavar="FILE", help="Write the operators as CSV, times in cycles.")
+@click.option(
+    "--channels",
+    "channels_target",
+    metavar="FILE",
+    help="Write what every channel of the interconnect carried as CSV, by tag.",
+)
+@click.option(
+    "--heat", "heat_target", metavar="FILE", help="Draw the interconnect as a PNG picture, its channels by utilization."
+)
 def run(
     model_name: str,
     array_name: str,
@@ -50,6 +59,8 @@ def run(
     json_target: str | None,
     trace: str | None,
     csv_target: str | None,
+    channels_target: str | None,
+    heat_target: str | None,
     **step: Any,
 ) -> None:
     """How long does one step take, and what bounds it?
@@ -62,8 +73,10 @@ def run(
       pe-sim run llama-2-7b --array bus-tree-256 --workflow workflow-1 --context 2048
       pe-sim run llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --workflow megatron
       pe-sim run llama-2-7b --context 100,2000 --overlap 2 --json - | jq .latency
+      pe-sim run llama-2-7b --array mesh-256 --context 2048 --heat mesh.png --channels mesh.csv
     """
-    outputs = Outputs({"--json": json_target, "--trace": trace, "--csv": csv_target})
+    files = {"--trace": trace, "--csv": csv_target, "--channels": channels_target, "--heat": heat_target}
+    outputs = Outputs({"--json": json_target, **files})
     overrides = read_overrides(settings, overlap)
     chosen = StepChoice(**step).build()
 
@@ -85,14 +98,23 @@ def run(
     def write_csv(path: Path) -> None:
         text_writer(_to_csv([row.to_dict() for row in report.operators]))(path)
 
-    outputs.deliver(report.to_json, show, {"--trace": report.save_trace, "--csv": write_csv})
+    def write_channels(path: Path) -> None:
+        text_writer(_to_csv(report.channels.to_rows()))(path)
+
+    writers: dict[str, Writer] = {
+        "--trace": report.save_trace,
+        "--csv": write_csv,
+        "--channels": write_channels,
+        "--heat": report.save_channel_heat,
+    }
+    outputs.deliver(report.to_json, show, writers)
 
 
-def _to_csv(operators: Sequence[Mapping[str, object]]) -> str:
-    """A header and one line an operator; empty where there is no value."""
-    columns = list(dict.fromkeys(key for operator in operators for key in operator)) or list(_COLUMNS)
+def _to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """A header and one line an operator or a channel; empty where there is no value."""
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or list(_COLUMNS)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(operators)
+    writer.writerows(rows)
     return text.getvalue()

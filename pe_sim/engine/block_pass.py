@@ -109,23 +109,23 @@ class BlockPass:
 
     def run(self) -> BlockRecord:
         """The cycles of every stage."""
-        for plan in self._plan.stages:
-            match plan.stage:
-                case PeStage() as stage:
+        for stage, plan in zip(self._plan.block.stages, self._plan.stages, strict=True):
+            match stage:
+                case PeStage():
                     self._on_pes(plan, stage)
-                case RootStage() as stage:
+                case RootStage():
                     self._at_root(stage)
-                case TreeStage() as stage:
+                case TreeStage():
                     self._through_tree(plan, stage)
-                case MessageStage() as stage:
+                case MessageStage():
                     self._as_messages(plan, stage)
-                case RoutedStage() as stage:
+                case RoutedStage():
                     self._over_graph(plan, stage)
                 case _:
-                    raise TypeError(f"the fast engine has no recurrence for a {type(plan.stage).__name__}")
+                    raise TypeError(f"the fast engine has no recurrence for a {type(stage).__name__}")
         # A PE is free when the last it worked on is done, so its ends need not be looked at one by one.
         ends = np.concatenate([*self._ends, self._state.pe_free], axis=-1)
-        self._record.last_end = ends.max(axis=-1, keepdims=True)
+        self._record.last_end = np.maximum.reduce(ends, axis=-1, keepdims=True)
         self._record.exits = [self._slots[slot] for slot in self._plan.block.exits]
         self._record.exit_heads = [self._heads.get(slot) for slot in self._plan.block.exits]
         return self._record
@@ -262,9 +262,7 @@ class BlockPass:
             self._ends.append(times.complete)
         used, last = plan.busy > 0, stage.hops.last_hop
         ends = (times.tail[last] + stage.hops.end_cycles)[used[last]]
-        self._record.stages.append(
-            StageRecord(use_start=times.grant[used], use_end=times.release[used], complete=ends)
-        )
+        self._record.stages.append(StageRecord(use_start=times.grant[used], use_end=times.release[used], complete=ends))
 
     def _graph_senders(self, stage: RoutedStage) -> IntArray:
         """(senders,) when each PE or hub has what it sends."""
@@ -308,7 +306,7 @@ class BlockPass:
     def _delivered(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> Ready:
         """A target is ready with its last message; one that nobody sends to is ready at once."""
         if plan.covers_all and not stage.to_root:
-            last: IntArray = complete.max(axis=-1, keepdims=True, initial=0)
+            last: IntArray = np.maximum.reduce(complete, axis=-1, keepdims=True, initial=0)
             return last
         arrived = complete
         if plan.reached is not None:
@@ -339,7 +337,7 @@ class BlockPass:
 def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
     """(..., scopes) the largest of each scope; what lies between two scopes takes no part and is NEVER."""
     if len(first) == 1:
-        alone: IntArray = values[..., int(first[0]) : end].max(axis=-1, keepdims=True)
+        alone: IntArray = np.maximum.reduce(values[..., int(first[0]) : end], axis=-1, keepdims=True)
         return alone
     largest: IntArray = np.maximum.reduceat(values[..., :end], first, axis=-1)
     return largest

@@ -5,6 +5,7 @@ Arrays over PEs end in an axis of PEs, or of classes of PEs behind an axis of st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +35,7 @@ _NOWHERE: IntArray = np.zeros(0, dtype=np.int64)
 
 @dataclass(slots=True)
 class StagePlan:
-    """One stage with what does not depend on time.
+    """What of a stage does not depend on time; stages that share their arrays share it.
 
     Args:
         everywhere: whether all PEs work in a stage on PEs, or contribute to a reduction.
@@ -53,7 +54,6 @@ class StagePlan:
         target_of_pe: (PEs,) the target each PE belongs to, -1 for none.
     """
 
-    stage: Stage
     everywhere: bool = False
     working: BoolArray = field(default_factory=lambda: _NONE)
     times: MatrixTimes | None = None
@@ -93,28 +93,39 @@ class Planner:
         self._num_steps = classes.num_steps if classes else 1
         self._width = classes.num_classes if classes else array.num_pes
         self._times: dict[int, MatrixTimes] = {}
+        self._known: dict[tuple[object, ...], StagePlan] = {}
 
     def plan(self, block: Block) -> BlockPlan:
         """Everything about a block that is the same each time it runs."""
         alone = any(not stage.inputs for stage in block.stages)
-        plan = BlockPlan(block, [], alone, np.zeros(self._width, dtype=bool))
-        every = False
-        for stage in block.stages:
-            match stage:
-                case PeStage():
-                    plan.stages.append(self._on_pes(stage))
-                    if not every:
-                        every = plan.stages[-1].everywhere
-                        plan.takes_part = plan.takes_part | stage.active
-                case TreeStage():
-                    plan.stages.append(self._reduction(stage))
-                case MessageStage():
-                    plan.stages.append(self._messages(stage))
-                case RoutedStage():
-                    plan.stages.append(self._routed(stage))
-                case _:
-                    plan.stages.append(StagePlan(stage))
+        plan = BlockPlan(
+            block, [self._stage(stage) for stage in block.stages], alone, np.zeros(self._width, dtype=bool)
+        )
+        for stage, entry in zip(block.stages, plan.stages, strict=True):
+            if isinstance(stage, PeStage):
+                plan.takes_part = plan.takes_part | stage.active
+                if entry.everywhere:
+                    break
         return plan
+
+    def _stage(self, stage: Stage) -> StagePlan:
+        match stage:
+            case PeStage():
+                same = (stage.active, stage.cycles, stage.matrix)
+                return self._recall(same, lambda: self._on_pes(stage))
+            case TreeStage():
+                return self._recall((stage.active, stage.num_bytes, stage.first_pe), lambda: self._reduction(stage))
+            case MessageStage():
+                return self._recall((stage.num_bytes, stage.target, stage.first_pe), lambda: self._messages(stage))
+            case RoutedStage():
+                return self._recall((stage.num_bytes, stage.hops), lambda: self._routed(stage))
+        return StagePlan()
+
+    def _recall(self, same: tuple[object, ...], make: Callable[[], StagePlan]) -> StagePlan:
+        key = tuple(map(id, same))  # of what the schedule keeps
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def matrix_times(self, stage: PeStage) -> MatrixTimes:
         """Of a matrix operator, when nothing of it was prefetched."""
@@ -126,15 +137,15 @@ class Planner:
     def _on_pes(self, stage: PeStage) -> StagePlan:
         if stage.matrix is None:
             working = stage.active & (stage.cycles > 0)
-            return StagePlan(stage, bool(working.all()), working)
+            return StagePlan(bool(working.all()), working)
         fetches = stage.matrix.static and self._array.overlap >= PREFETCHING_OVERLAP
         waits = memory_timing(self._array.pe.memory).closing_cycles > 0
         times = None if fetches or waits else self.matrix_times(stage)
-        return StagePlan(stage, bool(stage.active.all()), stage.active, times)
+        return StagePlan(bool(stage.active.all()), stage.active, times)
 
     def _reduction(self, stage: TreeStage) -> StagePlan:
         tree = self._array.bus_tree.tree
-        plan = StagePlan(stage, bool(stage.active.all()), busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
+        plan = StagePlan(bool(stage.active.all()), busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
         plan.first, plan.end = self._entries(stage.first_pe), self._end(stage.last_pe)
         plan.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
         links = sum(tree.level_latency_cycles[: plan.levels])
@@ -146,7 +157,7 @@ class Planner:
             busy = ceil_div(stage.num_bytes, self._array.bus_tree.tree.bytes_per_cycle)
         else:
             busy = occupancy_cycles(self._array.bus_tree.bus, stage.num_bytes, stage.source_rate)
-        plan = StagePlan(stage, busy=busy)
+        plan = StagePlan(busy=busy)
         num_targets = len(stage.first_pe)
         plan.covers_all = num_targets == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == self._array.num_pes
         if plan.covers_all and not stage.to_root:
@@ -163,7 +174,7 @@ class Planner:
 
         channels = interconnect_of(self._array).topology.channels
         beats, busy = stage.hops.occupancy(channels, stage.num_bytes, stage.source_rate)
-        return StagePlan(stage, beats=beats, busy=busy)
+        return StagePlan(beats=beats, busy=busy)
 
     def _targets_of_pes(self, stage: MessageStage) -> IntArray:
         targets = np.full(self._width, -1, dtype=np.int64)
@@ -182,8 +193,8 @@ class Planner:
     def traffic(self, plan: BlockPlan) -> dict[str, TagTraffic]:
         """Of one run of a block, by tag, over all steps."""
         traffic: dict[str, TagTraffic] = {}
-        for entry in plan.stages:
-            match entry.stage:
+        for stage, entry in zip(plan.block.stages, plan.stages, strict=True):
+            match stage:
                 case TreeStage(num_bytes=num_bytes):
                     self._count(traffic, Tag.REDUCE, num_bytes, entry.busy)
                 case MessageStage(tag=tag, num_bytes=num_bytes) | RoutedStage(tag=tag, counted_bytes=num_bytes):
@@ -222,8 +233,7 @@ def block_totals(plan: BlockPlan, num_pes: int) -> BlockTotals:
         {name: np.zeros(num_pes, dtype=np.int64) for name in names},
         {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0},
     )
-    for entry in plan.stages:
-        stage = entry.stage
+    for stage, entry in zip(plan.block.stages, plan.stages, strict=True):
         if isinstance(stage, RootStage):
             totals.root_busy[stage.resource.value] += int(stage.cycles.sum())
         elif isinstance(stage, PeStage) and stage.matrix is None:

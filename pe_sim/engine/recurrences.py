@@ -97,8 +97,8 @@ class TreeState:
     def pass_whole(self, ready: IntArray, beats: IntArray, combine_cycles: int) -> IntArray:
         """(..., 1) start of a passage through all joints, from (..., 1) when it is ready."""
         shift = combine_cycles * np.arange(self.free_at.shape[-2], dtype=np.int64)
-        joints = self.free_at.max(axis=-1) - shift
-        start: IntArray = np.maximum(ready, joints.max(axis=-1, keepdims=True))
+        joints = np.maximum.reduce(self.free_at, axis=-1) - shift
+        start: IntArray = np.maximum(ready, np.maximum.reduce(joints, axis=-1, keepdims=True))
         busy = (start + beats + shift)[..., None]
         cells = self.free_at.shape[-1]
         self.free_at = busy if cells == 1 else np.broadcast_to(busy, (*busy.shape[:-1], cells))

@@ -62,8 +62,9 @@ def star_broadcast(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def star_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """One unicast from each PE to its hub, which adds up as they arrive. Senders: PEs; targets: hubs; payload: a scope's.
+    """One unicast from each PE to its hub, which adds up as they arrive.
 
+    Senders: PEs; targets: hubs; payload: a scope's.
     The hub's additions keep up with its link, so they take no cycles of their own (Near-Optimal Wafer-Scale Reduce,
     HPDC 2024: a star over P end points takes B (P - 1) + 2 T_R + 1).
     """

@@ -116,7 +116,7 @@ def _owners(length: int, rounds: IntArray, *, forth: bool) -> IntArray:
     return (place - 1 - rounds[:, None] if forth else place + rounds[:, None]) % length
 
 
-# -------------------------------------------------------------------------------------------------- halving and doubling
+# ------------------------------------------------------------------------------------------------ halving and doubling
 def _partners(pattern: Pattern, distance: int) -> tuple[IntArray, IntArray]:
     """PEs of scopes larger than `distance`, and their partners."""
     pes, scopes = pattern.members()
@@ -152,7 +152,9 @@ def _along(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern,
     sender's, and along those after it any.
     """
     coordinates = interconnect.flows.routes.coordinates
-    boxes = [(int(pattern.first_pe[scope]), box_of(coordinates, pattern.pes(scope))) for scope in range(pattern.num_scopes)]
+    boxes = [
+        (int(pattern.first_pe[scope]), box_of(coordinates, pattern.pes(scope))) for scope in range(pattern.num_scopes)
+    ]
     most = max(len(box or ()) for _, box in boxes)
     for level in range(most) if forth else range(most - 1, -1, -1):
         for first, box in boxes:

@@ -160,7 +160,7 @@ class HopBuilder:
 
     def __init__(self) -> None:
         self._hops: list[tuple[IntArray, IntArray, IntArray, IntArray]] = []
-        self._links: list[tuple[IntArray, IntArray, BoolArray]] = []
+        self._links: list[tuple[IntArray, ...]] = []
         self._starts: list[tuple[IntArray, IntArray]] = []
         self._ends: list[tuple[IntArray, IntArray, IntArray]] = []
         self._kept: list[tuple[IntArray, IntArray, IntArray]] = []
@@ -175,7 +175,7 @@ class HopBuilder:
 
     def link(self, before: IntArray, after: IntArray, *, stored: bool = False) -> None:
         """Each hop `after` waits for the head of `before`, or for its tail if it is stored on the way."""
-        self._links.append((before, after, np.full(len(before), stored)))
+        self._links.append((before, after, np.full(len(before), int(stored))))
 
     def start(self, source: IntArray, hop: IntArray) -> None:
         """Each hop waits for its sender to be ready."""

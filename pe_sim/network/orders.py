@@ -46,7 +46,8 @@ def path_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
     box = box_of(coordinates, pes)
     if box is None:
         return _row_by_row(coordinates, pes)
-    return pes[0] + _snake(box)
+    order: IntArray = pes[0] + _snake(box)
+    return order
 
 
 def ring_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
@@ -59,7 +60,8 @@ def ring_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
     if box is None:
         return pes if coordinates is None else folded(_row_by_row(coordinates, pes))
     around = _around(box)
-    return pes[0] + (folded(_snake(box)) if around is None else around)
+    order: IntArray = pes[0] + (folded(_snake(box)) if around is None else around)
+    return order
 
 
 def folded(path: IntArray) -> IntArray:

@@ -113,13 +113,15 @@ class Leg:
     """A program of a plan with its payloads.
 
     Args:
-        kind: as of its step.
+        kind, algorithm: as of its step.
+        chosen: whether the step left the algorithm open.
         counted: the tag, as the kinds are called.
         counted_bytes: payload of each message as section 9 of the machine model counts it.
     """
 
     kind: str
     algorithm: str
+    chosen: bool
     counted: str
     program: Program
     payload_bytes: IntArray
@@ -146,8 +148,8 @@ class Plan:
     @property
     def name(self) -> str:
         """The way, and the algorithms that were chosen for its parts."""
-        parts = " + ".join(leg.algorithm for leg in self.legs)
-        return self.way if parts in (self.way, f"{self.way} + {self.way}") else f"{self.way} ({parts})"
+        parts = " + ".join(leg.algorithm for leg in self.legs if leg.chosen)
+        return f"{self.way} ({parts})" if parts else self.way
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +247,8 @@ class Planner:
             algorithm = named(step.kind, step.name)
             program = program_of(self.interconnect, algorithm, pattern)
         counted = step.counted or step.kind
-        return Leg(step.kind, algorithm.name, counted, program, payload, self._counted(counted, step))
+        chosen, counted_bytes = step.name == CONFIGURED, self._counted(counted, step)
+        return Leg(step.kind, algorithm.name, chosen, counted, program, payload, counted_bytes)
 
     def _counted(self, counted: str, step: Step) -> IntArray:
         """A reduction and a broadcast once a scope, messages of PEs one by one."""

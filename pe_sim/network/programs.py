@@ -87,7 +87,8 @@ class Program:
         if self.begin is None:
             return carried
         before = np.concatenate([[0], np.cumsum(carried)])
-        return before[self.begin[1:]] - before[self.begin[:-1]]
+        num_bytes: IntArray = before[self.begin[1:]] - before[self.begin[:-1]]
+        return num_bytes
 
 
 def _no_misfit(_interconnect: Interconnect, _pattern: Pattern) -> str:

@@ -225,9 +225,8 @@ def _arms(interconnect: Interconnect, pattern: Pattern, scope: int, takes_part: 
 def _place(interconnect: Interconnect, pes: IntArray, of: IntArray) -> IntArray:
     """Where some PEs stand in the order of all."""
     order = path_order(interconnect.flows.routes.coordinates, pes)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order - pes[0]] = np.arange(len(order))
-    return place[of - pes[0]]
+    place: IntArray = np.argsort(order)[of - pes[0]]
+    return place
 
 
 def _distances(orders: list[IntArray]) -> list[int]:

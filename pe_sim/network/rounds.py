@@ -11,7 +11,7 @@ from pe_sim.network.flows import NONE, Paths
 from pe_sim.network.hops import Hops, Wave
 from pe_sim.network.interconnect import Interconnect
 from pe_sim.network.programs import Program
-from pe_sim.units import BoolArray, IntArray
+from pe_sim.units import IntArray
 
 _NO_ENTRIES = np.zeros(0, dtype=np.int64)
 
@@ -31,7 +31,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class _Feeds:
-    """(feeds,) which hops a round's messages wait for: hop `before` + round * `shift`, whole, before message `message`."""
+    """(feeds,) what a round's messages wait for: `message` for hop `before` + round * `shift`, whole."""
 
     before: IntArray
     shift: IntArray
@@ -59,9 +59,9 @@ class RoundsBuilder:
         self._settled: list[IntArray] = []
         self._ramp = np.zeros(len(nodes), dtype=np.int64)
         self._hops: list[tuple[IntArray, ...]] = []
-        self._links: list[tuple[IntArray, IntArray, BoolArray]] = []
-        self._starts: list[tuple[IntArray, IntArray]] = []
-        self._messages: list[tuple[IntArray, IntArray, IntArray]] = []
+        self._links: list[tuple[IntArray, ...]] = []
+        self._starts: list[tuple[IntArray, ...]] = []
+        self._messages: list[tuple[IntArray, ...]] = []
         self._waves: list[Wave] = []
         self._num_hops = self._num_messages = self._num_waves = 0
 
@@ -173,11 +173,11 @@ class RoundsBuilder:
     def _add_links(self, run: _Run, first_round: _Feeds, later: _Feeds) -> None:
         paths, offsets = run.paths, run.base + np.arange(run.rounds, dtype=np.int64)[:, None] * run.hops
         before, after = (paths.before + offsets).ravel(), (paths.after + offsets).ravel()
-        self._links.append((before, after, np.zeros(len(before), dtype=bool)))
+        self._links.append((before, after, np.zeros(len(before), dtype=np.int64)))
         for feeds, turns in ((first_round, np.arange(1)), (later, np.arange(1, run.rounds))):
             before = feeds.before + feeds.shift * turns[:, None]
             after = paths.first[feeds.message] + run.base + run.hops * turns[:, None]
-            self._links.append((before.ravel(), after.ravel(), np.ones(before.size, dtype=bool)))
+            self._links.append((before.ravel(), after.ravel(), np.ones(before.size, dtype=np.int64)))
         source = self._source_of[run.senders]
         ready = np.flatnonzero(source != NONE)
         self._starts.append((np.tile(source[ready], run.rounds), (paths.first[ready] + offsets).ravel()))

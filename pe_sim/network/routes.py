@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from pe_sim.network.coordinates import Coordinates
 from pe_sim.network.only_paths import OnlyPaths, only_paths
 from pe_sim.network.topology import Topology
 from pe_sim.units import BoolArray, IntArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 UNREACHED = -1
 _BUSES, _LINKS, _ALL = "buses", "links", "all"  # which edges a path may take
@@ -45,6 +49,7 @@ class Routes:
     topology: Topology
     coordinates: Coordinates | None
     known: dict[tuple[int, bool, str], Tree] = field(default_factory=dict, repr=False)
+    graphs: dict[tuple[bool, str], csr_array] = field(default_factory=dict, repr=False)
 
     def outward(self, source: int, nodes: IntArray, *, over_buses: bool = True) -> Tree:
         """Paths from a node to some others: over buses, or around them, where that leads to all of them."""
@@ -66,6 +71,8 @@ class Routes:
         return int(here[0])
 
     def _preferred(self, node: int, nodes: IntArray, *, outward: bool, over_buses: bool) -> Tree:
+        if not self.topology.is_bus.any():
+            return self._tree(node, outward, _ALL)
         tree = self._tree(node, outward, _BUSES if over_buses else _LINKS)
         if (tree.depth[nodes] == UNREACHED).any():
             return self._tree(node, outward, _ALL)
@@ -136,8 +143,30 @@ class Routes:
 
     # ------------------------------------------------------------------------------------------------- by least latency
     def _by_latency(self, node: int, outward: bool, plane: str) -> Tree:
-        allowed = {_BUSES: self._touches_bus, _LINKS: ~self._touches_bus}.get(plane)
-        return self._shortest(node, outward, np.ones_like(self._touches_bus) if allowed is None else allowed)
+        """Dijkstra's algorithm; of several shortest paths the one over lower nodes."""
+        from scipy.sparse.csgraph import dijkstra
+
+        weight, before = dijkstra(self._graph(outward, plane), indices=node, return_predecessors=True)
+        before = before.astype(np.int64)
+        nodes = np.arange(len(before), dtype=np.int64)
+        reached = before >= 0
+        edge = np.where(reached, self._edges(*((before, nodes) if outward else (nodes, before))), UNREACHED)
+        weight = np.where(np.isfinite(weight), weight, 0.0).astype(np.int64)
+        depth = np.where(reached | (nodes == node), weight % len(nodes), UNREACHED)  # see `_weights`
+        return Tree(edge, depth, outward)
+
+    def _graph(self, outward: bool, plane: str) -> csr_array:
+        """The edges a path may take, forwards or backwards, with their weights; kept."""
+        if (outward, plane) not in self.graphs:
+            # Imported here: a third of a second that arrays with one bus and one tree do without.
+            from scipy.sparse import csr_array
+
+            allowed = {_BUSES: self._touches_bus, _LINKS: ~self._touches_bus}.get(plane)
+            kept = slice(None) if allowed is None else allowed
+            first, last = self.topology.edges[kept, :2].T if outward else self.topology.edges[kept, 1::-1].T
+            shape = (len(self.topology.nodes), len(self.topology.nodes))
+            self.graphs[outward, plane] = csr_array((self._weights[kept].astype(float), (first, last)), shape=shape)
+        return self.graphs[outward, plane]
 
     @cached_property
     def _touches_bus(self) -> BoolArray:
@@ -146,39 +175,7 @@ class Routes:
 
     @cached_property
     def _weights(self) -> IntArray:
-        """(edges,) cycles of a head; among equals the fewest edges win."""
+        """(edges,) cycles of a head, then one: among equals the fewest edges win, and a path's remainder counts them."""
         channels, channel = self.topology.channels, self.topology.edges[:, 2]
         cycles = (channels.overhead_cycles + channels.latency_cycles)[channel]
         return np.where(channel == TAP, 0, cycles) * len(self.topology.nodes) + 1
-
-    def _shortest(self, node: int, outward: bool, allowed: BoolArray) -> Tree:
-        """Dijkstra's algorithm; of several shortest paths the one over lower nodes."""
-        # Imported here: a third of a second that arrays with one bus and one tree do without.
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import dijkstra
-
-        topology = self.topology
-        num_nodes = len(topology.nodes)
-        edges = topology.edges[allowed]
-        first, last = (edges[:, 0], edges[:, 1]) if outward else (edges[:, 1], edges[:, 0])
-        graph = csr_array((self._weights[allowed].astype(float), (first, last)), shape=(num_nodes, num_nodes))
-        _, before = dijkstra(graph, indices=node, return_predecessors=True)
-        before = before.astype(np.int64)
-        nodes = np.arange(num_nodes, dtype=np.int64)
-        reached = before >= 0
-        pairs = (before, nodes) if outward else (nodes, before)
-        edge = np.where(reached, self._edges(*pairs), UNREACHED)
-        return Tree(edge, _depths(before, node, reached), outward)
-
-
-def _depths(before: IntArray, node: int, reached: BoolArray) -> IntArray:
-    depth = np.full(len(before), UNREACHED, dtype=np.int64)
-    depth[node] = 0
-    here, step = np.flatnonzero(reached), 0
-    ahead = before[here]
-    while len(here):
-        step += 1
-        arrived = ahead == node
-        depth[here[arrived]] = step
-        here, ahead = here[~arrived], before[ahead[~arrived]]
-    return depth

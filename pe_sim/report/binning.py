@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from pe_sim.schedule.stages import Resource
 from pe_sim.trace import Trace
 
 FloatArray = npt.NDArray[np.float64]
 
 
-def busy_fractions(trace: Trace, channel: Resource, bins: int) -> tuple[FloatArray, FloatArray]:
-    """Bin edges (bins + 1,) in cycles, and (tags, bins) the part of each bin in which a tag held the channel."""
+def busy_fractions(trace: Trace, channels: Sequence[int], bins: int) -> tuple[FloatArray, FloatArray]:
+    """Bin edges (bins + 1,) in cycles, and (tags, bins) the part of each bin in which a tag held a channel.
+
+    Args:
+        channels: of the trace; of several it is the mean over them.
+    """
     uses = trace.channel_use
     edges = np.linspace(0.0, float(max(trace.makespan_cycles, 1)), bins + 1)
-    here = uses.channel == uses.channels.index(channel.value)
+    chosen_channels = np.zeros(len(uses.channels), dtype=np.bool_)
+    chosen_channels[list(channels)] = True
+    here = chosen_channels[uses.channel]
     fractions = np.zeros((len(uses.tags), bins))
     for tag in range(len(uses.tags)):
         chosen = here & (uses.tag == tag)
         if chosen.any():
             busy_until = _busy_until(uses.start[chosen], uses.end[chosen], edges)
-            fractions[tag] = np.diff(busy_until) / np.diff(edges)
+            fractions[tag] = np.diff(busy_until) / np.diff(edges) / len(channels)
     return edges, fractions
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.breakdown import GROUPS, parts
 from pe_sim.report.report import Report
@@ -44,6 +45,7 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
         note = f"cycles of the critical path; + and - against {names[best]}"
         tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
         tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
+        tables.append(_channel_table("Why: the busiest channel, and what it was busy with", reports, marked))
     emit(tables, file, width=WIDTH)
 
 
@@ -61,7 +63,9 @@ def best_of(reports: Sequence[Report]) -> int:
 
 def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
     rows = []
+    all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
     for name, report in zip(names, reports, strict=True):
+        busy = report.bounds["bus_cycles" if all_have_a_bus else "network_cycles"]
         messages = sum(use.messages for use in report.traffic.values())
         num_bytes = sum(use.bytes for use in report.traffic.values())
         rows.append(
@@ -71,12 +75,13 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
                 format_seconds(report.latency_seconds),
                 f"{report.tokens_per_second:,.2f}",
                 f"{report.latency_seconds / reports[best].latency_seconds:.3f}",
-                f"{report.utilization['bus']:.1%}",
+                f"{busy / report.latency_cycles:.1%}",
                 f"{messages:,}",
                 format_bytes(num_bytes),
             )
         )
-    columns = ("  workflow", "cycles", "latency", "tokens/s", "x best", "bus busy", "messages", "bytes")
+    busiest = "bus busy" if all_have_a_bus else "busiest channel"
+    columns = ("  workflow", "cycles", "latency", "tokens/s", "x best", busiest, "messages", "bytes")
     return make_table(f"{_subject(reports)} ({BEST_MARK.strip()} is the best)", *columns, rows=rows)
 
 
@@ -100,6 +105,21 @@ def _traffic_table(title: str, reports: Sequence[Report], names: Sequence[str]) 
         return f"{use.messages:,} / {format_bytes(use.bytes)}" if use.messages else "-"
 
     return make_table(title, "tag", *names, rows=[(tag, *(cell(report, tag) for report in reports)) for tag in used])
+
+
+def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) -> Table:
+    """A column a report: its busiest channel, how long that was held, and for which tags."""
+    hottest = [report.channels.row(channel) for report in reports for channel in report.channels.hottest(1) or [0]]
+    used = [tag.value for tag in Tag if any(tag.value in row["by_tag"] for row in hottest)]
+
+    def cells(tag: str) -> list[str]:
+        return [f"{row['by_tag'][tag]['busy_cycles']:,}" if tag in row["by_tag"] else "-" for row in hottest]
+
+    rows = [("channel", *(row["name"] if row["busy_cycles"] else "-" for row in hottest))]
+    rows += [(tag, *cells(tag)) for tag in used]
+    rows.append(("busy cycles", *(f"{row['busy_cycles']:,}" for row in hottest)))
+    rows.append(("of the latency", *(f"{row['utilization']:.1%}" for row in hottest)))
+    return make_table(title, "busy with", *names, rows=rows)
 
 
 def _against(value: int, best: int, *, is_best: bool) -> str:

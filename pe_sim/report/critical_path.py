@@ -3,7 +3,8 @@
 A stage on a PE starts when its last input has come or the PE's previous stage has ended; at overlap 3 it may start at
 the head of a message and has to go on for a while after its tail. A message is granted when its request has reached
 the arbiter or the message before it has left the bus; a reduction starts when its last leaf is there or its joints
-are free of the one before it; a job at the root waits for its inputs or for the job before it. So the cycles of a
+are free of the one before it; a job at the root waits for its inputs or for the job before it. A hop over
+a graph of channels waits for the hops that feed it, then for its channel. So the cycles of a
 wait are those of whoever held the resource, and the links cover [0, makespan] without a gap or an overlap. Where the
 trace shows no cause, the cycles back to the last thing known to have come before are a link of the resource `wait`.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from pe_sim.report.timeline import Moments, Timeline, tag_of
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, Tag, TreeStage
+from pe_sim.config.array import Bus
+from pe_sim.report.causes import Activity, Cause, RoutedCauses, previous_rows
+from pe_sim.report.moments import Moments
+from pe_sim.report.timeline import Timeline, tag_of
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
@@ -39,6 +42,7 @@ class Link:
         pe: the PE it happened on; None for the network and the root.
         start, end: cycles.
         wait_cycles: how many at its beginning only waited: for the request to reach the arbiter, or all of `wait`.
+        channel: on a graph of channels, the name of the one it was on; else empty.
     """
 
     order: int
@@ -51,26 +55,12 @@ class Link:
     start: int
     end: int
     wait_cycles: int = 0
+    channel: str = ""
 
     @property
     def cycles(self) -> int:
         """Its length."""
         return self.end - self.start
-
-
-class _Activity(NamedTuple):
-    """A stage's work on one PE, a row of the trace's uses of the bus, a passage of a tree, or a job at the root."""
-
-    order: int
-    place: int
-
-
-class _Cause(NamedTuple):
-    """Why a link begins where it does: `activity` made it so, and then `travel` cycles of its own were only waiting."""
-
-    begin: int
-    activity: _Activity | None
-    travel: int = 0
 
 
 def critical_path(timeline: Timeline) -> tuple[Link, ...]:
@@ -84,19 +74,16 @@ class _Walk:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline, self._moments = timeline, Moments(timeline)
-        self._bus = timeline.schedule.array.network.bus
         self._stages, self._spans = timeline.stages, timeline.trace.spans
         uses = timeline.trace.channel_use
         self._stage_of_row: list[int] = uses.stage.tolist()
         self._starts: list[int] = uses.start.tolist()
         self._ends: list[int] = uses.end.tolist()
-        on_bus = np.flatnonzero(uses.channel == uses.channels.index(Resource.BUS.value))
-        previous = np.full(len(uses.start), NOT_ACTIVE, dtype=np.int64)
-        previous[on_bus[1:]] = on_bus[:-1]
-        self._previous_row: list[int] = previous.tolist()
+        self._previous_row: list[int] = previous_rows(uses).tolist()
+        self._routed = RoutedCauses(self._moments, self._stages, uses, self._previous_row, self._fed_sender)
         self._pe_orders = [order for order, stage in enumerate(self._stages) if isinstance(stage, PeStage)]
         self._labels: dict[int, _Label] = {}
-        self._released: dict[Resource, dict[int, _Activity]] = {}
+        self._released: dict[Resource, dict[int, Activity]] = {}
 
     def links(self) -> Iterator[Link]:
         """From the last event back to cycle 0."""
@@ -106,7 +93,7 @@ class _Walk:
             if ended < until:
                 yield self._wait(activity, ended, until)
                 until = ended
-            begin, cause, travel = self._explain(activity)
+            begin, cause, travel = self._explain(activity, until)
             if begin < until:
                 yield self._link(activity, begin, until, travel)
                 until = begin
@@ -116,14 +103,16 @@ class _Walk:
                 until = ended
             activity = cause
 
-    def _link(self, activity: _Activity, start: int, end: int, travel: int) -> Link:
+    def _link(self, activity: Activity, start: int, end: int, travel: int) -> Link:
         order, place = activity
         label = self._labels.get(order) or self._label(order)
         if label[4]:
-            return Link(*label, None, start, end, travel)
+            stage = self._stages[order]
+            channel = self._routed.channel(activity, stage) if isinstance(stage, RoutedStage) else ""
+            return Link(*label, None, start, end, travel, channel)
         return Link(*label[:4], self._timeline.resource_of(order, place).value, "", place, start, end, travel)
 
-    def _wait(self, activity: _Activity, start: int, end: int) -> Link:
+    def _wait(self, activity: Activity, start: int, end: int) -> Link:
         """Cycles beside an activity's own that nothing in the trace explains."""
         pe = activity.place if isinstance(self._stages[activity.order], PeStage) else None
         return Link(*self._label(activity.order)[:4], WAIT, "", pe, start, end, end - start)
@@ -137,17 +126,17 @@ class _Walk:
         self._labels[order] = label
         return label
 
-    def _last(self) -> _Activity | None:
+    def _last(self) -> Activity | None:
         """What ends last, of several the latest in program order."""
         found = max(self._spans, key=lambda span: (span.end, span.order), default=None)
         if found is None or found.end <= 0:
             return None
         order = found.order
         if isinstance(self._stages[order], PeStage):
-            return _Activity(order, int(self._moments.on_pes(order).argmax()))
+            return Activity(order, int(self._moments.on_pes(order).argmax()))
         return self._part(order, int(self._moments.parts(order).complete.argmax()))
 
-    def _end(self, activity: _Activity) -> int:
+    def _end(self, activity: Activity) -> int:
         """When the last of it was where it went."""
         order, place = activity
         stage = self._stages[order]
@@ -155,20 +144,26 @@ class _Walk:
             return self._moments.on_pe(order, place)
         if isinstance(stage, MessageStage) and stage.channel is Resource.BUS:
             return self._ends[place] + self._bus.latency_cycles
+        if isinstance(stage, RoutedStage):
+            return self._routed.end(activity, stage)
         return int(self._moments.parts(order).complete[place])
 
-    def _part(self, order: int, part: int, *, first: bool = False) -> _Activity:
+    def _part(self, order: int, part: int, *, first: bool = False) -> Activity:
         """The activity of a message, a reduction or a job; of a message in bursts the last one, or the first."""
         rows = self._moments.parts(order)
+        if isinstance(self._stages[order], RoutedStage):
+            return Activity(order, part)
         chosen = rows.first_row if first else rows.last_row
-        return _Activity(order, int(chosen[part]) if len(chosen) else part)
+        return Activity(order, int(chosen[part]) if len(chosen) else part)
 
-    def _explain(self, activity: _Activity) -> _Cause:
+    def _explain(self, activity: Activity, until: int) -> Cause:
         stage = self._stages[activity.order]
         if isinstance(stage, PeStage):
             return self._explain_on_pe(activity, stage)
         if isinstance(stage, MessageStage) and stage.channel is Resource.BUS:
             return self._explain_on_bus(activity, stage)
+        if isinstance(stage, RoutedStage):
+            return self._routed.explain(activity, stage, until)
         parts = self._moments.parts(activity.order)
         begin, ready = int(parts.grant[activity.place]), int(parts.ready[activity.place])
         cause = self._fed(activity, ready) if ready == begin else None
@@ -177,9 +172,9 @@ class _Walk:
         elif cause is None:
             assert isinstance(stage, MessageStage | TreeStage)
             cause = self._before_in_joints(activity, stage, begin)
-        return _Cause(begin, cause)
+        return Cause(begin, cause)
 
-    def _explain_on_pe(self, activity: _Activity, stage: PeStage) -> _Cause:
+    def _explain_on_pe(self, activity: Activity, stage: PeStage) -> Cause:
         order, pe = activity
         span, moments = self._spans[order], self._moments
         assert span.pe_start is not None
@@ -189,30 +184,34 @@ class _Walk:
             for source in span.inputs:
                 tail = moments.on_pe(source, pe)
                 if tail > begin and tail + int(stage.tail_cycles[pe]) == span.pe_end[pe]:
-                    return _Cause(tail, self._maker(source, pe, tail))
+                    return Cause(tail, self._maker(source, pe, tail))
         for source in sorted(span.inputs, reverse=True):
             if moments.on_pe(source, pe, heads=streams) == begin:
-                return _Cause(begin, self._maker(source, pe, begin))
+                return Cause(begin, self._maker(source, pe, begin))
         ended, before = self._before_on_pe(activity)
-        return _Cause(begin, before if ended == begin else None)
+        return Cause(begin, before if ended == begin else None)
 
-    def _explain_on_bus(self, activity: _Activity, stage: MessageStage) -> _Cause:
+    def _explain_on_bus(self, activity: Activity, stage: MessageStage) -> Cause:
         order, row = activity
         parts, begin = self._moments.parts(order), self._starts[row]
         message = int(self._moments.part_of_row[row])
         if parts.ready[message] == begin and parts.first_row[message] == row:
             travel = self._travel(stage, message)
-            return _Cause(begin - travel, self._fed(activity, begin - travel), travel)
+            return Cause(begin - travel, self._fed(activity, begin - travel), travel)
         before = self._previous_row[row]
         if before >= 0 and self._ends[before] == begin:
-            return _Cause(begin, _Activity(self._stage_of_row[before], before))
-        return _Cause(begin, None)
+            return Cause(begin, Activity(self._stage_of_row[before], before))
+        return Cause(begin, None)
+
+    @property
+    def _bus(self) -> Bus:
+        return self._timeline.schedule.array.bus_tree.bus
 
     def _travel(self, stage: MessageStage, message: int) -> int:
         """How long a request travels to the bus; the root's do not."""
         return self._bus.request_cycles if stage.rank[message] >= 0 else 0
 
-    def _fed(self, activity: _Activity, cycle: int) -> _Activity | None:
+    def _fed(self, activity: Activity, cycle: int) -> Activity | None:
         """What brought, at `cycle`, an input of a message, a reduction or a job."""
         order, index = activity
         stage = self._stages[order]
@@ -229,7 +228,18 @@ class _Walk:
             return self._brought_to_hub(order, int(stage.source[message]), cycle + early)
         return self._brought_to_hub(order, index, cycle)
 
-    def _brought(self, order: int, pes: IntArray | None, cycle: int) -> _Activity | None:
+    def _fed_sender(self, order: int, sender: int, cycle: int) -> Activity | None:
+        """What brought, at `cycle`, an input to a sender of a routed stage."""
+        stage = self._stages[order]
+        assert isinstance(stage, RoutedStage)
+        if stage.from_pe:
+            return self._brought(order, np.array([sender], dtype=np.int64), cycle)
+        if stage.tag is Tag.WEIGHT_STREAM:
+            return self._brought(order, None, cycle)
+        early = int(stage.early_cycles[sender]) if stage.early_cycles is not None else 0
+        return self._brought_to_hub(order, sender, cycle + early)
+
+    def _brought(self, order: int, pes: IntArray | None, cycle: int) -> Activity | None:
         """What brought an input to one of some PEs, or to whatever place there is, at `cycle`."""
         for source in sorted(self._spans[order].inputs, reverse=True):
             there = self._moments.anywhere(source) if pes is None else self._moments.on_pes(source)[pes]
@@ -238,7 +248,7 @@ class _Walk:
                 return self._maker(source, int(hits[0] if pes is None else pes[hits[0]]), cycle)
         return None
 
-    def _brought_to_hub(self, order: int, hub: int, cycle: int) -> _Activity | None:
+    def _brought_to_hub(self, order: int, hub: int, cycle: int) -> Activity | None:
         for source in sorted(self._spans[order].inputs, reverse=True):
             there = self._moments.at_hubs(source)
             at = hub if len(there) > 1 else 0
@@ -246,11 +256,13 @@ class _Walk:
                 return self._maker(source, at, cycle)
         return None
 
-    def _maker(self, order: int, place: int, cycle: int) -> _Activity | None:
+    def _maker(self, order: int, place: int, cycle: int) -> Activity | None:
         """What of a stage was there at `cycle`, on a PE or at a hub; at an earlier one than its tail, its head."""
         stage = self._stages[order]
         if isinstance(stage, PeStage):
-            return _Activity(order, place)
+            return Activity(order, place)
+        if isinstance(stage, RoutedStage):
+            return self._routed.maker(order, stage, place, cycle)
         if not isinstance(stage, MessageStage):
             return self._part(order, place)
         target = place if stage.to_root else int(self._moments.target_of_pe(stage)[place])
@@ -260,16 +272,16 @@ class _Walk:
         tails = sent[complete[sent] == cycle]
         return self._part(order, int(tails[-1])) if len(tails) else self._part(order, int(sent[0]), first=True)
 
-    def _before_on_pe(self, activity: _Activity) -> tuple[int, _Activity | None]:
+    def _before_on_pe(self, activity: Activity) -> tuple[int, Activity | None]:
         """The end of the PE's stage before this one, and that stage."""
         order, pe = activity
         for at in range(bisect_left(self._pe_orders, order) - 1, -1, -1):
             ends = self._spans[self._pe_orders[at]].pe_end
             if ends is not None and ends[pe] != NOT_ACTIVE:
-                return int(ends[pe]), _Activity(self._pe_orders[at], pe)
+                return int(ends[pe]), Activity(self._pe_orders[at], pe)
         return 0, None
 
-    def _before_in_joints(self, activity: _Activity, stage: MessageStage | TreeStage, begin: int) -> _Activity | None:
+    def _before_in_joints(self, activity: Activity, stage: MessageStage | TreeStage, begin: int) -> Activity | None:
         """The passage before it that left the last of its joints at `begin`."""
         moments, part = self._moments, activity.place
         mine = moments.passages(stage)
@@ -287,12 +299,12 @@ class _Walk:
             later = (theirs.combine_cycles - mine.combine_cycles) * (min(theirs.levels, mine.levels) - 1)
             hits = np.flatnonzero(shared & (parts.release + max(later, 0) == begin))
             if len(hits):
-                return _Activity(order, int(hits[-1]))
+                return Activity(order, int(hits[-1]))
             if theirs.levels >= mine.levels and bool((shared & (theirs.first <= first) & (theirs.last >= last)).any()):
                 return None  # whatever passed before that left earlier
         return None
 
-    def _before_at_root(self, unit: Resource, begin: int) -> _Activity | None:
+    def _before_at_root(self, unit: Resource, begin: int) -> Activity | None:
         """The job that left a unit of the root at `begin`."""
         if unit not in self._released:
             self._released[unit] = released = {}
@@ -300,14 +312,14 @@ class _Walk:
                 stage = self._stages[order]
                 assert isinstance(stage, RootStage)
                 ends = self._moments.parts(order).release.tolist()
-                released.update({ends[job]: _Activity(order, job) for job in np.flatnonzero(stage.cycles).tolist()})
+                released.update({ends[job]: Activity(order, job) for job in np.flatnonzero(stage.cycles).tolist()})
         return self._released[unit].get(begin)
 
-    def _nearest(self, activity: _Activity, until: int) -> tuple[int, _Activity | None]:
+    def _nearest(self, activity: Activity, until: int) -> tuple[int, Activity | None]:
         """The last thing that came before an activity nothing explains, and its end; cycle 0 if there is none."""
         order, index = activity
         stage, moments = self._stages[order], self._moments
-        found: list[tuple[int, _Activity | None]] = [(0, None)]
+        found: list[tuple[int, Activity | None]] = [(0, None)]
         if isinstance(stage, PeStage):
             arrivals = [(moments.on_pe(source, index), source) for source in self._spans[order].inputs]
             found += [(cycle, self._maker(source, index, cycle)) for cycle, source in arrivals]
@@ -317,7 +329,9 @@ class _Walk:
             asked = int(moments.parts(order).ready[message]) - self._travel(stage, message)
             found.append((asked, self._fed(activity, asked)))
             if before >= 0:
-                found.append((self._ends[before], _Activity(self._stage_of_row[before], before)))
+                found.append((self._ends[before], Activity(self._stage_of_row[before], before)))
+        elif isinstance(stage, RoutedStage):
+            found += self._routed.nearest(activity, stage)
         else:
             ready = int(moments.parts(order).ready[index])
             found.append((ready, self._fed(activity, ready)))

@@ -14,15 +14,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from pe_sim.config.dtypes import Dtypes
+from pe_sim.config.network import GraphNetwork
 from pe_sim.graph.graph import OperatorGraph
+from pe_sim.report.channels import ChannelTable
 from pe_sim.report.critical_path import WAIT, Link
 from pe_sim.report.timeline import Timeline
-from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
+from pe_sim.schedule.stages import Resource
 from pe_sim.trace import StageSpan
-from pe_sim.units import IntArray, ceil_div
 
 KIND_OF: dict[Resource, str] = {
     Resource.PE_MEMORY: "memory",
@@ -31,12 +30,14 @@ KIND_OF: dict[Resource, str] = {
     Resource.BUS: "bus",
     Resource.TREE: "tree",
     Resource.DOWNLINK: "downlink",
+    Resource.NETWORK: "network",
     Resource.ROOT_VECTOR: "root",
     Resource.ROOT_MEMORY: "root",
 }
 BOUND_KINDS = tuple(dict.fromkeys(KIND_OF.values()))
 LINK_KINDS: dict[str, str] = {**{resource.value: kind for resource, kind in KIND_OF.items()}, WAIT: WAIT}
 FREE = "free"
+_OVER_ALL = ("network_mean", "network_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,52 +62,43 @@ class OperatorRow:
         return asdict(self)
 
 
-def utilization(timeline: Timeline) -> dict[str, float]:
-    """Busy over elapsed: mean over the PEs for their units, over the leaves' paths for the tree; each in 0..1."""
+def utilization(timeline: Timeline, channels: ChannelTable) -> dict[str, float]:
+    """Busy over elapsed, each in 0..1: mean over the PEs for their units, over the leaves' paths for the tree.
+
+    On a graph of channels each level has the mean over its channels under its own name, and network_mean and
+    network_max are over all channels.
+    """
     schedule, trace = timeline.schedule, timeline.trace
     elapsed = max(trace.makespan_cycles, 1)
-    busy = {"bus": float(_bus_busy(timeline)), "tree": float(joint_busy(schedule, Resource.TREE).mean())}
-    if schedule.array.network.tree.downlink:
-        busy["downlink"] = float(joint_busy(schedule, Resource.DOWNLINK).mean())
-    busy |= {name: float(cycles.mean()) for name, cycles in trace.pe_busy.items()}
-    busy |= {name: float(cycles) for name, cycles in trace.root_busy.items()}
-    return {name: cycles / elapsed for name, cycles in busy.items()}
+    units = {**trace.pe_busy, **trace.root_busy}
+    found: dict[str, float] = {}
+    for level, row in channels.by_level().items():
+        name = f"level {level}" if level in units or level in _OVER_ALL else level  # a user's graph may call it so
+        found[name] = row["utilization_mean"]
+    if isinstance(schedule.array.network, GraphNetwork):
+        each = channels.utilization()
+        found |= dict(zip(_OVER_ALL, (float(each.mean()), float(each.max())), strict=True))
+    found |= {name: float(cycles.mean()) / elapsed for name, cycles in trace.pe_busy.items()}
+    return found | {name: cycles / elapsed for name, cycles in trace.root_busy.items()}
 
 
-def bounds(timeline: Timeline) -> dict[str, int]:
-    """Cycles the step cannot be shorter than with this mapping: the busiest PE's units, the bus, the tree's joints."""
+def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:
+    """Cycles the step cannot be shorter than with this mapping: the busiest PE's units, and the interconnect.
+
+    bus_cycles and tree_cycles are those of an array with one bus and one tree; on a graph of channels they are 0, for
+    what is not there bounds nothing. network_cycles are those of the busiest channel on any array (of a tree: of its
+    busiest joints), hence no less than its bytes over its width.
+    """
     pe_busy = timeline.trace.pe_busy
+    busy = dict(zip(channels.name, channels.busy_cycles.tolist(), strict=True))
+    one_bus = not isinstance(timeline.schedule.array.network, GraphNetwork)
     return {
         "compute_cycles": int(pe_busy["pe_matrix"].max()),
         "memory_cycles": int(pe_busy["pe_memory"].max()),
-        "bus_cycles": _bus_busy(timeline),
-        "tree_cycles": int(joint_busy(timeline.schedule, Resource.TREE).max()),
+        "bus_cycles": busy[Resource.BUS.value] if one_bus else 0,
+        "tree_cycles": busy[Resource.TREE.value] if one_bus else 0,
+        "network_cycles": max(busy.values(), default=0),
     }
-
-
-def joint_busy(schedule: Schedule, channel: Resource) -> IntArray:
-    """(PEs,) beats of all that passes the joints above each PE, of the tree or its downlink.
-
-    Reductions in disjoint subtrees go on side by side, so the sum over all of them may exceed the time they take.
-    """
-    busy = np.zeros(schedule.array.num_pes, dtype=np.int64)
-    for index, repeats in Counter(run.block for run in schedule.sequence).items():
-        for stage in schedule.blocks[index].stages:
-            if isinstance(stage, TreeStage) and channel is Resource.TREE:
-                firsts, lasts, sizes = stage.first_pe, stage.last_pe, stage.num_bytes
-                whole = stage.whole_tree
-            elif isinstance(stage, MessageStage) and stage.channel is channel:
-                firsts, lasts, sizes = stage.first_pe[stage.target], stage.last_pe[stage.target], stage.num_bytes
-                whole = False
-            else:
-                continue
-            beats = repeats * ceil_div(sizes, schedule.array.network.tree.bytes_per_cycle)
-            if whole:
-                busy += beats.sum()
-                continue
-            for first, last, cycles in zip(firsts.tolist(), lasts.tolist(), beats.tolist(), strict=True):
-                busy[first:last] += cycles
-    return busy
 
 
 def operator_rows(graph: OperatorGraph, timeline: Timeline, dtypes: Dtypes) -> tuple[OperatorRow, ...]:
@@ -171,9 +163,3 @@ def _length(span: StageSpan) -> int:
 def _bound_by(cycles: Counter[str]) -> str:
     longest = max(BOUND_KINDS, key=lambda kind: cycles[kind])
     return longest if cycles[longest] else FREE
-
-
-def _bus_busy(timeline: Timeline) -> int:
-    uses = timeline.trace.channel_use
-    on_bus = uses.channel == uses.channels.index(Resource.BUS.value)
-    return int((uses.end - uses.start)[on_bus].sum())

@@ -1,8 +1,9 @@
 """The trace as Chrome trace JSON for ui.perfetto.dev: takes a report, gives the text of the file.
 
 Process "array" has a track for each unit of the root, each channel, and each range of neighbouring PEs that do the
-same at the same time. Slices of a track never overlap: what does overlap (reductions in disjoint subtrees, jobs of
-several groups) goes to further lanes. Times are in microseconds; cycles are in the arguments.
+same at the same time. Of many channels or ranges of PEs only the hottest and the first have a track; the metadata say
+what was left out. Slices of a track never overlap: what does overlap (reductions in disjoint subtrees, jobs of several
+groups) goes to further lanes. Times are in microseconds; cycles are in the arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pe_sim.config.network import GraphNetwork
 from pe_sim.report.binning import busy_fractions
+from pe_sim.report.channels import channels_by_level
 from pe_sim.report.report import Report
 from pe_sim.report.timeline import tag_of
 from pe_sim.schedule.stages import Resource, RootStage
@@ -22,6 +25,7 @@ from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
 MAX_PE_TRACKS = 128
+MAX_CHANNEL_TRACKS = 32
 COUNTER_BINS = 500
 _PROCESS = 1
 
@@ -35,18 +39,22 @@ class _Slice:
     args: dict[str, Any] = field(default_factory=dict)
 
 
-def trace_json(report: Report, *, max_pe_tracks: int = MAX_PE_TRACKS) -> str:
+def trace_json(
+    report: Report, *, max_pe_tracks: int = MAX_PE_TRACKS, max_channel_tracks: int = MAX_CHANNEL_TRACKS
+) -> str:
     """The file's text.
 
     Args:
         max_pe_tracks: further ranges of PEs are left out; the metadata say which.
+        max_channel_tracks: of a graph of channels the hottest ones are shown; the metadata say how many are not.
     """
     ranges = pe_ranges(report)
     tracks: list[tuple[str, list[_Slice]]] = []
     for resource, name in ((Resource.ROOT_VECTOR, "root vector"), (Resource.ROOT_MEMORY, "root memory")):
         tracks += _lanes(name, _root_slices(report, resource))
-    for resource in (Resource.BUS, Resource.TREE, Resource.DOWNLINK):
-        tracks += _lanes(resource.value, _channel_slices(report, resource))
+    shown, idle_or_cooler = _shown_channels(report, max_channel_tracks)
+    for channel in shown:
+        tracks += _lanes(report.trace.channel_use.channels[channel], _channel_slices(report, channel))
     for first, last in ranges[:max_pe_tracks]:
         tracks.append((_range_name(first, last), _pe_slices(report, first)))
     clock = _Clock(report.array.clock_ghz)
@@ -56,17 +64,26 @@ def trace_json(report: Report, *, max_pe_tracks: int = MAX_PE_TRACKS) -> str:
         events.append(_metadata("thread_name", thread, name=name))
         events.append(_metadata("thread_sort_index", thread, sort_index=thread))
         events += (clock.event(thread, piece) for piece in slices)
-    events += _bus_counter(report, clock)
+    events += _utilization_counters(report, clock)
     other = {
         "model": report.model.name,
         "array": report.array.name,
         "workflow": report.workflow.name,
         "latency_cycles": report.latency_cycles,
         "clock_ghz": report.array.clock_ghz,
+        "channels_left_out": idle_or_cooler,
         "pes_left_out": [_range_name(first, last) for first, last in ranges[max_pe_tracks:]],
     }
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
     return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(other)},"traceEvents":[\n{lines}\n]}}\n'
+
+
+def _shown_channels(report: Report, most: int) -> tuple[list[int], int]:
+    """Channels with a track as the trace numbers them, and how many others carried something."""
+    if not isinstance(report.array.network, GraphNetwork):
+        return list(range(len(report.trace.channel_use.channels))), 0
+    used = int(np.count_nonzero(report.channels.busy_cycles))
+    return sorted(report.channels.hottest(most)), max(used - most, 0)
 
 
 def pe_ranges(report: Report) -> list[tuple[int, int]]:
@@ -128,10 +145,10 @@ def _root_slices(report: Report, resource: Resource) -> list[_Slice]:
     ]
 
 
-def _channel_slices(report: Report, channel: Resource) -> list[_Slice]:
+def _channel_slices(report: Report, channel: int) -> list[_Slice]:
     """Uses of a channel; those of one stage that follow each other at once, or coincide, are one slice."""
     uses = report.trace.channel_use
-    chosen = np.flatnonzero(uses.channel == uses.channels.index(channel.value))
+    chosen = np.flatnonzero(uses.channel == channel)
     columns = (uses.stage[chosen], uses.start[chosen], uses.end[chosen], uses.num_bytes[chosen])
     merged: list[list[int]] = []
     for order, start, end, num_bytes in _rows(columns):
@@ -166,20 +183,20 @@ def _pe_slices(report: Report, pe: int) -> list[_Slice]:
     return sorted(slices, key=lambda piece: piece.start)
 
 
-def _bus_counter(report: Report, clock: _Clock) -> list[dict[str, Any]]:
-    """Bus utilization in percent, a value for each of equal parts of the step."""
-    edges, fractions = busy_fractions(report.trace, Resource.BUS, COUNTER_BINS)
-    percent = [round(100 * float(value), 3) for value in fractions.sum(axis=0)] + [0.0]
-    return [
-        {
-            "ph": "C",
-            "pid": _PROCESS,
-            "name": "bus utilization",
-            "ts": round(edge / clock.ghz) / 1000,
-            "args": {"percent": value},
-        }
-        for edge, value in zip(edges.tolist(), percent, strict=True)
-    ]
+def _utilization_counters(report: Report, clock: _Clock) -> list[dict[str, Any]]:
+    """Utilization in percent, a value for each of equal parts of the step: of the bus, or of each level's channels."""
+    members = {Resource.BUS.value: [report.trace.channel_use.channels.index(Resource.BUS.value)]}
+    if isinstance(report.array.network, GraphNetwork):
+        members = channels_by_level(report.channels.level)
+    events = []
+    for level, channels in members.items():
+        edges, fractions = busy_fractions(report.trace, channels, COUNTER_BINS)
+        percent = [round(100 * float(value), 3) for value in fractions.sum(axis=0)] + [0.0]
+        for edge, value in zip(edges.tolist(), percent, strict=True):
+            time = round(edge / clock.ghz) / 1000
+            counted = {"name": f"{level} utilization", "ts": time, "args": {"percent": value}}
+            events.append({"ph": "C", "pid": _PROCESS, **counted})
+    return events
 
 
 def _range_name(first: int, last: int) -> str:

@@ -21,6 +21,7 @@ from pe_sim.graph.operators import KvAppend, kv_bytes
 from pe_sim.mapping.footprint import Footprint
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report import metrics
+from pe_sim.report.channels import ChannelTable, channel_table
 from pe_sim.report.critical_path import Link, critical_path
 from pe_sim.report.energy import energy_joules
 from pe_sim.report.files import write_text
@@ -33,7 +34,7 @@ from pe_sim.units import format_seconds
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from pe_sim.report.plots import Axes
+    from pe_sim.report.plots import Axes, Figure
 
 SCHEMA = "pe-sim.report/1"
 
@@ -76,13 +77,19 @@ class Report:
 
     @property
     def utilization(self) -> Mapping[str, float]:
-        """Busy over elapsed of every resource, 0..1; of the PEs' units the mean over the PEs."""
+        """Busy over elapsed of every resource, 0..1; of PEs' units and of levels the mean."""
         return MappingProxyType(self._utilization)
 
     @property
     def bounds(self) -> Mapping[str, Any]:
-        """Cycles of the busiest PE's matrix unit and memory port, of the bus and the tree, and the critical path."""
-        return MappingProxyType({**metrics.bounds(self.timeline), "critical_path": self._critical_path_entries()})
+        """Cycles of the busiest PE's units, the bus, the tree and the busiest channel; and the critical path."""
+        found = metrics.bounds(self.timeline, self.channels)
+        return MappingProxyType({**found, "critical_path": self._critical_path_entries()})
+
+    @cached_property
+    def channels(self) -> ChannelTable:
+        """What every channel carried, by tag; `to_frame()` and `to_rows()` have them all, the JSON the hottest."""
+        return channel_table(self.schedule, self.latency_cycles)
 
     @cached_property
     def operators(self) -> tuple[OperatorRow, ...]:
@@ -141,6 +148,7 @@ class Report:
             "memory": dict(self.memory),
             "utilization": dict(self.utilization),
             "bounds": dict(self.bounds),
+            "channels": self.channels.to_dict(),
             "energy": {"total_joules": energy["total_joules"], "by_component": dict(energy["by_component"])},
             "operators": [row.to_dict() for row in self.operators],
         }
@@ -181,10 +189,33 @@ class Report:
         print_report(self, file)
 
     def plot_bus_utilization(self, ax: Axes | None = None, *, bins: int = 200) -> Axes:
-        """How busy the bus was over time, by tag; draws into `ax` or a new figure and returns the axes."""
+        """How busy the bus was over time, by tag; draws into `ax` or a new figure and returns the axes.
+
+        On a graph of channels: the hottest channel by tag, and the mean over the channels of each level.
+        """
         from pe_sim.report.plots import plot_bus_utilization
 
         return plot_bus_utilization(self, ax, bins=bins)
+
+    def plot_channel_heat(self, tag: str | None = None) -> Figure:
+        """The interconnect with its channels coloured by their utilization.
+
+        Args:
+            tag: one of the machine model's, "broadcast" say, or "all" for a single picture of all messages; None: a
+                panel for all messages, and one for each kind of them that was sent.
+
+        Raises:
+            InputError: there is no such tag.
+        """
+        from pe_sim.report.heat_plot import plot_channel_heat
+
+        return plot_channel_heat(self, tag)
+
+    def save_channel_heat(self, path: str | Path) -> None:
+        """Writes `plot_channel_heat()` as a PNG file."""
+        from pe_sim.report.heat_plot import save_channel_heat
+
+        save_channel_heat(self, path)
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -197,7 +228,7 @@ class Report:
 
     @cached_property
     def _utilization(self) -> dict[str, float]:
-        return metrics.utilization(self.timeline)
+        return metrics.utilization(self.timeline, self.channels)
 
     def _critical_path_entries(self) -> list[dict[str, Any]]:
         return metrics.aggregate(self._critical_path, self.latency_cycles)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
+from pe_sim.config.network import GraphNetwork
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.report import Report
 from pe_sim.units import format_bytes, format_count, format_seconds
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 100
+_SHOWN_CHANNELS = 5
+_SHOWN_TAGS = 3
 KIND_NAMES = {
     "memory": "the PEs' local memory",
     "compute": "the PEs' matrix units",
@@ -23,6 +26,7 @@ KIND_NAMES = {
     "bus": "the bus",
     "tree": "the reduction tree",
     "downlink": "the tree's downlink",
+    "network": "the interconnect",
     "root": "the root",
     "wait": "waits that nothing explains",
 }
@@ -30,6 +34,8 @@ RESOURCE_NAMES = {
     "bus": "bus",
     "tree": "tree (mean of its joints)",
     "downlink": "downlink (mean of its joints)",
+    "network_mean": "all channels (mean)",
+    "network_max": "the hottest channel",
     "pe_matrix": "PE matrix units (mean)",
     "pe_vector": "PE vector units (mean)",
     "pe_memory": "PE memory ports (mean)",
@@ -45,6 +51,7 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
         _breakdown_table(report),
         _traffic_table(report),
         _utilization_table(report),
+        *_channel_tables(report),
         _bounds_table(report),
         _memory_table(report),
         _energy_table(report),
@@ -148,27 +155,84 @@ def _breakdown_table(report: Report) -> Table:
 
 
 def _traffic_table(report: Report) -> Table:
-    total = report.latency_cycles
+    total, on_graph = report.latency_cycles, isinstance(report.array.network, GraphNetwork)
+
+    def share(tag: str, busy_cycles: int) -> str:
+        """Several channels of a graph carry at once: what counts there is the one that a tag holds longest."""
+        return f"{report.channels.utilization(tag).max() if on_graph else busy_cycles / total:.1%}"
+
     rows = [
-        (tag, f"{use.messages:,}", format_bytes(use.bytes), f"{use.busy_cycles:,}", f"{use.busy_cycles / total:.1%}")
+        (tag, f"{use.messages:,}", format_bytes(use.bytes), f"{use.busy_cycles:,}", share(tag, use.busy_cycles))
         for tag, use in report.traffic.items()
         if use.messages
     ]
-    return make_table("Traffic", "tag", "messages", "bytes", "channel cycles", "of the latency", rows=rows)
+    last = "busiest channel" if on_graph else "of the latency"
+    return make_table("Traffic", "tag", "messages", "bytes", "channel cycles", last, rows=rows)
 
 
 def _utilization_table(report: Report) -> Table:
-    rows = [(RESOURCE_NAMES.get(name, name), f"{value:.1%}") for name, value in report.utilization.items()]
+    rows = [(_resource_name(report, name), f"{value:.1%}") for name, value in report.utilization.items()]
     return make_table("Utilization", "resource", "busy", rows=rows)
 
 
+def _resource_name(report: Report, name: str) -> str:
+    levels = report.channels.level
+    if isinstance(report.array.network, GraphNetwork) and name in levels:
+        count = levels.count(name)
+        return f"{name} ({f'mean of {count:,} channels' if count > 1 else 'a channel'})"
+    return RESOURCE_NAMES.get(name, name)
+
+
+def _channel_tables(report: Report) -> list[Table]:
+    """The levels where there are several channels a level, and the hottest channels with what they carried."""
+    channels, tables = report.channels, []
+    on_graph = isinstance(report.array.network, GraphNetwork)
+    if on_graph:
+        rows = [
+            (
+                level,
+                f"{row['channels']:,}",
+                format_bytes(row["bytes"]),
+                f"{row['utilization_mean']:.1%}",
+                f"{row['utilization_max']:.1%}",
+                _tag_shares(row),
+            )
+            for level, row in channels.by_level().items()
+        ]
+        columns = ("level", "channels", "bytes", "busy: mean", "hottest", "busy with")
+        tables.append(make_table("Levels of the interconnect", *columns, rows=rows))
+    hottest = [channels.row(channel) for channel in channels.hottest(_SHOWN_CHANNELS)]
+    rows = [
+        (
+            row["name"],
+            f"{row['messages']:,}",
+            format_bytes(row["bytes"]),
+            f"{row['busy_cycles']:,}",
+            f"{row['utilization']:.1%}",
+            _tag_shares(row),
+        )
+        for row in hottest
+    ]
+    columns = ("channel", "messages", "bytes", "busy cycles", "busy", "busy with")
+    title = (
+        f"Hottest channels ({len(rows)} of {len(channels):,})" if on_graph else "Channels (tree: its busiest joints)"
+    )
+    return [*tables, make_table(title, *columns, rows=rows)]
+
+
+def _tag_shares(row: Mapping[str, Any]) -> str:
+    """The tags a channel was busy with, the longest first."""
+    tags = sorted(row["by_tag"].items(), key=lambda item: -item[1]["busy_cycles"])
+    shares = [(tag, counts["busy_cycles"] / max(row["busy_cycles"], 1)) for tag, counts in tags]
+    return ", ".join(tag if len(shares) == 1 else f"{tag} {share:.0%}" for tag, share in shares[:_SHOWN_TAGS])
+
+
 def _bounds_table(report: Report) -> Table:
-    names = {
-        "compute_cycles": "matrix unit of the busiest PE",
-        "memory_cycles": "memory port of the busiest PE",
-        "bus_cycles": "bus",
-        "tree_cycles": "tree (its busiest joints)",
-    }
+    names = {"compute_cycles": "matrix unit of the busiest PE", "memory_cycles": "memory port of the busiest PE"}
+    if isinstance(report.array.network, GraphNetwork):
+        names["network_cycles"] = "the hottest channel"
+    else:
+        names |= {"bus_cycles": "bus", "tree_cycles": "tree (its busiest joints)"}
     total, bounds = report.latency_cycles, report.bounds
     rows = [(name, f"{bounds[key]:,}", f"{bounds[key] / total:.1%}") for key, name in names.items()]
     return make_table("Bounds on the latency", "busy", "cycles", "of the latency", rows=rows)

@@ -10,7 +10,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network_shapes import GridShape, UserGraphShape
 from pe_sim.network.topology import ROOT, Node, Topology
 from pe_sim.report.topology_levels import bus_tree, fat_tree, h_tree, hierarchical
-from pe_sim.report.topology_picture import Layout, Mark, Spot, Stroke, label_of, marks_of, plain, root_pe, shape_of
+from pe_sim.report.topology_picture import Layout, Mark, Spot, label_of, marks_of, plain, root_pe, shape_of, stroke_of
 
 MAX_PORTS: Final = 48  # of a crossbar that is drawn whole
 MAX_STRAIGHT: Final = 32  # PEs of a line that is drawn straight
@@ -134,7 +134,7 @@ def _butterfly(array: ArrayConfig, topology: Topology) -> Layout:
     layout = Layout(shape=1.15, crowd=1.1 * number)
     for source, target, channel in topology.graph.edges(data="channel"):
         way = (spots[source], outputs[target] if target in outputs else spots[target])
-        layout.strokes.append(Stroke(channels.level[channel], int(channels.bytes_per_cycle[channel]), way))
+        layout.strokes.append(stroke_of(channels, channel, way))
     layout.marks = marks_of(topology, spots)
     layout.marks += [
         Mark("root" if node == ROOT else "pe", spot, label_of(node, number)) for node, spot in outputs.items()
@@ -161,14 +161,14 @@ def _crossbar(array: ArrayConfig, topology: Topology) -> Layout:
             (((float(slot), 1.0), (float(slot), -end)), ("crossbar", node)),
         ):
             channel = topology.graph.edges[edge]["channel"]
-            layout.strokes.append(Stroke(channels.level[channel], int(channels.bytes_per_cycle[channel]), way))
+            layout.strokes.append(stroke_of(channels, channel, way))
         label = label_of(node, number, MAX_PORTS + 16)
         left = "" if node == ROOT else label  # one star with a name is enough
         layout.marks += [Mark(kind, (float(slot), 1.0), label), Mark(kind, (-1.0, -float(slot)), left)]
         layout.marks += [
             Mark("crosspoint", (float(other), -float(slot))) for other, to in enumerate(ports) if to is not None
         ]
-    layout.notes.append("rows: what PEs and root send; columns: what they receive; dots: crosspoints")
+    layout.notes += ["rows: what PEs and root send; columns: what they receive", "dots: crosspoints"]
     if number > MAX_PORTS:
         layout.notes.append(f"{number - sum(_SHOWN_PORTS)} of {number} PEs left out")
     return layout

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network_shapes import HierarchicalBusShape
 from pe_sim.network.topology import ROOT, Node, Topology
-from pe_sim.report.topology_picture import Layout, Spot, Stroke, draw_links, marks_of, plain, shape_of
+from pe_sim.report.topology_picture import Layout, Spot, Stroke, draw_links, marks_of, plain, shape_of, stroke_of
 
 
 def h_tree(array: ArrayConfig, topology: Topology) -> Layout:
@@ -113,9 +113,7 @@ def _bus(layout: Layout, topology: Topology, name: str, ends: Iterable[Spot], le
 
 
 def _stroke(topology: Topology, name: str, way: tuple[Spot, ...], role: str) -> Stroke:
-    channels = topology.channels
-    channel = channels.name.index(name)
-    return Stroke(channels.level[channel], int(channels.bytes_per_cycle[channel]), way, role)
+    return stroke_of(topology.channels, topology.channels.name.index(name), way, role)
 
 
 def _tree_spots(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network import GraphNetwork
+from pe_sim.network.channels import Channels
 from pe_sim.network.topology import ROOT, Node, Topology
 
 Spot = tuple[float, float]
@@ -24,11 +25,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A channel (or both of a pair) along a way; a bar is a bus, a tap leads to one."""
+    """A channel (or both of a pair) along a way; a bar is a bus, a tap leads to one. `channels` are their indices."""
 
     level: str
     width: int
     way: tuple[Spot, ...]
+    channels: tuple[int, ...]
     role: str = "link"
 
 
@@ -80,17 +82,23 @@ def draw_links(
 ) -> None:
     """One stroke for both directions of a link; taps and senders of drawn buses are left out."""
     channels, done = topology.channels, set()
+    edges = topology.graph.edges
     for source, target, channel in topology.graph.edges(data="channel"):
         if source not in spots or target not in spots or (target, source) in done:
             continue
         done.add((source, target))
-        if channel < 0:
-            channel = topology.graph.edges[target, source]["channel"] if topology.graph.has_edge(target, source) else -1
-        if channel < 0:
+        back = edges[target, source]["channel"] if topology.graph.has_edge(target, source) else -1
+        carried = tuple(each for each in (channel, back) if each >= 0)
+        if not carried:
             continue
-        level = (split(source, target) if split else "") or channels.level[channel]
+        level = (split(source, target) if split else "") or channels.level[carried[0]]
         points = way(source, target) if way else (spots[source], spots[target])
-        layout.strokes.append(Stroke(level, int(channels.bytes_per_cycle[channel]), points))
+        layout.strokes.append(Stroke(level, int(channels.bytes_per_cycle[carried[0]]), points, carried))
+
+
+def stroke_of(channels: Channels, channel: int, way: tuple[Spot, ...], role: str = "link") -> Stroke:
+    """One channel along a way."""
+    return Stroke(channels.level[channel], int(channels.bytes_per_cycle[channel]), way, (channel,), role)
 
 
 def marks_of(topology: Topology, spots: dict[Node, Spot]) -> list[Mark]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -56,6 +56,44 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
     Raises:
         InputError: no such kind, or no positive number of bytes.
     """
+    check_collective(kind, array, num_bytes)
+    if isinstance(array.network, GraphNetwork):
+        from pe_sim.schedule.routed_collectives import routed_collective  # loads networkx
+
+        routed = routed_collective(kind, array, num_bytes)
+        return CollectiveSchedule(routed.schedule, routed.algorithm)
+    return _Collective(array, num_bytes).build(kind)
+
+
+def ways_of(kind: str, array: ArrayConfig, num_bytes: int) -> list[str]:
+    """The names of the ways to do a collective that fit the array's interconnect.
+
+    Raises:
+        InputError: as of `collective_schedule`; or the array has one bus and one tree, which leave no choice of names.
+    """
+    check_collective(kind, array, num_bytes)
+    if not isinstance(array.network, GraphNetwork):
+        raise InputError(
+            "algorithms are chosen by name on interconnects that are graphs of channels",
+            path="--algorithm",
+            given=array.network.kind,
+            expected="another network.kind: pe-sim arrays",
+            hint="on a bus_tree: --set network.collectives.gather=serial, by_reduction or best, and scatter likewise",
+        )
+    from pe_sim.schedule.routed_collectives import collective_planner  # loads networkx
+
+    return collective_planner(kind, array, num_bytes).fitting(kind.replace("-", "_"))
+
+
+def named_way(kind: str, array: ArrayConfig, name: str) -> ArrayConfig:
+    """The array with another algorithm for a collective."""
+    network = array.graph_network
+    collectives = replace(network.collectives, **{kind.replace("-", "_"): name})
+    return replace(array, network=replace(network, collectives=collectives))
+
+
+def check_collective(kind: str, array: ArrayConfig, num_bytes: int) -> None:
+    """Refuses what `collective_schedule` cannot do."""
     if kind not in KINDS:
         expected = "one of " + ", ".join(KINDS)
         raise InputError(
@@ -67,12 +105,6 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
         )
     if kind == "all-to-all":
         _check_pairs(array.num_pes, num_bytes)
-    if isinstance(array.network, GraphNetwork):
-        from pe_sim.schedule.routed_collectives import routed_collective  # loads networkx
-
-        routed = routed_collective(kind, array, num_bytes)
-        return CollectiveSchedule(routed.schedule, routed.algorithm)
-    return _Collective(array, num_bytes).build(kind)
 
 
 def _check_pairs(num_pes: int, num_bytes: int) -> None:

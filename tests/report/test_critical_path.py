@@ -20,7 +20,7 @@ from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.critical_path import WAIT, Link
 from pe_sim.report.report import Report
-from pe_sim.report.timeline import Moments
+from pe_sim.report.moments import Moments
 from pe_sim.schedule.stages import MessageStage, PeStage
 from pe_sim.trace import NOT_ACTIVE
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny

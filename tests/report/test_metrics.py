@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.report.metrics import joint_busy
+from pe_sim.report.channels import joint_busy
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Resource
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
