@@ -8,6 +8,7 @@ import pe_sim as ps
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS as ALL_WORKFLOWS
 from tests.helpers import small_array, tiny_llama
+from tests.network.networks import array_of
 
 WORKFLOWS = ("workflow-1", "workflow-2", "megatron", "batch-block")
 
@@ -41,6 +42,13 @@ def test_the_sum_of_its_steps(model, array, workflow, batch_size):
         for count in ("messages", "bytes", "busy_cycles"):
             parts = [getattr(report.traffic[tag], count) for report in reports if tag in report.traffic]
             assert getattr(use, count) == sum(parts)
+
+
+def test_on_a_graph_of_channels(model):
+    array = array_of("mesh", 8)
+    done = ps.generate(model, array, prompt_len=6, output_len=4)
+    steps = [ps.simulate(model, array, ps.Decode(1, context)).latency_cycles for context in (6, 7, 8)]
+    assert list(done.decode_cycles) == steps
 
 
 def test_seconds_and_rates(model):

@@ -185,9 +185,10 @@ def _pe_slices(report: Report, pe: int) -> list[_Slice]:
 
 def _utilization_counters(report: Report, clock: _Clock) -> list[dict[str, Any]]:
     """Utilization in percent, a value for each of equal parts of the step: of the bus, or of each level's channels."""
-    members = {Resource.BUS.value: [report.trace.channel_use.channels.index(Resource.BUS.value)]}
     if isinstance(report.array.network, GraphNetwork):
         members = channels_by_level(report.channels.level)
+    else:
+        members = {Resource.BUS.value: [report.trace.channel_use.channels.index(Resource.BUS.value)]}
     events = []
     for level, channels in members.items():
         edges, fractions = busy_fractions(report.trace, channels, COUNTER_BINS)

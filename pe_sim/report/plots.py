@@ -74,15 +74,16 @@ def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200
     ax.set_title(title, loc="left", fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
-    ax.legend(
-        title="tag" if on_graph else "tag (mean)",
-        alignment="left",
-        frameon=False,
-        fontsize="small",
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        borderaxespad=0.0,
-    )
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(
+            title="tag" if on_graph else "tag (mean)",
+            alignment="left",
+            frameon=False,
+            fontsize="small",
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            borderaxespad=0.0,
+        )
     return ax
 
 
@@ -111,7 +112,7 @@ def _draw_rows(report: Report, ax: Axes, times: FloatArray, fractions: Mapping[s
         mean = _stack(report, ax, times, shares / limit, "{tag}", floor, named) * limit
         ax.axhline(floor, color="0.8", linewidth=0.8)
         labels.append(f"{name}, {mean:.1%}")
-    ax.set_yticks([0.35 - row for row in range(len(fractions))], labels, fontsize="small")
+    ax.set_yticks([0.35 - row for row in range(len(fractions))], labels, fontsize="small", parse_math=False)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(1.0 - len(fractions), 1.0)
     ax.text(

@@ -4,6 +4,8 @@ import csv
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,36 @@ def test_files_are_replaced_and_keep_their_mode_and_links(call):
     assert Path("link.json").is_symlink()
     assert json.loads(Path("real.json").read_text(encoding="utf-8"))["cycles"] > 0
     assert Path("real.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("array", ["bus-tree-64", "mesh-256"])
+def test_channels_as_a_table_and_as_a_picture(call, tiny, array):
+    args = ("run", tiny, "--array", array, "--set", "num_pes=16")
+    result = call(*args, "--channels", "channels.csv", "--heat", "heat.png", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    assert Path("heat.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    with open("channels.csv", encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert len(rows) == report["channels"]["count"]
+    assert max(int(row["busy_cycles"]) for row in rows) == report["bounds"]["network_cycles"]
+    hottest = report["channels"]["hottest"][0]
+    assert next(row for row in rows if row["name"] == hottest["name"])["bytes"] == str(hottest["bytes"])
+
+
+def test_the_same_picture_twice_is_the_same_file(call, tiny):
+    for name in ("first.png", "second.png"):
+        call("run", tiny, "--array", "torus-256", "--set", "num_pes=16", "--heat", name)
+    assert Path("first.png").read_bytes() == Path("second.png").read_bytes()
+
+
+def test_a_run_on_one_bus_and_one_tree_loads_no_graphs_and_no_pictures(tiny):
+    code = (
+        "import sys; from pe_sim.cli import main; sys.argv = ['pe-sim', 'run', 'tiny.json', '--json', 'out.json']\n"
+        "try: main()\nexcept SystemExit as done: assert not done.code\n"
+        "assert not {'networkx', 'scipy', 'matplotlib', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_device_is_written_to_and_not_replaced(call, tiny):

@@ -41,6 +41,29 @@ def simulate_tiny(
     return simulate(load_model(TINY), array_of(num_pes, **overrides), step, workflow, engine, allow_overflow=True)
 
 
+GRAPHS = ("hier-bus", "h-tree", "fat-tree", "line", "ring", "mesh", "torus", "hypercube", "butterfly", "crossbar")
+
+
+def simulate_on(
+    kind: str,
+    num_pes: int,
+    workflow: str = "workflow-1",
+    step: Decode | Prefill = DECODE,
+    engine: str = "fast",
+    **overrides: Any,
+) -> Report:
+    """A step of the tiny model on one of `GRAPHS`, simulated anew; clusters are of four PEs."""
+    clusters = {"network.cluster_pes": 4} if kind == "hier-bus" else {}
+    changed = {"num_pes": num_pes, **clusters, **{k.replace("__", "."): v for k, v in overrides.items()}}
+    return simulate(load_model(TINY), load_array(f"{kind}-256", changed), step, workflow, engine, allow_overflow=True)
+
+
+@cache
+def tiny_on(kind: str, workflow: str = "workflow-1", num_pes: int = 16) -> Report:
+    """A decode step of the tiny model on one of `GRAPHS`."""
+    return simulate_on(kind, num_pes, workflow)
+
+
 @cache
 def tiny(workflow: str = "workflow-1", num_pes: int = 8) -> Report:
     """A decode step of the tiny model."""

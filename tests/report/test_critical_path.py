@@ -19,8 +19,8 @@ from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.critical_path import WAIT, Link
-from pe_sim.report.report import Report
 from pe_sim.report.moments import Moments
+from pe_sim.report.report import Report
 from pe_sim.schedule.stages import MessageStage, PeStage
 from pe_sim.trace import NOT_ACTIVE
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
@@ -41,7 +41,7 @@ def assert_explained(report: Report) -> None:
     for before, after in pairwise(links):
         same_unit = before.pe == after.pe and (before.pe is not None or before.resource == after.resource)
         assert same_unit or before.order in sources_of(report, after), (before, after)
-    travel = report.array.network.bus.request_cycles
+    travel = report.array.bus_tree.bus.request_cycles
     assert {link.wait_cycles for link in links} <= {0, travel}
     assert all(link.wait_cycles == 0 for link in links if link.resource != "bus")
     assert all(link.resource != WAIT for link in links)
@@ -129,7 +129,7 @@ def test_each_use_of_a_channel_is_known_for_what_it_was(
     visits: list[Visit] = []
     with pytest.MonkeyPatch.context() as patch:
         write = fast.write_details
-        patch.setattr(fast, "write_details", lambda given: (visits.extend(given), write(given))[1])
+        patch.setattr(fast, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
         network = {"network__tree__downlink": downlink, "overlap": overlap}
         report = simulate_tiny(chosen, num_pes, Decode(context_len=lengths), **network)
         _ = report.trace.spans

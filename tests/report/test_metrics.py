@@ -20,7 +20,7 @@ def test_nothing_is_busier_than_the_step_is_long(workflow: str, num_pes: int) ->
     report = tiny(workflow, num_pes)
     assert all(0.0 <= value <= 1.0 for value in report.utilization.values())
     bounds = [value for name, value in report.bounds.items() if name != "critical_path"]
-    assert len(bounds) == 4
+    assert len(bounds) == 5
     assert all(0 <= bound <= report.latency_cycles for bound in bounds)
 
 
@@ -34,6 +34,7 @@ def test_utilization_is_busy_over_elapsed(workflow: str, num_pes: int) -> None:
     assert report.bounds["bus_cycles"] == on_bus
     for unit in ("pe_matrix", "pe_vector", "pe_memory"):
         assert report.utilization[unit] * elapsed * num_pes == pytest.approx(int(busy[unit].sum()))
+    assert report.bounds["network_cycles"] == max(on_bus, report.bounds["tree_cycles"])
     assert report.bounds["compute_cycles"] == max(busy["pe_matrix"].tolist())
     assert report.bounds["memory_cycles"] == max(busy["pe_memory"].tolist())
     assert report.utilization["root_memory"] * elapsed == pytest.approx(report.trace.root_busy["root_memory"])
@@ -74,7 +75,7 @@ def test_operators_are_the_graphs_and_tile_the_step(workflow: str, num_pes: int)
     for row in sorted(rows, key=lambda row: row.start):
         gaps.add(max(0, row.start - reached))
         reached = max(reached, row.end)
-    assert gaps <= {0, report.array.network.bus.request_cycles}  # nothing but requests on their way
+    assert gaps <= {0, report.array.bus_tree.bus.request_cycles}  # nothing but requests on their way
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)

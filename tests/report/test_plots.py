@@ -11,7 +11,7 @@ from matplotlib.patches import StepPatch
 from pe_sim.errors import InputError
 from pe_sim.report.binning import busy_fractions
 from pe_sim.report.plots import TAG_COLOURS
-from pe_sim.schedule.stages import Resource, Tag
+from pe_sim.schedule.stages import Tag
 from tests.report.samples import WORKFLOWS, tiny
 
 
@@ -27,7 +27,7 @@ def _no_window() -> Iterator[None]:
 @pytest.mark.parametrize("bins", [1, 7, 200])
 def test_fractions_are_a_histogram_of_the_uses(workflow: str, bins: int) -> None:
     report = tiny(workflow, 16)
-    edges, fractions = busy_fractions(report.trace, Resource.BUS, bins)
+    edges, fractions = busy_fractions(report.trace, [report.trace.channel_use.channels.index("bus")], bins)
     uses = report.trace.channel_use
     cycles = np.zeros((len(uses.tags), report.latency_cycles))
     for channel, tag, start, end in zip(uses.channel, uses.tag, uses.start, uses.end, strict=True):

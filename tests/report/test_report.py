@@ -47,6 +47,7 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
         "memory",
         "utilization",
         "bounds",
+        "channels",
         "energy",
         "operators",
     ]
@@ -61,7 +62,9 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
     assert set(found["traffic"]["reduce"]) == {"messages", "bytes", "busy_cycles"}
     assert {"weight_bytes", "kv_cache_bytes", "bytes_read", "peak_bytes_per_pe"} <= set(found["memory"])
     assert {"bus", "tree", "pe_matrix", "pe_memory"} <= set(found["utilization"])
-    assert list(found["bounds"]) == ["compute_cycles", "memory_cycles", "bus_cycles", "tree_cycles", "critical_path"]
+    cycles = ["compute_cycles", "memory_cycles", "bus_cycles", "tree_cycles", "network_cycles"]
+    assert list(found["bounds"]) == [*cycles, "critical_path"]
+    assert list(found["channels"]) == ["count", "by_level", "hottest"]
     assert set(found["energy"]) == {"total_joules", "by_component"}
     columns = ["layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by"]
     assert list(found["operators"][0]) == columns
