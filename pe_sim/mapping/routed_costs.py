@@ -12,9 +12,10 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Placement, Root
 from pe_sim.network.algorithms import choose
+from pe_sim.network.channels import TAP
 from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.programs import Pattern, isolated_cycles
-from pe_sim.units import BoolArray, IntArray, total
+from pe_sim.units import BoolArray, IntArray, ceil_div, total
 
 _SERIAL = {MoveKind.SCATTER: "scatter", MoveKind.GATHER: "gather", MoveKind.ALL_GATHER: "all_gather"}
 
@@ -60,6 +61,21 @@ def routed_cycles(
         algorithm, name = "gather", "serial"
     _, program = choose(algorithm, name, interconnect, pattern, payload)
     return isolated_cycles(interconnect, program, payload)
+
+
+def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Tensor], source: Placement) -> int:
+    """Cycles that one message from each PE to all others takes at least: what comes in at one of them.
+
+    A whole all-gather has a hop for every two PEs; where this is more than the other way takes, it need not be looked at.
+    """
+    topology, pes = interconnect_of(array).topology, layouts.groups.members[: layouts.groups.size]
+    sent = total(layouts.pe_bytes(tensor, source) for tensor in tensors)[pes]
+    into = topology.edges[topology.edges[:, 1] == pes[0], 2]
+    if (into == TAP).any() or not len(into):
+        return 0
+    channels = topology.channels
+    fastest = ceil_div(sent[1:], int(channels.bytes_per_cycle[into].max())) + int(channels.overhead_cycles[into].min())
+    return int(fastest[sent[1:] > 0].sum()) // len(into)
 
 
 def _pattern(

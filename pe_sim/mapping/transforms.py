@@ -184,6 +184,14 @@ class Transforms:
             case _:
                 return serial_cycles(bus, self._group_bytes(tensors, partial=False), from_root=False)
 
+    def takes_at_least(self, tensors: Sequence[Tensor], step: Step, cycles: int) -> bool:
+        """Whether a step is known, without a look at all its messages, to take as long as that."""
+        if not self._is_graph or step.kind is not MoveKind.ALL_GATHER:
+            return False
+        from pe_sim.mapping.routed_costs import all_gather_bound  # loads networkx
+
+        return all_gather_bound(self.array, self.layouts, tensors, step.source) >= cycles
+
     def _routed_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
         from pe_sim.mapping.routed_costs import routed_cycles  # loads networkx
 
@@ -233,5 +241,8 @@ def _is_serial(
     ways = transforms.array.network.collectives
     way = ways.scatter if collective == "scatter" else ways.gather
     if way == "best":
-        return transforms.cycles(tensors, serial) < transforms.cycles(tensors, by_reduction)
+        reduced = transforms.cycles(tensors, by_reduction)
+        return not transforms.takes_at_least(tensors, serial[0], reduced) and (
+            transforms.cycles(tensors, serial) < reduced
+        )
     return way == "serial"
