@@ -21,13 +21,13 @@ _COMBINING, _FORWARDING = bounds.combining, bounds.forwarding
 ALGORITHMS: Final[Mapping[str, tuple[Algorithm, ...]]] = {
     "broadcast": (
         Algorithm("multicast", direct.multicast),
-        Algorithm("star", direct.star_broadcast, bound=bounds.star),
+        Algorithm("star", direct.star_broadcast, bound=bounds.star_out),
         Algorithm("chain", relays.chain_broadcast),
         Algorithm("tree", relays.tree_broadcast),
     ),
     "reduce": (
         Algorithm("in_network", direct.in_network, misfits.cannot_combine),
-        Algorithm("star", direct.star_reduce, bound=bounds.star),
+        Algorithm("star", direct.star_reduce, bound=bounds.star_in),
         Algorithm("chain", relays.chain_reduce),
         Algorithm("tree", relays.tree_reduce),
     ),

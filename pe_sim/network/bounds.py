@@ -37,12 +37,16 @@ def ring(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]:
     def bound(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
         pes, coordinates = pattern.pes(_largest(pattern)), interconnect.flows.routes.coordinates
         facts, hops = _facts(interconnect), len(pes) - 1
+        order = ring_order(coordinates, pes)
         if coordinates is not None and hops:
-            order = ring_order(coordinates, pes)
-            ways = distances(coordinates, order, np.roll(order, -1))
-            hops = int(ways.sum() - ways.max())
+            ways = distances(coordinates, order, np.roll(order, -1)) * facts.flight
+            flights = int(ways.sum() - ways.max())
+        elif interconnect.flows.routes.is_tree and hops:
+            flights = _flights_around(interconnect, order)
+        else:
+            flights = hops * facts.flight
         stored = facts.beats(int(payload_bytes[pes].min())) + cycles(interconnect, pattern)
-        return Bound(hops * facts.flight + (len(pes) - 1) * stored)
+        return Bound(flights + hops * stored)
 
     return bound
 
@@ -87,12 +91,23 @@ def dimensions(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bo
     return bound
 
 
-def star(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
-    """The channels at the hub carry a message for each PE."""
+def star_in(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
+    """The channels at the hub carry a message from each PE."""
     scope, facts = _largest(pattern), _facts(interconnect)
     hub, others = int(pattern.hub[scope]), int(pattern.sizes[scope]) - 1
-    busy = others * (facts.overhead + facts.beats(int(payload_bytes[scope])))
-    return Bound(0, busy // max(1, int(np.max(facts.degrees[hub]))))
+    return Bound(0, others * facts.busy(int(payload_bytes[scope])) // max(1, int(facts.degrees[hub, 1])))
+
+
+def star_out(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
+    """The channels at the hub carry a message for each PE, lower PEs first; then it has its way before it."""
+    scope, facts = _largest(pattern), _facts(interconnect)
+    hub, pes = int(pattern.hub[scope]), pattern.pes(scope)
+    pes = pes[pes != hub]
+    if not len(pes):
+        return Bound()
+    sent = np.arange(len(pes)) * facts.busy(int(payload_bytes[scope])) // max(1, int(facts.degrees[hub, 0]))
+    taps = 2 if interconnect.topology.is_bus.any() else 1  # of two edges one may be a tap, which costs nothing
+    return Bound(0, int((sent + interconnect.flows.distances_to(hub, pes) // taps * facts.least_flight).max()))
 
 
 def serial(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
@@ -116,6 +131,15 @@ def distances(coordinates: Coordinates, first: IntArray, second: IntArray) -> In
         away = np.abs(first // stride % size - second // stride % size)
         total += np.minimum(away, size - away) if coordinates.wraps else away
     return total
+
+
+def _flights_around(interconnect: Interconnect, order: IntArray) -> int:
+    """Of the heads of messages around a ring, but for the pair that is farthest apart."""
+    channels = interconnect.topology.channels
+    paths = interconnect.flows.paths(order, np.roll(order, -1))
+    flight = (channels.overhead_cycles + channels.latency_cycles)[paths.channel]
+    ways = np.bincount(paths.message, weights=flight)
+    return int(ways.sum() - ways.max())
 
 
 def _doublings(pes: IntArray) -> list[int]:
@@ -144,10 +168,12 @@ class _Facts:
         channels, edges, num_pes = topology.channels, topology.edges, topology.num_pes
         self._edges, self._widths, self._num_pes = edges, channels.bytes_per_cycle, num_pes
         self.overhead = int(channels.overhead_cycles.min(initial=0))
-        self.width = int(channels.bytes_per_cycle.max(initial=1))
         flight = channels.overhead_cycles + channels.latency_cycles
+        self.least_flight = int(flight.min(initial=0))
         carrying = edges[edges[:, 2] != TAP]
         leaving, entering = carrying[carrying[:, 0] < num_pes], edges[edges[:, 1] < num_pes]
+        self.width = int(channels.bytes_per_cycle.max(initial=1))
+        self.out_width = int(channels.bytes_per_cycle[leaving[:, 2]].max(initial=1))
         self.flight = int(flight[leaving[:, 2]].min()) if len(leaving) else 0
         if len(entering) and not (leaving[:, 1] < num_pes).any():  # over at least one node between
             self.flight += int(np.where(entering[:, 2] == TAP, 0, flight[entering[:, 2]]).min())
@@ -156,9 +182,13 @@ class _Facts:
             [np.bincount(edges[:, 0], minlength=nodes), np.bincount(edges[:, 1], minlength=nodes)], axis=1
         )
 
+    def busy(self, num_bytes: int) -> int:
+        """Of a message on any channel."""
+        return self.overhead + ceil_div(num_bytes, self.width)
+
     def beats(self, num_bytes: int) -> int:
-        """On the widest channel."""
-        return ceil_div(num_bytes, self.width)
+        """Of a message from a PE."""
+        return ceil_div(num_bytes, self.out_width)
 
     def cut(self, pes: IntArray, num_bytes: int) -> int:
         """Cycles in which so many bytes can leave some PEs."""

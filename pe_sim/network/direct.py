@@ -115,10 +115,10 @@ def pairwise(interconnect: Interconnect, pattern: Pattern) -> Program:
     senders, receivers = _EMPTY, _EMPTY
     for scope in range(pattern.num_scopes):
         pes = pattern.pes(scope)
-        pes = pes[pattern.sends[pes]]
-        place, away = np.arange(len(pes)), np.arange(1, len(pes))[:, None]
-        senders = np.concatenate([senders, np.tile(pes, max(len(pes) - 1, 0))])
-        receivers = np.concatenate([receivers, pes[(place + away) % max(len(pes), 1)].ravel()])
+        places, away = np.arange(len(pes)), np.arange(1, len(pes))[:, None]
+        places = places[pattern.sends[pes]]
+        senders = np.concatenate([senders, np.tile(pes[places], len(away))])
+        receivers = np.concatenate([receivers, pes[(places + away) % len(pes)].ravel()])
     num_pes, builder = interconnect.topology.num_pes, HopBuilder()
     _check_size(interconnect, senders, receivers)
     every = np.arange(len(senders), dtype=np.int64)

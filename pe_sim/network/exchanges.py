@@ -22,16 +22,19 @@ _Fill = Callable[[RoundsBuilder], None]
 
 def ring_reduce_scatter(interconnect: Interconnect, pattern: Pattern) -> Program:
     """Part j starts behind PE j and goes around to it; every PE on its way adds its own: P - 1 rounds."""
-    return _reduce_scatter(interconnect, pattern, lambda builder: _ring(builder, interconnect, pattern, forth=True))
+    return _reduce_scatter(interconnect, pattern, lambda builder: _ring(builder, interconnect, pattern, 1, forth=True))
 
 
 def ring_all_gather(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Part j goes around from PE j, against the direction of `ring_reduce_scatter`: P - 1 rounds.
+    """Part j goes around from PE j: P - 1 rounds.
 
-    Then the one pair of neighbours that a part has not passed is the same in both, and their sum over the folded ring
-    of a line is the formula 2 (P - 1) B / P + 4 P - 6 + 2 (P - 1)(2 T_R + 1) of "Near-Optimal Wafer-Scale Reduce".
+    Where PEs are neighbours it goes against the direction of `ring_reduce_scatter`, over channels which that one does
+    not use. Then the one pair of neighbours that a part has not passed is the same in both, and their sum over the
+    folded ring of a line is 2 (P - 1) B / P + 4 P - 6 + 2 (P - 1)(2 T_R + 1) ("Near-Optimal Wafer-Scale Reduce").
+    Over switches both directions share channels, which have less to wait for if every pair keeps its own.
     """
-    return _all_gather(interconnect, pattern, lambda builder: _ring(builder, interconnect, pattern, forth=False))
+    forth = interconnect.flows.routes.coordinates is None
+    return _all_gather(interconnect, pattern, lambda builder: _ring(builder, interconnect, pattern, 0, forth=forth))
 
 
 def recursive_halving(interconnect: Interconnect, pattern: Pattern) -> Program:
@@ -87,33 +90,36 @@ def _program(interconnect: Interconnect, pattern: Pattern, costs: Costs, fill: _
 
 
 # ------------------------------------------------------------------------------------------------------------ the rings
-def _ring(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, *, forth: bool) -> None:
+def _ring(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, first: int, *, forth: bool) -> None:
+    """`first`: as of `_owners`."""
     coordinates = interconnect.flows.routes.coordinates
     orders = [ring_order(coordinates, pattern.pes(scope)) for scope in range(pattern.num_scopes)]
     rounds_done = 0
     for size in np.unique(pattern.sizes[pattern.sizes > 1]).tolist():
         rounds = np.arange(rounds_done, size - 1, dtype=np.int64)
         going = [order for order in orders if len(order) >= size]
-        _turns(builder, going, rounds, forth=forth)
+        _turns(builder, going, rounds + first, forth=forth)
         rounds_done = size - 1
     builder.settle()
 
 
-def _turns(builder: RoundsBuilder, orders: Sequence[IntArray], rounds: IntArray, *, forth: bool) -> None:
+def _turns(builder: RoundsBuilder, orders: Sequence[IntArray], away: IntArray, *, forth: bool) -> None:
     """Rounds of several rings at once, whose part j is PE j's."""
     senders = np.concatenate(orders)
     receivers = np.concatenate([np.roll(order, -1 if forth else 1) for order in orders])
-    carried = [order[_owners(len(order), rounds, forth=forth)] for order in orders]
+    carried = [order[_owners(len(order), away, forth=forth)] for order in orders]
     builder.repeat(senders, receivers, np.concatenate(carried, axis=1)[:, :, None])
 
 
-def _owners(length: int, rounds: IntArray, *, forth: bool) -> IntArray:
+def _owners(length: int, away: IntArray, *, forth: bool) -> IntArray:
     """(rounds, length) whose part each position sends: forth to the next one, or back to the one before it.
 
-    Forth: in the first round the part of the one before; back: its own. Afterwards what it got in the round before.
+    `away` is how far behind the sender the owner is: 0 in the first round of an all-gather, where everyone sends its
+    own, 1 in that of a reduce-scatter, which ends at the owner; and one more in every round.
     """
     place = np.arange(length, dtype=np.int64)
-    return (place - 1 - rounds[:, None] if forth else place + rounds[:, None]) % length
+    owners: IntArray = (place - away[:, None] if forth else place + away[:, None]) % length
+    return owners
 
 
 # ------------------------------------------------------------------------------------------------ halving and doubling
@@ -171,7 +177,8 @@ def _add_side(builder: RoundsBuilder, first: int, box: Sequence[Side], level: in
     senders = np.add.outer(lines, around).ravel()
     receivers = np.add.outer(lines, np.roll(around, -1 if forth else 1)).ravel()
     rounds = np.arange(side.length - 1, dtype=np.int64)
-    owners = around[_owners(side.length, rounds, forth=forth)]  # (rounds, places)
+    away = rounds + 1 if forth else rounds  # a reduce-scatter, or an all-gather
+    owners = around[_owners(side.length, away, forth=forth)]  # (rounds, places)
     fixed = np.tile(below, len(above))  # of each ring, the offset along the sides before
     starts = (owners[:, None, :] + fixed[None, :, None]).reshape(len(rounds), -1)
     builder.repeat(senders, receivers, starts[:, :, None] + above)

@@ -10,9 +10,9 @@ import numpy as np
 
 from pe_sim.network.algorithms import ALGORITHMS, BEST, choose, named, refused, unknown
 from pe_sim.network.bounds import load
-from pe_sim.network.hop_times import ChannelTimes
+from pe_sim.network.in_a_row import Loaded, cycles_in_a_row
 from pe_sim.network.interconnect import Interconnect
-from pe_sim.network.programs import Pattern, Program, program_of, timed
+from pe_sim.network.programs import Pattern, Program, program_of
 from pe_sim.units import IntArray
 
 Load = Literal["partial", "result"]
@@ -195,11 +195,7 @@ class Planner:
 
     def cycles(self, plan: Plan) -> int:
         """Completion when everything is ready at 0 and nothing else runs."""
-        state = ChannelTimes.idle(len(self.interconnect.topology.channels))
-        ready = np.zeros(plan.legs[0].program.hops.num_sources, dtype=np.int64)
-        for leg in plan.legs:
-            ready = timed(self.interconnect, leg.program, leg.payload_bytes, ready, state).complete
-        return int(ready.max(initial=0))
+        return cycles_in_a_row(self.interconnect, [Loaded(leg.program, leg.payload_bytes) for leg in plan.legs])
 
     def _best(self, kind: str) -> Plan:
         best: tuple[int, int, Plan] | None = None

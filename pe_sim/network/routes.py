@@ -90,6 +90,11 @@ class Routes:
     def _only_paths(self) -> OnlyPaths | None:
         return None if self.topology.is_bus.any() else only_paths(self.topology.edges, len(self.topology.nodes))
 
+    @property
+    def is_tree(self) -> bool:
+        """Whether there is one path between any two nodes, so that routes take no search."""
+        return self._only_paths is not None
+
     def _along_only_paths(self, node: int, outward: bool) -> Tree | None:
         if self._only_paths is None:
             return None
@@ -175,7 +180,7 @@ class Routes:
 
     @cached_property
     def _weights(self) -> IntArray:
-        """(edges,) cycles of a head, then one: among equals the fewest edges win, and a path's remainder counts them."""
+        """(edges,) cycles of a head, then one: the fewest edges win among equals, a path's remainder counts them."""
         channels, channel = self.topology.channels, self.topology.edges[:, 2]
         cycles = (channels.overhead_cycles + channels.latency_cycles)[channel]
         return np.where(channel == TAP, 0, cycles) * len(self.topology.nodes) + 1
