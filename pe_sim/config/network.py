@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a dozen classes that arrays with a bus and a tree do without
     from pe_sim.config.network_shapes import Shape
@@ -46,27 +45,3 @@ class GraphNetwork:
     in_network_reduction: bool
     arbitration: str
     collectives: GraphCollectives
-
-
-CollectiveCheck = Callable[[GraphNetwork, int, str | None], None]
-_CHECKS: Final[list[CollectiveCheck]] = []
-
-
-def register_collective_check(check: CollectiveCheck) -> None:
-    """Has the names under `collectives` checked whenever an array is loaded from now on.
-
-    Args:
-        check: takes the network, the number of PEs and what messages call the file; raises InputError.
-    """
-    if check not in _CHECKS:
-        _CHECKS.append(check)
-
-
-def check_collectives(network: GraphNetwork, num_pes: int, source: str | None) -> None:
-    """Runs the registered checks.
-
-    Raises:
-        InputError: an algorithm is unknown or does not fit the network.
-    """
-    for check in _CHECKS:
-        check(network, num_pes, source)

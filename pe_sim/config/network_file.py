@@ -16,7 +16,6 @@ from pe_sim.config.array_file import (
     CollectivesFile,
     Cycles,
     Rate,
-    Text,
     check_latency,
 )
 from pe_sim.config.schema import Section, fault, number_advice
@@ -74,15 +73,24 @@ class EdgeDefaultsFile(Section):
     ramp_cycles: Cycles = Field(default=0, description="from a PE to its router and back, paid at either end")
 
 
+# What `pe_sim.network.plans` can do; a test holds the two together.
+Broadcast = Literal["best", "multicast", "star", "chain", "tree"]
+Reduce = Literal["best", "in_network", "star", "chain", "tree"]
+AllReduce = Literal["best", "reduce_broadcast", "ring", "recursive_doubling", "halving_doubling", "dimension_wise"]
+AllGather = Literal["best", "by_reduction", "serial", "ring", "recursive_doubling", "dimension_wise"]
+ReduceScatter = Literal["best", "by_broadcast", "serial", "ring", "recursive_halving", "dimension_wise"]
+AllToAll = Literal["best", "pairwise"]
+
+
 class GraphCollectivesFile(CollectivesFile):
     """The algorithm of each collective."""
 
-    broadcast: Text = Field(default="best", description="algorithm of broadcasts")
-    reduce: Text = Field(default="best", description="algorithm of reductions")
-    all_reduce: Text = Field(default="best", description="algorithm of all-reduces")
-    all_gather: Text = Field(default="best", description="algorithm of all-gathers")
-    reduce_scatter: Text = Field(default="best", description="algorithm of reduce-scatters")
-    all_to_all: Text = Field(default="best", description="algorithm of all-to-alls")
+    broadcast: Broadcast = Field(default="best", description="algorithm of broadcasts")
+    reduce: Reduce = Field(default="best", description="algorithm of reductions")
+    all_reduce: AllReduce = Field(default="best", description="algorithm of all-reduces")
+    all_gather: AllGather = Field(default="best", description="algorithm of all-gathers")
+    reduce_scatter: ReduceScatter = Field(default="best", description="algorithm of reduce-scatters")
+    all_to_all: AllToAll = Field(default="best", description="algorithm of all-to-alls")
 
 
 class GraphNetworkFile(Section):

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from pe_sim.config.array_file import MAX_RATE, BusFile, CollectivesFile, NetworkFile, TreeFile
-from pe_sim.config.network import GraphCollectives, GraphNetwork, check_collectives
+from pe_sim.config.network import GraphCollectives, GraphNetwork
 from pe_sim.config.network_file import (
     BusLevelFile,
     ButterflyFile,
@@ -67,7 +67,7 @@ def resolve_network(section: object, num_pes: int, source: str | None, folder: P
         InputError: N does not fit the kind, or the user's graph is wrong.
     """
     assert isinstance(section, GraphNetworkFile)
-    network = GraphNetwork(
+    return GraphNetwork(
         kind=section.kind,
         shape=_shape(section, num_pes, source, folder),
         arity=section.arity,
@@ -78,8 +78,6 @@ def resolve_network(section: object, num_pes: int, source: str | None, folder: P
         arbitration=section.arbitration,
         collectives=GraphCollectives(**section.collectives.model_dump()),
     )
-    check_collectives(network, num_pes, source)
-    return network
 
 
 def _shape(section: GraphNetworkFile, num_pes: int, source: str | None, folder: Path | None) -> Shape:

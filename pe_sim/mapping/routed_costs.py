@@ -66,7 +66,7 @@ def routed_cycles(
 def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Tensor], source: Placement) -> int:
     """Cycles that one message from each PE to all others takes at least: what comes in at one of them.
 
-    A whole all-gather has a hop for every two PEs; where this is more than the other way takes, it need not be looked at.
+    A whole all-gather has a hop for every two PEs: where this is more than the other way takes, nobody need look at it.
     """
     topology, pes = interconnect_of(array).topology, layouts.groups.members[: layouts.groups.size]
     sent = total(layouts.pe_bytes(tensor, source) for tensor in tensors)[pes]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pe_sim.config.arrays import array_to_dict, describe_array, load_array
 from pe_sim.config.loading import load_mapping
-from pe_sim.config.network import _CHECKS, GraphNetwork, register_collective_check
-from pe_sim.config.network_file import SECTIONS, schema_with
+from pe_sim.config.network import GraphNetwork
+from pe_sim.config.network_file import SECTIONS, GraphCollectivesFile, schema_with
 from pe_sim.config.presets import resolve
 from pe_sim.config.schema import Section, subsection
 from pe_sim.errors import InputError
+from pe_sim.network.plans import BEST, WAYS
 
 LINK = {"bytes_per_cycle": 64, "latency_cycles": "auto"}
 KINDS = "bus_tree, hierarchical_bus, h_tree, fat_tree, line, ring, mesh, torus, hypercube, butterfly, crossbar, graph"
@@ -86,18 +87,21 @@ def test_every_field_is_described() -> None:
         check(schema_with(kind))
 
 
-def test_a_check_of_algorithms_can_be_registered() -> None:
-    def check(network: GraphNetwork, num_pes: int, source: str | None) -> None:
-        if network.collectives.reduce == "wrong":
-            raise InputError("unknown algorithm", source=source, path="network.collectives.reduce")
+@pytest.mark.parametrize("field", ["broadcast", "reduce", "all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+def test_the_names_of_algorithms_are_those_that_there_are(field: str) -> None:
+    names = get_args(GraphCollectivesFile.model_fields[field].annotation)
+    assert names[0] == BEST
+    assert set(names[1:]) == {way.name for way in WAYS[field]}
 
-    register_collective_check(check)
-    try:
-        load_array("mesh-256")
-        message = refusal("mesh-256", {"network.collectives.reduce": "wrong"})
-        assert message == "preset mesh-256: network.collectives.reduce: unknown algorithm"
-    finally:
-        _CHECKS.remove(check)
+
+def test_a_wrong_algorithm_is_refused_when_the_array_is_loaded() -> None:
+    message = refusal("mesh-256", {"network.collectives.reduce": "in_netwrok"})
+    assert message == (
+        "--set network.collectives.reduce: not one of the known values\n"
+        "  given:    'in_netwrok'\n"
+        "  expected: best or in_network or star or chain or tree\n"
+        "  hint:     did you mean 'in_network'?"
+    )
 
 
 MESSAGES: list[tuple[dict[str, Any], str]] = [
