@@ -79,5 +79,7 @@ def test_every_program_computes_its_model_and_moves_what_was_timed(data):
     num_pes = workflow.groups * data.draw(st.integers(1, 9))
     knobs = {"gather": data.draw(WAY), "scatter": data.draw(WAY), "arity": data.draw(st.integers(2, 4))}
     array = small_array(num_pes, **knobs, downlink=data.draw(st.booleans()))
-    verdict = prove(model, array, step, workflow, random_weights(model, data.draw(st.integers(0, 9))))
+    # float64: a norm over two elements that are nearly equal makes float32's rounding as large as its result.
+    weights = random_weights(model, data.draw(st.integers(0, 9)))
+    verdict = prove(model, array, step, workflow, weights, dtype="float64")
     assert verdict.holds, str(verdict)
