@@ -2,6 +2,8 @@
 
 import pytest
 
+from pe_sim.api import collective
+from pe_sim.config.arrays import load_array
 from pe_sim.engine.arbiters import ARBITERS, Request
 
 
@@ -42,3 +44,15 @@ def test_turns_go_on_where_they_were():
     arbiter.add(Request(1, 0, 0, 9, 9, 1, lambda _grant: None))
     order += [arbiter.take().rank for _ in range(len(arbiter))]
     assert order == [2, 5, 0, 2]
+
+
+def test_the_result_of_a_collective_depends_on_it():
+    """Each PE of a torus to every other: messages queue, and who goes first decides how long the last one takes."""
+    cycles, traffic = {}, {}
+    for arbitration in ARBITERS:
+        array = load_array("torus-256", {"num_pes": 16, "network.arbitration": arbitration})
+        done = collective("all-to-all", array, 4096)
+        assert done.cycles == collective("all-to-all", array, 4096, engine="event").cycles
+        cycles[arbitration], traffic[arbitration] = done.cycles, done.traffic["all-to-all"]
+    assert cycles["fifo"] != cycles["priority"]
+    assert traffic["fifo"] == traffic["priority"] == traffic["round_robin"]
