@@ -100,9 +100,13 @@ class Flows:
     def hubs(self, first_pe: IntArray, last_pe: IntArray) -> IntArray:
         """(scopes,) where a scope's values meet: where its PEs' ways to the root do, if that node can hold a value.
 
-        A switch that cannot combine passes messages on and no more: there the lowest PE takes its place.
+        A switch that cannot combine passes messages on and no more: there the lowest PE takes its place. So it does
+        where several scopes would meet at one node, as in a butterfly, whose neighbours part at the first switch.
         """
-        return np.array([self._hub(*bounds) for bounds in zip(first_pe.tolist(), last_pe.tolist(), strict=True)])
+        bounds = zip(first_pe.tolist(), last_pe.tolist(), strict=True)
+        hubs = np.array([self._hub(first, last) for first, last in bounds], dtype=np.int64)
+        nodes, scopes = np.unique(hubs, return_counts=True)
+        return np.where(np.isin(hubs, nodes[scopes > 1]), first_pe, hubs)
 
     def _hub(self, first: int, last: int) -> int:
         if (first, last) not in self.known_hubs:
