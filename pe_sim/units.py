@@ -18,8 +18,10 @@ def ceil_div(numerator: int, denominator: int) -> int: ...
 def ceil_div(numerator: IntArray, denominator: int | IntArray) -> IntArray: ...
 def ceil_div(numerator: int | IntArray, denominator: int | IntArray) -> int | IntArray:
     """The mathematical ceiling of numerator / denominator for integers or integer arrays."""
-    if isinstance(numerator, np.ndarray) and isinstance(denominator, int) and denominator & (denominator - 1) == 0:
-        return (numerator + (denominator - 1)) >> (denominator.bit_length() - 1)  # division is ten times slower
+    if isinstance(numerator, np.ndarray) and isinstance(denominator, int):
+        if denominator & (denominator - 1) == 0:
+            return (numerator + (denominator - 1)) >> (denominator.bit_length() - 1)  # division is ten times slower
+        return (numerator + (denominator - 1)) // denominator
     return -(-numerator // denominator)
 
 

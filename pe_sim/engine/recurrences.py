@@ -47,9 +47,10 @@ class ChannelState:
         """
         if arrivals.shape[-1] == 1:
             return self._serve_one(arrivals, busy)
-        order = np.lexsort((np.broadcast_to(ranks, arrivals.shape), arrivals))
-        sorted_arrivals = _in_order(arrivals, order)
-        sorted_busy = _in_order(np.broadcast_to(busy, arrivals.shape), order)
+        if arrivals.ndim > 1:
+            ranks, busy = np.broadcast_to(ranks, arrivals.shape), np.broadcast_to(busy, arrivals.shape)
+        order = np.lexsort((ranks, arrivals))
+        sorted_arrivals, sorted_busy = _in_order(arrivals, order), _in_order(busy, order)
         self._note_arrivals(sorted_arrivals[..., :1], sorted_arrivals[..., -1:])
         done = np.cumsum(sorted_busy, axis=-1)
         slack = np.maximum.accumulate(sorted_arrivals - done + sorted_busy, axis=-1)
@@ -80,17 +81,18 @@ def _in_order(values: IntArray, order: IntArray) -> IntArray:
 class TreeState:
     """The joints of a tree, level by level over cells of neighbouring PEs (see `engine/pipeline.py`).
 
-    `free_at` is (levels, cells), behind an axis of steps where several are run together.
+    `free_at` is (levels, cells), or (levels, 1) where it is the same in all cells, behind an axis of steps where
+    several are run together.
     """
 
     def __init__(self, num_pes: int, num_levels: int, cell_size: int) -> None:
-        self._cell_size = cell_size
-        self.free_at: IntArray = np.zeros((max(num_levels, 1), -(-num_pes // cell_size)), dtype=np.int64)
+        self._cell_size, self._num_cells = cell_size, -(-num_pes // cell_size)
+        self.free_at: IntArray = np.zeros((max(num_levels, 1), 1), dtype=np.int64)
 
     def shifted(self, cycles: IntArray, floor: int) -> TreeState:
         """A copy in another frame of time, with what is free before `floor` lifted to it."""
         copy = object.__new__(TreeState)
-        copy._cell_size = self._cell_size
+        copy._cell_size, copy._num_cells = self._cell_size, self._num_cells
         copy.free_at = np.maximum(self.free_at + cycles[..., None], floor)
         return copy
 
@@ -99,9 +101,7 @@ class TreeState:
         shift = combine_cycles * np.arange(self.free_at.shape[-2], dtype=np.int64)
         joints = np.maximum.reduce(self.free_at, axis=-1) - shift
         start: IntArray = np.maximum(ready, np.maximum.reduce(joints, axis=-1, keepdims=True))
-        busy = (start + beats + shift)[..., None]
-        cells = self.free_at.shape[-1]
-        self.free_at = busy if cells == 1 else np.broadcast_to(busy, (*busy.shape[:-1], cells))
+        self.free_at = (start + beats + shift)[..., None]
         return start
 
     def pass_side_by_side(
@@ -113,12 +113,13 @@ class TreeState:
         """
         levels = max(levels, 1)
         cells = (first_pe // self._cell_size)[:, None] + np.arange(max(scope_size // self._cell_size, 1))
-        joints = self.free_at[..., :levels, cells]
+        before = np.broadcast_to(self.free_at, (*self.free_at.shape[:-1], self._num_cells))
+        joints = before[..., :levels, cells]
         shift = combine_cycles * np.arange(levels, dtype=np.int64)[:, None]
         starts: IntArray = np.maximum(ready, (joints.max(axis=-1) - shift).max(axis=-2))
         busy = (starts + beats)[..., None, :] + shift
         lead = starts.shape[:-1]
-        free_at = np.broadcast_to(self.free_at, (*lead, *self.free_at.shape[-2:])).copy()
+        free_at = np.broadcast_to(before, (*lead, *before.shape[-2:])).copy()
         free_at[..., :levels, cells] = np.where((beats > 0)[..., None, :, None], busy[..., None], joints)
         self.free_at = free_at
         return starts
