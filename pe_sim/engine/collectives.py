@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +17,7 @@ from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.schedule.stages import Resource, RootStage, Tag, TreeStage
 
 
-class Collective:
+class Collective(ABC):
     """Counts down, per PE, the inputs that are not ready yet."""
 
     def __init__(self, machine: Machine, order: int, num_pes: int) -> None:
@@ -39,16 +40,16 @@ class Collective:
         if self._pending[pe] == 0:
             self._pe_ready(pe)
 
+    @abstractmethod
     def open(self) -> None:
         """Lets begin what waits for nothing, and watches what the rest waits for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def missing(self) -> str:
         """What has not come yet, for messages; empty if nothing."""
-        raise NotImplementedError
 
-    def _pe_ready(self, pe: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _pe_ready(self, pe: int) -> None: ...
 
     def _start_from_pes(self) -> None:
         """Watches inputs that come over the network; without any input every PE is ready at once."""
