@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TITLES: Final = ("size", "total", "cycles", "time", "algbw", "busbw", "messages", "algorithm")
 _UNITS: Final = ("bytes", "bytes", "", "", "GB/s", "GB/s", "", "")
+_BEST: Final = "best"
 _ALL: Final = "all"
 # From algbw to busbw, as in nccl-tests (doc/PERFORMANCE.md); an all-to-all's size is there n times a pair's.
 _FACTORS: Final[dict[str, Callable[[int], float]]] = {
@@ -109,7 +110,7 @@ def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -
     from pe_sim import api
     from pe_sim.schedule.collectives import named_way, ways_of
 
-    if algorithm is None:
+    if algorithm is None or (algorithm in (_BEST, _ALL) and array.network.kind == "bus_tree"):  # there is one way
         return [_Row(size, api.collective(kind, array, size))]
     names = ways_of(kind, array, size)
     if algorithm != _ALL:

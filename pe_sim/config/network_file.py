@@ -80,11 +80,13 @@ AllReduce = Literal["best", "reduce_broadcast", "ring", "recursive_doubling", "h
 AllGather = Literal["best", "by_reduction", "serial", "ring", "recursive_doubling", "dimension_wise"]
 ReduceScatter = Literal["best", "by_broadcast", "serial", "ring", "recursive_halving", "dimension_wise"]
 AllToAll = Literal["best", "pairwise"]
+Scatter = Literal["best", "serial", "by_broadcast", "by_reduction"]  # the last two are one
 
 
 class GraphCollectivesFile(CollectivesFile):
     """The algorithm of each collective."""
 
+    scatter: Scatter = Field(default="best", description="scatter")  # type: ignore[assignment]  # one more word for it
     broadcast: Broadcast = Field(default="best", description="algorithm of broadcasts")
     reduce: Reduce = Field(default="best", description="algorithm of reductions")
     all_reduce: AllReduce = Field(default="best", description="algorithm of all-reduces")

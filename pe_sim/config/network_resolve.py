@@ -40,8 +40,14 @@ from pe_sim.errors import InputError
 
 
 def only_cluster(section: object, num_pes: int) -> NetworkFile | None:
-    """A hierarchy of one cluster is one bus and one tree, and is simulated as such; None for any other network."""
+    """A hierarchy of one cluster is one bus and one tree, and is simulated as such; None for any other network.
+
+    It stays a graph where it asks for what a bus and a tree do not have.
+    """
     if not isinstance(section, HierarchicalBusFile) or section.cluster_pes < num_pes:
+        return None
+    ways = section.collectives.model_dump(exclude={"gather", "scatter"})
+    if not section.in_network_reduction or section.forward_cycles or any(way != "best" for way in ways.values()):
         return None
     level, combining = section.cluster, ("combine_cycles", "softmax_combine_cycles")
     tree = level.tree.model_dump() | {name: getattr(section, name) for name in combining}
@@ -49,7 +55,10 @@ def only_cluster(section: object, num_pes: int) -> NetworkFile | None:
         kind="bus_tree",
         bus=BusFile(**level.bus.model_dump()),
         tree=TreeFile(**tree),
-        collectives=CollectivesFile(gather=section.collectives.gather, scatter=section.collectives.scatter),
+        collectives=CollectivesFile(
+            gather=section.collectives.gather,
+            scatter="by_reduction" if section.collectives.scatter == "by_broadcast" else section.collectives.scatter,
+        ),
         arbitration=section.arbitration,
     )
 

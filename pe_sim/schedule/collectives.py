@@ -76,8 +76,8 @@ def ways_of(kind: str, array: ArrayConfig, num_bytes: int) -> list[str]:
         raise InputError(
             "algorithms are chosen by name on interconnects that are graphs of channels",
             path="--algorithm",
-            given=array.network.kind,
-            expected="another network.kind: pe-sim arrays",
+            given=f"an array of kind {array.network.kind}",
+            expected="best, or an array of another network.kind (see pe-sim arrays)",
             hint="on a bus_tree: --set network.collectives.gather=serial, by_reduction or best, and scatter likewise",
         )
     from pe_sim.schedule.routed_collectives import collective_planner  # loads networkx

@@ -186,6 +186,8 @@ def test_one_cluster_is_a_bus_tree(num_pes):
 def test_one_cluster_is_simulated_as_a_bus_and_a_tree():
     one = array_of("hierarchical_bus", 16, cluster_pes=16)
     assert one.network == array_of("bus_tree", 16).network
+    for what in ({"in_network_reduction": False}, {"forward_cycles": 3}, {"collectives": {"reduce": "chain"}}):
+        assert array_of("hierarchical_bus", 16, cluster_pes=16, **what).network.kind == "hierarchical_bus"
 
 
 def test_clusters():

@@ -40,6 +40,7 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
         "step",
         "workflow",
         "engine",
+        "notes",
         "overlap",
         "latency",
         "throughput",
@@ -55,7 +56,7 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
     assert found["model"]["parameters"] == report.model.num_parameters
     assert load_array(found["array"]) == report.array
     assert found["step"] == {"phase": "decode", "batch_size": 1, "context_len": 40}
-    assert (found["engine"], found["overlap"]) == ("fast", 1)
+    assert (found["engine"], found["notes"], found["overlap"]) == ("fast", [], 1)
     assert found["latency"] == {"cycles": report.latency_cycles, "seconds": report.latency_cycles / 1e9}
     assert found["throughput"] == {"tokens_per_second": report.tokens_per_second}
     assert list(found["traffic"]) == [tag.value for tag in Tag]

@@ -157,11 +157,17 @@ def test_json_of_one_algorithm():
     assert plain["algorithm"] == "chain"
 
 
+@pytest.mark.parametrize("name", ["best", "all"])
+def test_a_bus_and_a_tree_have_one_way(name):
+    asked = ("reduce", "--array", "bus-tree-64", "--bytes", "64")
+    assert invoke(*asked, "--algorithm", name).stdout == invoke(*asked).stdout
+
+
 def test_what_cannot_be_chosen():
     refused = invoke("all-reduce", "--array", "crossbar-256", "--bytes", "64", "--algorithm", "ring")
     assert refused.exit_code == 2
     assert "ring does not fit this crossbar: it is a star" in refused.stderr
-    refused = invoke("reduce", "--array", "bus-tree-256", "--bytes", "64", "--algorithm", "all")
+    refused = invoke("reduce", "--array", "bus-tree-256", "--bytes", "64", "--algorithm", "chain")
     assert refused.exit_code == 2
     assert "--algorithm: algorithms are chosen by name on interconnects that are graphs" in refused.stderr
     with pytest.raises(InputError, match="no such collective"):
