@@ -81,6 +81,42 @@ class Collective(ABC):
             self.arrive(pe)
 
 
+class Delivering(Collective):
+    """A collective with targets: each is ready when nothing that it gets is left."""
+
+    result: Delivery | HubSource
+    _left: list[int]
+    _finished: Callable[[], None]
+
+    def _release_idle(self, *, streams: bool) -> None:
+        """Targets that get nothing are ready at once."""
+        for target, count in enumerate(self._left):
+            if count == 0:
+                self.result.events[target].succeed()
+                if streams and isinstance(self.result, Delivery):
+                    self.result.heads[target].succeed()
+
+    def _complete(self, target: int) -> None:
+        """One more of what a target gets is there."""
+        self._left[target] -= 1
+        if self._left[target] == 0:
+            if isinstance(self.result, Delivery):
+                self.result.tail_at[target] = int(self._machine.env.now)
+            self.result.events[target].succeed()
+        self._finished()
+
+    def _hub_events(self, hub: int, tag: Tag) -> list[Event]:
+        """What a hub waits for: its inputs, or every group's copy and all PEs where weights are streamed."""
+        if tag is Tag.WEIGHT_STREAM:
+            return [event for source in self.hub_inputs for event in source.events]
+        return [source.event_of(hub) for source in self.hub_inputs]
+
+    def missing(self) -> str:
+        """Who has not got everything yet, for messages."""
+        late = [target for target, count in enumerate(self._left) if count > 0]
+        return f"messages to targets {late[:8]}{' ...' if len(late) > 8 else ''}" if late else ""
+
+
 class RootRun:
     """Work at the root: jobs queue at its vector unit or its memory."""
 

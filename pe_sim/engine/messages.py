@@ -9,16 +9,16 @@ import numpy as np
 from simpy import Environment, Event
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.collectives import Collective
+from pe_sim.engine.collectives import Delivering
 from pe_sim.engine.late import call_at, when_all
 from pe_sim.engine.machine import Machine
 from pe_sim.engine.pipeline import Passage
 from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.network.bus_tree import burst_sizes, occupancy_of
-from pe_sim.schedule.stages import MessageStage, Resource, Tag
+from pe_sim.schedule.stages import MessageStage, Resource
 
 
-class MessageRun(Collective):
+class MessageRun(Delivering):
     """Messages: each is requested when its sender's data is ready; a target is ready with its last message."""
 
     def __init__(self, machine: Machine, stage: MessageStage, order: int, array: ArrayConfig) -> None:
@@ -58,11 +58,7 @@ class MessageRun(Collective):
 
     def open(self) -> None:
         """Targets nobody sends to are ready at once; the others wait for their senders."""
-        for target, count in enumerate(self._left):
-            if count == 0:
-                self.result.events[target].succeed()
-                if self._stage.streams and isinstance(self.result, Delivery):
-                    self.result.heads[target].succeed()
+        self._release_idle(streams=self._stage.streams)
         if self._stage.from_pe:
             self._start_from_pes()
         elif self._stage.early_cycles is not None:
@@ -70,16 +66,7 @@ class MessageRun(Collective):
                 self.hub_inputs[0].watch_tail(hub, partial(self._send_early, messages))
         else:
             for hub, messages in self._messages_of.items():
-                if self._stage.tag is Tag.WEIGHT_STREAM:  # waits until every group's copy is there
-                    sources = [event for source in self.hub_inputs for event in source.events]
-                else:
-                    sources = [source.event_of(hub) for source in self.hub_inputs]
-                when_all([*sources, *self._gate()], partial(self._send_all, messages))
-
-    def missing(self) -> str:
-        """Who has not sent yet, for messages."""
-        unsent = [target for target, count in enumerate(self._left) if count > 0]
-        return f"messages to targets {unsent[:8]}{' ...' if len(unsent) > 8 else ''}" if unsent else ""
+                when_all([*self._hub_events(hub, self._stage.tag), *self._gate()], partial(self._send_all, messages))
 
     def _pe_ready(self, pe: int) -> None:
         if self._stage.from_pe:
@@ -165,7 +152,7 @@ class MessageRun(Collective):
         cycle, message = arrivals[position]
 
         def complete() -> None:
-            self._complete(message)
+            self._complete(self._targets[message])
             if position + 1 < len(arrivals):
                 self._await_arrivals(arrivals, position + 1)
 
@@ -177,16 +164,7 @@ class MessageRun(Collective):
         recorder.extend(self.order, start, end)
         recorder.message(self._stage.tag, self._bytes[message], beats)
         recorder.channel_use(Resource.DOWNLINK, self._stage.tag, self.order, start, start + beats, self._bytes[message])
-        call_at(self._machine.env, end, lambda: self._complete(message))
-
-    def _complete(self, message: int) -> None:
-        target = self._targets[message]
-        self._left[target] -= 1
-        if self._left[target] == 0:
-            if isinstance(self.result, Delivery):
-                self.result.tail_at[target] = int(self._machine.env.now)
-            self.result.events[target].succeed()
-        self._finished()
+        call_at(self._machine.env, end, lambda: self._complete(self._targets[message]))
 
 
 def _succeed(event: Event) -> None:

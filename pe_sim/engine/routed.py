@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.collectives import Collective
+from pe_sim.engine.collectives import Delivering
 from pe_sim.engine.late import call_at, when_all
 from pe_sim.engine.machine import Machine
 from pe_sim.engine.readiness import Delivery, HubSource
@@ -18,7 +18,7 @@ from pe_sim.units import IntArray
 _NEVER = -1
 
 
-class RoutedRun(Collective):
+class RoutedRun(Delivering):
     """One stage's hops; `network.hop_times` says the same in recurrences."""
 
     def __init__(self, machine: Machine, stage: RoutedStage, order: int, array: ArrayConfig) -> None:
@@ -60,11 +60,7 @@ class RoutedRun(Collective):
 
     def open(self) -> None:
         """Targets that get nothing are ready at once; the others wait for their senders."""
-        for target, count in enumerate(self._left):
-            if count == 0:
-                self.result.events[target].succeed()
-                if self._stage.streams and isinstance(self.result, Delivery):
-                    self.result.heads[target].succeed()
+        self._release_idle(streams=self._stage.streams)
         if self._stage.from_pe:
             self._start_from_pes()
             return
@@ -76,12 +72,8 @@ class RoutedRun(Collective):
             early = int(self._stage.early_cycles[hub])
             self.hub_inputs[0].watch_tail(hub, partial(self._send_early, hub, early))
             return
-        if self._stage.tag is Tag.WEIGHT_STREAM:  # waits until every group's copy is there, and all PEs are done
-            sources = [event for source in self.hub_inputs for event in source.events]
-            sources += self._gate()
-        else:
-            sources = [source.event_of(hub) for source in self.hub_inputs]
-        when_all(sources, partial(self._send, hub))
+        gate = self._gate() if self._stage.tag is Tag.WEIGHT_STREAM else []
+        when_all([*self._hub_events(hub, self._stage.tag), *gate], partial(self._send, hub))
 
     def _send_early(self, hub: int, early: int, tail: int) -> None:
         call_at(self._machine.env, tail - early, partial(self._send, hub))
@@ -157,19 +149,6 @@ class RoutedRun(Collective):
     def _show(self, target: int) -> None:
         assert isinstance(self.result, Delivery)
         self.result.heads[target].succeed()
-
-    def _complete(self, target: int) -> None:
-        self._left[target] -= 1
-        if self._left[target] == 0:
-            if isinstance(self.result, Delivery):
-                self.result.tail_at[target] = int(self._machine.env.now)
-            self.result.events[target].succeed()
-        self._finished()
-
-    def missing(self) -> str:
-        """Who has not got everything yet, for messages."""
-        late = [target for target, count in enumerate(self._left) if count > 0]
-        return f"messages to targets {late[:8]}{' ...' if len(late) > 8 else ''}" if late else ""
 
 
 def _grouped(keys: IntArray, values: IntArray) -> dict[int, list[int]]:

@@ -15,7 +15,7 @@ from pe_sim.network.algorithms import choose
 from pe_sim.network.channels import TAP
 from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.programs import Pattern, isolated_cycles
-from pe_sim.units import BoolArray, IntArray, ceil_div, total
+from pe_sim.units import BoolArray, ceil_div, total
 
 _SERIAL = {MoveKind.SCATTER: "scatter", MoveKind.GATHER: "gather", MoveKind.ALL_GATHER: "all_gather"}
 
@@ -81,12 +81,5 @@ def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Ten
 def _pattern(
     interconnect: Interconnect, layouts: Layouts, at_root: bool, sends: BoolArray, *, softmax: bool = False
 ) -> Pattern:
-    groups, topology = layouts.groups, interconnect.topology
-    first, last = groups.first_pe, groups.first_pe + groups.size
-    hub = _roots(interconnect, first) if at_root else interconnect.flows.hubs(first, last)
-    cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
-    return Pattern(first, last, hub, sends, cycles)
-
-
-def _roots(interconnect: Interconnect, first: IntArray) -> IntArray:
-    return np.full(len(first), interconnect.flows.root, dtype=np.int64)
+    first, last = layouts.groups.first_pe, layouts.groups.first_pe + layouts.groups.size
+    return Pattern.of_scopes(interconnect, first, last, sends, at_root=at_root, softmax=softmax)

@@ -35,6 +35,23 @@ class Pattern:
     sends: BoolArray
     combine_cycles: int = 0
 
+    @classmethod
+    def of_scopes(
+        cls,
+        interconnect: Interconnect,
+        first_pe: IntArray,
+        last_pe: IntArray,
+        sends: BoolArray,
+        *,
+        at_root: bool,
+        softmax: bool = False,
+    ) -> Pattern:
+        """Scopes whose values start or end at the root, or where the ways of each scope's PEs to it meet."""
+        flows, topology = interconnect.flows, interconnect.topology
+        hub = np.full(len(first_pe), flows.root, dtype=np.int64) if at_root else flows.hubs(first_pe, last_pe)
+        cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
+        return cls(first_pe, last_pe, hub, sends, cycles)
+
     @property
     def num_scopes(self) -> int:
         """How many scopes there are."""

@@ -15,7 +15,7 @@ from pe_sim.network.algorithms import choose
 from pe_sim.network.direct import multicast, multicast_from_pes
 from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.programs import Algorithm, Pattern, Program, program_of
-from pe_sim.schedule.builders import STREAMING_OVERLAP, Labels, Scopes
+from pe_sim.schedule.builders import STREAMING_OVERLAP, Labels
 from pe_sim.schedule.moves import Payload
 from pe_sim.schedule.stages import RoutedStage, Stage, Tag
 from pe_sim.units import BoolArray, IntArray, ceil_div
@@ -143,9 +143,9 @@ class _Routing:
         return isinstance(self.node.outputs[0].placement, Root)
 
     def _pattern(self, at_root: bool, sends: BoolArray, *, softmax: bool = False) -> Pattern:
-        scopes, topology = self.payload.scopes(), self.interconnect.topology
-        cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
-        return Pattern(scopes.first_pe, scopes.last_pe, hubs_of(self.interconnect, scopes, at_root), sends, cycles)
+        scopes = self.payload.scopes()
+        bounds = (scopes.first_pe, scopes.last_pe)
+        return Pattern.of_scopes(self.interconnect, *bounds, sends, at_root=at_root, softmax=softmax)
 
     def _choose(self, kind: str, name: str, pattern: Pattern, payload_bytes: IntArray) -> tuple[Algorithm, Program]:
         return choose(kind, name, self.interconnect, pattern, payload_bytes)
@@ -179,13 +179,6 @@ class _Routing:
         )
 
 
-def hubs_of(interconnect: Interconnect, scopes: Scopes, at_root: bool) -> IntArray:
-    """(scopes,) the root, or the node where the ways of a scope's PEs to the root meet."""
-    if at_root:
-        return np.full(len(scopes.first_pe), interconnect.flows.root, dtype=np.int64)
-    return interconnect.flows.hubs(scopes.first_pe, scopes.last_pe)
-
-
 def routed_stream(stage: RoutedStage, array: ArrayConfig, fed_by: Stage | None) -> RoutedStage:
     """The stage as overlap 3 runs it: receivers may start at its head, and the root does not wait for a tail."""
     if array.overlap < STREAMING_OVERLAP or stage.tag is Tag.WEIGHT_STREAM:
@@ -208,20 +201,20 @@ def _is_at_root(stage: Stage | None, array: ArrayConfig) -> bool:
 
 
 def _beats_in(stage: RoutedStage, array: ArrayConfig) -> IntArray:
-    """(hubs,) beats of the last hop to each hub; of several the fewest, for the root must not starve."""
-    hops, width = stage.hops, interconnect_of(array).topology.channels.bytes_per_cycle
-    beats = ceil_div(stage.num_bytes[hops.message], width[hops.channel])
-    fewest = np.full(hops.num_targets, np.iinfo(np.int64).max, dtype=np.int64)
-    np.minimum.at(fewest, hops.target, beats[hops.last_hop])
-    fewest[np.bincount(hops.target, minlength=hops.num_targets) == 0] = 0
-    return fewest
+    """(hubs,) beats of the last hop to each hub."""
+    return _fewest_beats(stage, array, stage.hops.last_hop, stage.hops.target, stage.hops.num_targets)
 
 
 def _beats_out(stage: RoutedStage, array: ArrayConfig) -> IntArray:
-    """(hubs,) beats of the first hops from each hub; of several the fewest."""
+    """(hubs,) beats of the first hops from each hub."""
+    return _fewest_beats(stage, array, stage.hops.first_hop, stage.hops.source, stage.hops.num_sources)
+
+
+def _fewest_beats(stage: RoutedStage, array: ArrayConfig, hop: IntArray, hub: IntArray, num_hubs: int) -> IntArray:
+    """(hubs,) of several hops the fewest beats, for the root must not starve; 0 where there is none."""
     hops, width = stage.hops, interconnect_of(array).topology.channels.bytes_per_cycle
-    beats = ceil_div(stage.num_bytes[hops.message], width[hops.channel])
-    fewest = np.full(hops.num_sources, np.iinfo(np.int64).max, dtype=np.int64)
-    np.minimum.at(fewest, hops.source, beats[hops.first_hop])
-    fewest[np.bincount(hops.source, minlength=hops.num_sources) == 0] = 0
+    beats = ceil_div(stage.num_bytes[hops.message[hop]], width[hops.channel[hop]])
+    fewest = np.full(num_hubs, np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(fewest, hub, beats)
+    fewest[np.bincount(hub, minlength=num_hubs) == 0] = 0
     return fewest
