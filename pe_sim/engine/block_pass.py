@@ -285,7 +285,7 @@ class BlockPass:
         latest = np.zeros((*self._steps, count), dtype=np.int64)
         beats = np.zeros((*plan.busy.shape[:-1], count), dtype=np.int64)
         latest[..., stage.target], beats[..., stage.target] = ready, plan.busy
-        starts = self._state.downlink.pass_side_by_side(latest, beats, stage.first_pe, size, 1, 0)
+        starts = self._state.downlink.pass_side_by_side(latest, beats, stage.first_pe, size, 0, 0)
         starts = starts[..., stage.target]
         complete = starts + stage.hop_cycles[stage.target] + plan.busy
         self._slots[stage.output] = self._delivered(plan, stage, complete)

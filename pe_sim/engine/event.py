@@ -51,7 +51,7 @@ class _EventRun:
         self.bus = self._server()
         self.root = {Resource.ROOT_VECTOR: Server(self.env), Resource.ROOT_MEMORY: Server(self.env)}
         network = self._array.network
-        levels = network.tree.num_levels if isinstance(network, Network) else 1
+        levels = network.tree.num_levels if isinstance(network, Network) else 0
         self.tree = TreePipeline(self._array.num_pes, levels)
         self.downlink = TreePipeline(self._array.num_pes)
         self._channels: dict[int, Server] = {}

@@ -188,14 +188,14 @@ class _FastRun:
         zeros = np.zeros(self._shape, dtype=np.int64)
         tree_cell, down_cell = self._cell_sizes()
         network = self._array.network
-        levels = network.tree.num_levels if isinstance(network, Network) else 1
+        levels = network.tree.num_levels if isinstance(network, Network) else 0
         return MachineState(
             pe_free=zeros,
             port_free=zeros.copy(),
             bus=ChannelState(),
             root={resource: ChannelState() for resource in (Resource.ROOT_VECTOR, Resource.ROOT_MEMORY)},
             tree=TreeState(self._array.num_pes, levels, tree_cell),
-            downlink=TreeState(self._array.num_pes, 1, down_cell),
+            downlink=TreeState(self._array.num_pes, 0, down_cell),
             channels=ChannelTimes.idle(0 if isinstance(network, Network) else self._num_channels()),
         )
 

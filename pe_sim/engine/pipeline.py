@@ -16,28 +16,30 @@ class Passage:
     """One message through the lowest `levels` levels of joints above leaves first .. last - 1.
 
     Nothing is stored in a joint but its pipeline, so all joints of a passage start together, shifted by the hops:
-    the links are the same for all passages, `combine_cycles` a joint need not be.
+    the links are the same for all passages, `combine_cycles` a joint need not be. With no levels, as down a tree, only
+    the order of entry counts.
     """
 
     first: int
     last: int
     beats: int
     started: Callable[[int], None]
-    levels: int = 1
+    levels: int = 0
     combine_cycles: int = 0
     ready_at: int | None = None
     has_started: bool = False
 
 
 class TreePipeline:
-    """Starts passages in program order wherever they share joints, `beats` cycles apart.
+    """Starts passages in program order; they enter and leave the joints they share `beats` cycles apart.
 
     Joints above the same leaves are tracked per leaf: a passage over an aligned subtree uses all joints inside it,
-    so the leaves' free cycles say when its joints are free, level by level, the links' cycles left out.
+    so the leaves' free cycles say when its joints are free, the links' cycles left out. Row l is what leaves the
+    joints of level l, which is what enters those of level l + 1; row 0 is what the leaves send.
     """
 
-    def __init__(self, num_leaves: int, num_levels: int = 1) -> None:
-        self._free_at: IntArray = np.zeros((max(num_levels, 1), num_leaves), dtype=np.int64)
+    def __init__(self, num_leaves: int, num_levels: int = 0) -> None:
+        self._free_at: IntArray = np.zeros((num_levels + 1, num_leaves), dtype=np.int64)
         self._queues: list[deque[Passage]] = [deque() for _ in range(num_leaves)]
         self.busy_cycles = 0
 
@@ -61,7 +63,7 @@ class TreePipeline:
 
     def _start(self, passage: Passage, now: int) -> list[Passage]:
         """Starts a passage; returns those that come next at its joints."""
-        joints = self._free_at[: max(passage.levels, 1), passage.first : passage.last]
+        joints = self._free_at[: passage.levels + 1, passage.first : passage.last]
         shift = passage.combine_cycles * np.arange(len(joints), dtype=np.int64)
         start = max(now, int((joints.max(axis=1) - shift).max()))
         joints[:] = (start + passage.beats + shift)[:, None]

@@ -81,13 +81,13 @@ def _in_order(values: IntArray, order: IntArray) -> IntArray:
 class TreeState:
     """The joints of a tree, level by level over cells of neighbouring PEs (see `engine/pipeline.py`).
 
-    `free_at` is (levels, cells), or (levels, 1) where it is the same in all cells, behind an axis of steps where
-    several are run together.
+    `free_at` is (levels + 1, cells), or (levels + 1, 1) where it is the same in all cells, behind an axis of steps
+    where several are run together.
     """
 
     def __init__(self, num_pes: int, num_levels: int, cell_size: int) -> None:
         self._cell_size, self._num_cells = cell_size, -(-num_pes // cell_size)
-        self.free_at: IntArray = np.zeros((max(num_levels, 1), 1), dtype=np.int64)
+        self.free_at: IntArray = np.zeros((num_levels + 1, 1), dtype=np.int64)
 
     def shifted(self, cycles: IntArray, floor: int) -> TreeState:
         """A copy in another frame of time, with what is free before `floor` lifted to it."""
@@ -111,16 +111,16 @@ class TreeState:
 
         A scope with 0 beats passes nothing and leaves its joints alone.
         """
-        levels = max(levels, 1)
+        rows = levels + 1  # what leaves the leaves, and each level
         cells = (first_pe // self._cell_size)[:, None] + np.arange(max(scope_size // self._cell_size, 1))
         before = np.broadcast_to(self.free_at, (*self.free_at.shape[:-1], self._num_cells))
-        joints = before[..., :levels, cells]
-        shift = combine_cycles * np.arange(levels, dtype=np.int64)[:, None]
+        joints = before[..., :rows, cells]
+        shift = combine_cycles * np.arange(rows, dtype=np.int64)[:, None]
         starts: IntArray = np.maximum(ready, (joints.max(axis=-1) - shift).max(axis=-2))
         busy = (starts + beats)[..., None, :] + shift
         lead = starts.shape[:-1]
         free_at = np.broadcast_to(before, (*lead, *before.shape[-2:])).copy()
-        free_at[..., :levels, cells] = np.where((beats > 0)[..., None, :, None], busy[..., None], joints)
+        free_at[..., :rows, cells] = np.where((beats > 0)[..., None, :, None], busy[..., None], joints)
         self.free_at = free_at
         return starts
 

@@ -282,7 +282,7 @@ class _Walk:
         return 0, None
 
     def _before_in_joints(self, activity: Activity, stage: MessageStage | TreeStage, begin: int) -> Activity | None:
-        """The passage before it that left the last of its joints at `begin`."""
+        """The passage before it that made it start at `begin`: behind a slower one, which leaves their joints later."""
         moments, part = self._moments, activity.place
         mine = moments.passages(stage)
         first, last = int(mine.first[part]), int(mine.last[part])
@@ -296,7 +296,7 @@ class _Walk:
                 shared[part:] = False
             if not shared.any():
                 continue
-            later = (theirs.combine_cycles - mine.combine_cycles) * (min(theirs.levels, mine.levels) - 1)
+            later = (theirs.combine_cycles - mine.combine_cycles) * min(theirs.levels, mine.levels)
             hits = np.flatnonzero(shared & (parts.release + max(later, 0) == begin))
             if len(hits):
                 return Activity(order, int(hits[-1]))

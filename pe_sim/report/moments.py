@@ -153,7 +153,7 @@ class Moments:
     def passages(self, stage: TreeStage | MessageStage) -> Passages:
         """The joints that a stage's reductions, or multicasts down the tree, pass."""
         if isinstance(stage, MessageStage):
-            return Passages(stage.first_pe[stage.target], stage.last_pe[stage.target], 1, 0)
+            return Passages(stage.first_pe[stage.target], stage.last_pe[stage.target], 0, 0)
         levels, first, last = self._tree.num_levels, stage.first_pe, stage.last_pe
         if stage.whole_tree:
             first, last = np.zeros_like(first), np.full_like(last, self._num_pes)
@@ -162,7 +162,7 @@ class Moments:
             levels = next(level for level in range(levels + 1) if self._tree.arity**level >= size)
         links = sum(self._tree.level_latency_cycles[:levels])
         combine = (int(stage.hop_cycles[0]) - links) // max(levels, 1)
-        return Passages(first, last, max(levels, 1), combine)
+        return Passages(first, last, levels, combine)
 
     def _rows(self, order: int) -> IntArray:
         """The stage's rows in the trace's channel uses, in order of their grants."""
@@ -271,7 +271,7 @@ class Moments:
         """(parts,) starts of a stage whose parts wait for those that pass its joints before them."""
         down = isinstance(stage, MessageStage)
         if down not in self._joints:
-            free = np.zeros((max(self._tree.num_levels, 1), self._num_pes), dtype=np.int64)
+            free = np.zeros((self._tree.num_levels + 1, self._num_pes), dtype=np.int64)
             users = self.users_of[Resource.DOWNLINK if down else Resource.TREE]
             self._joints[down] = Joints(free, iter(users))
         joints = self._joints[down]

@@ -45,7 +45,7 @@ class Passages:
 
 @dataclass(slots=True)
 class Joints:
-    """The joints of a tree while its passages are gone through once more: (levels, leaves) when each is free."""
+    """The joints of a tree while its passages are gone through once more: (levels + 1, leaves) as in the engines."""
 
     free: IntArray
     waiting: Iterator[int]
@@ -55,13 +55,14 @@ class Joints:
         """Starts of one stage's parts, all of one size: side by side, or one after the other through all joints."""
         starts = np.full(len(ready), NOT_ACTIVE, dtype=np.int64)
         used = np.flatnonzero(beats > 0)
-        shift = passages.combine_cycles * np.arange(passages.levels, dtype=np.int64)[:, None]
+        rows = passages.levels + 1
+        shift = passages.combine_cycles * np.arange(rows, dtype=np.int64)[:, None]
         size = int(passages.last[0] - passages.first[0])
         for parts in [used] if size < len(self.free[0]) else np.split(used, len(used)):
             leaves = passages.first[parts, None] + np.arange(size)
-            joints = self.free[: passages.levels, leaves]
+            joints = self.free[:rows, leaves]
             starts[parts] = np.maximum(ready[parts], (joints.max(axis=2) - shift).max(axis=0))
-            self.free[: passages.levels, leaves] = (starts[parts] + beats[parts] + shift)[:, :, None]
+            self.free[:rows, leaves] = (starts[parts] + beats[parts] + shift)[:, :, None]
         return starts
 
 

@@ -1,16 +1,22 @@
 """The joints of the tree against a simulation joint by joint (section 3)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
 
 from pe_sim.engine.event import run_event
+from pe_sim.engine.fast import run_fast
 from pe_sim.engine.pipeline import Passage, TreePipeline
+from pe_sim.mapping.placed import BlockRun
+from pe_sim.schedule import builders
+from pe_sim.schedule.builders import Labels, Scopes
 from pe_sim.schedule.collectives import collective_schedule
+from pe_sim.schedule.stages import Block, Schedule
 from tests.helpers import bus_uses, side_by_side, small_array
 
 
@@ -53,22 +59,22 @@ def joints_of(reduction, arity, num_leaves):
 
 
 def reference(reductions, arity, num_leaves, hop=3):
-    """Starts, joint by joint: each enters every joint after the reductions before it, `beats` cycles apart.
+    """Starts, joint by joint: each enters and leaves every joint after the reductions before it, `beats` cycles apart.
 
     A joint keeps nothing, so a head that cannot go on cannot enter below either: the start is the earliest cycle
-    from which the head, a hop and a merge a level, finds every joint of its way free.
+    from which the head, a hop and a merge a level, finds the entry and the exit of every joint of its way free.
     """
-    entered_until = {}  # joint -> cycle from which the next may enter
+    used_until = {}  # end of a joint -> cycle from which the next may use it
     starts = []
     for reduction in reductions:
-        head = {
-            (level, index): hop * level + reduction.combine * (level - 1)
-            for level, index in joints_of(reduction, arity, num_leaves)
-        }
+        head = {}
+        for level, index in joints_of(reduction, arity, num_leaves):
+            head["entry", level, index] = hop * level + reduction.combine * (level - 1)
+            head["exit", level, index] = (hop + reduction.combine) * level
         start = reduction.ready
-        while any(start + way < entered_until.get(joint, 0) for joint, way in head.items()):
+        while any(start + way < used_until.get(end, 0) for end, way in head.items()):
             start += 1
-        entered_until |= {joint: start + way + reduction.beats for joint, way in head.items()}
+        used_until |= {end: start + way + reduction.beats for end, way in head.items()}
         starts.append(start)
     return starts
 
@@ -168,19 +174,91 @@ class TestInTheEngine:
         assert [use[:2] for use in bus_uses(trace, "tree")] == [(0, 10), (10, 11), (11, 13)]
         assert [span.end for span in trace.spans] == [4 * 3 + 10, 10 + 4 * 3 + 1, 11 + 4 * 3 + 2]
 
-    @pytest.mark.parametrize("num_pes", [2, 16, 256])
-    def test_a_quick_merge_does_not_overtake_a_slow_one_inside_the_tree(self, num_pes):
-        """The joints of a softmax merge take 12 cycles instead of 2: whoever follows may enter *each* joint only
-        `beats` after it, so its start waits for the joint below the root."""
-        array = small_array(num_pes)
-        first, second = self.reductions(array, 128, 64)
-        levels = array.network.tree.num_levels
-        (slow,) = first.blocks[0].stages
-        slow = replace(slow, hop_cycles=slow.hop_cycles * 0 + levels * (1 + 12))
-        first = replace(first, blocks=(replace(first.blocks[0], stages=(slow,)),))
-        trace = run_event(side_by_side(first, second))
-        assert trace.spans[0].end == levels * 13 + 2
-        # entry of the slow head into the root joint: D hops and D - 1 merges; two beats later the next may enter
-        entry = levels * 1 + (levels - 1) * 12
-        enters_at_root_joint = trace.spans[1].end - 1 - 2
-        assert enters_at_root_joint >= entry + 2
+
+HOP, PLAIN, MERGE = 1, 2, 12
+
+
+def in_the_tree(array, size, beats, softmax=False):
+    """Reductions of all groups of `size` PEs at their own joints, or of the whole array."""
+    scopes = Scopes(np.arange(0, array.num_pes, size), size)
+    given_bytes = np.full(len(scopes.first_pe), beats * array.network.tree.bytes_per_cycle)
+    everybody = np.ones(array.num_pes, dtype=bool)
+    whole = size == array.num_pes
+    labels = Labels("r", "r", (), 0)
+    stage = builders.reduction(labels, array, scopes, given_bytes, everybody, at_root=whole, softmax=softmax)
+    return Schedule(array, (Block((stage,), 1),), (BlockRun(0, None),))
+
+
+def starts_in(run, array, *queue):
+    """The start of each stage, all of whose reductions start together."""
+    trace = run(side_by_side(*(in_the_tree(array, *stage) for stage in queue)))
+    assert not trace.notes
+    starts = [{use[0] for use in bus_uses(trace, "tree") if use[2] == order} for order in range(len(queue))]
+    assert all(len(found) == 1 for found in starts)
+    return [found.pop() for found in starts]
+
+
+@pytest.mark.parametrize("run", [run_event, run_fast])
+@pytest.mark.parametrize(("arity", "levels"), [(2, 1), (2, 2), (2, 4), (2, 8), (3, 3), (4, 2)])
+class TestBehindAMerge:
+    """No two beats leave a joint in one cycle: behind a merge, plain reductions lose the difference at each joint."""
+
+    def array(self, arity, levels):
+        return small_array(arity**levels, arity=arity, hop=HOP, combine=PLAIN, softmax_combine=MERGE)
+
+    def test_through_the_whole_tree(self, run, arity, levels):
+        array, whole = self.array(arity, levels), arity**levels
+        behind = 7 + levels * (MERGE - PLAIN)
+        queue = [(whole, 7, True), (whole, 5, False), (whole, 3, False), (whole, 2, True), (whole, 1, True)]
+        assert starts_in(run, array, *queue) == [0, behind, behind + 5, behind + 8, behind + 10]
+
+    def test_the_beats_leave_the_root_joint_one_after_the_other(self, run, arity, levels):
+        array, whole = self.array(arity, levels), arity**levels
+        queue = [in_the_tree(array, whole, 7, True), in_the_tree(array, whole, 5)]
+        merge, plain = (span.end for span in run(side_by_side(*queue)).spans)
+        assert (merge, plain) == (levels * (HOP + MERGE) + 7, merge + 5)
+
+    def test_only_the_levels_that_both_pass_count(self, run, arity, levels):
+        array, whole = self.array(arity, levels), arity**levels
+        for own in range(1, levels):
+            groups, behind = arity**own, 4 + own * (MERGE - PLAIN)
+            assert starts_in(run, array, (groups, 4, True), (whole, 6, False)) == [0, behind]
+            assert starts_in(run, array, (whole, 4, True), (groups, 6, False)) == [0, behind]
+            assert starts_in(run, array, (groups, 4, True), (groups, 6, False)) == [0, behind]
+            assert starts_in(run, array, (arity, 4, True), (groups, 6, False)) == [0, 4 + MERGE - PLAIN]
+
+    def test_a_merge_behind_is_not_held_back(self, run, arity, levels):
+        array, whole = self.array(arity, levels), arity**levels
+        for own in range(1, levels + 1):
+            assert starts_in(run, array, (whole, 4, False), (arity**own, 6, True)) == [0, 4]
+            assert starts_in(run, array, (arity**own, 4, False), (whole, 6, True)) == [0, 4]
+
+    def test_a_merge_further_ahead_may_still_hold_back(self, run, arity, levels):
+        """One of fewer levels between them does not know of the levels above."""
+        array, whole = self.array(arity, levels), arity**levels
+        starts = starts_in(run, array, (whole, 4, True), (arity, 2, False), (whole, 1, False))
+        own = 4 + MERGE - PLAIN
+        assert starts == [0, own, max(own + 2, 4 + levels * (MERGE - PLAIN))]
+
+
+@given(
+    st.sampled_from([(2, 3), (2, 4), (3, 2)]),
+    st.integers(0, 3),
+    st.integers(0, 9),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9), st.booleans()), min_size=1, max_size=7),
+)
+def test_both_engines_against_the_joints(shape, plain, merge, queue):
+    arity, levels = shape
+    array = small_array(arity**levels, arity=arity, hop=3, combine=plain, softmax_combine=merge)
+    stages, groups = [], []
+    for level, beats, softmax in queue:
+        level = min(max(level, 1), levels)
+        size, combine = arity**level, merge if softmax else plain
+        stages.append((size, beats, softmax))
+        groups.append([Reduction(first, size, level, beats, 0, combine) for first in range(0, array.num_pes, size)])
+    expected = reference([one for stage in groups for one in stage], arity, array.num_pes)
+    for run in (run_event, run_fast):
+        trace = run(side_by_side(*(in_the_tree(array, *stage) for stage in stages)))
+        uses = [(use[2], use[0]) for use in bus_uses(trace, "tree")]
+        orders = [order for order, stage in enumerate(groups) for _ in stage]
+        assert sorted(uses) == sorted(zip(orders, expected, strict=True))
