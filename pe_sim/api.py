@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from pe_sim.trace import TagTraffic, Trace
 if TYPE_CHECKING:
     from pe_sim.numeric.proof import Proof
     from pe_sim.numeric.results import Execution
+    from pe_sim.report.envelope import Envelope
 
 Step = Decode | Prefill
 
@@ -215,12 +217,19 @@ class PartResult:
         traffic: messages, bytes and busy cycles by tag.
         algorithm: the way that was chosen.
         assumed: what the figures rest on, JSON-ready.
+        judge: gives the envelope.
     """
 
     cycles: int
     traffic: Mapping[str, TagTraffic]
     algorithm: str
     assumed: Mapping[str, Any]
+    judge: Callable[[], Envelope] = field(repr=False, compare=False)
+
+    @property
+    def envelope(self) -> Envelope:
+        """How far the cycles are to be trusted: what the comparison with the RTL says of results like this."""
+        return self.judge()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -228,7 +237,13 @@ class PartResult:
             tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
             for tag, use in self.traffic.items()
         }
-        return {"cycles": self.cycles, "traffic": counted, "algorithm": self.algorithm, "assumed": dict(self.assumed)}
+        return {
+            "cycles": self.cycles,
+            "traffic": counted,
+            "algorithm": self.algorithm,
+            "accuracy": self.envelope.to_dict(),
+            "assumed": dict(self.assumed),
+        }
 
 
 def collective(
@@ -248,7 +263,14 @@ def collective(
     planned = collective_schedule(kind, array, num_bytes)
     trace = engine_named(engine)(planned.schedule)
     assumed = {"kind": kind, "bytes": num_bytes, "ready_at_cycle": 0, "array": array_to_dict(array)}
-    return PartResult(trace.makespan_cycles, trace.traffic, planned.algorithm, assumed)
+    judge = partial(_collective_envelope, kind, array)
+    return PartResult(trace.makespan_cycles, trace.traffic, planned.algorithm, assumed, judge)
+
+
+def _collective_envelope(kind: str, array: ArrayConfig) -> Envelope:
+    from pe_sim.report.envelope import collective_envelope  # only needed by those who ask
+
+    return collective_envelope(kind, array)
 
 
 def gemm(
@@ -266,7 +288,14 @@ def gemm(
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     trace = engine_named(engine)(gemm_schedule(array, rows, inner, outer))
     assumed = {"m": rows, "k": inner, "n": outer, "prefetched_bytes": 0, "array": array_to_dict(array)}
-    return PartResult(trace.makespan_cycles, trace.traffic, f"overlap {array.overlap}", assumed)
+    judge = partial(_gemm_envelope, array, rows, inner, outer, trace.makespan_cycles)
+    return PartResult(trace.makespan_cycles, trace.traffic, f"overlap {array.overlap}", assumed, judge)
+
+
+def _gemm_envelope(array: ArrayConfig, rows: int, inner: int, outer: int, cycles: int) -> Envelope:
+    from pe_sim.report.envelope import gemm_envelope  # only needed by those who ask
+
+    return gemm_envelope(array, rows, inner, outer, cycles)
 
 
 __all__ = [

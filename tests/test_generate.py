@@ -7,6 +7,7 @@ import pytest
 import pe_sim as ps
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS as ALL_WORKFLOWS
+from pe_sim.report.envelope import widest
 from tests.helpers import small_array, tiny_llama
 from tests.network.networks import array_of
 
@@ -201,3 +202,15 @@ def test_no_such_engine(model, array):
 def test_python_calls_refuse_what_is_of_the_wrong_kind(call, text):
     with pytest.raises(ps.InputError, match=text):
         call()
+
+
+def test_the_envelope_is_the_widest_of_its_steps(model):
+    array = small_array(8)
+    done = ps.generate(model, array, prompt_len=6, output_len=3, workflow="megatron")
+    decode = ps.simulate(model, array, ps.Decode(1, 6), "megatron").envelope
+    assert done.envelope == widest([done.prefill.envelope, decode])
+    assert done.to_dict()["accuracy"] == done.envelope.to_dict()
+    assert ps.generate(model, array, 6, 1).envelope == ps.simulate(model, array, ps.Prefill(1, prompt_len=6)).envelope
+    several = ps.generate(model, array, prompt_len=6, output_len=3, batch_size=2).envelope
+    assert several.level == "outside"
+    assert len(several.reasons) == len(set(several.reasons))  # what both phases share is told once

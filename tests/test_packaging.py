@@ -55,6 +55,12 @@ def test_wheel_holds_every_preset_file(wheel: Path) -> None:
     assert not [name for name in packed if not name.startswith(("pe_sim/", "pe_sim-"))]
 
 
+def test_wheel_holds_what_was_compared_with_the_rtl(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = archive.read("pe_sim/report/compared.json")
+    assert packed == (ROOT / "pe_sim" / "report" / "compared.json").read_bytes()
+
+
 def test_installed_package_finds_the_presets_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()

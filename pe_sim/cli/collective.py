@@ -92,7 +92,8 @@ def collective(
 
     def show(stream: TextIO) -> None:
         cells = [_cells(kind, array, row) for row in rows]
-        stream.write(_heading(kind, array) + format_table(_TITLES, _UNITS, cells))
+        accuracy = f"# accuracy: {rows[0].result.envelope.one_line()}\n"  # the same for all sizes and algorithms
+        stream.write(_heading(kind, array) + accuracy + format_table(_TITLES, _UNITS, cells))
 
     outputs.deliver(make_json, show)
 

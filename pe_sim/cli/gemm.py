@@ -80,4 +80,5 @@ def _figures(array: ArrayConfig, flops: int, result: PartResult) -> list[tuple[s
         ("array", f"{matrix.outputs} x {matrix.depth} MACs, {describe_rate(array.pe.memory)} local memory"),
         ("weights", array.dtypes.weight.name),
         ("overlap", str(array.overlap)),
+        ("accuracy", result.envelope.one_line()),
     ]

@@ -46,7 +46,7 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
         tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
         tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
         tables.append(_channel_table("Why: the busiest channel, and what it was busy with", reports, marked))
-    emit(tables, file, width=WIDTH)
+    emit((*tables, *_accuracies(reports, names)), file, width=WIDTH)
 
 
 def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:
@@ -120,6 +120,16 @@ def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) 
     rows.append(("busy cycles", *(f"{row['busy_cycles']:,}" for row in hottest)))
     rows.append(("of the latency", *(f"{row['utilization']:.1%}" for row in hottest)))
     return make_table(title, "busy with", *names, rows=rows)
+
+
+def _accuracies(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
+    """A line for all reports, or one for those that share an envelope."""
+    sharing: dict[str, list[str]] = {}
+    for name, report in zip(names, reports, strict=True):
+        sharing.setdefault(report.envelope.one_line(), []).append(name)
+    if len(sharing) == 1:
+        return ["", f"accuracy: {next(iter(sharing))}"]
+    return ["", *(f"accuracy of {', '.join(those)}: {line}" for line, those in sharing.items())]
 
 
 def _against(value: int, best: int, *, is_best: bool) -> str:

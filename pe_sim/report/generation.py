@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pe_sim.report.report import Report
 from pe_sim.trace import TagTraffic
 from pe_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from pe_sim.report.envelope import Envelope
 
 SCHEMA = "pe-sim.generation/1"
 
@@ -65,6 +68,15 @@ class Generation:
         """Output tokens of all sequences over the whole time."""
         return self.batch_size * self.output_len / self.total_seconds
 
+    @property
+    def envelope(self) -> Envelope:
+        """How far the cycles are to be trusted: the widest envelope of its steps."""
+        from pe_sim.report.envelope import step_envelope, widest
+
+        first = self.prefill
+        decode = step_envelope(first.model.family, "decode", self.batch_size, first.array, first.workflow)
+        return widest((first.envelope, decode) if self.decode_cycles else (first.envelope,))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -79,6 +91,7 @@ class Generation:
             "tpot": {"cycles": self.tpot_cycles, "seconds": self.tpot_seconds},
             "total": {"cycles": self.total_cycles, "seconds": self.total_seconds},
             "tokens_per_second": self.tokens_per_second,
+            "accuracy": self.envelope.to_dict(),
             "decode_cycles": list(self.decode_cycles),
             "traffic": {
                 tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}

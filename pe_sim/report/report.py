@@ -34,6 +34,7 @@ from pe_sim.units import format_seconds
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from pe_sim.report.envelope import Envelope
     from pe_sim.report.plots import Axes, Figure
 
 SCHEMA = "pe-sim.report/1"
@@ -123,6 +124,14 @@ class Report:
             }
         )
 
+    @cached_property
+    def envelope(self) -> Envelope:
+        """How far the cycles are to be trusted: what the comparison with the RTL says of a step like this."""
+        from pe_sim.report.envelope import step_envelope
+
+        step = self.step
+        return step_envelope(self.model.family, step.phase, step.batch_size, self.array, self.workflow)
+
     def critical_path(self) -> tuple[Link, ...]:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path
@@ -142,6 +151,7 @@ class Report:
             "overlap": self.array.overlap,
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},
+            "accuracy": self.envelope.to_dict(),
             "traffic": {
                 tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
                 for tag, use in self.traffic.items()
@@ -177,11 +187,15 @@ class Report:
         write_text(path, trace_json(self))
 
     def to_frame(self) -> DataFrame:
-        """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers."""
+        """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers.
+
+        Its `attrs` hold the report's "accuracy".
+        """
         from pandas import DataFrame  # heavy, and only needed here
 
-        frame = DataFrame([row.to_dict() for row in self.operators])
-        return frame.astype({"layer": "Int64"})
+        frame = DataFrame([row.to_dict() for row in self.operators]).astype({"layer": "Int64"})
+        frame.attrs["accuracy"] = self.envelope.to_dict()
+        return frame
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the readable report to `file`, or to stdout."""

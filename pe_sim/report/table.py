@@ -78,6 +78,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
         ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
         ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
         ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
+        ("accuracy", report.envelope.one_line()),
         ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
         ("bound by", f"{KIND_NAMES[kind]}: {cycles / report.latency_cycles:.1%} of the critical path"),
         (

@@ -197,3 +197,23 @@ def test_an_interrupt_is_quiet(call, tiny, monkeypatch):
     result = call("run", tiny)
     assert result.exit_code == 130
     assert result.output.strip() == ""
+
+
+def test_every_answer_says_how_far_it_is_to_be_trusted(call, tiny):
+    keys = ["against", "envelope", "percent", "outside"]
+    small = ("--set", "num_pes=8")
+    answers = {
+        ("run", tiny, "--workflow", "megatron"): "percent",
+        ("collective", "reduce", "--bytes", "64"): "percent",
+        ("gemm", "-m", "1", "-k", "16", "-n", "16"): "percent",
+        ("run", tiny, "--workflow", "all-row"): "outside",
+    }
+    for args, told in answers.items():
+        accuracy = in_json(call(*args, *small, "--json", "-"))["accuracy"]
+        assert list(accuracy) == keys
+        assert accuracy["against"] == "RTL"
+        assert (accuracy["percent"] is None) == bool(accuracy["outside"]) == (told == "outside")
+        assert "accuracy" in answer(call(*args, *small))
+    reports = in_json(call("compare", tiny, "--workflows", "megatron,all-row", *small, "--json", "-"))["reports"]
+    assert [report["accuracy"]["envelope"] == "outside" for report in reports] == [False, True]
+    assert "\naccuracy of megatron: " in answer(call("compare", tiny, "--workflows", "megatron,all-row", *small))

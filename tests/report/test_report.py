@@ -44,6 +44,7 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
         "overlap",
         "latency",
         "throughput",
+        "accuracy",
         "traffic",
         "memory",
         "utilization",
