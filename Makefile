@@ -1,4 +1,5 @@
 # A fresh machine needs Python >= 3.11, git and make: `make demo` and `make test` set up the rest in .venv.
+# The tests of the RTL and `make accuracy` need g++ as well; without it those tests are skipped.
 # Paths are relative throughout, so a checkout may live under a path with spaces.
 
 PYTHON ?=
@@ -13,11 +14,11 @@ SUPPORTED = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test slow lint bench lock clean
+.PHONY: help setup demo test slow lint bench accuracy lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)$$/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
-	    printf '  make %-6s %s\n' "$$name" "$$text"; done
+	    printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 setup: .venv/ready  ## create .venv (every target below does this when needed)
 
@@ -41,6 +42,9 @@ lint: .venv/ready  ## style, formatting, types, import rules
 bench: .venv/ready  ## the benchmarks, into docs/performance.md (a minute or two)
 	@$(PY) -m benchmarks $(ARGS)
 
+accuracy: .venv/ready  ## compare with the RTL, into docs/accuracy.md (needs g++)
+	@$(PY) -m tests.rtl.accuracy $(ARGS)
+
 # Resolved on the oldest supported Python, where a version must exist that newer ones take too; then checked on those.
 lock: LOCK_PYTHON = python3.11
 lock:  ## pin the newest versions pyproject.toml allows, in requirements.lock
@@ -58,7 +62,7 @@ lock:  ## pin the newest versions pyproject.toml allows, in requirements.lock
 	cp "$$tmp/lock" requirements.lock; echo "Wrote requirements.lock."
 
 clean:  ## remove what make and the tools made, .venv included
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .rtl_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------------- set-up

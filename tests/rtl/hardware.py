@@ -83,7 +83,7 @@ class Hardware:
 
 
 def _check(array: ArrayConfig) -> None:
-    network, pe = array.bus_tree, array.pe
+    network, pe, types = array.bus_tree, array.pe, array.dtypes
     tile_bytes = pe.matrix.outputs * pe.matrix.depth
     unfit = {
         "a memory that is not flat": not isinstance(pe.memory, Memory),
@@ -96,9 +96,8 @@ def _check(array: ArrayConfig) -> None:
         "a bus of an odd width": network.bus.bytes_per_cycle % 2 != 0,
         "a tree whose beats do not hold whole elements": network.tree.bytes_per_cycle % 8 != 0,
         "dtypes other than 8 bits for weights and cache, 16 for activations, 32 for partial sums": (
-            (array.dtypes.weight.bits, array.dtypes.kv_cache.bits, array.dtypes.activation.bits)
-            + (array.dtypes.partial.bits,)
-            != (WEIGHT_BITS, WEIGHT_BITS, ACTIVATION_BITS, PARTIAL_BITS)
+            [dtype.bits for dtype in (types.weight, types.kv_cache, types.activation, types.partial)]
+            != [WEIGHT_BITS, WEIGHT_BITS, ACTIVATION_BITS, PARTIAL_BITS]
         ),
     }
     if isinstance(pe.memory, Memory):

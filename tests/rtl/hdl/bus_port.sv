@@ -46,7 +46,7 @@ module bus_port #(
     wire  [16:0] cycle = grant ? '0 : elapsed;
     wire         active = grant || busy;
     wire  [16:0] total = 17'(OVERHEAD) + beats_of(sending.num_bytes);
-    wire         drives = active && 32'(cycle) >= OVERHEAD;
+    wire         drives = active && 32'(cycle) + 1 > OVERHEAD;
     wire  [16:0] beat = cycle - 17'(OVERHEAD);
     wire  [31:0] offset = 32'(beat) * BYTES;
     wire         last = cycle + 1 == total;

@@ -1,0 +1,91 @@
+"""What is compared with the RTL, case by case, on each of the arrays that are built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import product
+
+from pe_sim.schedule.collectives import KINDS
+from tests.rtl.arrays import rtl_array
+from tests.rtl.collective_programs import collective_program
+from tests.rtl.contention_programs import contention_program
+from tests.rtl.gemm_programs import gemm_program
+from tests.rtl.lowering import Case
+from tests.rtl.tiles import MatrixCycles
+from tests.rtl.tree_programs import back_to_back, extremes, groups, merge_then_plain, mixed
+
+
+class Kind(StrEnum):
+    """What a case exercises."""
+
+    COLLECTIVE = "collective"
+    BUS = "bus contention"
+    TREE = "tree contention"
+    WHOLE_TILES = "GEMM, whole tiles"
+    EDGE_TILES = "GEMM, edge tiles"
+    STEP = "step"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A case, what a person calls it, and the array it runs on.
+
+    Args:
+        matrix: of a GEMM, what its cycles are made of.
+    """
+
+    kind: Kind
+    array: str
+    name: str
+    case: Case
+    matrix: MatrixCycles | None = field(default=None, repr=False)
+
+
+TREE_PROGRAMS = (extremes, groups, back_to_back, merge_then_plain, mixed)
+WHOLE_SIZES = (4, 28, 64, 252, 1000)  # bytes; of the whole, for those that `interface.md` gives so
+SIZES_PER_PE = (2, 6, 34, 100)
+PER_PE = ("scatter", "gather", "all-gather", "reduce-scatter", "all-to-all")
+GEMM_ARRAYS = ("2-binary", "4-quad", "8-binary")
+ROWS, INNER, OUTER = (1, 2, 5, 16, 40), (4, 8, 64, 17, 3), (4, 16, 64, 5, 23)
+SEEDS = range(6)  # of programs with random data and random waits
+
+
+def cases_of(array_name: str) -> Iterator[Named]:
+    """All cases but those of whole steps, on one array."""
+    yield from collective_cases(array_name)
+    yield from contention_cases(array_name)
+    if array_name in GEMM_ARRAYS:
+        yield from gemm_cases(array_name)
+
+
+def collective_cases(array_name: str) -> Iterator[Named]:
+    """Every collective in a few sizes."""
+    array = rtl_array(array_name)
+    for kind in KINDS:
+        for num_bytes in SIZES_PER_PE if kind in PER_PE else WHOLE_SIZES:
+            name = f"{kind} of {num_bytes} B"
+            yield Named(Kind.COLLECTIVE, array_name, name, collective_program(kind, array, num_bytes))
+
+
+def contention_cases(array_name: str, seeds: Iterable[int] = SEEDS) -> Iterator[Named]:
+    """Everybody asks for the bus; reductions of groups, of all, plain ones behind softmax merges."""
+    array = rtl_array(array_name)
+    for seed in seeds:
+        name = f"requests at once and staggered, seed {seed}"
+        yield Named(Kind.BUS, array_name, name, contention_program(array, seed))
+        for program in TREE_PROGRAMS:
+            name = f"{program.__name__.replace('_', ' ')}, seed {seed}"
+            yield Named(Kind.TREE, array_name, name, program(array, seed))
+
+
+def gemm_cases(array_name: str) -> Iterator[Named]:
+    """GEMV and GEMM at overlap 0 and 1."""
+    for overlap, rows, inner, outer in product((0, 1), ROWS, INNER, OUTER):
+        array = rtl_array(array_name, overlap)
+        program = gemm_program(array, rows, inner, outer)
+        whole = inner % array.pe.matrix.depth == 0 and outer % array.pe.matrix.outputs == 0
+        name = f"m {rows}, k {inner}, n {outer}, overlap {overlap}"
+        kind = Kind.WHOLE_TILES if whole else Kind.EDGE_TILES
+        yield Named(kind, array_name, name, program.case, program.cycles)

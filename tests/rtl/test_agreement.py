@@ -1,0 +1,78 @@
+"""The simulator against the RTL, case by case: cycles of both engines, and values."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.rtl.arrays import VARIANTS
+from tests.rtl.build import HDL
+from tests.rtl.cases import Kind, Named, cases_of, contention_cases
+from tests.rtl.compare import Comparison, compare
+from tests.rtl.run import RunError
+
+pytestmark = pytest.mark.rtl
+
+MANY_SEEDS = range(100, 160)
+
+
+def is_right(comparison: Comparison) -> bool:
+    """Values and engines agree; the RTL takes the model's cycles, and for tiles at an edge those that explain it."""
+    matrix = comparison.named.matrix
+    agreed = not comparison.wrong and comparison.event_cycles == comparison.fast_cycles
+    if comparison.named.kind is not Kind.EDGE_TILES:
+        return agreed and comparison.difference == 0 and not comparison.moved
+    assert matrix is not None
+    return agreed and (matrix.model, matrix.total) == (comparison.event_cycles, comparison.rtl_cycles)
+
+
+@pytest.mark.parametrize("array_name", VARIANTS)
+def test_collectives_contention_and_gemms_agree_to_the_cycle(array_name: str) -> None:
+    comparisons = list(compare(cases_of(array_name)))
+    assert not [str(comparison) for comparison in comparisons if not is_right(comparison)]
+    assert {Kind.COLLECTIVE, Kind.BUS, Kind.TREE} <= {comparison.named.kind for comparison in comparisons}
+
+
+def test_edge_tiles_differ_somewhere() -> None:
+    """What explains edge tiles is put to use: there are cases in which the closed form is not what the RTL takes."""
+    edges = [c for c in compare(cases_of("8-binary")) if c.named.kind is Kind.EDGE_TILES]
+    assert any(comparison.difference for comparison in edges)
+    assert any(comparison.named.matrix.words for comparison in edges if comparison.named.matrix)
+    assert any(comparison.named.matrix.unevenness for comparison in edges if comparison.named.matrix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("array_name", ["3-binary", "4-quad", "8-ternary"])
+def test_random_contention_agrees_to_the_cycle(array_name: str) -> None:
+    comparisons = list(compare(contention_cases(array_name, MANY_SEEDS)))
+    assert len(comparisons) == 6 * len(MANY_SEEDS)
+    assert not [str(comparison) for comparison in comparisons if not is_right(comparison)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "right", "wrong", "kind"),
+    [
+        ("bus_arbiter", "order[i]} < least", "order[i]} <= least", Kind.BUS),  # ties to the higher port
+        ("bus_arbiter", "joins ? last_stamp : now", "now", Kind.BUS),  # trains are taken apart
+        ("reduction_tree", "agreed && !until_free[31]", "agreed", Kind.TREE),  # joints may send two beats at once
+        ("reduction_tree", "? hops(l, MERGE)", "? hops(l, COMBINE)", Kind.TREE),
+    ],
+)
+def test_another_rtl_does_not_agree(module: str, right: str, wrong: str, kind: Kind, tmp_path: Path) -> None:
+    """The comparison notices: each of these is a rule of the bus or the tree that another design would break."""
+    hdl = tmp_path / "hdl"
+    shutil.copytree(HDL, hdl)
+    source = (hdl / f"{module}.sv").read_text()
+    assert len(re.findall(re.escape(right), source)) == 1
+    (hdl / f"{module}.sv").write_text(source.replace(right, wrong))
+    cases = [named for named in contention_cases("3-binary") if named.kind is kind]
+    assert _disagrees(cases, hdl)
+
+
+def _disagrees(cases: list[Named], hdl: Path) -> bool:
+    try:
+        return any(not is_right(comparison) for comparison in compare(cases, hdl))
+    except RunError:  # an assertion of the RTL
+        return True
