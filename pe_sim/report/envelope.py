@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 from pe_sim.config.array import ArrayConfig, Memory
 from pe_sim.config.dtypes import Dtype
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.report.envelope_data import Compared, packaged
 from pe_sim.units import ceil_div
@@ -86,20 +88,26 @@ def gemm_envelope(
     return _judged(reasons, worst)
 
 
+def compared_phase(step: Decode | Prefill) -> str:
+    """The phase of a step as what was compared names it: scores above the diagonal are computed or they are not."""
+    masked = isinstance(step, Prefill) and step.causal == "skip" and max(step.prompt_len) > 1
+    return "causal prefill" if masked else step.phase
+
+
 def step_envelope(
-    family: str,
+    model: ModelConfig,
     phase: str,
     batch_size: int,
     array: ArrayConfig,
     workflow: Workflow,
     compared: Compared | None = None,
 ) -> Envelope:
-    """Of a step of a model of this family, whatever its sizes and its number of layers."""
+    """Of a step of a model, whatever its sizes and its number of layers; `phase` as of `compared_phase`."""
     known = compared or packaged()
     own = known.step
     groups, sequences = workflow.groups, "sequence" if batch_size == 1 else "sequences"
     reasons = (
-        *_unless_listed(family, own.families, f"a model of family {family}"),
+        *_unless_listed(model.family, own.families, f"a model of family {model.family}"),
         *_unless_listed(phase, own.phases, phase),
         *_unless_listed(batch_size, own.batch_sizes, f"a batch of {batch_size:,} {sequences}"),
         *_workflow(workflow, own.workflows),
@@ -109,6 +117,7 @@ def step_envelope(
         *_unless_listed(array.overlap, own.overlaps, f"overlap {array.overlap}"),
         *_memory(array, known),
         *_tiles(array),
+        *_shared_heads(model, array, workflow),
         *_scales("weights", array.dtypes.weight),
         *_scales("a cache", array.dtypes.kv_cache),
     )
@@ -153,6 +162,13 @@ def _scales(what: str, dtype: Dtype) -> Iterator[str]:
     """The widths of elements only scale bytes, as the sizes of a model do, and are not judged."""
     if dtype.group_size is not None:
         yield f"{what} with scales (compared: without)"
+
+
+def _shared_heads(model: ModelConfig, array: ArrayConfig, workflow: Workflow) -> Iterator[str]:
+    """Where PEs outnumber heads, scores are reduced within groups of PEs: compared as reductions, not in a step."""
+    by_head = any(plan.attention == "head" for plan in workflow.pattern)
+    if by_head and array.num_pes // workflow.groups > model.num_heads:
+        yield f"{model.num_heads} heads on {array.num_pes // workflow.groups} PEs (compared: whole heads on each)"
 
 
 def _tiles(array: ArrayConfig) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Generation:
         from pe_sim.report.envelope import step_envelope, widest
 
         first = self.prefill
-        decode = step_envelope(first.model.family, "decode", self.batch_size, first.array, first.workflow)
+        decode = step_envelope(first.model, "decode", self.batch_size, first.array, first.workflow)
         return widest((first.envelope, decode) if self.decode_cycles else (first.envelope,))
 
     def to_dict(self) -> dict[str, Any]:

@@ -127,10 +127,9 @@ class Report:
     @cached_property
     def envelope(self) -> Envelope:
         """How far the cycles are to be trusted: what the comparison with the RTL says of a step like this."""
-        from pe_sim.report.envelope import step_envelope
+        from pe_sim.report.envelope import compared_phase, step_envelope
 
-        step = self.step
-        return step_envelope(self.model.family, step.phase, step.batch_size, self.array, self.workflow)
+        return step_envelope(self.model, compared_phase(self.step), self.step.batch_size, self.array, self.workflow)
 
     def critical_path(self) -> tuple[Link, ...]:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""

@@ -108,7 +108,7 @@ def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, 
 def vector_cycles(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
     """(PEs,) cycles of the vector unit; `support` says which slice of a Partial value is not zero."""
     elements = _vector_elements(node, layouts, support)
-    return _vector_unit_cycles(array.pe.vector, elements, _entries(node))
+    return _vector_unit_cycles(array.pe.vector, elements, table_entries(node))
 
 
 def root_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resource, IntArray, int]:
@@ -121,16 +121,17 @@ def root_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resou
         return Resource.ROOT_MEMORY, np.array([cycles], dtype=np.int64), read_bytes
     tensor = node.inputs[0].tensor if node.function == "argmax" else node.outputs[0].tensor
     elements = layouts.group_rows(tensor.rows) * tensor.size
-    return Resource.ROOT_VECTOR, _vector_unit_cycles(array.root.vector, elements, _entries(node)), 0
+    return Resource.ROOT_VECTOR, _vector_unit_cycles(array.root.vector, elements, table_entries(node)), 0
+
+
+def table_entries(node: Work) -> tuple[str, ...]:
+    """The entries of a vector unit's table whose sum is what an element of a node's function costs."""
+    norm = getattr(node.operator, "function", "")
+    return _TABLE_ENTRIES.get((node.function, norm), (_SAME_COST.get(node.function, node.function),))
 
 
 def _attention_distribution(node: Work, layouts: Layouts) -> str:
     return "replicate" if layouts.groups.size == 1 else node.distribution
-
-
-def _entries(node: Work) -> tuple[str, ...]:
-    norm = getattr(node.operator, "function", "")
-    return _TABLE_ENTRIES.get((node.function, norm), (_SAME_COST.get(node.function, node.function),))
 
 
 def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:

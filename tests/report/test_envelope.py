@@ -21,6 +21,7 @@ from pe_sim.report.compare import render_comparison
 from pe_sim.report.envelope import (
     Envelope,
     collective_envelope,
+    compared_phase,
     gemm_envelope,
     step_envelope,
     widest,
@@ -73,14 +74,14 @@ def known_with(section: str, **changes: Any) -> Compared:
 def of_step(
     array: ArrayConfig | None = None,
     *,
-    family: str = "llama",
+    model: str = "llama-2-7b",
     phase: str = "decode",
     batch_size: int = 1,
     workflow: str | Workflow = "megatron",
     known: Compared = KNOWN,
 ) -> Envelope:
     chosen = workflow if isinstance(workflow, Workflow) else WORKFLOWS[workflow]
-    return step_envelope(family, phase, batch_size, array or small_array(8), chosen, known)
+    return step_envelope(ps.load_model(model), phase, batch_size, array or small_array(8), chosen, known)
 
 
 def of_gemm(rows: int, inner: int, outer: int, known: Compared = KNOWN, **changes: Any) -> Envelope:
@@ -230,7 +231,7 @@ def test_each_reason_of_a_steps_interconnect(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"family": "bert"}, "a model of family bert (compared: llama)"),
+        ({"model": "bert-base-uncased"}, "a model of family bert (compared: llama)"),
         ({"phase": "prefill"}, "prefill (compared: decode)"),
         ({"batch_size": 4}, "a batch of 4 sequences (compared: 1)"),
         ({"workflow": "all-row"}, "workflow all-row (compared: workflow-1 and megatron)"),
@@ -328,7 +329,7 @@ def test_an_envelope_is_frozen() -> None:
 def test_a_report_has_its_envelope_everywhere() -> None:
     report = tiny("all-row", 8)
     envelope = report.envelope
-    assert envelope == step_envelope("llama", "decode", 1, report.array, report.workflow)
+    assert envelope == step_envelope(report.model, "decode", 1, report.array, report.workflow)
     assert report.to_dict()["accuracy"] == envelope.to_dict()
     assert json.loads(report.to_json())["accuracy"] == json.loads(json.dumps(envelope.to_dict()))
     assert report.to_frame().attrs == {"accuracy": envelope.to_dict()}
@@ -424,3 +425,28 @@ def test_wrong_values_are_refused(section: str, changes: dict[str, Any]) -> None
 def test_another_schema_is_refused() -> None:
     with pytest.raises(ValidationError):
         Compared.model_validate_json(json.dumps({**RAW, "schema_version": 2}))
+
+
+@pytest.mark.parametrize(
+    ("step", "phase"),
+    [
+        (ps.Decode(1, 7), "decode"),
+        (ps.Prefill(1, prompt_len=4), "causal prefill"),
+        (ps.Prefill(1, prompt_len=4, causal="full"), "prefill"),
+        (ps.Prefill(1, prompt_len=1), "prefill"),
+        (ps.Prefill(2, prompt_len=[1, 4]), "causal prefill"),
+    ],
+)
+def test_a_mask_is_a_phase_of_its_own(step: ps.Decode | ps.Prefill, phase: str) -> None:
+    assert compared_phase(step) == phase
+    both = known_with("step", phases=["decode", "prefill"])
+    reasons = of_step(phase=compared_phase(step), known=both).reasons
+    assert reasons == (("causal prefill (compared: decode and prefill)",) if phase == "causal prefill" else ())
+
+
+@pytest.mark.parametrize(("workflow", "is_reason"), [("megatron", True), ("workflow-2", False)])
+def test_heads_that_pes_share_were_not_compared(workflow: str, is_reason: bool) -> None:
+    found = of_step(small_array(16), model="gpt2", workflow=workflow).reasons
+    reason = "12 heads on 16 PEs (compared: whole heads on each)"
+    assert (reason in found) == is_reason
+    assert reason not in of_step(small_array(12), model="gpt2", workflow=workflow).reasons

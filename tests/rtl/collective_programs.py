@@ -158,4 +158,5 @@ def sum_of(payloads: list[Bytes]) -> Bytes:
 def narrowed(sums: Bytes, shift: int) -> Bytes:
     """int16 of int32: shifted right, saturated."""
     shifted = sums.view("<i4") >> shift
-    return np.clip(shifted, -(1 << 15), (1 << 15) - 1).astype("<i2").view(np.uint8)
+    result: Bytes = np.clip(shifted, -(1 << 15), (1 << 15) - 1).astype("<i2").view(np.uint8)
+    return result

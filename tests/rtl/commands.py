@@ -102,7 +102,8 @@ VECTOR: Fields = (
     ("index_base", 32),  # of element 0, for ARGMAX, whose result is (int32 value, int32 index)
 )
 
-# One chunk a cycle: int16 elements from the buffer, shifted right, as int8 into the memory.
+# int16 elements from the buffer, shifted right, as int8 into the memory: in each cycle as many as go to different
+# banks of it, up to a word (`stores.py`).
 STORE: Fields = (
     *_WORK,
     ("chunk", 8),  # elements of a chunk
@@ -117,8 +118,8 @@ STORE: Fields = (
     ("out_addr", 20),
 )
 
-# Bytes from the memory into the buffer.
-LOAD: Fields = (*_WORK, ("in_addr", 20), ("out_addr", 16), ("num_bytes", 16))
+# Bytes from the memory into the buffer, or int8 that become int16.
+LOAD: Fields = (*_WORK, ("in_addr", 20), ("out_addr", 16), ("num_bytes", 16), ("widens", 1))
 
 # A message from the buffer to a range of PEs or to the root, where it goes to `out_addr` and counts up `done_slot`.
 SEND: Fields = (

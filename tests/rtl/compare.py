@@ -12,7 +12,8 @@ from pe_sim.engine.event import run_event
 from pe_sim.engine.fast import run_fast
 from pe_sim.trace import ChannelUse
 from tests.rtl.build import HDL
-from tests.rtl.cases import Named
+from tests.rtl.cases import Kind, Named
+from tests.rtl.explained import with_command_cycles
 from tests.rtl.hardware import Hardware
 from tests.rtl.programs import RunResult
 from tests.rtl.run import run
@@ -37,6 +38,21 @@ class Comparison:
     wrong: tuple[str, ...]
     moved: tuple[tuple[int, int], ...]
     result: RunResult
+
+    @property
+    def split(self) -> dict[str, int]:
+        """The difference by what it comes from.
+
+        Bus and tree begin what they do when it is ready, in the simulator as in the RTL; so what is left once the
+        simulator is told how long the RTL's work takes would be theirs.
+        """
+        told_all = run_event(with_command_cycles(self.named.case)).makespan_cycles
+        told_memory = run_event(with_command_cycles(self.named.case, memory_alone=True)).makespan_cycles
+        network = self.rtl_cycles - told_all
+        on_tree = network if self.named.kind is Kind.TREE else 0
+        memory = told_memory - self.event_cycles
+        compute = told_all - told_memory
+        return {"compute": compute, "memory": memory, "bus": network - on_tree, "tree": on_tree}
 
     @property
     def difference(self) -> int:

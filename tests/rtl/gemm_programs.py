@@ -10,7 +10,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.matrix import rows_per_pass
 from tests.rtl.hardware import Hardware
-from tests.rtl.lowering import BUFFER_BYTES, MEMORY_BYTES, Case, Space, add_work
+from tests.rtl.lowering import BUFFER_BYTES, MEMORY_BYTES, Case, Difference, Space, add_work
 from tests.rtl.tiles import MatrixCycles, Tiles, matrix_cycles
 
 ACTIVATION_BYTES, PARTIAL_BYTES = 2, 4
@@ -54,6 +54,8 @@ def gemm_program(array: ArrayConfig, rows: int, inner: int, outer: int, seed: in
     case.program.units[0].buffer.append((in_addr, inputs.tobytes()))
     case.program.units[0].memory.append((weight_addr, tiles.pack(weights)))
     add_work(case, 0, 0, "matrix", fields, (), cycles.total, "gemm")
+    if cycles.total != cycles.model:
+        case.differences.append(Difference(0, 0, "gemm", cycles.model, cycles))
     product = inputs.astype(np.int64) @ weights.astype(np.int64).T
     case.read("product", 0, out_addr, product.astype("<i4").tobytes())  # modulo 2**32, as the RTL's sums
     return GemmProgram(case, cycles)

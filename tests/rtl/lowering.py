@@ -11,6 +11,7 @@ from pe_sim.units import ceil_div
 from tests.rtl.commands import Combine
 from tests.rtl.hardware import UnfitError
 from tests.rtl.programs import ArrayProgram, Wait
+from tests.rtl.tiles import MatrixCycles
 
 BUFFER_BYTES = 16 << 10  # of a unit
 MEMORY_BYTES = 64 << 10
@@ -30,13 +31,23 @@ class FixedWait:
 
 @dataclass(frozen=True)
 class Difference:
-    """A command that takes other than the model's cycles by construction."""
+    """Work that takes other than the model's cycles by construction; a store's is its cycles alone."""
 
     order: int
     unit: int
+    name: str
     model_cycles: int
-    command_cycles: int
-    why: str
+    made_of: MatrixCycles | int
+
+    @property
+    def memory_cycles(self) -> int:
+        """What the memory takes more."""
+        return self.made_of - self.model_cycles if isinstance(self.made_of, int) else self.made_of.words
+
+    @property
+    def command_cycles(self) -> int:
+        """Of the RTL."""
+        return self.made_of if isinstance(self.made_of, int) else self.made_of.total
 
 
 @dataclass
@@ -111,6 +122,12 @@ class Space:
         if self.used > self.limit:
             raise UnfitError(f"the RTL has no {self.what} of more than {self.limit} bytes")
         return first
+
+    def take_aligned(self, num_bytes: int) -> int:
+        """Where `num_bytes` may go, at a multiple of the power of two that they fit."""
+        step = 1 << (num_bytes - 1).bit_length()
+        self.used = int(ceil_div(self.used, step)) * step
+        return self.take(num_bytes)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,29 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from pe_sim.report.envelope_data import packaged
+from tests.rtl.accuracy import TABLE, table
 from tests.rtl.arrays import VARIANTS
 from tests.rtl.build import HDL
-from tests.rtl.cases import Kind, Named, cases_of, contention_cases
+from tests.rtl.cases import (
+    OVERLAPS,
+    STEP_ARRAYS,
+    STEP_WORKFLOWS,
+    Kind,
+    Named,
+    cases_of,
+    contention_cases,
+    step_cases,
+)
 from tests.rtl.compare import Comparison, compare
 from tests.rtl.run import RunError
 
 pytestmark = pytest.mark.rtl
 
+MOST_PERCENT = 1  # of a whole step
 MANY_SEEDS = range(100, 160)
 
 
@@ -32,6 +45,42 @@ def test_collectives_contention_and_gemms_agree_to_the_cycle(array_name: str) ->
     comparisons = list(compare(cases_of(array_name)))
     assert not [str(comparison) for comparison in comparisons if not is_right(comparison)]
     assert {Kind.COLLECTIVE, Kind.BUS, Kind.TREE} <= {comparison.named.kind for comparison in comparisons}
+
+
+@pytest.mark.parametrize("array_name", STEP_ARRAYS)
+def test_whole_steps_differ_by_what_their_work_explains(array_name: str) -> None:
+    comparisons = list(compare(step_cases(array_name)))
+    assert len(comparisons) == 3 * len(STEP_WORKFLOWS) * len(OVERLAPS)
+    for comparison in comparisons:
+        case, split = comparison.named.case, comparison.split
+        assert not comparison.wrong, str(comparison)
+        assert comparison.event_cycles == comparison.fast_cycles, str(comparison)
+        assert comparison.percent <= MOST_PERCENT, str(comparison)
+        assert (split["bus"], split["tree"]) == (0, 0), str(comparison)
+        assert sum(split.values()) == comparison.difference, str(comparison)
+        for span in comparison.result.work:
+            assert span.end - span.start == case.work_cycles[span.unit][span.index], str(comparison)
+
+
+@pytest.mark.parametrize("array_name", ["3-binary", "4-quad"])
+def test_the_committed_table_is_what_is_measured(array_name: str) -> None:
+    measured = table(list(compare([*cases_of(array_name), *step_cases(array_name)])))
+    committed = pd.read_csv(TABLE)
+    committed = committed[committed["array"] == array_name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(committed, measured)
+
+
+def test_reports_say_what_was_measured() -> None:
+    """The worst differences in the packaged file are those of the committed table."""
+    committed = pd.read_csv(TABLE)
+    percent = 100 * (committed["rtl_cycles"] - committed["simulated_cycles"]).abs() / committed["rtl_cycles"]
+    worst = percent.groupby(committed["kind"]).max()
+    told = packaged()
+    assert told.collective.worst_percent == max(worst[kind.value] for kind in (Kind.COLLECTIVE, Kind.BUS, Kind.TREE))
+    assert told.gemm.worst_percent_whole_tiles == worst[Kind.WHOLE_TILES.value]
+    assert told.gemm.worst_percent_edge_tiles == worst[Kind.EDGE_TILES.value]
+    assert told.step.worst_percent == worst[Kind.STEP.value]
+    assert set(committed["array"]) == set(VARIANTS)
 
 
 def test_edge_tiles_differ_somewhere() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from pe_sim.config.array import ArrayConfig
 from tests.rtl.commands import Combine
 from tests.rtl.lowering import Case
@@ -86,7 +84,7 @@ TREE_PROGRAMS: Mapping[str, Callable[[ArrayConfig, int], Case]] = {
 
 
 def _staggered(script: Script) -> list[int]:
-    return np.asarray(script.rng.integers(1, LONGEST_WAIT, script.array.num_pes)).tolist()
+    return [int(steps) for steps in script.rng.integers(1, LONGEST_WAIT, script.array.num_pes)]
 
 
 def _group_sizes(array: ArrayConfig) -> list[int]:

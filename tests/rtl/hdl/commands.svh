@@ -117,7 +117,8 @@ typedef struct packed {
     logic [19:0] in_addr;
     logic [15:0] out_addr;
     logic [15:0] num_bytes;
-    logic [377:0] unused;
+    logic [0:0] widens;
+    logic [376:0] unused;
 } load_t;
 typedef struct packed {
     logic [7:0] wait0_slot;

@@ -89,10 +89,9 @@ module unit #(
     end
 
     // ---- the memory's port: what is asked for in a cycle comes MEMORY_LATENCY - 1 cycles later
-    logic                      matrix_reads, copy_reads, copy_comes, storing;
-    logic [19:0]               matrix_at, copy_at, store_addr;
-    logic [8*WORD_BYTES-1:0]   memory_word, memory_data, store_data;
-    logic [7:0]                store_count;
+    logic                      matrix_reads, copy_reads, copy_comes;
+    logic [19:0]               matrix_at, copy_at;
+    logic [8*WORD_BYTES-1:0]   memory_word, memory_data;
     wire  [19:0]               memory_at = copy_reads ? copy_at : matrix_at;
     always_comb
         for (int m = 0; m < WORD_BYTES; m = m + 1) memory_word[8*m +: 8] = memory[(32'(memory_at) + m) % MEMORY_BYTES];
@@ -138,12 +137,20 @@ module unit #(
     );
 
     // ---- loads and stores
-    logic [15:0]              load_addr, load_count, store_from, store_pitch;
-    logic [16*WORD_BYTES-1:0] stored;
-    copy_unit #(.WORD_BYTES(WORD_BYTES), .MEMORY_LATENCY(MEMORY_LATENCY)) copy (
+    localparam int UNIT = 4;
+    localparam int BANKS = WORD_BYTES / UNIT > 0 ? WORD_BYTES / UNIT : 1;
+    logic [15:0]               load_addr, load_count, store_pitch;
+    logic [BANKS-1:0][15:0]    store_from;
+    logic [16*UNIT*BANKS-1:0]  stored;
+    logic [BANKS-1:0]          storing;
+    logic                      widens;
+    logic [BANKS-1:0][19:0]    store_addr;
+    logic [BANKS-1:0][7:0]     store_count;
+    logic [8*UNIT*BANKS-1:0]   store_data;
+    copy_unit #(.WORD_BYTES(WORD_BYTES), .MEMORY_LATENCY(MEMORY_LATENCY), .UNIT(UNIT)) copy (
         .clk, .rst, .start_load(starts && op == OP_LOAD), .start_store(starts && op == OP_STORE), .word,
         .done(copy_done),
-        .reading(copy_reads), .memory_addr(copy_at), .comes(copy_comes), .write_addr(load_addr), .write_count(load_count),
+        .reading(copy_reads), .memory_addr(copy_at), .comes(copy_comes), .write_addr(load_addr), .write_count(load_count), .widens,
         .storing, .read_addr(store_from), .read_pitch(store_pitch), .read_data(stored),
         .store_addr, .store_count, .store_data
     );
@@ -215,8 +222,8 @@ module unit #(
             b_at = b_period == 0 ? '0 : (32'(b_index) + i) % 32'(b_period);
             b_data[32*i +: 32] = element(32'(b_addr) + b_at * (b_narrow ? 2 : 4), b_narrow);
         end
-        for (int i = 0; i < WORD_BYTES; i = i + 1)
-            stored[16*i +: 16] = 16'(element(32'(store_from) + i * 32'(store_pitch), 1'b1));
+        for (int i = 0; i < UNIT * BANKS; i = i + 1)
+            stored[16*i +: 16] = 16'(element(32'(store_from[i/UNIT]) + i % UNIT * 32'(store_pitch), 1'b1));
         for (int i = 0; i < 2 * BUS_BYTES; i = i + 1) send_data[8*i +: 8] = byte_at(32'(send_from) + i);
         for (int i = 0; i < TREE_BYTES; i = i + 1) leaf_data[8*i +: 8] = byte_at(32'(leaf_from) + i);
         for (int i = 0; i < 8; i = i + 1) host_rdata[8*i +: 8] = byte_at(host_addr + i);
@@ -242,7 +249,10 @@ module unit #(
                 buffer[(32'(vector_addr) + 4 + v) % BUFFER_BYTES] <= vector_index[8*v +: 8];
         if (copy_comes)
             for (int w = 0; w < WORD_BYTES; w = w + 1)
-                if (w < 32'(load_count)) buffer[(32'(load_addr) + w) % BUFFER_BYTES] <= memory_data[8*w +: 8];
+                if (w < 32'(load_count)) begin
+                    buffer[(32'(load_addr) + (widens ? 2 * w : w)) % BUFFER_BYTES] <= memory_data[8*w +: 8];
+                    if (widens) buffer[(32'(load_addr) + 2 * w + 1) % BUFFER_BYTES] <= {8{memory_data[8*w+7]}};
+                end
         if (hears)
             for (int w = 0; w < BUS_BYTES; w = w + 1)
                 if (w < 32'(h_bytes)) buffer[(32'(h_addr) + w) % BUFFER_BYTES] <= heard[8*w +: 8];
@@ -255,9 +265,9 @@ module unit #(
             for (int w = 0; w < 8; w = w + 1) buffer[(host_addr + w) % BUFFER_BYTES] <= host_wdata[8*w +: 8];
     end
     always_ff @(posedge clk) begin
-        if (storing)
-            for (int w = 0; w < WORD_BYTES; w = w + 1)
-                if (w < 32'(store_count)) memory[(32'(store_addr) + w) % MEMORY_BYTES] <= store_data[8*w +: 8];
+        for (int w = 0; w < UNIT * BANKS; w = w + 1)
+            if (storing[w/UNIT] && w % UNIT < 32'(store_count[w/UNIT]))
+                memory[(32'(store_addr[w/UNIT]) + w % UNIT) % MEMORY_BYTES] <= store_data[8*w +: 8];
         if (host_write && host_space == 4)
             for (int w = 0; w < 8; w = w + 1) memory[(host_addr + w) % MEMORY_BYTES] <= host_wdata[8*w +: 8];
     end
