@@ -201,7 +201,7 @@ def test_an_interrupt_is_quiet(call, tiny, monkeypatch):
 
 def test_every_answer_says_how_far_it_is_to_be_trusted(call, tiny):
     keys = ["against", "envelope", "percent", "outside"]
-    small = ("--set", "num_pes=8")
+    small = ("--set", "num_pes=4")
     answers = {
         ("run", tiny, "--workflow", "megatron"): "percent",
         ("collective", "reduce", "--bytes", "64"): "percent",
