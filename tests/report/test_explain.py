@@ -40,7 +40,7 @@ def test_a_mapping_explains_nothing_of_itself() -> None:
 def test_what_differs_is_named_with_both_distributions() -> None:
     found = explain(tiny("workflow-1"), tiny("workflow-2"))
     by_key = {(one.operator, one.part): one for one in found.differences}
-    assert by_key["softmax", WORK].distributions == ("head", "token")
+    assert by_key["k", WORK].distributions == ("row", "col")
     frame = found.to_frame()
     assert list(frame["saved_cycles"]) == [one.saved_cycles for one in found.differences]
     assert len(json.loads(json.dumps(found.to_dict()))["differences"]) == len(frame)
