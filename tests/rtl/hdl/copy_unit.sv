@@ -62,10 +62,14 @@ module copy_unit #(
     assign read_pitch = store.element_pitch;
 
     function automatic logic [BANK_BITS-1:0] bank_of(input logic [19:0] address);
-        logic [31:0] sum;
+        logic [31:0] sum, rest;
         sum = 32'(address) % WORD_BYTES / UNIT;
-        for (int digit = 32'(address) / WORD_BYTES; BANKS > 1 && digit > 0; digit = digit / BANKS) sum = sum + digit % BANKS;
-        return BANK_BITS'(sum % BANKS);
+        rest = 32'(address) / WORD_BYTES;
+        for (int digit = 0; digit < 20; digit = digit + 1) begin
+            sum = sum + (BANKS > 1 ? rest % BANKS : 0);
+            rest = rest / BANKS;
+        end
+        bank_of = BANK_BITS'(sum % BANKS);
     endfunction
 
     always_comb begin

@@ -43,7 +43,7 @@ module matrix_unit #(
     function automatic logic [7:0] part(input logic [11:0] size, input logic [11:0] tiles, input int whole);
         logic [31:0] rest;
         rest = 32'(size) - 32'(tiles) * whole;
-        return rest > whole ? 8'(whole) : rest[7:0];
+        part = rest > whole ? 8'(whole) : rest[7:0];
     endfunction
 
     // ---- asking the memory: batch, pass, outer tile, inner tile, word
@@ -113,7 +113,7 @@ module matrix_unit #(
     wire  [7:0]          w_depth = entry[ENTRY-11 -: 8];
 
     function automatic logic [WAY_BITS-1:0] after(input logic [WAY_BITS-1:0] at);
-        return at == WAY_BITS'(WAYS - 1) ? '0 : at + 1'b1;
+        after = at == WAY_BITS'(WAYS - 1) ? '0 : at + 1'b1;
     endfunction
     always_ff @(posedge clk) begin
         if (rst) {q_head, q_tail, q_count} <= '0;

@@ -92,7 +92,7 @@ module pe_array #(
         int size;
         size = 1;
         for (int k = 0; k < level; k = k + 1) size = size * ARITY;
-        return size;
+        reach = size;
     endfunction
 
     logic [PORTS-1:0][63:0] read_back;
@@ -101,9 +101,9 @@ module pe_array #(
     genvar i, l;
     generate
         for (i = 0; i < NUM_PES; i = i + 1) begin : g_pe
-            logic [NUM_LEVELS:1][TREE_BEAT-1:0] ends_here;
+            logic [NUM_LEVELS*TREE_BEAT-1:0] ends_here;
             for (l = 1; l <= NUM_LEVELS; l = l + 1) begin : g_level
-                assign ends_here[l] = i % reach(l) == 0 ? results[l][i / reach(l)] : '0;
+                assign ends_here[(l-1)*TREE_BEAT +: TREE_BEAT] = i % reach(l) == 0 ? results[l][i / reach(l)] : '0;
             end
             unit #(
                 .OUTPUTS(OUTPUTS), .DEPTH(DEPTH), .MATRIX_LATENCY(MATRIX_LATENCY), .LANES(LANES),

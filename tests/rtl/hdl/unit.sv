@@ -205,12 +205,12 @@ module unit #(
 
     // ---- the buffer: everybody reads and writes where it likes (a chip would have banks)
     function automatic logic [7:0] byte_at(input logic [31:0] address);
-        return buffer[address % BUFFER_BYTES];
+        byte_at = buffer[address % BUFFER_BYTES];
     endfunction
     function automatic logic [31:0] element(input logic [31:0] address, input logic narrow);
         logic [15:0] low;
         low = {byte_at(address + 1), byte_at(address)};
-        return narrow ? {{16{low[15]}}, low} : {byte_at(address + 3), byte_at(address + 2), low};
+        element = narrow ? {{16{low[15]}}, low} : {byte_at(address + 3), byte_at(address + 2), low};
     endfunction
     logic [31:0] b_at;
     always_comb begin
