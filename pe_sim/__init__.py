@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pe_sim._version import __version__
@@ -13,13 +15,16 @@ if TYPE_CHECKING:
         Generation,
         Prefill,
         Report,
+        best_switch,
         collective,
         execute,
         gemm,
         generate,
         load_array,
         load_model,
+        load_situation,
         load_workflow,
+        search,
         simulate,
         verify,
     )
@@ -34,13 +39,16 @@ __all__ = [
     "Prefill",
     "Report",
     "__version__",
+    "best_switch",
     "collective",
     "execute",
     "gemm",
     "generate",
     "load_array",
     "load_model",
+    "load_situation",
     "load_workflow",
+    "search",
     "simulate",
     "verify",
 ]
@@ -57,3 +65,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """`pe_sim.search` is the function, though there is a room of that name, which importing it would put there."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "search" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

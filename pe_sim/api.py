@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,14 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import load_model
+from pe_sim.config.situations import load_situation
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.engines import DECODES, DEFAULT_ENGINE, ENGINES, engine_named
-from pe_sim.errors import InputError
+from pe_sim.engine.decoding import decode_in_order
+from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, engine_named
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
-from pe_sim.mapping.workflow import WORKFLOWS, Workflow
+from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation, total_traffic
@@ -29,14 +29,18 @@ from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Tag
-from pe_sim.trace import TagTraffic, Trace
+from pe_sim.trace import TagTraffic
 
 if TYPE_CHECKING:
     from pe_sim.numeric.proof import Proof
     from pe_sim.numeric.results import Execution
     from pe_sim.report.envelope import Envelope
+    from pe_sim.search.result import SearchResult
+    from pe_sim.search.switch_pairs import BestSwitch, Phases
 
 Step = Decode | Prefill
+Steps = Step | Sequence[Step | tuple[Step, float]]
+SIMULATED_AT_MOST = 64  # mappings in a search, beside the named ones
 
 
 def simulate(
@@ -53,7 +57,7 @@ def simulate(
     Args:
         model, array: as loaded, or what `load_model` and `load_array` take.
         step: Decode(...) or Prefill(...).
-        workflow: a name, a workflow file's path, or a Workflow.
+        workflow: a name, a workflow file's path, or a Workflow; "auto": the best one, searched.
         engine: one of `ENGINES`.
         allow_overflow: simulate even what does not fit the memories.
 
@@ -64,12 +68,49 @@ def simulate(
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
     run = engine_named(engine)
+    workflow = _resolved(model, array, step, workflow)
     placed = place(model, array, step, workflow)
     memory = footprint(placed, placed.graph.shape)
     if not allow_overflow:
         memory.check()
     schedule = lower(placed)
     return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
+
+
+def search(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    step: Steps,
+    objective: str = "latency",
+    *,
+    workflow: Workflow | str | Path = AUTO.name,
+    max_simulations: int = SIMULATED_AT_MOST,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> SearchResult:
+    """Searches the best distribution of every operator, with all transforms between them.
+
+    Args:
+        model, array: as of `simulate`.
+        step: one, or several that one mapping has to serve: steps, or (step, weight); their weighted sum counts.
+        objective: latency or throughput (the same mapping: fewest cycles), or energy (first-order, as reports have it).
+        workflow: a workflow file whose base is auto, to give some operators and search the others.
+        max_simulations: of mappings beside the named workflows; more of them prove more.
+        progress: called with what is done, how much of it is, and of how much.
+
+    Raises:
+        InputError: something given is wrong; InfeasibleError where no mapping fits the memories.
+    """
+    from pe_sim.search.request import search_for  # the pipeline does not need the search
+
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    return search_for(model, array, step, objective, workflow, max_simulations=max_simulations, progress=progress)
+
+
+def _resolved(model: ModelConfig, array: ArrayConfig, step: Steps, workflow: Workflow) -> Workflow:
+    """The workflow itself, or what the search makes of it."""
+    return search(model, array, step, workflow=workflow).workflow if workflow.searched else workflow
 
 
 def execute(
@@ -100,7 +141,7 @@ def execute(
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
     from pe_sim.numeric.executor import execute_placed  # timing alone does not need the numeric room
 
-    placed = place(model, array, step, workflow)
+    placed = place(model, array, step, _resolved(model, array, step, workflow))
     done = execute_placed(placed, model, weights, tokens, dtype=dtype, token_types=token_types)
     return replace(done, traffic={tag.value: done.traffic.get(tag.value, TagTraffic()) for tag in Tag})
 
@@ -128,7 +169,7 @@ def verify(
     from pe_sim.numeric.proof import prove
 
     def plan(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
-        placed = place(chosen, array, step, workflow)
+        placed = place(chosen, array, step, _resolved(chosen, array, step, workflow))
         return placed, engine_named(DEFAULT_ENGINE)(lower(placed)).traffic
 
     return prove(model, array, workflow, plan, weights=weights, seed=seed)
@@ -143,6 +184,8 @@ def generate(
     workflow: Workflow | str | Path = "workflow-1",
     engine: str = DEFAULT_ENGINE,
     *,
+    decode_workflow: Workflow | str | Path | None = None,
+    switch_weights: str = "best",
     allow_overflow: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generation:
@@ -151,61 +194,92 @@ def generate(
     Args:
         prompt_len, output_len: tokens a sequence; the prefill gives the first output token.
         batch_size: sequences that go in step.
+        workflow: as of `simulate`; "auto" is the one mapping that is best for the prefill and all decode steps, each
+            of these taken as long as the last.
+        decode_workflow: of the decode steps, if it is another than the prefill's; what the switch takes is counted.
+        switch_weights: between two workflows: reshard the weights, hold both layouts, or best: both where they fit.
         progress: called with (steps done, steps in all) as they are done, several at a time where the engine takes
             decode steps together.
 
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
     """
-    if type(prompt_len) is not int:
-        raise InputError("all prompts have one length", path="prompt_len", given=prompt_len, expected="an int >= 1")
-    if type(output_len) is not int or output_len < 1:
-        raise InputError(
-            "a generation has at least one token", path="output_len", given=output_len, expected="an int >= 1"
-        )
+    from pe_sim.search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
+
+    phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
     model = model if isinstance(model, ModelConfig) else load_model(model)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
-    first = Prefill(batch_size, prompt_len=prompt_len)
-    later = [Decode(batch_size, prompt_len + done) for done in range(output_len - 1)]
-    if later:
-        placed = place(model, array, later[-1], workflow)
+    workflow, decoding = _of_phases(model, array, phases, workflow, decode_workflow)
+    switch = None
+    if phases.decodes:
+        placed = place(model, array, phases.decodes[-1], decoding)
         if not allow_overflow:
             footprint(placed, placed.graph.shape).check()
-    prefill = simulate(model, array, first, workflow, engine, allow_overflow=allow_overflow)
+        if decoding != workflow:
+            switch = switch_between(model, array, phases, workflow, decoding, ways)
+    prefill = simulate(model, array, phases.prefill, workflow, engine, allow_overflow=allow_overflow)
     cycles: list[int] = []
-    traffic: list[Mapping[str, TagTraffic]] = [prefill.traffic]
-    for some_cycles, some_traffic in _decode(model, array, later, workflow, engine):
+    traffic: list[Mapping[str, TagTraffic]] = [prefill.traffic, *([switch.traffic] if switch else [])]
+    for some_cycles, some_traffic in decode_in_order(model, array, phases.decodes, decoding, engine):
         if progress:
             progress(len(cycles) + 1, output_len)
         cycles += some_cycles
         traffic.append(some_traffic)
     if progress:
         progress(output_len, output_len)
-    return Generation(prefill, prompt_len, output_len, batch_size, tuple(cycles), total_traffic(traffic))
+    return Generation(
+        prefill, prompt_len, output_len, batch_size, tuple(cycles), total_traffic(traffic), decoding, switch
+    )
 
 
-def _decode(
-    model: ModelConfig, array: ArrayConfig, steps: list[Decode], workflow: Workflow, engine: str
-) -> Iterator[tuple[list[int], Mapping[str, TagTraffic]]]:
-    """Cycles of the steps in order, and their traffic, as many at a time as the engine takes."""
+def _of_phases(
+    model: ModelConfig, array: ArrayConfig, phases: Phases, workflow: Workflow, other: Workflow | str | Path | None
+) -> tuple[Workflow, Workflow]:
+    """The workflows of prefill and decode; each is searched for its own phase where they may differ."""
+    later = phases.decodes
+    if other is None:
+        last: list[Step | tuple[Step, float]] = [(later[-1], float(len(later)))] if later else []
+        return (_resolved(model, array, [(phases.prefill, 1.0), *last], workflow),) * 2
+    decoding = other if isinstance(other, Workflow) else load_workflow(other)
+    decoding = _resolved(model, array, later[-1], decoding) if later else decoding
+    return _resolved(model, array, phases.prefill, workflow), decoding
 
-    def alone(step: Decode) -> Trace:
-        return engine_named(engine)(lower(place(model, array, step, workflow)))
 
-    rest = iter(steps)
-    if steps and engine in DECODES:
-        for together in DECODES[engine](place(model, array, steps[0], workflow), len(steps)):
-            if not together.traffic and not together.exact.any():
-                break
-            cycles = together.makespan_cycles.tolist()
-            for index, step in enumerate(islice(rest, len(cycles))):
-                if not together.exact[index]:
-                    cycles[index] = alone(step).makespan_cycles
-            yield cycles, together.traffic
-    for step in rest:
-        trace = alone(step)
-        yield [trace.makespan_cycles], trace.traffic
+def best_switch(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    prompt_len: int,
+    output_len: int,
+    batch_size: int = 1,
+    candidates: Sequence[Workflow | str | Path] = tuple(WORKFLOWS),
+    engine: str = DEFAULT_ENGINE,
+    *,
+    switch_weights: str = "best",
+    progress: Callable[[str], None] | None = None,
+) -> BestSwitch:
+    """The best pair of workflows for a generation, one for the prefill and one for decoding, with the switch between.
+
+    Args:
+        candidates: the workflows to pair; of "auto" there are two, the best for the prefill and the best for decoding.
+        switch_weights: this and all others as of `generate`.
+        progress: called with a line of the table whenever a pair is done.
+
+    Raises:
+        InputError: something given is wrong; InfeasibleError where no pair fits the memories.
+    """
+    from pe_sim.search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
+
+    phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine)
+    model = model if isinstance(model, ModelConfig) else load_model(model)
+    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    steps, chosen = phases.ends, list[Workflow]()
+    for each in candidates:
+        workflow = each if isinstance(each, Workflow) else load_workflow(each)
+        found = [_resolved(model, array, step, workflow) for step in (steps if workflow.searched else steps[:1])]
+        named = [replace(one, name=f"{one.name} ({step.phase})") for one, step in zip(found, steps, strict=False)]
+        chosen += named if workflow.searched else found
+    return best_pair(model, array, phases, chosen, ways, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,13 +384,16 @@ __all__ = [
     "Report",
     "Step",
     "Workflow",
+    "best_switch",
     "collective",
     "execute",
     "gemm",
     "generate",
     "load_array",
     "load_model",
+    "load_situation",
     "load_workflow",
+    "search",
     "simulate",
     "verify",
 ]

@@ -15,7 +15,7 @@ PRESET_FOLDERS = ("workloads", "topologies")
 PRINT_PRESETS = """
 import pe_sim, pe_sim.config.presets as presets
 print(pe_sim.__file__)
-for kind in ("models", "arrays"):
+for kind in ("models", "arrays", "situations"):
     names = sorted(presets.preset_names(kind))
     print(kind, *names)
     for name in names:
@@ -73,6 +73,7 @@ def test_installed_package_finds_the_presets_of_the_checkout(wheel: Path, tmp_pa
     assert Path(checkout_file).is_relative_to(ROOT)
     assert installed == checkout
     assert "bus-tree-256" in installed[1]
+    assert installed[2].split() == ["situations", "batch-long", "batch-short", "mixed", "one-long", "one-short"]
 
 
 def repository_files() -> list[Path]:

@@ -13,13 +13,14 @@ from pe_sim.cli.collective import collective
 from pe_sim.cli.compare import compare
 from pe_sim.cli.faults import exit_code_of
 from pe_sim.cli.gemm import gemm
-from pe_sim.cli.listings import arrays, models, workflows
+from pe_sim.cli.listings import arrays, models, situations, workflows
 from pe_sim.cli.run import run
+from pe_sim.cli.search import search
 from pe_sim.cli.topology import topology
 from pe_sim.cli.verify import verify
 from pe_sim.errors import did_you_mean
 
-_COMMANDS: Final = (run, compare, collective, gemm, verify, topology, models, arrays, workflows)
+_COMMANDS: Final = (run, compare, search, collective, gemm, verify, topology, models, arrays, workflows, situations)
 
 
 class PeSimGroup(click.Group):

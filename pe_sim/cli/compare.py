@@ -16,6 +16,7 @@ from pe_sim.cli.options import (
     step_options,
 )
 from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.situations import Served, comparison_dict, comparison_text, simulate_all, step_title
 from pe_sim.cli.values import split_names
 from pe_sim.errors import InputError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pe_sim.api import Report, Workflow
     from pe_sim.config.array import ArrayConfig
     from pe_sim.config.model import ModelConfig
-    from pe_sim.config.step import Step
+    from pe_sim.config.situations import Situation, WeightedStep
 
 SCHEMA: Final = "pe-sim.comparison/1"
 
@@ -53,34 +54,57 @@ def compare(
 ) -> None:
     """Which workflow is fastest for this step, and why?
 
-    One table, the best marked. A workflow that this model or array rules out is named with its reason.
+    One table, the best marked; of a situation one for all its steps first, each as often as it occurs. A workflow that
+    this model or array rules out is named with its reason.
 
     \b
     Examples:
       pe-sim compare llama-2-7b --array bus-tree-256 --context 2048
       pe-sim compare llama-3-8b --workflows workflow-1,workflow-2,megatron --batch 8 --json comparison.json
+      pe-sim compare llama-3-8b --workflows workflow-2,megatron --situation batch-long
     """
     outputs = Outputs({"--json": json_target})
     overrides = read_overrides(settings, overlap)
-    chosen = StepChoice(**step).build()
+    choice = StepChoice(**step)
+    situation, steps = choice.load_situation(), choice.weighted_steps()
 
     from pe_sim import api
-    from pe_sim.report.compare import compare_table
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = _labelled(listed, [api.load_workflow(name) for name in listed])
     model = api.load_model(model_name, overrides.model or None)
     array = api.load_array(array_name, overrides.array or None)
-    reports, reasons = _simulate_all(model, array, chosen, workflows, engine, allow_overflow)
+    if situation:
+        situation.check_against(model)
+    reports, reasons = _simulate_all(model, array, steps, workflows, engine, allow_overflow)
 
     def make_json() -> str:
-        return to_json(_to_dict(reports, reasons))
+        failed = [{"workflow": label, "reason": reason} for label, reason in reasons.items()]
+        if situation:
+            return to_json(comparison_dict(_served(situation, reports), failed))
+        return to_json(_to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed))
 
     def show(stream: TextIO) -> None:
-        compare_table(list(reports.values()), list(reports), stream)
+        if situation:
+            stream.write(comparison_text(_served(situation, reports)))
+        _show_steps(situation, reports, stream)
         stream.write(_reason_rows(reasons))
 
     outputs.deliver(make_json, show)
+
+
+def _show_steps(situation: Situation | None, reports: Mapping[str, tuple[Report, ...]], stream: TextIO) -> None:
+    """The comparison of every step."""
+    from pe_sim.report.compare import compare_table
+
+    for index, of_step in enumerate(zip(*reports.values(), strict=True)):
+        if situation:
+            stream.write(f"\n{step_title(situation, index)}\n")
+        compare_table(list(of_step), list(reports), stream)
+
+
+def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> dict[str, Served]:
+    return {label: Served(situation, of_steps) for label, of_steps in reports.items()}
 
 
 def _labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, Workflow]:
@@ -93,23 +117,21 @@ def _labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str,
 def _simulate_all(
     model: ModelConfig,
     array: ArrayConfig,
-    step: Step,
+    steps: Sequence[WeightedStep],
     workflows: Mapping[str, Workflow],
     engine: str,
     allow_overflow: bool,
-) -> tuple[dict[str, Report], dict[str, str]]:
-    """The reports of those that work, and why the others do not, by label.
+) -> tuple[dict[str, tuple[Report, ...]], dict[str, str]]:
+    """The reports of those that work, one a step, and why the others do not, by label.
 
     Raises:
         InputError: none works.
     """
-    from pe_sim import api
-
-    reports: dict[str, Report] = {}
+    reports: dict[str, tuple[Report, ...]] = {}
     failures: dict[str, InputError] = {}
     for label, workflow in workflows.items():
         try:
-            reports[label] = api.simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow)
+            reports[label] = simulate_all(model, array, steps, workflow, engine, allow_overflow=allow_overflow)
         except InputError as error:
             failures[label] = error
     if not reports:
@@ -137,12 +159,12 @@ def _indented(lines: Iterable[str]) -> str:
     return "".join(f"  {line}\n" for line in lines)
 
 
-def _to_dict(reports: Mapping[str, Report], reasons: Mapping[str, str]) -> dict[str, Any]:
+def _to_dict(reports: Mapping[str, Report], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     from pe_sim.report.compare import best_of
 
     return {
         "schema": SCHEMA,
         "best": list(reports)[best_of(list(reports.values()))],
         "reports": [report.to_dict() for report in reports.values()],
-        "failed": [{"workflow": label, "reason": reason} for label, reason in reasons.items()],
+        "failed": list(failed),
     }

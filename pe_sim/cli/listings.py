@@ -1,4 +1,4 @@
-"""`pe-sim models | arrays | workflows`: what there is, with a line each."""
+"""`pe-sim models | arrays | workflows | situations`: what there is, with a line each."""
 
 from __future__ import annotations
 
@@ -53,9 +53,25 @@ def workflows() -> None:
     Example:
       pe-sim workflows
     """
-    from pe_sim.mapping.workflow import WORKFLOWS
+    from pe_sim.mapping.workflow import AUTO, WORKFLOWS
 
-    _print_lines(f"{name}: {workflow.summary}" for name, workflow in WORKFLOWS.items())
+    _print_lines(f"{workflow.name}: {workflow.summary}" for workflow in (*WORKFLOWS.values(), AUTO))
+
+
+@click.command()
+def situations() -> None:
+    """Which situations are there to choose a mapping for: batches, lengths and phases?
+
+    `pe-sim run`, `compare` and `search` take one as --situation NAME. Lengths are tokens a sequence.
+
+    \b
+    Example:
+      pe-sim situations
+    """
+    from pe_sim.config.presets import preset_names
+    from pe_sim.config.situations import describe_situation, load_situation
+
+    _print_lines(describe_situation(load_situation(name)) for name in preset_names("situations"))
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import click
@@ -12,6 +12,7 @@ from pe_sim.cli.values import lengths, whole_number
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:
+    from pe_sim.config.situations import Situation
     from pe_sim.config.step import Step
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -59,9 +60,8 @@ _STEP_OPTIONS: Final = (
     click.option(
         "--phase",
         type=click.Choice(["decode", "prefill"]),
-        default="decode",
-        show_default=True,
-        help="decode: one new token for every sequence; prefill: all tokens of every prompt at once.",
+        help="decode: one new token for every sequence; prefill: all tokens of every prompt at once."
+        "  [default: decode]",
     ),
     click.option(
         "--batch",
@@ -91,6 +91,11 @@ _STEP_OPTIONS: Final = (
         "--causal",
         type=click.Choice(["skip", "full"]),
         help="Scores above the diagonal: skipped, or computed and masked.  [prefill only; default: skip]",
+    ),
+    click.option(
+        "--situation",
+        metavar="NAME",
+        help="The steps of a situation, in place of all these: a preset (see `pe-sim situations`) or a YAML file.",
     ),
 )
 _SIMULATION_OPTIONS: Final = (
@@ -125,20 +130,51 @@ def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command)
 class StepChoice:
     """The values of `step_options`; None where the user said nothing."""
 
-    phase: Literal["decode", "prefill"]
+    phase: Literal["decode", "prefill"] | None
     batch: int | None
     context: int | tuple[int, ...] | None
     prompt: int | tuple[int, ...] | None
     logits: Literal["last", "all"] | None
     causal: Literal["skip", "full"] | None
+    situation: str | None = None
 
     def build(self) -> Step:
-        """The step.
+        """The step; not for a situation, which has several.
 
         Raises:
             InputError: an option of the other phase, no prompt in prefill, or lengths a step cannot have.
         """
         return self._prefill() if self.phase == "prefill" else self._decode()
+
+    def load_situation(self) -> Situation | None:
+        """The situation, where one is given.
+
+        Raises:
+            InputError: there is none of this name, a fault in its file, or options of a single step beside it.
+        """
+        if self.situation is None:
+            return None
+        from pe_sim.config.situations import load_situation
+
+        single = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "situation"}
+        given = [f"--{name}" for name, value in single.items() if value is not None]
+        if given:
+            raise InputError(
+                "a situation has its own steps",
+                source=given[0],
+                given=single[given[0].removeprefix("--")],
+                hint="leave it out, or write a situation file of your own, after those under workloads/situations",
+            )
+        return load_situation(self.situation)
+
+    def weighted_steps(self) -> tuple[tuple[Step, float], ...]:
+        """The step alone, or those of the situation, each with how often it counts: what the search takes.
+
+        Raises:
+            InputError: as `build` and `load_situation`.
+        """
+        situation = self.load_situation()
+        return situation.steps if situation else ((self.build(), 1.0),)
 
     def _decode(self) -> Step:
         from pe_sim.config.step import Decode

@@ -19,7 +19,8 @@ from pe_sim.cli.options import (
     simulation_options,
     step_options,
 )
-from pe_sim.cli.outputs import Outputs, Writer, text_writer
+from pe_sim.cli.outputs import Outputs, Writer, text_writer, to_json
+from pe_sim.cli.situations import Served, print_served, refuse_files, simulate_all
 
 _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by")
 
@@ -74,26 +75,36 @@ def run(
       pe-sim run llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --workflow megatron
       pe-sim run llama-2-7b --context 100,2000 --overlap 2 --json - | jq .latency
       pe-sim run llama-2-7b --array mesh-256 --context 2048 --heat mesh.png --channels mesh.csv
+      pe-sim run llama-2-7b --workflow megatron --situation mixed
     """
     files = {"--trace": trace, "--csv": csv_target, "--channels": channels_target, "--heat": heat_target}
     outputs = Outputs({"--json": json_target, **files})
     overrides = read_overrides(settings, overlap)
-    chosen = StepChoice(**step).build()
+    choice = StepChoice(**step)
+    situation = choice.load_situation()
+    if situation is not None:
+        refuse_files(situation, files)
+    steps = choice.weighted_steps()  # before the heavy imports: a wrong option is told at once
 
     from pe_sim import api
     from pe_sim.report.table import print_report
 
-    report = api.simulate(
-        api.load_model(model_name, overrides.model or None),
-        api.load_array(array_name, overrides.array or None),
-        chosen,
-        workflow=workflow,
-        engine=engine,
-        allow_overflow=allow_overflow,
-    )
+    model = api.load_model(model_name, overrides.model or None)
+    array = api.load_array(array_name, overrides.array or None)
+    mapping = api.load_workflow(workflow)
+    if situation is not None:
+        situation.check_against(model)
+    reports = simulate_all(model, array, steps, mapping, engine, allow_overflow=allow_overflow)
+    report = reports[0]
+
+    def make_json() -> str:
+        return to_json(Served(situation, reports).to_dict()) if situation else report.to_json()
 
     def show(stream: TextIO) -> None:
-        print_report(report, stream)
+        if situation:
+            print_served(Served(situation, reports), stream)
+        else:
+            print_report(report, stream)
 
     def write_csv(path: Path) -> None:
         text_writer(_to_csv([row.to_dict() for row in report.operators]))(path)
@@ -107,7 +118,7 @@ def run(
         "--channels": write_channels,
         "--heat": report.save_channel_heat,
     }
-    outputs.deliver(report.to_json, show, writers)
+    outputs.deliver(make_json, show, writers)
 
 
 def _to_csv(rows: Sequence[Mapping[str, object]]) -> str:

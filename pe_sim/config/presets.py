@@ -10,12 +10,17 @@ from typing import Final, Literal
 
 from pe_sim.errors import InputError, PeSimError, did_you_mean
 
-PresetKind = Literal["models", "arrays"]
+PresetKind = Literal["models", "arrays", "situations"]
 
 # Folder below the data root and the endings of the files in it, per kind.
-_FOLDERS: Final[dict[str, str]] = {"models": "workloads/models", "arrays": "topologies"}
-_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {"models": (".json",), "arrays": (".yaml", ".yml")}
-_SINGULAR: Final[dict[str, str]] = {"models": "model", "arrays": "array"}
+_FOLDERS: Final[dict[str, str]] = {
+    "models": "workloads/models",
+    "arrays": "topologies",
+    "situations": "workloads/situations",
+}
+_YAML: Final = (".yaml", ".yml")
+_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {"models": (".json",), "arrays": _YAML, "situations": _YAML}
+_SINGULAR: Final[dict[str, str]] = {"models": "model", "arrays": "array", "situations": "situation"}
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 # The wheel carries the data inside the package; a source tree has it beside the package.
 _DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)

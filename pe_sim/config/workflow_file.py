@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from pe_sim.config.schema import Section, input_error
+from pe_sim.config.schema import Section, fault, input_error
+from pe_sim.errors import did_you_mean
 
 Matrix = Literal["row", "col", "batch", "replicate"]
 Attention = Literal["head", "token", "batch", "replicate"]
 Stream = Literal["follow", "replicate", "shard", "batch"]
 Vector = Literal["follow", "replicate", "shard", "root", "batch"]
+
+
+def _check_ffn_matrix(name: str) -> str:
+    known = (*get_args(Matrix), "grid-X")
+    if name not in known[:-1] and not re.fullmatch("grid-[1-9][0-9]{0,6}", name):
+        raise fault("not one of the known values", " or ".join(known), did_you_mean(name, known) or "")
+    return name
+
+
+# As `Matrix`, or a grid that cuts the hidden dim X ways.
+FfnMatrix = Annotated[str, AfterValidator(_check_ffn_matrix)]
 
 
 class LayersFile(Section):
@@ -25,10 +38,10 @@ class LayersFile(Section):
     v: Matrix | None = Field(None, description="value projection")
     attention: Attention | None = Field(None, description="RoPE, cache, scores, softmax and values")
     o: Matrix | None = Field(None, description="output projection of attention")
-    gate_up: Matrix | None = Field(None, description="gate and up at once")
-    gate: Matrix | None = Field(None, description="gate projection (where the family has one)")
-    up: Matrix | None = Field(None, description="up projection")
-    down: Matrix | None = Field(None, description="down projection")
+    gate_up: FfnMatrix | None = Field(None, description="gate and up at once")
+    gate: FfnMatrix | None = Field(None, description="gate projection (where the family has one)")
+    up: FfnMatrix | None = Field(None, description="up projection")
+    down: FfnMatrix | None = Field(None, description="down projection")
     stream: Stream | None = Field(None, description="what the stream becomes at the end of the layer")
     attention_norm: Vector | None = Field(None, description="where the norm before (BERT: after) attention runs")
     attention_add: Vector | None = Field(None, description="where attention's residual add runs")

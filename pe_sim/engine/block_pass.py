@@ -18,7 +18,7 @@ from pe_sim.engine.recurrences import (
 )
 from pe_sim.network.hop_times import ChannelTimes, run_hops
 from pe_sim.schedule.memory_timing import memory_timing
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Stage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray
 
 Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
@@ -110,19 +110,25 @@ class BlockPass:
     def run(self) -> BlockRecord:
         """The cycles of every stage."""
         for stage, plan in zip(self._plan.block.stages, self._plan.stages, strict=True):
-            match stage:
-                case PeStage():
-                    self._on_pes(plan, stage)
-                case RootStage():
-                    self._at_root(stage)
-                case TreeStage():
-                    self._through_tree(plan, stage)
-                case MessageStage():
-                    self._as_messages(plan, stage)
-                case RoutedStage():
-                    self._over_graph(plan, stage)
-                case _:
-                    raise TypeError(f"the fast engine has no recurrence for a {type(stage).__name__}")
+            self._take(stage, plan)
+        return self._finished()
+
+    def _take(self, stage: Stage, plan: StagePlan) -> None:
+        match stage:
+            case PeStage():
+                self._on_pes(plan, stage)
+            case RootStage():
+                self._at_root(stage)
+            case TreeStage():
+                self._through_tree(plan, stage)
+            case MessageStage():
+                self._as_messages(plan, stage)
+            case RoutedStage():
+                self._over_graph(plan, stage)
+            case _:
+                raise TypeError(f"the fast engine has no recurrence for a {type(stage).__name__}")
+
+    def _finished(self) -> BlockRecord:
         # A PE is free when the last it worked on is done, so its ends need not be looked at one by one.
         ends = np.concatenate([*self._ends, self._state.pe_free], axis=-1)
         self._record.last_end = np.maximum.reduce(ends, axis=-1, keepdims=True)

@@ -10,11 +10,13 @@ import numpy as np
 
 from pe_sim.config.array import Network
 from pe_sim.engine.arbiters import FIFO
+from pe_sim.engine.arrival_pass import ArrivalPass
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, Planner, block_totals
 from pe_sim.engine.fast_trace import Visit, write_details
 from pe_sim.engine.recorder import TAGS, channel_names, read_bytes_of
 from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState
+from pe_sim.engine.whole import as_one_block
 from pe_sim.network.hop_times import ChannelTimes
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
@@ -22,20 +24,43 @@ from pe_sim.trace import TagTraffic, Totals, Trace
 from pe_sim.units import BoolArray, IntArray
 
 _FALLBACK = (
-    "requests of different stages reach the bus, a channel or the root in another order than the program's, or in "
-    "bursts; simulated event by event"
+    "messages go in bursts, or requests of different stages reach the bus, a channel or the root in another order than "
+    "the program's and passes over the stages do not settle; simulated event by event"
 )
 _ARBITRATION = "channels are not given first come, first served: simulated event by event"
 
 
 def run_fast(schedule: Schedule) -> Trace:
-    """Simulates a schedule; where one pass in program order would not be exact, event by event, which a note says."""
+    """Simulates a schedule; where no number of passes over its stages is exact, event by event, which a note says."""
     if schedule.array.network.arbitration != FIFO:
         return _event_by_event(schedule, _ARBITRATION)
     try:
-        return _FastRun(schedule).trace()
+        return run_by_arrival(schedule)
     except OutOfOrderError:
         return _event_by_event(schedule, _FALLBACK)
+
+
+def run_by_arrival(schedule: Schedule) -> Trace:
+    """Simulates a schedule; what is overtaken within a block is passed over again, else all blocks are.
+
+    Raises:
+        OutOfOrderError: that is not exact either.
+    """
+    run = _FastRun(schedule, ArrivalPass)
+    try:
+        return run.trace(run.visits())
+    except OutOfOrderError:
+        return run.trace(run.visits_at_once())
+
+
+def run_in_program_order(schedule: Schedule) -> Trace:
+    """Simulates a schedule in one pass.
+
+    Raises:
+        OutOfOrderError: that is not exact.
+    """
+    run = _FastRun(schedule)
+    return run.trace(run.visits())
 
 
 def _event_by_event(schedule: Schedule, note: str) -> Trace:
@@ -87,8 +112,8 @@ class _Outcome:
 class _FastRun:
     """One simulation of one schedule; (..., PEs) is (steps, classes) where it is of several steps at once."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule, self._array = schedule, schedule.array
+    def __init__(self, schedule: Schedule, passes: type[BlockPass] = BlockPass) -> None:
+        self._schedule, self._array, self._passes = schedule, schedule.array, passes
         classes = schedule.classes
         self._shape = (classes.num_steps, classes.num_classes) if classes else (self._array.num_pes,)
         self._planner = Planner(self._array, classes)
@@ -99,13 +124,12 @@ class _FastRun:
         memory = memory_timing(self._array.pe.memory)
         self._port_horizon = memory.latency_cycles + memory.stream_cycles(self._array.pe.buffer.prefetch_bytes) + 1
 
-    def trace(self) -> Trace:
+    def trace(self, visits: list[Visit]) -> Trace:
         """Of the one step of the schedule.
 
         Raises:
-            OutOfOrderError: one pass in program order is not exact.
+            OutOfOrderError: requests were overtaken.
         """
-        visits = self.visits()
         if self.overtaken.any():
             raise OutOfOrderError
         return Trace(
@@ -134,6 +158,25 @@ class _FastRun:
             base = base + delta
             leaving[run.lane] = outcome, base
             visits.append(Visit(plan, outcome.record, base, run))
+        return visits
+
+    def visits_at_once(self) -> list[Visit]:
+        """Runs all blocks as if they were one.
+
+        Raises:
+            OutOfOrderError: there is no recurrence for it.
+        """
+        if not isinstance(self._array.network, Network):
+            raise OutOfOrderError  # channels of a graph keep the program's order
+        plan = self._planner.plan(as_one_block(self._schedule))
+        whole = ArrivalPass(plan, self._array, self._shape, self._initial_state(), [], []).settled()
+        visits: list[Visit] = []
+        base, first, memory_busy = np.zeros(1, dtype=np.int64), 0, whole.memory_busy
+        for run in self._schedule.sequence:
+            last = first + len(self._schedule.blocks[run.block].stages)
+            record = BlockRecord(whole.stages[first:last], last_end=whole.last_end, memory_busy=memory_busy)
+            visits.append(Visit(self._plan(run.block), record, base, run))
+            first, memory_busy = last, None
         return visits
 
     def traffic(self, visits: list[Visit]) -> dict[str, TagTraffic]:
@@ -179,7 +222,7 @@ class _FastRun:
         relative_heads = [None if head is None else _shifted(head, -delta) for head in heads]
         key = (block, _fingerprint(state, relative, relative_heads))
         if key not in self._known:
-            record = BlockPass(plan, self._array, self._shape, state, relative, relative_heads).run()
+            record = self._passes(plan, self._array, self._shape, state, relative, relative_heads).run()
             self.overtaken = self.overtaken | state.overtaken
             self._known[key] = _Outcome(record, state)
         return delta, self._known[key]

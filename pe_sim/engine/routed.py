@@ -63,9 +63,16 @@ class RoutedRun(Delivering):
         self._release_idle(streams=self._stage.streams)
         if self._stage.from_pe:
             self._start_from_pes()
+            self._send_zeros()
             return
         for hub in sorted({*self._hops_of_source, *self._kept_of_source}):
             self._open_hub(hub)
+
+    def _send_zeros(self) -> None:
+        """PEs that nobody made anything on, in the layer before, have their zeros at once."""
+        for pe in sorted({*self._hops_of_source, *self._kept_of_source}):
+            if self._has_pe_inputs and self._pending[pe] == 0:
+                self._send(pe)
 
     def _open_hub(self, hub: int) -> None:
         if self._stage.early_cycles is not None:

@@ -6,7 +6,7 @@ inputs sharded, outputs partial sums, Megatron's row parallel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pe_sim.errors import InputError
@@ -18,6 +18,7 @@ from pe_sim.graph.operators import (
     Scores,
     Values,
 )
+from pe_sim.mapping.grids import GRID, grid_name, grid_ways
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Shard
 
 
@@ -95,6 +96,42 @@ class Col:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Both dims of an FFN's matrix cut: hidden `ways` ways along the rows of a grid of PEs, ffn over its rows.
+
+    As registered, X is 1; `distribution_for` makes the others of it.
+    """
+
+    ways: int = 1
+    summary: str = "W of an FFN in tiles: hidden cut X ways over neighbours, ffn N / X ways (2-D weight-stationary)"
+
+    @property
+    def name(self) -> str:
+        """What users type."""
+        return GRID if self.ways == 1 else grid_name(self.ways)
+
+    def applies_to(self, operator: Operator) -> bool:
+        """The matrices of an FFN: hidden to ffn, and back."""
+        return isinstance(operator, Linear) and {operator.in_dim, operator.out_dim} == {"hidden", "ffn"}
+
+    def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
+        """Shard(hidden) by x -> Partial(sum) per row, and Shard(ffn) by y -> Partial(sum) of slices by x."""
+        assert isinstance(operator, Linear)
+        widens = operator.out_dim == "ffn"
+        if self.ways == 1:
+            return (Row() if widens else Col()).place(operator, attention, head_group_size)
+        hidden, ffn = Shard("hidden", self.ways, "x"), Shard("ffn", self.ways, "y")
+        if widens:
+            return OperatorPlacement((hidden,), (Partial("sum", self.ways, ffn),))
+        return OperatorPlacement((ffn,), (Partial("sum", held=hidden),))
+
+    def place_on_one_row(self, operator: Operator) -> OperatorPlacement:
+        """Where a row is all PEs there are: only the hidden dim is cut."""
+        assert isinstance(operator, Linear)
+        return (Col() if operator.out_dim == "ffn" else Row()).place(operator, "", 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Uniform:
     """Inputs and outputs in one and the same placement: replicate or batch."""
 
@@ -157,6 +194,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     for distribution in (
         Row(),
         Col(),
+        Grid(),
         Head(),
         Token(),
         Uniform("batch", "each PE its own sequences and a whole copy of the weights", Shard("batch")),
@@ -171,7 +209,9 @@ def distribution_for(operator: Operator, name: str, source: str, path: str) -> D
     Raises:
         InputError: the operator cannot have it; names those it can.
     """
-    distribution = DISTRIBUTIONS.get(name)
+    distribution, ways = DISTRIBUTIONS.get(name), grid_ways(name)
+    if ways is not None:
+        distribution = replace(Grid(), ways=ways)
     if distribution is None or not distribution.applies_to(operator):
         fitting = sorted(other.name for other in DISTRIBUTIONS.values() if other.applies_to(operator))
         raise InputError(

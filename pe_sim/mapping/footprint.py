@@ -17,7 +17,7 @@ from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.likeness import likeness
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedGraph, Work
-from pe_sim.mapping.placement import Replicate, Root, Shard
+from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
 from pe_sim.units import IntArray
 
 _N = TypeVar("_N", bound=Node)
@@ -140,6 +140,18 @@ def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
         caches = _working_set(caches)
     cache_bytes = _cache_bytes(array, caches, lambda cache, split: split.cached_tokens())
     return Footprint(array, shape, weights, cache_bytes, root_bytes, tuple(caches), streamed_bytes)
+
+
+def bytes_on_pes(nodes: Iterable[Node], array: ArrayConfig, layouts: Layouts, *, cached: bool) -> IntArray:
+    """(PEs,) bytes of the parameters, and where they are kept of the K and V, of some nodes of one layer."""
+    held = layouts.nothing
+    for node in nodes:
+        if isinstance(node, Work) and isinstance(node.operator, Linear | Norm):
+            if not isinstance(node.outputs[0].placement, Root):
+                held = held + _weight_bytes(node, array, layouts)
+        elif cached and isinstance(node, Work) and isinstance(node.operator, KvAppend):
+            held = held + _cache_bytes(array, [_cache(layouts, node, 1, 0)], lambda cache, split: split.cached_tokens())
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +280,10 @@ def _weight_bytes(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
 
 
 def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
-    """(PEs,) entries of the bias: the PE's outputs, or an even slice where outputs are partial sums."""
+    """(PEs,) entries of the bias: the PE's outputs, or its own part of them where outputs are partial sums."""
     place = node.outputs[0].placement
+    if isinstance(place, Partial):
+        place = place.own_part(operator.out_dim)
     if isinstance(place, Replicate | Shard):
         return layouts.pe_columns(operator.out_dim, operator.out_size, place)
     return layouts.groups.spread(even_counts(operator.out_size, layouts.groups.size))

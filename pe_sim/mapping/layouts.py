@@ -19,8 +19,9 @@ from pe_sim.mapping.attention_split import (
     split_by_token,
     unsplit,
 )
+from pe_sim.mapping.grids import grid_slices
 from pe_sim.mapping.groups import PeGroups, even_counts
-from pe_sim.mapping.placement import Partial, Placement, Shard
+from pe_sim.mapping.placement import Partial, Placement, Scope, Shard
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 FP32_BITS = 32
@@ -110,6 +111,24 @@ class Layouts:
         for name in _SPLITS.values():
             if name in self.__dict__:
                 yield from getattr(self, name).distinctions()
+        for grid in {place.grid for _, _, place in self.known_columns if isinstance(place, Shard) and place.grid}:
+            yield self.groups.rank_of_pe // grid  # who is reduced together
+
+    def scopes(self, scope: Scope) -> tuple[IntArray, int]:
+        """(scopes,) lowest PE of each scope, and how many PEs each has."""
+        firsts = self.groups.first_pe
+        if scope == "group":
+            return firsts, self.groups.size
+        size = self.scope_size(scope)
+        count = self.shape.num_heads if scope == "head" else self.groups.size // size
+        inside = np.arange(count, dtype=np.int64) * size
+        return (firsts[:, None] + inside[None, :]).reshape(-1), size
+
+    def scope_size(self, scope: Scope) -> int:
+        """PEs of each scope."""
+        if isinstance(scope, int):
+            return scope
+        return self.groups.size if scope == "group" else self.head_split.head_group_size
 
     def row_prefix(self, rows: Rows) -> IntArray:
         """(sequences + 1,) rows before each sequence."""
@@ -155,8 +174,12 @@ class Layouts:
         return self.known_columns[key]
 
     def _count_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
+        if isinstance(placement, Partial) and placement.held is not None:
+            return self.pe_columns(dim, size, placement.held)
         if not isinstance(placement, Shard) or placement.dim == "batch":
             return size * self.groups.is_member.astype(np.int64)
+        if placement.grid:
+            return self.groups.spread(grid_slices(size, self.groups.size, placement)[1])
         if placement.dim == "head":
             split = self.head_split
             return (split.q_heads if dim == "query" else split.kv_heads) * split.dims
@@ -164,12 +187,17 @@ class Layouts:
 
     def column_indices(self, dim: str, size: int, placement: Placement, pe: int) -> IntArray:
         """The columns PE `pe` holds, in the order it holds them."""
+        if isinstance(placement, Partial) and placement.held is not None:
+            placement = placement.held
         if not isinstance(placement, Shard) or placement.dim == "batch":
             return np.arange(size)
         if placement.dim == "head":
             return self._head_columns(dim, pe)
-        counts = even_counts(size, self.groups.size)
         rank = int(self.groups.rank_of_pe[pe])
+        if placement.grid:
+            starts, widths = grid_slices(size, self.groups.size, placement)
+            return np.arange(starts[rank], starts[rank] + widths[rank])
+        counts = even_counts(size, self.groups.size)
         first = int(counts[:rank].sum())
         return np.arange(first, first + int(counts[rank]))
 

@@ -11,7 +11,7 @@ from pe_sim.graph.operators import Operator
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.kept import Kept
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placement import Placement
+from pe_sim.mapping.placement import Placement, Scope
 
 
 class MoveKind(StrEnum):
@@ -54,7 +54,7 @@ class Move:
 
     Args:
         operator: the operator that asked for it.
-        scope: group, or head for the PEs that share a query head.
+        scope: group, head for the PEs that share a query head, or so many neighbours.
         partial_dtype: whether the payload travels in the partial dtype.
         combine: how joints combine (sum, max, softmax); empty where nothing is combined.
         sender: the PE that sends, for FORWARD.
@@ -63,7 +63,7 @@ class Move:
 
     operator: Operator
     kind: MoveKind
-    scope: str
+    scope: Scope
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     partial_dtype: bool = False

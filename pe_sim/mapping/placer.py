@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
 from pe_sim.graph.operators import (
     Argmax,
@@ -18,10 +19,11 @@ from pe_sim.graph.operators import (
     Values,
 )
 from pe_sim.graph.tensors import Element, Tensor
-from pe_sim.mapping.distributions import OperatorPlacement, distribution_for
+from pe_sim.mapping.distributions import Grid, OperatorPlacement, distribution_for
+from pe_sim.mapping.grids import fitting_grids, grid_name, grid_ways
 from pe_sim.mapping.layouts import Layouts, softmax_partial
 from pe_sim.mapping.placed import Move, MoveKind, Node, PlacedBlock, Value, Work
-from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
+from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Scope, Shard
 from pe_sim.mapping.transforms import Transforms
 
 STREAM_TARGETS: dict[str, Placement] = {
@@ -82,6 +84,22 @@ class BlockPlacer:
             self._need(self.operators[-1], {STREAM: STREAM_TARGETS[self.plan.stream]})
         leaving = (self.values[STREAM], *self.recent_matrices) if STREAM in self.values else ()
         return PlacedBlock(tuple(self.nodes), entries, leaving, self.layouts)
+
+    def place_part(
+        self, entering: Sequence[Value], leaving: Sequence[str], ends: Operator | None = None
+    ) -> PlacedBlock:
+        """A part of a block: its operators between the values that live before it and those named that live after it.
+
+        Args:
+            ends: of the block's last part the block's last operator, for which the stream is brought to its target.
+        """
+        entries = tuple(self._value(value.tensor, value.placement) for value in entering)
+        self.values.update({value.tensor.name: value for value in entries})
+        for operator in self.operators:
+            self._place(operator)
+        if ends is not None and self.plan.stream in STREAM_TARGETS:
+            self._need(ends, {STREAM: STREAM_TARGETS[self.plan.stream]})
+        return PlacedBlock(tuple(self.nodes), entries, tuple(self.values[name] for name in leaving), self.layouts)
 
     def _place(self, operator: Operator) -> None:
         match operator:
@@ -169,7 +187,9 @@ class BlockPlacer:
         wanted = self._wanted_by_consumers(operator.outputs[0].name)
         if not wanted and isinstance(current, Shard):
             return current
-        return wanted.pop() if len(wanted) == 1 else Replicate()
+        if len(wanted) != 1 or any(isinstance(place, Shard) and place.grid for place in wanted):
+            return Replicate()  # of a whole row every PE takes the slices its grid gives it, for nothing
+        return wanted.pop()
 
     def _place_sharded_norm(self, operator: Norm) -> None:
         size = STATISTICS[operator.function]
@@ -180,7 +200,7 @@ class BlockPlacer:
         self._work(operator, "scale", (Shard("hidden"),), inputs=(operator.inputs[0], statistic.name))
 
     def _place_add(self, operator: Elementwise) -> None:
-        places = [self.values[name].placement for name in operator.inputs]
+        places = [_of_the_whole(self.values[name].placement) for name in operator.inputs]
         self._place_elementwise(operator, _meeting_place(places))
 
     def _place_activation(self, operator: Elementwise) -> None:
@@ -189,7 +209,8 @@ class BlockPlacer:
 
     def _place_elementwise(self, operator: Elementwise, target: Placement) -> None:
         fixed = self.plan.vectors.get(operator.name, "follow")
-        if fixed != "follow":
+        on_grid = isinstance(target, Shard) and target.grid > 0  # then its slices are what `shard` means
+        if fixed != "follow" and not (fixed == "shard" and on_grid):
             dim = operator.outputs[0].dim
             target = self._normal(Shard(dim) if fixed == "shard" else _FIXED_VECTORS[fixed])
         self._need(operator, dict.fromkeys(operator.inputs, target))
@@ -229,8 +250,9 @@ class BlockPlacer:
             self._move(operator, names, source, target)
 
     def _move(self, operator: Operator, names: Sequence[str], source: Placement, target: Placement) -> None:
-        scope = source.scope if isinstance(source, Partial) else "group"
+        scope: Scope = "group"
         for step in self.transforms.steps([self.values[name].tensor for name in names], source, target):
+            scope = step.source.scope if isinstance(step.source, Partial) else scope
             inputs = tuple(self.values[name] for name in names)
             outputs = tuple(self._value(value.tensor, step.target) for value in inputs)
             self.nodes.append(Move(operator, step.kind, scope, inputs, outputs, step.partial_dtype, step.combine))
@@ -264,11 +286,26 @@ class BlockPlacer:
 
     def _static_placement(self, operator: Operator) -> OperatorPlacement:
         name = self._distribution_name(operator)
+        ways = grid_ways(name)
+        if ways is not None and not self.transforms.fits_grid(ways):
+            raise self._misfit(operator, ways)
         if self.transforms.is_lone:
             name = "replicate"  # with one PE a group Partial, Shard and Replicate are the same thing
         path = "attention" if isinstance(operator, AttentionOperator) else operator.name
         distribution = distribution_for(operator, name, self.plan.source, path)
+        if isinstance(distribution, Grid) and distribution.ways > 1 and self.transforms.is_one_row(distribution.ways):
+            return distribution.place_on_one_row(operator)
         return distribution.place(operator, self.plan.attention, self.transforms.head_group_size)
+
+    def _misfit(self, operator: Operator, ways: int) -> InputError:
+        groups = self.transforms.layouts.groups
+        return InputError(
+            f"{groups.size} PEs do not stand in rows of {ways} that each have a joint of their own",
+            source=self.plan.source,
+            path=operator.name,
+            given=grid_name(ways),
+            expected="one of " + ", ".join(map(grid_name, fitting_grids(self.transforms.array, groups))),
+        )
 
     def _distribution_name(self, operator: Operator) -> str:
         if isinstance(operator, AttentionOperator):
@@ -286,6 +323,11 @@ class BlockPlacer:
         return Value(self.next_key - 1, tensor, placement)
 
 
+def _of_the_whole(place: Placement) -> Placement:
+    """Terms of slices are terms of the whole tensor: free."""
+    return Partial(place.op) if isinstance(place, Partial) and place.held is not None else place
+
+
 def _meeting_place(places: Sequence[Placement]) -> Placement:
     """Where a residual add is free: (Partial, anything), (Shard, Replicate), two alike, else Replicate."""
     kinds = set(places)
@@ -296,8 +338,12 @@ def _meeting_place(places: Sequence[Placement]) -> Placement:
 
 
 def _activation_place(places: Sequence[Placement]) -> Placement:
-    """On the slices it finds; at the root when its inputs are partial sums."""
+    """On the slices it finds, or that all inputs are terms of; at the root when its inputs are partial sums."""
     kinds = set(places)
+    slices = {place.held for place in kinds if isinstance(place, Partial) and place.held is not None}
+    if len(kinds) == len(slices) == 1:
+        return next(place for place in slices)
+    kinds = {_of_the_whole(place) for place in kinds}
     if Partial("sum") in kinds:
         return Replicate() if Replicate() in kinds else Root()
     others = kinds - {Replicate()}

@@ -9,9 +9,10 @@ from typing import TypeVar, TypeVarTuple, cast
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network import GraphNetwork
 from pe_sim.graph.tensors import Tensor
+from pe_sim.mapping.grids import fits_grid
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
-from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Shard
+from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Scope, Shard
 from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
 from pe_sim.units import IntArray, total
 
@@ -64,6 +65,14 @@ class Transforms:
         """PEs that share one query head."""
         return self._ask(_head_group_size)
 
+    def fits_grid(self, ways: int) -> bool:
+        """Whether a group's PEs stand in rows of `ways` neighbours, each with a joint of its own."""
+        return self._ask(_fits_grid, ways)
+
+    def is_one_row(self, ways: int) -> bool:
+        """Whether a row of `ways` neighbours is a whole group."""
+        return self._ask(_is_one_row, ways)
+
     @property
     def matrices_held(self) -> int:
         """Matrices from the root that a PE has room for at once."""
@@ -80,6 +89,8 @@ class Transforms:
         if self.is_lone and Root() not in (source, target):
             return (Step(MoveKind.LOCAL, source, target),)
         match source, target:
+            case Partial(held=Shard()), _:
+                return self._from_slices(tensors, source, target)
             case (Replicate(), Shard() | Partial()) | (Shard(), Partial(scope="group")):
                 return (Step(MoveKind.LOCAL, source, target),)
             case Replicate(), Root():
@@ -110,7 +121,15 @@ class Transforms:
                 )
         raise ValueError(f"no transform leads from {source} to {target}")
 
-    def hub(self, scope: str) -> Placement:
+    def _from_slices(self, tensors: Sequence[Tensor], source: Partial, target: Placement) -> tuple[Step, ...]:
+        """Terms of slices: a row of a grid adds up its own if that is what is wanted; else they are of the whole."""
+        if target == source.held and source.scope != "group":
+            hub = self.hub(source.scope)
+            return (self._reduce(source, hub), Step(MoveKind.BROADCAST, hub, target))
+        whole = Partial(source.op)
+        return (Step(MoveKind.LOCAL, source, whole), *self.steps(tensors, whole, target))
+
+    def hub(self, scope: Scope) -> Placement:
         """Where a reduction over each group (or head group) leaves its result: its joint, or the root.
 
         The whole array ends at the root; groups that are not aligned to the tree use all of it and end there too.
@@ -140,6 +159,8 @@ class Transforms:
         )
         if not isinstance(target, Root):
             by_reduction += (Step(MoveKind.BROADCAST, hub, target),)
+        if source.grid:
+            return by_reduction  # several PEs hold the same slice
         serial = (Step(serial_kind, source, target),)
         return self._choose("gather", tensors, serial, by_reduction)
 
@@ -151,12 +172,11 @@ class Transforms:
     def _reduce(self, source: Partial, hub: Placement) -> Step:
         return Step(MoveKind.REDUCE, source, hub, partial_dtype=True, combine=source.op)
 
-    def joint_levels(self, scope: str) -> int | None:
+    def joint_levels(self, scope: Scope) -> int | None:
         """Levels of the tree below the joint of each scope; None where scopes have no joints of their own."""
-        groups = self.layouts.groups
         if self._is_graph:
             return 1  # every scope has a node where its ways meet
-        return groups.joint_levels(groups.size if scope == "group" else self.layouts.head_split.head_group_size)
+        return self.layouts.groups.joint_levels(self.layouts.scope_size(scope))
 
     def _step_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
         if self._is_graph:
@@ -221,11 +241,19 @@ def _head_group_size(transforms: Transforms) -> int:
     return transforms.layouts.head_split.head_group_size
 
 
+def _fits_grid(transforms: Transforms, ways: int) -> bool:
+    return fits_grid(transforms.array, transforms.layouts.groups, ways)
+
+
+def _is_one_row(transforms: Transforms, ways: int) -> bool:
+    return transforms.layouts.groups.size == ways
+
+
 def _matrices_held(transforms: Transforms) -> int:
     return 1 if transforms.array.overlap == 0 else 2
 
 
-def _hub(transforms: Transforms, scope: str) -> Placement:
+def _hub(transforms: Transforms, scope: Scope) -> Placement:
     if scope == "group" and transforms.layouts.groups.is_whole_array:
         return Root()
     return Joint(scope) if transforms.joint_levels(scope) is not None else Root()

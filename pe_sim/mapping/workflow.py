@@ -63,6 +63,7 @@ class Workflow:
         stream_weights: every matrix comes from the root, once a step.
         local_ends: PEs hold the embedding table and keep the results of their own sequences.
         pipelined: each PE or group of PEs holds whole layers and the sequences move on.
+        searched: what rules, groups and LM head leave open is still to be searched for a model, an array and a step.
         rules: changes by layer range, later ones win.
         source: what messages call it: the file it came from, or its name.
     """
@@ -75,6 +76,7 @@ class Workflow:
     stream_weights: bool = False
     local_ends: bool = False
     pipelined: bool = False
+    searched: bool = False
     rules: tuple[LayerRule, ...] = ()
     source: str = field(default="", compare=False)
 
@@ -91,6 +93,12 @@ class Workflow:
         Raises:
             InputError: nothing says how an operator of the layer is distributed.
         """
+        if self.searched:
+            raise InputError(
+                "this workflow has to be searched before anything is placed",
+                source=self.source or self.name,
+                hint="take pe_sim.search(model, array, step).workflow",
+            )
         if self.pattern and not self.rules:
             return self.pattern[layer % len(self.pattern)]
         chosen = self.pattern[layer % len(self.pattern)].to_dict() if self.pattern else {}
@@ -176,18 +184,29 @@ WORKFLOWS: dict[str, Workflow] = {
 }
 
 
+AUTO = Workflow(
+    "auto",
+    "searched: the best distribution of every operator for the model, array and step",
+    (),
+    lm_head="",
+    searched=True,
+)
+
+
 def named_workflow(name: str) -> Workflow:
-    """The workflow called `name`.
+    """The workflow called `name`; `auto` is the one that is still to be searched.
 
     Raises:
         InputError: there is none of that name.
     """
+    if name == AUTO.name:
+        return AUTO
     if name not in WORKFLOWS:
         raise InputError(
             f"no workflow is called {name!r}",
             source="workflow",
             given=name,
             expected="a name or the path of a workflow file",
-            hint=did_you_mean(name, WORKFLOWS),
+            hint=did_you_mean(name, (*WORKFLOWS, AUTO.name)),
         )
     return WORKFLOWS[name]

@@ -25,6 +25,8 @@ def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
     firsts = geometry.groups.first_pe.tolist()
     if isinstance(placement, Replicate):
         return np.concatenate([pieces[pe] for pe in firsts])
+    if isinstance(placement, Partial) and placement.held is not None:
+        return _from_shards(geometry, value, placement, pieces)
     if isinstance(placement, Partial):
         combine = combiner(placement.op, geometry.layouts.shape.head_dim)
         return np.concatenate(
@@ -33,11 +35,13 @@ def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
     return _from_shards(geometry, value, placement, pieces)
 
 
-def _from_shards(geometry: Geometry, value: Value, placement: Shard, pieces: Pieces) -> Array:
+def _from_shards(geometry: Geometry, value: Value, placement: Shard | Partial, pieces: Pieces) -> Array:
+    """The slices where they belong; terms of one slice are added up."""
     tensor = value.tensor
     rows = int(geometry.layouts.row_prefix(tensor.rows)[-1])
     whole = np.zeros((rows, tensor.size), dtype=pieces[geometry.members[0]].dtype)
     for pe in geometry.members:
-        columns = slice(None) if placement.dim == "batch" else geometry.columns_of(value, pe)
-        whole[geometry.rows(tensor.rows, placement, pe), columns] = pieces[pe]
+        columns = slice(None) if placement == Shard("batch") else geometry.columns_of(value, pe)
+        place = geometry.rows(tensor.rows, placement, pe), columns
+        whole[place] = whole[place] + pieces[pe] if isinstance(placement, Partial) else pieces[pe]
     return whole

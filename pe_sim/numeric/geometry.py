@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from pe_sim.graph.tensors import Rows, Tensor
+from pe_sim.mapping.grids import first_holders
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value
-from pe_sim.mapping.placement import Joint, Placement, Root, Shard
+from pe_sim.mapping.placement import Joint, Partial, Placement, Root, Scope, Shard
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.attention import PeAttention
 from pe_sim.units import IntArray
@@ -52,14 +53,10 @@ class Geometry:
         self.members: list[int] = self.groups.members.tolist()
         self._prefixes = {rows: self.layouts.row_prefix(rows).tolist() for rows in Rows}
 
-    def scopes(self, scope: str) -> list[range]:
-        """The PEs of every scope: of each group, or of each query head of each group."""
-        firsts = self.groups.first_pe.tolist()
-        if scope == "group":
-            return [range(first, first + self.groups.size) for first in firsts]
-        share = self.layouts.head_split.head_group_size
-        heads = range(self.layouts.shape.num_heads)
-        return [range(first + head * share, first + (head + 1) * share) for first in firsts for head in heads]
+    def scopes(self, scope: Scope) -> list[range]:
+        """The PEs of every scope: of each group, or of each query head or row of a grid of each group."""
+        firsts, size = self.layouts.scopes(scope)
+        return [range(first, first + size) for first in firsts.tolist()]
 
     def attention(self, distribution: str, pe: int, *, causal: bool) -> PeAttention:
         """One PE's part of attention; one PE a group does all of it."""
@@ -124,9 +121,16 @@ class Geometry:
         """The columns of a value that a PE (or the root) holds."""
         return self.columns(value.tensor.dim, value.tensor.size, value.placement, holder)
 
-    def own_slice(self, tensor: Tensor, pe: int) -> IntArray:
-        """The even slice of a whole tensor's columns that is a PE's own."""
-        return self.columns(tensor.dim, tensor.size, Shard(tensor.dim), pe)
+    def own_slice(self, tensor: Tensor, pe: int, placement: Partial | None = None) -> IntArray:
+        """The part of a tensor's columns that is a PE's own: an even slice, or its part of what it has a term of."""
+        own = Shard(tensor.dim) if placement is None else placement.own_part(tensor.dim)
+        return self.columns(tensor.dim, tensor.size, own, pe)
+
+    def is_first_holder(self, placement: Placement, pe: int) -> bool:
+        """Whether no PE before this one in its group holds the same slice."""
+        if not isinstance(placement, Shard):
+            return True
+        return bool(first_holders(self.groups.size, placement)[self.groups.rank_of_pe[pe]])
 
     def check(self, value: Value, pieces: Pieces, who: str) -> None:
         """Whether every holder holds as many rows and columns as the placement says.
@@ -159,6 +163,6 @@ class Geometry:
     def _expected_shape(self, tensor: Tensor, placement: Placement, holder: int) -> tuple[int, int]:
         rows = self.rows(tensor.rows, placement, holder)
         columns = tensor.size
-        if isinstance(placement, Shard) and placement.dim != "batch":
+        if isinstance(placement, Shard | Partial) and placement != Shard("batch"):
             columns = len(self.columns(tensor.dim, tensor.size, placement, holder))
         return rows.stop - rows.start, columns

@@ -62,7 +62,7 @@ class Mover:
                 return geometry.map(target.placement, lambda pe: self._cut(target, pieces[pe], pe))
             case Replicate(), Partial():
                 return geometry.map(target.placement, lambda pe: self._keep_own_slice(source, pieces[pe], pe))
-            case Shard(), Partial():
+            case Shard() | Partial(), Partial():
                 return geometry.map(target.placement, lambda pe: self._pad(source, pieces[pe], pe))
         raise PlacementError(f"{move_name(source, target)}: no PE can do this on its own")
 
@@ -79,9 +79,10 @@ class Mover:
         return kept
 
     def _pad(self, source: Value, piece: Array, pe: int) -> Array:
-        """The PE's slice with zeros around it."""
+        """The PE's slice with zeros around it; of a slice that several PEs hold only the first one's."""
         whole = self._empty(source, self.geometry.group_of(pe), piece)
-        whole[self._place_of(source, pe)] = piece
+        if self.geometry.is_first_holder(source.placement, pe):
+            whole[self._place_of(source, pe)] = piece
         return whole
 
     # -------------------------------------------------------------------------------------------------------- the tree
@@ -101,7 +102,7 @@ class Mover:
 
     def _contributes(self, move: Move, pe: int) -> bool:
         """A PE that shares a head but got none of its dims is idle and gives the neutral element."""
-        return move.scope == "group" or int(self.geometry.layouts.head_split.pair_count[pe]) > 0
+        return move.scope != "head" or int(self.geometry.layouts.head_split.pair_count[pe]) > 0
 
     # -------------------------------------------------------------------------------------------------- root and joints
     def _broadcast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:

@@ -110,9 +110,9 @@ def _bias(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
         assert bias is not None
         if not isinstance(value.placement, Partial):
             return np.asarray(inputs[0][holder] + bias[worker.geometry.columns_of(value, holder)])
-        own = worker.geometry.own_slice(value.tensor, holder)
+        own = worker.geometry.own_slice(value.tensor, holder, value.placement)
         result: Array = inputs[0][holder].copy()
-        result[:, own] += bias[own]
+        result[:, np.searchsorted(worker.geometry.columns_of(value, holder), own)] += bias[own]
         return result
 
     return [worker.geometry.map(value.placement, add_bias)]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.report import Report
+from pe_sim.report.switch import Switch
 from pe_sim.trace import TagTraffic
 from pe_sim.units import format_seconds
 
@@ -23,7 +25,10 @@ class Generation:
     Args:
         prefill: the report of the prefill, which gives the first token.
         decode_cycles: cycles of each decode step, in order; step i attends to prompt_len + i + 1 tokens.
-        traffic: messages, bytes and busy cycles by tag, over all steps.
+        traffic: messages, bytes and busy cycles by tag, over all steps and the switch.
+        decode_workflow: of the decode steps; None: the prefill's.
+        switch: from the prefill's mapping to the decode steps', if they differ. The first token is there before it
+            begins, so it counts in the total and in the time of the tokens after the first, not in the TTFT.
     """
 
     prefill: Report
@@ -32,6 +37,13 @@ class Generation:
     batch_size: int
     decode_cycles: tuple[int, ...]
     traffic: Mapping[str, TagTraffic]
+    decode_workflow: Workflow | None = None
+    switch: Switch | None = None
+
+    @property
+    def switch_cycles(self) -> int:
+        """Cycles between the prefill and the first decode step."""
+        return self.switch.cycles if self.switch else 0
 
     @property
     def ttft_cycles(self) -> int:
@@ -40,13 +52,15 @@ class Generation:
 
     @property
     def tpot_cycles(self) -> float:
-        """Mean cycles per output token after the first; 0 for a single one."""
-        return sum(self.decode_cycles) / len(self.decode_cycles) if self.decode_cycles else 0.0
+        """Mean cycles per output token after the first, the switch among them; 0 for a single one."""
+        if not self.decode_cycles:
+            return 0.0
+        return (self.switch_cycles + sum(self.decode_cycles)) / len(self.decode_cycles)
 
     @property
     def total_cycles(self) -> int:
         """Cycles from the start of the prefill to the last token."""
-        return self.ttft_cycles + sum(self.decode_cycles)
+        return self.ttft_cycles + self.switch_cycles + sum(self.decode_cycles)
 
     @property
     def ttft_seconds(self) -> float:
@@ -71,11 +85,13 @@ class Generation:
     @property
     def envelope(self) -> Envelope:
         """How far the cycles are to be trusted: the widest envelope of its steps."""
-        from pe_sim.report.envelope import step_envelope, widest
+        from pe_sim.report.envelope import Envelope, step_envelope, widest
 
         first = self.prefill
-        decode = step_envelope(first.model, "decode", self.batch_size, first.array, first.workflow)
-        return widest((first.envelope, decode) if self.decode_cycles else (first.envelope,))
+        decode = step_envelope(first.model, "decode", self.batch_size, first.array, self._decoding)
+        envelopes = (first.envelope, decode) if self.decode_cycles else (first.envelope,)
+        switch = (Envelope("outside", None, ("a switch of mappings (compared: none)",)),) if self.switch else ()
+        return widest((*envelopes, *switch))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -90,6 +106,7 @@ class Generation:
             "ttft": {"cycles": self.ttft_cycles, "seconds": self.ttft_seconds},
             "tpot": {"cycles": self.tpot_cycles, "seconds": self.tpot_seconds},
             "total": {"cycles": self.total_cycles, "seconds": self.total_seconds},
+            **self._switch_to_dict(),
             "tokens_per_second": self.tokens_per_second,
             "accuracy": self.envelope.to_dict(),
             "decode_cycles": list(self.decode_cycles),
@@ -100,12 +117,30 @@ class Generation:
         }
 
     def __str__(self) -> str:
+        workflow, between = self.prefill.workflow.name, ""
+        if self.switch:
+            workflow = f"{workflow} then {self._decoding.name}"
+            seconds = format_seconds(self._seconds(self.switch_cycles))
+            between = f"switch {seconds} (in TPOT and total; weights {self.switch.weights}, "
+            between += f"KV cache {self.switch.kv_cache}), "
         return (
-            f"{self.prefill.model.name} on {self.prefill.array.name}, {self.prefill.workflow.name}: "
+            f"{self.prefill.model.name} on {self.prefill.array.name}, {workflow}: "
             f"{self.batch_size} x ({self.prompt_len} + {self.output_len}) tokens, "
-            f"TTFT {format_seconds(self.ttft_seconds)}, TPOT {format_seconds(self.tpot_seconds)}, "
+            f"TTFT {format_seconds(self.ttft_seconds)}, {between}TPOT {format_seconds(self.tpot_seconds)}, "
             f"total {format_seconds(self.total_seconds)}, {self.tokens_per_second:.1f} tokens/s"
         )
+
+    @property
+    def _decoding(self) -> Workflow:
+        return self.decode_workflow or self.prefill.workflow
+
+    def _switch_to_dict(self) -> dict[str, Any]:
+        """Only where there are two workflows."""
+        if self.switch is None:
+            return {}
+        seconds, counted_in = self._seconds(self.switch_cycles), ["tpot", "total"]
+        switch = {**self.switch.to_dict(), "seconds": seconds, "counted_in": counted_in}
+        return {"decode_workflow": self._decoding.name, "switch": switch}
 
     def _seconds(self, cycles: float) -> float:
         return cycles / (self.prefill.array.clock_ghz * 1e9)

@@ -161,9 +161,10 @@ def _score_elements(node: Work, layouts: Layouts) -> IntArray:
 
 
 def _bias_elements(node: Work, layouts: Layouts) -> IntArray:
-    """(PEs,) each PE adds the bias of its outputs; to partial sums only its own even slice of it."""
+    """(PEs,) each PE adds the bias of its outputs; to partial sums only its own part of it."""
     value = node.outputs[0]
-    return _held(value, layouts, Shard(value.tensor.dim) if isinstance(value.placement, Partial) else None)
+    own = value.placement.own_part(value.tensor.dim) if isinstance(value.placement, Partial) else None
+    return _held(value, layouts, own)
 
 
 def _held(value: Value, layouts: Layouts, placement: Placement | None = None) -> IntArray:

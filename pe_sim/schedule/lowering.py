@@ -6,7 +6,8 @@ something to send. What a sweep does not change of the two is taken from what is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -15,7 +16,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network import GraphNetwork
 from pe_sim.mapping.classes import ClassLayouts, PeClasses
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Move, PlacedGraph, Value, Work
+from pe_sim.mapping.placed import Move, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Root, Shard
 from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.local_work import LocalWork, local_work, root_cycles
@@ -48,6 +49,38 @@ def lower_steps(placed: PlacedGraph, classes: PeClasses) -> Schedule:
     return Schedule(placed.array, _blocks(outline, work, moves), placed.sequence, classes)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class PieceLowering:
+    """Lowers parts of blocks one by one, what they have in common once: all of one array and division of its PEs.
+
+    Args:
+        jobs, costs, moves: what has been seen: which nodes cost alike, local work, and the stages of moves.
+    """
+
+    array: ArrayConfig
+    layouts: Layouts
+    jobs: dict[tuple[object, ...], int] = field(default_factory=dict)
+    costs: dict[int, LocalWork] = field(default_factory=dict)
+    moves: dict[tuple[int, bytes], Stage] = field(default_factory=dict)
+
+    def lower(self, piece: PlacedBlock, holders: Sequence[BoolArray | None]) -> tuple[Block, tuple[BoolArray, ...]]:
+        """The lowered piece, and who holds some of each value that leaves it.
+
+        Args:
+            holders: (PEs,) who holds some of each value that enters; None: as its placement says.
+        """
+        own = (self.layouts,)
+        outline = outline_of((piece,), self.jobs)
+        active = _entering(outline[0], self.layouts)
+        for slot, mask in zip(outline[0].entries, holders, strict=True):
+            if mask is not None:
+                active[slot] = mask
+        work = _lower_work(self.array, own, outline, self.costs, [active])
+        moves = _lower_moves(self.array, own, outline, work.senders, self.moves)
+        (block,) = _blocks(outline, work, moves)
+        return block, tuple(active[slot] for slot in block.exits)
+
+
 @dataclass(frozen=True, slots=True)
 class _LoweredWork:
     """The stages of all work, and of every move the PEs that hold some of its input; both in program order."""
@@ -65,14 +98,19 @@ def _blocks(outline: tuple[BlockOutline, ...], work: _LoweredWork, moves: tuple[
     return tuple(blocks)
 
 
-def _lower_work(array: ArrayConfig, layouts: tuple[Layouts, ...], outline: tuple[BlockOutline, ...]) -> _LoweredWork:
-    costs: dict[int, LocalWork] = {}
+def _lower_work(
+    array: ArrayConfig,
+    layouts: tuple[Layouts, ...],
+    outline: tuple[BlockOutline, ...],
+    costs: dict[int, LocalWork] | None = None,
+    holders: list[list[BoolArray]] | None = None,
+) -> _LoweredWork:
+    """All local work; `costs` by job are added to, and so are `holders`, of each block who holds some of a slot."""
+    costs = {} if costs is None else costs
     stages: list[Stage] = []
     senders: list[BoolArray] = []
-    for block, own in zip(outline, layouts, strict=True):
-        active = [own.is_member] * block.num_slots
-        for slot, value in zip(block.entries, block.entering, strict=True):
-            active[slot] = _holders(value, own)
+    masks = [_entering(block, own) for block, own in zip(outline, layouts, strict=True)] if holders is None else holders
+    for block, own, active in zip(outline, layouts, masks, strict=True):
         for task in block.tasks:
             if isinstance(task.node, Move):
                 senders.append(_any_of([active[slot] for slot in task.inputs] or [own.is_member]))
@@ -86,6 +124,14 @@ def _lower_work(array: ArrayConfig, layouts: tuple[Layouts, ...], outline: tuple
                 active[task.output] = stage.active
                 stages.append(stage)
     return _LoweredWork(tuple(stages), tuple(senders))
+
+
+def _entering(block: BlockOutline, layouts: Layouts) -> list[BoolArray]:
+    """By slot, (PEs,) who holds some of it before the block begins; a slot that is still to be written: everybody."""
+    active = [layouts.is_member] * block.num_slots
+    for slot, value in zip(block.entries, block.entering, strict=True):
+        active[slot] = _holders(value, layouts)
+    return active
 
 
 def _holders(value: Value, layouts: Layouts) -> BoolArray:
@@ -110,10 +156,14 @@ def _pe_stage(task: Task, node: Work, work: LocalWork, active: list[BoolArray]) 
 
 
 def _lower_moves(
-    array: ArrayConfig, layouts: tuple[Layouts, ...], outline: tuple[BlockOutline, ...], senders: tuple[BoolArray, ...]
+    array: ArrayConfig,
+    layouts: tuple[Layouts, ...],
+    outline: tuple[BlockOutline, ...],
+    senders: tuple[BoolArray, ...],
+    known: dict[tuple[int, bytes], Stage] | None = None,
 ) -> tuple[Stage, ...]:
     stages: list[Stage] = []
-    known: dict[tuple[int, bytes], Stage] = {}
+    known = {} if known is None else known
     holders = iter(senders)
     for block, own in zip(outline, layouts, strict=True):
         producers: dict[int, Stage] = {}

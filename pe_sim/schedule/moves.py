@@ -8,7 +8,7 @@ import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Move, MoveKind
+from pe_sim.mapping.placed import Move, MoveKind, Value
 from pe_sim.mapping.placement import Root
 from pe_sim.schedule.builders import (
     Labels,
@@ -68,21 +68,31 @@ class Payload:
     layouts: Layouts
 
     def scopes(self) -> Scopes:
-        """The groups, or the PEs that share a query head."""
-        groups = self.layouts.groups
-        if self.node.scope == "group":
-            return Scopes(groups.first_pe, groups.size)
-        split = self.layouts.head_split
-        heads = np.arange(split.shape.num_heads, dtype=np.int64) * split.head_group_size
-        return Scopes((groups.first_pe[:, None] + heads[None, :]).reshape(-1), split.head_group_size)
+        """The groups, the PEs that share a query head, or the rows of a grid."""
+        return Scopes(*self.layouts.scopes(self.node.scope))
 
     def per_scope(self, *, partial: bool) -> IntArray:
         """(scopes,) bytes of the whole message of each scope."""
         values = self.node.inputs
         if self.node.scope == "group":
             return total(self.layouts.group_bytes(value.tensor, partial=partial) for value in values)
+        if self.node.scope != "head":
+            return total(self._per_row(value, partial=partial) for value in self._sliced)
         elements = self.layouts.head_split.row_sum(1)[..., self.layouts.first_entry(self.scopes().first_pe)]
         return ceil_div(elements * self.layouts.element_bits(values[0].tensor, partial=partial), 8)
+
+    @property
+    def _sliced(self) -> tuple[Value, ...]:
+        """Values that say which slice the PEs of a row hold: what is reduced, or what comes back."""
+        return self.node.inputs if self.node.kind is MoveKind.REDUCE else self.node.outputs
+
+    def _per_row(self, value: Value, *, partial: bool) -> IntArray:
+        """(scopes,) bytes of the slice that all PEs of each row of a grid have terms of."""
+        tensor, where, layouts = value.tensor, value.placement, self.layouts
+        elements = layouts.pe_rows(tensor.rows, where) * layouts.pe_columns(tensor.dim, tensor.size, where)
+        of_rows = elements.reshape(-1, elements.shape[-1])[0, layouts.first_entry(self.scopes().first_pe)]
+        num_bytes: IntArray = ceil_div(of_rows * layouts.element_bits(tensor, partial=partial), 8)
+        return num_bytes  # the same in every step
 
     def per_pe(self, *, outputs: bool) -> IntArray:
         """(PEs,) bytes of each PE's slice."""

@@ -52,9 +52,11 @@ class BlockOutline:
     support: Mapping[int, Placement]
 
 
-def outline_of(blocks: tuple[PlacedBlock, ...]) -> tuple[BlockOutline, ...]:
-    """The outlines of a placed graph's blocks."""
-    jobs: dict[tuple[object, ...], int] = {}
+def outline_of(
+    blocks: tuple[PlacedBlock, ...], jobs: dict[tuple[object, ...], int] | None = None
+) -> tuple[BlockOutline, ...]:
+    """The outlines of a placed graph's blocks; `jobs` are numbered on from those that are known."""
+    jobs = {} if jobs is None else jobs
     return tuple(_BlockOutliner(id(block.layouts), jobs).outline(block) for block in blocks)
 
 
@@ -85,7 +87,10 @@ class _BlockOutliner:
         """A free move: the data is where it was, and for a Partial only a slice of it is not zero."""
         for source, target in zip(node.inputs, node.outputs, strict=True):
             self.slots[target.key] = self.slots[source.key]
-            if isinstance(target.placement, Partial):
+            if isinstance(source.placement, Partial):
+                if source.placement.held is not None:
+                    self.support[target.key] = source.placement.held
+            elif isinstance(target.placement, Partial):
                 whole = isinstance(source.placement, Replicate)
                 self.support[target.key] = Shard(source.tensor.dim) if whole else source.placement
 
@@ -106,7 +111,12 @@ class _BlockOutliner:
             return ()
         if not isinstance(node.outputs[0].placement, Partial):
             return ()
-        return tuple(self.slots[value.key] for value in node.inputs if value.key not in self.support)
+        return tuple(self.slots[value.key] for value in node.inputs if not self._is_even(value))
+
+    def _is_even(self, value: Value) -> bool:
+        """Whether a PE's term is but its even slice: such an add has something to do on every PE that has a term."""
+        slice_of = self.support.get(value.key)
+        return slice_of is not None and not (isinstance(slice_of, Shard) and slice_of.grid)
 
     def _job(self, node: Node) -> int:
         return self.jobs.setdefault((self.layouts, *likeness(node, self.support)), len(self.jobs))

@@ -153,7 +153,7 @@ def test_listings(call):
     assert first_words("models").index("llama-2-7b") < first_words("models").index("llama-2-13b")
     trees = [name for name in first_words("arrays") if name.startswith("bus-tree") and not name.endswith("large")]
     assert trees == ["bus-tree-64", "bus-tree-256", "bus-tree-1024", "bus-tree-4096"]
-    assert first_words("workflows") == list(api.WORKFLOWS)
+    assert first_words("workflows") == [*api.WORKFLOWS, "auto"]
 
 
 def test_every_command_teaches(call):

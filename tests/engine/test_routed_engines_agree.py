@@ -68,3 +68,13 @@ def test_other_arbitrations_go_event_by_event(kind, arbitration):
 @pytest.mark.parametrize("workflow", ["workflow-1", "workflow-2", "megatron"])
 def test_whole_steps_need_no_fallback(kind, workflow):
     assert not compare(tiny_llama(), array_of(kind, 16), Decode(context_len=[3, 70]), WORKFLOWS[workflow])
+
+
+@pytest.mark.parametrize("kind", ["ring", "mesh", "h_tree"])
+def test_partial_sums_that_leave_a_layer_with_idle_pes(kind):
+    """More PEs than hidden features: some have nothing of the stream that the next block reduces, and never arrive."""
+    sizes = {"hidden_size": 2, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2}
+    model = tiny_llama(**sizes, intermediate_size=1, num_hidden_layers=2)
+    pattern = tuple(replace(plan, gate="row", up="row", down="col") for plan in WORKFLOWS["workflow-1"].pattern)
+    workflow = replace(WORKFLOWS["workflow-1"], name="partial stream", pattern=pattern)
+    compare(model, array_of(kind, 6), Decode(1, 0), workflow)

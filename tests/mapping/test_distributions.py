@@ -8,11 +8,11 @@ import pytest
 from pe_sim.config.models import load_model
 from pe_sim.config.presets import preset_names
 from pe_sim.config.step import Prefill
-from pe_sim.config.workflow_file import Attention, Matrix
+from pe_sim.config.workflow_file import Attention, Matrix, check_workflow_file
 from pe_sim.errors import InputError
 from pe_sim.graph.families import FAMILIES, build_graph
 from pe_sim.graph.operators import AttentionOperator, Linear, Norm
-from pe_sim.mapping.distributions import DISTRIBUTIONS, distribution_for
+from pe_sim.mapping.distributions import DISTRIBUTIONS, Grid, distribution_for
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
@@ -48,7 +48,7 @@ def distributed_operators():
 OPERATORS = distributed_operators()
 PAIRS = [
     pytest.param(distribution, operator, id=f"{distribution.name}-{name}")
-    for distribution in DISTRIBUTIONS.values()
+    for distribution in (*DISTRIBUTIONS.values(), Grid(4))  # as registered a grid has one PE in a row
     for name, operator in OPERATORS.items()
     if distribution.applies_to(operator)
 ]
@@ -80,7 +80,14 @@ def test_files_can_name_exactly_the_registered_ones():
     attentions = {name for name, each in DISTRIBUTIONS.items() if each.applies_to(OPERATORS["llama-scores"])}
     assert set(get_args(Matrix)) == matrices
     assert set(ATTENTIONS) == attentions
-    assert matrices | attentions == set(DISTRIBUTIONS)
+    assert matrices | attentions == set(DISTRIBUTIONS) - {"grid-X"}  # of which a file says a number, for an FFN's alone
+    given = ["row", "col", "batch", "replicate", "grid-1", "grid-64"]
+    layers = [{"gate_up": name, "gate": name, "up": name, "down": name} for name in given]
+    assert [entry.down for entry in check_workflow_file({"layers": layers}, "mine").layers] == given
+    assert {name for name, each in DISTRIBUTIONS.items() if each.applies_to(OPERATORS["llama-gate"])} == {
+        *given[:4],
+        "grid-X",
+    }
 
 
 def test_named_workflows_name_registered_ones():
@@ -120,7 +127,7 @@ def test_every_placement_can_be_reached_and_left(distribution, operator):
 
 @pytest.mark.parametrize(("distribution", "operator"), PAIRS)
 def test_what_fits_is_found(distribution, operator):
-    assert distribution_for(operator, distribution.name, "mine", "layers") is distribution
+    assert distribution_for(operator, distribution.name, "mine", "layers") == distribution
 
 
 @pytest.mark.parametrize(("name", "operator"), MISFITS)

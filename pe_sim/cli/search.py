@@ -1,0 +1,226 @@
+"""`pe-sim search`: the best distribution of every operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from pe_sim.cli.options import (
+    StepChoice,
+    array_option,
+    json_option,
+    model_set_option,
+    overlap_option,
+    read_overrides,
+    step_options,
+)
+from pe_sim.cli.outputs import Outputs, standard_stream, to_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pe_sim.search.candidates import Candidate
+    from pe_sim.search.result import SearchResult
+
+_SHOWN = 5
+_EXPLAINED = 10  # differences
+
+
+@click.command(short_help="Which distribution of every operator is the best, and how sure is that?")
+@click.argument("model_name", metavar="MODEL")
+@array_option
+@step_options
+@overlap_option
+@model_set_option
+@click.option(
+    "--objective",
+    metavar="latency|throughput|energy",
+    default="latency",
+    show_default=True,
+    help="latency: fewest cycles; throughput: most tokens a second, which is the same mapping; energy: least"
+    " first-order energy, then fewest cycles.",
+)
+@click.option(
+    "--workflow",
+    metavar="FILE.yaml",
+    default="auto",
+    help="A workflow file with `base: auto`, which gives some operators; the others are searched.",
+)
+@click.option(
+    "--simulations",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Mappings simulated at most, beside the named workflows; more of them prove more.  [default: 64]",
+)
+@click.option("--top", type=click.IntRange(1), default=_SHOWN, show_default=True, metavar="K", help="Candidates shown.")
+@click.option(
+    "--pareto", is_flag=True, help="Show the candidates that none beats in cycles, energy and memory at once."
+)
+@click.option(
+    "--explain",
+    "other",
+    metavar="OTHER",
+    help="Show why the best mapping is faster than this one, operator by operator: a named workflow or a YAML file.",
+)
+@click.option("--write", "written", metavar="FILE.yaml", help="Write the best mapping as a workflow file.")
+@json_option
+def search(
+    model_name: str,
+    array_name: str,
+    overlap: int | None,
+    settings: tuple[str, ...],
+    objective: str,
+    workflow: str,
+    simulations: int | None,
+    top: int,
+    pareto: bool,
+    other: str | None,
+    written: str | None,
+    json_target: str | None,
+    **step: Any,
+) -> None:
+    """Which distribution of every operator is the best, and how sure is that?
+
+    Every matrix by row, by column or whole, attention by head, by token or by batch, norms, adds and activations on all
+    PEs, on slices or at the root, layer by layer, the batch in any number of groups of PEs: shortest paths over where
+    the tensors are find the mappings that no other can beat by a lower bound, and these are simulated. "exact" means
+    that nothing a workflow file can say is faster; otherwise the gap to the bound is told. The named workflows are
+    always among the candidates. What does not fit the memories is left out.
+
+    \b
+    Examples:
+      pe-sim search llama-2-7b --array bus-tree-1024 --context 2048
+      pe-sim search llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --write best.yaml
+      pe-sim search llama-2-7b --array bus-tree-256 --batch 4 --pareto --top 10
+      pe-sim search llama-2-7b --array bus-tree-256 --explain megatron
+    """
+    outputs = Outputs({"--json": json_target, "--write": written})
+    overrides = read_overrides(settings, overlap)
+    steps = StepChoice(**step).weighted_steps()
+
+    from pe_sim import api
+    from pe_sim.search.result import check_explained
+
+    model = api.load_model(model_name, overrides.model or None)
+    array = api.load_array(array_name, overrides.array or None)
+    if other is not None:
+        check_explained(api.load_workflow(other))  # a wrong name is told before the search
+    with _Progress() as progress:
+        found = api.search(
+            model,
+            array,
+            steps,
+            objective,
+            workflow=workflow,
+            max_simulations=simulations or api.SIMULATED_AT_MOST,
+            progress=progress,
+        )
+    explanation = None if other is None else found.explain(other)
+
+    def make_json() -> str:
+        told = {} if explanation is None else {"explanation": explanation.to_dict()}
+        return to_json(found.to_dict(top) | told)
+
+    def show(stream: TextIO) -> None:
+        from pe_sim.report.table import emit
+
+        emit(_shown(found, top, pareto), stream)
+        if explanation is not None:
+            stream.write(explanation.render(_EXPLAINED))
+
+    outputs.deliver(make_json, show, {"--write": found.save})
+
+
+def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
+    best = found.best
+    ranked = sorted(found.candidates, key=lambda one: one.figure)
+    named = next((one for one in ranked if one.is_named), None)
+    parts: list[RenderableType] = [found.headline()]
+    if named is not None and named.cycles > best.cycles:
+        fewer = 1 - best.cycles / named.cycles
+        parts.append(f"{fewer:.1%} fewer cycles than {named.name}, the best named workflow ({named.cycles:,.0f})")
+    parts.append(_mapping_table(found))
+    if pareto:
+        parts.append(_candidates_table("Not beaten in cycles, energy and memory at once", found.pareto[:top]))
+    else:
+        shown = ranked[:top]
+        if named is not None and named not in shown:
+            shown.append(named)
+        parts.append(_candidates_table("The best candidates", shown))
+    if found.excluded:
+        parts.append("\nNot candidates:")
+        parts += [f"  {one.name}: {one.reason}" for one in found.excluded]
+    return parts
+
+
+def _mapping_table(found: SearchResult) -> RenderableType:
+    """What every operator got: a column for every run of layers with the same plan."""
+    from pe_sim.report.table import make_table
+    from pe_sim.search.workflow_text import runs_of
+
+    workflow = found.workflow
+    plans = [workflow.plan(layer) for layer in range(found.report.graph.num_layers)]
+    runs = runs_of(plans)
+    named = {operator.name for operator in found.report.graph.layer}
+    has = {name: name in named for name in ("q", "k", "v", "o", "gate", "up", "down")}
+    rows = [
+        (name, *(plans[first].to_dict()[name] for first, _ in runs))
+        for name in plans[0].to_dict()
+        if has.get(name, True)
+    ]
+    heads = [f"layer {first}" if first == last else f"layers {first}-{last}" for first, last in runs]
+    title = f"Distribution of every operator; lm_head {workflow.lm_head}, groups {workflow.groups}"
+    return make_table(title, "operator", *heads, rows=rows)
+
+
+def _candidates_table(title: str, candidates: Sequence[Candidate]) -> RenderableType:
+    from pe_sim.report.table import make_table
+    from pe_sim.units import format_bytes
+
+    rows = [
+        (
+            one.name,
+            f"{one.cycles:,.0f}",
+            f"{one.tokens_per_second:,.2f}",
+            f"{one.joules * 1e3:,.3f}",
+            format_bytes(one.peak_bytes_per_pe),
+        )
+        for one in candidates
+    ]
+    return make_table(title, "mapping", "cycles", "tokens/s", "mJ", "peak a PE", rows=rows)
+
+
+class _Progress:
+    """A line on stderr, from the first second on, where stderr is a terminal."""
+
+    _AFTER = 1.0  # seconds
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        import time
+
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            console=Console(file=standard_stream("stderr")),
+            transient=True,
+        )
+        self._task = self._bar.add_task("search", total=None)
+        begun, shows = time.monotonic(), self._bar.console.is_terminal
+        self._started = False
+
+        def tell(what: str, done: int, of: int) -> None:
+            if shows and not self._started and time.monotonic() - begun > self._AFTER:
+                self._bar.start()
+                self._started = True
+            self._bar.update(self._task, description=what, completed=done, total=of)
+
+        return tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            self._bar.stop()

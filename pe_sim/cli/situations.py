@@ -1,0 +1,165 @@
+"""What `--situation` gives: takes a situation and its steps' reports, gives the whole as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from pe_sim.cli.tables import format_pairs, format_table
+from pe_sim.errors import InputError
+from pe_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from pe_sim.api import Report, Workflow
+    from pe_sim.config.array import ArrayConfig
+    from pe_sim.config.model import ModelConfig
+    from pe_sim.config.situations import Situation, WeightedStep
+    from pe_sim.config.step import Step
+
+SCHEMA: Final = "pe-sim.situation/1"
+COMPARISON_SCHEMA: Final = "pe-sim.situation-comparison/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A situation under one mapping: one report a step, in the order of the situation's."""
+
+    situation: Situation
+    reports: tuple[Report, ...]
+
+    @property
+    def cycles(self) -> float:
+        """Of all steps, each as often as it occurs."""
+        pairs = zip(self.situation.steps, self.reports, strict=True)
+        return sum(weight * report.latency_cycles for (_, weight), report in pairs)
+
+    @property
+    def seconds(self) -> float:
+        """The same in the time of the array's clock."""
+        return self.cycles / (self.reports[0].array.clock_ghz * 1e9)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of the answers over the time."""
+        return self.situation.counted_tokens / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        pairs = zip(self.situation.steps, self.reports, strict=True)
+        return {
+            "schema": SCHEMA,
+            "situation": self.situation.to_dict(),
+            "latency": {"cycles": self.cycles, "seconds": self.seconds},
+            "throughput": {"tokens_per_second": self.tokens_per_second},
+            "steps": [{"weight": weight, "report": report.to_dict()} for (_, weight), report in pairs],
+        }
+
+
+def simulate_all(
+    model: ModelConfig,
+    array: ArrayConfig,
+    steps: Sequence[WeightedStep],
+    workflow: Workflow,
+    engine: str,
+    *,
+    allow_overflow: bool,
+) -> tuple[Report, ...]:
+    """The report of every step under one mapping; one that is searched is searched for all steps together.
+
+    Raises:
+        InputError: as `pe_sim.simulate`.
+    """
+    from pe_sim import api
+
+    if workflow.searched:
+        workflow = api.search(model, array, steps, workflow=workflow).workflow
+    return tuple(api.simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow) for step, _ in steps)
+
+
+def step_title(situation: Situation, index: int) -> str:
+    """What a step is called above its tables."""
+    step, weight = situation.steps[index]
+    often = "once" if weight == 1 else f"{weight:g} times"
+    return f"Step {index + 1} of {len(situation.steps)}, counted {often}: {in_options(step)}"
+
+
+def in_options(step: Step) -> str:
+    """The options of `pe-sim run` that make this step."""
+    lengths = {"context": step.context_len, "prompt": getattr(step, "prompt_len", ())}
+    said = [f"--phase {step.phase}", f"--batch {step.batch_size}"]
+    for name, each in lengths.items():
+        values = each[:1] if len(set(each)) == 1 else each
+        if values and (name != "context" or step.phase == "decode" or any(values)):
+            said.append(f"--{name} {','.join(map(str, values))}")
+    return " ".join(said)
+
+
+def refuse_files(situation: Situation, files: Mapping[str, str | None]) -> None:
+    """Files of one step cannot hold several.
+
+    Raises:
+        InputError: such a file is asked for.
+    """
+    option = next((option for option, target in files.items() if target is not None), None)
+    if option is not None and len(situation.steps) > 1:
+        steps = ", or ".join(in_options(step) for step, _ in situation.steps)
+        raise InputError(
+            f"this file holds one step, and the situation {situation.name} has {len(situation.steps)}",
+            source=option,
+            given=files[option],
+            hint=f"take one of its steps in place of --situation: {steps}",
+        )
+
+
+def print_served(served: Served, stream: TextIO) -> None:
+    """The report of every step, then what the whole situation takes."""
+    from pe_sim.report.table import print_report
+
+    for index, report in enumerate(served.reports):
+        stream.write(f"{step_title(served.situation, index)}\n\n")
+        print_report(report, stream)
+        stream.write("\n")
+    report = served.reports[0]
+    pairs = [
+        ("situation", f"{served.situation.name}: {served.situation.description}"),
+        ("workflow", report.workflow.name),
+        ("latency", f"{served.cycles:,.0f} cycles = {format_seconds(served.seconds)}, all steps"),
+        ("throughput", f"{served.tokens_per_second:,.2f} tokens/s of the answers"),
+    ]
+    stream.write(f"The whole situation\n\n{format_pairs(pairs)}")
+
+
+def comparison_text(served: Mapping[str, Served]) -> str:
+    """One line a workflow, the best marked: every step, and all of them as often as they occur."""
+    best = best_of(served)
+    first = served[best]
+    situation = first.situation
+    steps = [f"step {index + 1}" for index in range(len(situation.steps))]
+    weights = [f"x {weight:g}" for _, weight in situation.steps]
+    rows = []
+    for label, each in served.items():
+        cycles = [f"{report.latency_cycles:,}" for report in each.reports]
+        mark = "* " if label == best else ""
+        over = f"{each.cycles / first.cycles:.3f}"
+        rows.append([mark + label, *cycles, f"{each.cycles:,.0f}", over, f"{each.tokens_per_second:,.2f}"])
+    table = format_table(
+        ["workflow", *steps, "all steps", "x best", "tokens/s"], ["cycles", *weights, "cycles", "", ""], rows
+    )
+    report = first.reports[0]
+    return f"{report.model.name} on {report.array.name}, {situation.name}: {situation.description}\n{table}"
+
+
+def best_of(served: Mapping[str, Served]) -> str:
+    """The label with the fewest cycles, the first of equals."""
+    return min(served, key=lambda label: served[label].cycles)
+
+
+def comparison_dict(served: Mapping[str, Served], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        "schema": COMPARISON_SCHEMA,
+        "best": best_of(served),
+        "results": [{"workflow": label, **each.to_dict()} for label, each in served.items()],
+        "failed": list(failed),
+    }

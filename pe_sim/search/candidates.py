@@ -1,0 +1,148 @@
+"""Mappings that were simulated, and what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.step import Decode, Step
+from pe_sim.engine.engines import DEFAULT_ENGINE, engine_named
+from pe_sim.errors import InfeasibleError, InputError
+from pe_sim.mapping.footprint import footprint
+from pe_sim.mapping.mapper import place
+from pe_sim.mapping.workflow import WORKFLOWS, Workflow
+from pe_sim.report.build import build_report
+from pe_sim.report.energy import DRAM_EXTERNAL_PJ_PER_BIT, local_pj_per_bit
+from pe_sim.report.report import Report
+from pe_sim.schedule.lowering import lower
+from pe_sim.schedule.stages import PeStage, RootStage, Tag
+
+Objective = Literal["latency", "throughput", "energy"]
+OBJECTIVES: Final = ("latency", "throughput", "energy")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a mapping is wanted for: steps with their weights, on one array."""
+
+    model: ModelConfig
+    array: ArrayConfig
+    steps: tuple[Step, ...]
+    weights: tuple[float, ...]
+    objective: Objective
+
+    def weighted(self, values: Sequence[float]) -> float:
+        """The weighted sum of one figure a step."""
+        return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """A mapping that was simulated, with a report a step."""
+
+    name: str
+    workflow: Workflow
+    wanted: Wanted
+    reports: tuple[Report, ...]
+
+    @property
+    def cycles(self) -> float:
+        """Weighted over the steps; of one step with weight 1 an int."""
+        if len(self.reports) == 1 and self.wanted.weights == (1.0,):
+            return self.reports[0].latency_cycles
+        return self.wanted.weighted([report.latency_cycles for report in self.reports])
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is one of the named workflows."""
+        return self.name in WORKFLOWS
+
+    @property
+    def joules(self) -> float:
+        """First-order energy, weighted over the steps."""
+        return self.wanted.weighted([report.energy["total_joules"] for report in self.reports])
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all steps over their time, both weighted."""
+        tokens = [
+            report.step.batch_size if isinstance(report.step, Decode) else report.step.num_rows
+            for report in self.reports
+        ]
+        seconds = [report.latency_seconds for report in self.reports]
+        return self.wanted.weighted(tokens) / self.wanted.weighted(seconds)
+
+    @property
+    def peak_bytes_per_pe(self) -> int:
+        """Of the fullest PE's memory, in the step that needs most."""
+        return max(report.footprint.peak_bytes_per_pe for report in self.reports)
+
+    @property
+    def read(self) -> float:
+        """Energy of what is read: all that mappings differ in."""
+        return self.wanted.weighted([_read_energy_of(report) for report in self.reports])
+
+    @property
+    def figure(self) -> tuple[float, ...]:
+        """What is to be least; throughput is greatest where the weighted cycles are least."""
+        return (self.read, self.cycles) if self.wanted.objective == "energy" else (self.cycles,)
+
+
+def read_energy(array: ArrayConfig, on_pes: int, at_root: int) -> int:
+    """Of bytes read from the PEs' memories and from the root's: whole 0.0001 pJ a bit, to be added without rounding."""
+    return on_pes * round(local_pj_per_bit(array) * 10_000) + at_root * round(DRAM_EXTERNAL_PJ_PER_BIT * 10_000)
+
+
+def _read_energy_of(report: Report) -> int:
+    array, on_pes, at_root = report.array, 0, 0
+    for run, times in Counter(run.block for run in report.schedule.sequence).items():
+        for stage in report.schedule.blocks[run].stages:
+            if isinstance(stage, PeStage) and stage.matrix is not None:
+                on_pes += times * int(stage.matrix.read_bytes[stage.active].sum())
+            elif isinstance(stage, RootStage):
+                at_root += times * stage.read_bytes
+    streamed = report.traffic[Tag.WEIGHT_STREAM.value].bytes
+    return read_energy(array, on_pes + array.num_pes * streamed, at_root + streamed)
+
+
+def simulated(name: str, workflow: Workflow, wanted: Wanted) -> Candidate:
+    """A mapping, simulated for every step.
+
+    Raises:
+        InputError: it does not apply; InfeasibleError where it does not fit the memories.
+    """
+    run = engine_named(DEFAULT_ENGINE)
+    model, array = wanted.model, wanted.array
+    reports = []
+    for step in wanted.steps:
+        placed = place(model, array, step, workflow)
+        memory = footprint(placed, placed.graph.shape)
+        memory.check()
+        schedule = lower(placed)
+        reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory))
+    return Candidate(name, workflow, wanted, tuple(reports))
+
+
+def nowhere_worse(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those that no other one beats or equals in cycles, energy and peak bytes a PE at once; of equals the first."""
+
+    def figures(one: Candidate) -> tuple[float, float, int]:
+        return one.cycles, one.read, one.peak_bytes_per_pe
+
+    kept: list[Candidate] = []
+    for one in sorted(candidates, key=figures):
+        mine = figures(one)
+        if not any(all(a <= b for a, b in zip(figures(other), mine, strict=True)) for other in kept):
+            kept.append(one)
+    return tuple(kept)
+
+
+def reason_of(error: InputError) -> str:
+    """Why a mapping is out, in one line."""
+    if isinstance(error, InfeasibleError):
+        return str(error).splitlines()[0]
+    return error.problem

@@ -1,0 +1,156 @@
+"""Partial mappings: what they chose, where everything is, and when it is there at the earliest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pe_sim.engine.recurrences import NEVER
+from pe_sim.search.pieces import Held
+from pe_sim.search.space import Choice
+from pe_sim.units import IntArray
+
+Where = tuple[tuple[str, Held], ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moment:
+    """One step's state after a partial mapping; arrays are (PEs + 1,) or (hubs + 1,), see `isolation`.
+
+    Args:
+        where: the tensors that live, and where.
+        free: when each PE is free.
+        ready: by tensor, when it is there.
+        end: the last cycle of what is not followed any further.
+    """
+
+    where: Where
+    free: IntArray
+    ready: tuple[IntArray, ...]
+    end: int = 0
+
+    def shifted(self, cycles: int) -> Moment:
+        """The same, that much later."""
+        ready = tuple(np.where(values > NEVER // 2, values + cycles, NEVER) for values in self.ready)
+        return Moment(self.where, np.maximum(self.free + cycles, NEVER), ready, self.end + cycles)
+
+    @property
+    def origin(self) -> int:
+        """The first cycle at which anything that lives is there."""
+        return min(int(values[values > NEVER // 2].min(initial=1 << 60)) for values in self.ready)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Label:
+    """A partial mapping.
+
+    Args:
+        moments: one a step.
+        read: energy of what is read from the PEs' memories and the root's, weighted over the steps (`read_energy`).
+        held_bytes: (PEs,) of what is kept in the memories, if that is watched; of all that it is a bound for.
+        own_bytes: the same of its own choices alone.
+        choice: what it chose last, `before` what came before that.
+        matters: of what was chosen, what later placements depend on beside `where`.
+        stands_for_more: whether it also is a bound for mappings that chose something else.
+    """
+
+    moments: tuple[Moment, ...]
+    read: float = 0.0
+    held_bytes: IntArray | None = None
+    choice: tuple[Choice, ...] = ()
+    before: Label | None = None
+    matters: Choice = ()
+    stands_for_more: bool = False
+    own_bytes: IntArray | None = None
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Labels in one place can be followed by the same."""
+        return (self.matters, *(moment.where for moment in self.moments))
+
+    def cost(self) -> IntArray:
+        """All that must be no greater in a label for which another one is dropped."""
+        parts = [part for moment in self.moments for part in (moment.free, *moment.ready, np.array([moment.end]))]
+        if self.held_bytes is not None:
+            parts.append(self.held_bytes)
+        return np.concatenate(parts)
+
+    def choices(self) -> list[Choice]:
+        """Everything that was chosen, in order."""
+        chosen: list[tuple[Choice, ...]] = []
+        label: Label | None = self
+        while label is not None:
+            chosen.append(label.choice)
+            label = label.before
+        return [choice for choices in reversed(chosen) for choice in choices]
+
+
+def undominated(labels: Iterable[Label], keep: int, width: int, *, by_energy: bool) -> list[Label]:
+    """Labels without those that `keep` others in the same place are nowhere worse than.
+
+    Where memory is watched, the leanest one of every place stays: what follows it may need all the room there is.
+
+    Args:
+        width: labels of one place at most; where there are more, the last one stands for all the rest.
+        by_energy: less energy for what is read comes before everything else; else the cycles alone count.
+    """
+    placed: dict[tuple[object, ...], list[Label]] = {}
+    for label in labels:
+        placed.setdefault(label.place, []).append(label)
+    kept: list[Label] = []
+    for group in placed.values():
+        chosen = group if len(group) <= keep else _of_one_place(group, keep, by_energy)
+        leanest = _leanest(group)
+        kept += chosen if len(chosen) <= width else [*chosen[: width - 1], _bound_of_all(chosen[width - 1 :])]
+        if leanest is not None and not any(label is leanest for label in kept[-width:]):
+            kept.append(leanest)
+    return kept
+
+
+def _leanest(group: Sequence[Label]) -> Label | None:
+    held = [math.inf if label.own_bytes is None else int(label.own_bytes.max()) for label in group]
+    index = min(range(len(group)), key=held.__getitem__)
+    return None if group[index].own_bytes is None else group[index]
+
+
+def _bound_of_all(labels: Sequence[Label]) -> Label:
+    """One label that is nowhere worse than any of these; it has the choices of the first."""
+    moments = tuple(
+        Moment(
+            same[0].where,
+            np.minimum.reduce([one.free for one in same]),
+            tuple(np.minimum.reduce(ready) for ready in zip(*(one.ready for one in same), strict=True)),
+            min(one.end for one in same),
+        )
+        for same in zip(*(label.moments for label in labels), strict=True)
+    )
+    kept = [label.held_bytes for label in labels if label.held_bytes is not None]
+    held = np.minimum.reduce(kept) if kept else None
+    read = min(label.read for label in labels)
+    return replace(labels[0], moments=moments, read=read, held_bytes=held, stands_for_more=True)
+
+
+def _of_one_place(group: list[Label], keep: int, by_energy: bool) -> list[Label]:
+    costs = [label.cost() for label in group]
+    order = sorted(range(len(group)), key=lambda i: (group[i].read if by_energy else 0.0, int(costs[i].sum())))
+    chosen: list[Label] = []
+    rows = np.empty((len(group), len(costs[0])), dtype=np.int64)
+    read = np.empty(len(group))
+    for index in order:
+        count, label = len(chosen), group[index]
+        if count >= keep:
+            nowhere_worse = (rows[:count] <= costs[index]).all(axis=1)
+            if by_energy:
+                fewer = read[:count] < label.read
+                if label.held_bytes is not None:  # memory is a bound: less of it can be what makes the rest possible
+                    held = len(label.held_bytes)
+                    fewer &= (rows[:count, -held:] <= costs[index][-held:]).all(axis=1)
+                nowhere_worse = fewer | (nowhere_worse & (read[:count] <= label.read))
+            if nowhere_worse.sum() >= keep:
+                continue
+        rows[count], read[count] = costs[index], label.read
+        chosen.append(label)
+    return chosen

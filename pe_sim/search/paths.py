@@ -1,0 +1,286 @@
+"""Shortest paths: from the prologue through every layer to the end, a label at every place between two parts.
+
+A layer is gone through once for every state in which it is entered, counted from the moment it is entered, whatever
+layer it is; over the layers only the results are put one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pe_sim.engine.recurrences import NEVER
+from pe_sim.mapping.workflow import LayerPlan
+from pe_sim.search.candidates import read_energy
+from pe_sim.search.labels import Label, Moment, undominated
+from pe_sim.search.pieces import Held, Piece, Scene
+from pe_sim.search.space import Choice, Part, choices, plan_of
+from pe_sim.units import IntArray
+
+Allowed = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A complete mapping on one division of the PEs, and the least it, or all that it stands for, can cost."""
+
+    layers: tuple[LayerPlan, ...]
+    lm_head: str
+    cycles: tuple[int, ...]
+    read: float
+    stands_for_more: bool
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Least bytes that PE 0 of one step keeps.
+
+    Args:
+        parts: of a layer, one after the other.
+        end: behind the last layer.
+    """
+
+    parts: tuple[int, ...]
+    end: int
+
+    def behind(self, layers: int, part: int | None = None) -> int:
+        """What is still to come: so many whole layers, the parts behind one, and the end."""
+        later = 0 if part is None else sum(self.parts[part + 1 :])
+        return layers * sum(self.parts) + later + self.end
+
+
+@dataclass(eq=False)
+class Paths:
+    """The search on one division of the PEs.
+
+    Args:
+        scenes: one a step; all have the same operators.
+        weights: of the steps.
+        parts: of a layer.
+        allowed: by layer, what fields may be.
+        lm_heads: what the LM head may be.
+        keep: labels of one place are dropped if so many others are nowhere worse.
+        by_energy: fewer bytes read come first.
+        capacity: bytes of a PE that parameters and caches may take; None: not watched.
+        width: labels kept at one place at most; one stands for all the others.
+        limit: mappings that cost as much or more do not matter.
+        reserves: by step, what PE 0 keeps at least.
+        rest: by step, least cycles of PE 0 in every layer and behind the last one.
+    """
+
+    scenes: tuple[Scene, ...]
+    weights: tuple[float, ...]
+    parts: tuple[Part, ...]
+    allowed: tuple[Allowed, ...]
+    lm_heads: tuple[str, ...]
+    keep: int = 1
+    by_energy: bool = False
+    capacity: int | None = None
+    width: int = 8
+    limit: float = math.inf
+    rest: tuple[tuple[float, float], ...] = ()
+    reserves: tuple[Reserve, ...] = ()
+    progress: Callable[[int, int], None] | None = None
+    ways: dict[tuple[object, ...], list[Label]] = field(default_factory=dict)
+    pieces_run: int = 0
+
+    def best(self) -> list[Plan]:
+        """Complete plans, the best bound first: all that were not dropped for `keep` that are nowhere worse."""
+        finished: list[tuple[Label, str]] = []
+        for stream in ("replicate", "batch"):
+            first = self._first(stream)
+            if first is None:
+                continue
+            labels = [first]
+            for layer in range(len(self.allowed)):
+                if self.progress:
+                    self.progress(layer, len(self.allowed))
+                labels = self._through_layer(labels, layer, first_stream=stream if layer == 0 else None)
+            finished += self._ends(labels)
+        plans = [self._plan(label, lm_head) for label, lm_head in finished]
+        return sorted(plans, key=self.figure)
+
+    def figure(self, plan: Plan) -> tuple[float, ...]:
+        """What is to be least."""
+        cycles = sum(weight * cycles for weight, cycles in zip(self.weights, plan.cycles, strict=True))
+        return (plan.read, cycles) if self.by_energy else (cycles,)
+
+    def _first(self, stream: str) -> Label | None:
+        """The label before the first layer; the prologue leaves the stream by batch if the first layer does."""
+        part = self.parts[-1]
+        if not any(dict(choice)["stream"] == stream for choice in choices(part, self.allowed[0])) and stream == "batch":
+            return None
+        moments: list[Moment] = []
+        read = 0.0
+        for scene, weight in zip(self.scenes, self.weights, strict=True):
+            piece = scene.prologue(stream)
+            passage = piece.timing.run(scene.machine.start, ())
+            ready = tuple(passage.slots[slot] for slot in piece.timing.exits)
+            where = tuple((name, Held(held.placement)) for name, held in piece.leaving)
+            moments.append(Moment(where, passage.free, ready, passage.end()))
+            read += weight * read_energy(scene.array, *piece.read_bytes)
+        held = None
+        if self.capacity is not None:
+            held = np.concatenate([scene.prologue(stream).held_bytes for scene in self.scenes])
+        return Label(tuple(moments), read, held, own_bytes=held)
+
+    def _has_room(self, held: IntArray, layers: int, part: int | None = None) -> bool:
+        """Whether what is still to come can fit beside `held`, the bytes of every PE in every step."""
+        if self.capacity is None:
+            return True
+        on_first = held[:: len(held) // len(self.scenes)]
+        least = [reserve.behind(layers, part) for reserve in self.reserves] or [0] * len(self.scenes)
+        return int(held.max()) <= self.capacity and int((on_first + np.array(least)).max()) <= self.capacity
+
+    def _through_layer(self, labels: list[Label], layer: int, first_stream: str | None) -> list[Label]:
+        allowed, leaving = self.allowed[layer], list[Label]()
+        layers_left = len(self.allowed) - 1 - layer
+        for label in labels:
+            origins = [moment.origin for moment in label.moments]
+            moments = tuple(_entered(m, origin) for m, origin in zip(label.moments, origins, strict=True))
+            key = (
+                first_stream,
+                tuple(sorted((name, tuple(values)) for name, values in allowed.items())),
+                *((m.where, m.free.tobytes(), *(r.tobytes() for r in m.ready)) for m in moments),
+            )
+            if key not in self.ways:
+                held = None if label.held_bytes is None else np.zeros_like(label.held_bytes)
+                self.ways[key] = self._through_parts(Label(moments, 0.0, held, own_bytes=held), allowed, first_stream)
+            for way in self.ways[key]:
+                after = self._follow(label, way, origins, layers_left)
+                if after is not None and self._may_win(after, layers_left):
+                    leaving.append(after)
+        return undominated(leaving, self.keep, self.width, by_energy=self.by_energy)
+
+    def _may_win(self, label: Label, layers_left: int) -> bool:
+        """Whether PE 0, with the least of everything to come, can be done within the limit."""
+        if not self.rest:
+            return True
+        least = (
+            weight * (int(moment.free[0]) + layers_left * layer + end)
+            for weight, moment, (layer, end) in zip(self.weights, label.moments, self.rest, strict=True)
+        )
+        return sum(least) < self.limit
+
+    def _follow(self, label: Label, way: Label, origins: list[int], layers_left: int) -> Label | None:
+        """`label`, followed by a layer that was gone through from its entry on."""
+        held = _sum(label.held_bytes, way.held_bytes)
+        if held is not None and not self._has_room(held, layers_left):
+            return None
+        moments = tuple(
+            replace(after := moment.shifted(origin), end=max(after.end, before.end))
+            for moment, origin, before in zip(way.moments, origins, label.moments, strict=True)
+        )
+        more = label.stands_for_more or way.stands_for_more
+        own = _sum(label.own_bytes, way.own_bytes)
+        return Label(moments, label.read + way.read, held, tuple(way.choices()), label, (), more, own)
+
+    def _through_parts(self, entering: Label, allowed: Allowed, first_stream: str | None) -> list[Label]:
+        labels = [entering]
+        for part in self.parts:
+            after: list[Label] = []
+            for choice in choices(part, allowed):
+                if part.is_target and first_stream and (choice[0][1] == "batch") != (first_stream == "batch"):
+                    continue
+                for label in labels:
+                    extended = self._through_part(label, part, choice)
+                    if extended is not None:
+                        after.append(extended)
+            labels = undominated(after, self.keep, self.width, by_energy=self.by_energy)
+        return [replace(label, moments=tuple(_at_border(moment) for moment in label.moments)) for label in labels]
+
+    def _through_part(self, label: Label, part: Part, choice: Choice) -> Label | None:
+        matters = tuple(pair for pair in label.matters if pair[0] in part.needs)
+        moments: list[Moment] = []
+        pieces: list[Piece] = []
+        read = label.read
+        held_of: list[IntArray] = []
+        for scene, weight, moment in zip(self.scenes, self.weights, label.moments, strict=True):
+            places = dict(moment.where)
+            piece = scene.piece(part, choice, matters, tuple((name, places[name]) for name in part.touched))
+            if piece is None:
+                return None
+            pieces.append(piece)
+            read += weight * read_energy(scene.array, *piece.read_bytes)
+            held_of.append(piece.held_bytes)
+        held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
+        if held is not None and not self._has_room(held, len(self.allowed) - 1, part.index):
+            return None
+        for scene, piece, moment in zip(self.scenes, pieces, label.moments, strict=True):
+            moments.append(self._moment(scene, piece, part, moment))
+        later = tuple(pair for pair in choice if any(pair[0] in other.needs for other in self.parts[part.index + 1 :]))
+        return Label(tuple(moments), read, held, (choice,), label, later, label.stands_for_more, own)
+
+    def _moment(self, scene: Scene, piece: Piece, part: Part, moment: Moment) -> Moment:
+        ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
+        places = dict(moment.where)
+        passage = piece.timing.run(moment.free, [ready[name] for name in part.touched])
+        self.pieces_run += 1
+        if passage.renewed:
+            ready = {name: scene.machine.renew(values) for name, values in ready.items()}
+        leaving = dict(piece.leaving)
+        slots = dict(zip(leaving, piece.timing.exits, strict=True))
+        where = tuple((name, leaving.get(name) or places[name]) for name in part.after)
+        arrays = tuple(passage.slots[slots[name]] if name in slots else ready[name] for name in part.after)
+        return Moment(where, passage.free, arrays, max(moment.end, passage.latest))
+
+    def _ends(self, labels: list[Label]) -> list[tuple[Label, str]]:
+        finished: list[tuple[Label, str]] = []
+        for label in labels:
+            for lm_head in self.lm_heads:
+                ended = self._ended(label, lm_head)
+                if ended is not None:
+                    finished.append((ended, lm_head))
+        return finished
+
+    def _ended(self, label: Label, lm_head: str) -> Label | None:
+        moments: list[Moment] = []
+        held_of: list[IntArray] = []
+        read = label.read
+        for scene, weight, moment in zip(self.scenes, self.weights, label.moments, strict=True):
+            piece = scene.epilogue(lm_head, moment.where[0][1])
+            if piece is None:
+                return None
+            passage = piece.timing.run(moment.free, moment.ready)
+            moments.append(Moment((), passage.free, (), max(moment.end, passage.end())))
+            read += weight * read_energy(scene.array, *piece.read_bytes)
+            held_of.append(piece.held_bytes)
+        held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
+        if held is not None and self.capacity is not None and int(held.max()) > self.capacity:
+            return None
+        return Label(tuple(moments), read, held, (), label, (), label.stands_for_more, own)
+
+    def _plan(self, label: Label, lm_head: str) -> Plan:
+        layers: list[dict[str, str]] = []
+        for choice in label.choices():
+            if not layers or "stream" in layers[-1]:
+                layers.append({})
+            layers[-1].update(choice)
+        cycles = tuple(moment.end for moment in label.moments)
+        plans = tuple(plan_of(layer) for layer in layers)
+        fits = label.own_bytes is None or self.capacity is None or int(label.own_bytes.max()) <= self.capacity
+        return Plan(plans, lm_head, cycles, label.read, label.stands_for_more, fits)
+
+
+def _sum(held: IntArray | None, more: IntArray | None) -> IntArray | None:
+    return None if held is None or more is None else held + more
+
+
+def _more(held: IntArray | None, of_steps: Sequence[IntArray]) -> IntArray | None:
+    return None if held is None else held + np.concatenate(of_steps)
+
+
+def _entered(moment: Moment, origin: int) -> Moment:
+    """A layer's entry counted from itself: a PE that has been free for longer might as well have become free now."""
+    moved = moment.shifted(-origin)
+    return Moment(moved.where, np.maximum(moved.free, 0), moved.ready, 0)
+
+
+def _at_border(moment: Moment) -> Moment:
+    """Between layers a placement alone says who holds something."""
+    where = tuple((name, Held(held.placement)) for name, held in moment.where)
+    return Moment(where, np.where(moment.free > NEVER // 2, moment.free, NEVER), moment.ready, moment.end)

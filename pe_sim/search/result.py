@@ -1,0 +1,193 @@
+"""What a search found: the best mapping, what else was tried, and how sure it is that nothing is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pe_sim.errors import InputError
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.report.explain import Explanation, explain
+from pe_sim.report.files import write_text
+from pe_sim.report.report import Report
+from pe_sim.search.candidates import Candidate, nowhere_worse, simulated
+from pe_sim.search.workflow_text import workflow_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA: Final = "pe-sim.search/1"
+EXACT: Final = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A mapping, or all with one division of the PEs, that cannot be taken; `error` is what came of trying it."""
+
+    name: str
+    reason: str
+    error: InputError | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SearchResult:
+    """The best mapping found.
+
+    Args:
+        best: the winner; its workflow is called auto.
+        candidates: everything that was simulated, named workflows included.
+        excluded: what could not be.
+        proof: "exact" if no mapping that a workflow file can say is better, else "best of N simulated".
+        bound_cycles: no mapping takes less, weighted over the steps; None where no bound is known. With the objective
+            energy the cycles of the mapping with the least energy.
+    """
+
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    excluded: tuple[Excluded, ...]
+    proof: str
+    bound_cycles: float | None
+
+    @property
+    def workflow(self) -> Workflow:
+        """The best one: `simulate`, `execute` and the others take it."""
+        return self.best.workflow
+
+    @property
+    def report(self) -> Report:
+        """Of the best mapping, for the first step."""
+        return self.best.reports[0]
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """Of the best mapping, one a step."""
+        return self.best.reports
+
+    @property
+    def num_simulated(self) -> int:
+        """Mappings that were simulated."""
+        return len(self.candidates)
+
+    @property
+    def gap(self) -> float | None:
+        """How far the best is above the bound, as a fraction of the best: 0 where the proof is exact."""
+        if self.proof == EXACT:
+            return 0.0
+        return None if self.bound_cycles is None else 1 - self.bound_cycles / self.best.cycles
+
+    @property
+    def pareto(self) -> tuple[Candidate, ...]:
+        """Candidates that no other one beats in cycles, energy and peak bytes of a PE at once, the fastest first."""
+        return nowhere_worse(self.candidates)
+
+    @property
+    def table(self) -> DataFrame:
+        """The candidates as a pandas.DataFrame, the best first."""
+        from pandas import DataFrame  # heavy, and only needed here
+
+        best_first = sorted(self.candidates, key=lambda one: one.figure)
+        efficient = {id(one) for one in self.pareto}
+        frame = DataFrame([_row(one) | {"pareto": id(one) in efficient} for one in best_first])
+        frame.attrs["proof"] = self.proof
+        return frame
+
+    def to_yaml(self) -> str:
+        """The best workflow as a workflow file.
+
+        Raises:
+            InputError: it is a named one that a file can only take as its base.
+        """
+        return workflow_text(self.workflow, self.report.graph.num_layers, self.headline())
+
+    def save(self, path: str | Path) -> None:
+        """Writes `to_yaml()`, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.to_yaml())
+
+    def headline(self) -> str:
+        """One line: what was found, and how sure it is."""
+        report = self.report
+        return (
+            f"{report.model.name} on {report.array.name}, {report.step.phase}: {self.best.cycles:,.0f} cycles,"
+            f" {self.proof_in_words()}"
+        )
+
+    def proof_in_words(self) -> str:
+        """The proof, and what is left open."""
+        if self.proof == EXACT:
+            return f"exact ({self.num_simulated} simulated)"
+        if self.gap is None:
+            return f"{self.proof}, no bound"
+        return f"{self.proof}, at most {self.gap:.2%} above the optimum"
+
+    def explain(self, other: str | Path | Workflow) -> Explanation:
+        """Why the best mapping is faster than another one, for the first step.
+
+        Args:
+            other: one of the candidates by its name, or a workflow, or what `load_workflow` takes.
+
+        Raises:
+            InputError: there is no such workflow, or it is itself to be searched; InfeasibleError if it does not fit.
+        """
+        known = next((one for one in self.candidates if one.name == other), None)
+        if known is not None:
+            return explain(self.report, known.reports[0])
+        workflow = other if isinstance(other, Workflow) else load_workflow(other)
+        check_explained(workflow)
+        wanted = self.best.wanted
+        first = replace(wanted, steps=wanted.steps[:1], weights=wanted.weights[:1])
+        return explain(self.report, simulated(workflow.name, workflow, first).reports[0])
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """JSON-ready: the best report, its workflow, and the candidates (the `top` best ones)."""
+        best_first: Sequence[Candidate] = sorted(self.candidates, key=lambda one: one.figure)
+        return {
+            "schema": SCHEMA,
+            "objective": self.best.wanted.objective,
+            "proof": self.proof,
+            "simulated": self.num_simulated,
+            "cycles": self.best.cycles,
+            "bound_cycles": self.bound_cycles,
+            "gap": self.gap,
+            "reports": [report.to_dict() for report in self.reports],
+            "candidates": [_row(one) for one in best_first[:top]],
+            "pareto": [_row(one) for one in self.pareto],
+            "excluded": [{"name": one.name, "reason": one.reason} for one in self.excluded],
+        }
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<SearchResult {self.headline()}>"
+
+    def _repr_html_(self) -> str:
+        """The candidates, as a notebook shows them."""
+        html: str = self.table.head(10).to_html(index=False)
+        return f"<p>{self.headline()}</p>{html}"
+
+
+def check_explained(other: Workflow) -> None:
+    """Raises InputError for a workflow that says itself what is searched."""
+    if other.searched:
+        raise InputError(
+            "this workflow has to be searched itself",
+            path="other",
+            given=other.name,
+            expected="a named workflow, or a file that gives all operators",
+        )
+
+
+def _row(one: Candidate) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "groups": one.workflow.groups,
+        "cycles": one.cycles,
+        "tokens_per_second": one.tokens_per_second,
+        "joules": one.joules,
+        "peak_bytes_per_pe": one.peak_bytes_per_pe,
+    }

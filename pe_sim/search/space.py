@@ -1,0 +1,144 @@
+"""What is chosen: the parts of a layer, the fields of its plan that each part asks for, and what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from pe_sim.graph.graph import STREAM, OperatorGraph
+from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
+from pe_sim.mapping.workflow import LayerPlan
+
+Choice = tuple[tuple[str, str], ...]  # of one part: fields of a LayerPlan and what they are
+
+MATRIX = ("row", "col", "replicate", "batch")
+ATTENTION = ("head", "token", "replicate", "batch")
+NORM = ("replicate", "shard", "root", "batch")  # what `follow` gives a norm or an activation is one of these
+ADD = ("follow", "replicate", "shard", "root", "batch")  # `follow` alone leaves partial sums as they are
+TARGET = ("follow", "replicate", "shard", "batch")
+LM_HEAD = MATRIX
+NORMS = ("attention_norm", "ffn_norm")
+_ANYTHING = {"q": "row", "k": "row", "v": "row", "attention": "head", "o": "row", "gate": "row", "up": "row"}
+NEUTRAL = LayerPlan(**_ANYTHING, down="row")  # fields that a family does not have may be anything
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a layer between two places where few tensors live.
+
+    Args:
+        index: of the part in its layer.
+        operators: in program order; none in the last part, which brings the stream to its target.
+        options: by field of the plan, what it may be.
+        needs: fields chosen before that the part's placement depends on.
+        before, after: tensors that live before and after it.
+        touched: of those before, the ones it reads.
+    """
+
+    index: int
+    operators: tuple[Operator, ...]
+    options: tuple[tuple[str, tuple[str, ...]], ...]
+    needs: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    touched: tuple[str, ...]
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is the last one."""
+        return not self.operators
+
+
+def parts_of(graph: OperatorGraph, *, batched: bool, lone: bool) -> tuple[Part, ...]:
+    """The parts of a layer.
+
+    Args:
+        batched: whether sequences can be spread over PEs.
+        lone: one PE a group, where all distributions are the same thing.
+    """
+    groups = list(_grouped(graph.layer))
+    alive = [_alive(graph.layer, sum(len(group) for group in groups[:count])) for count in range(len(groups) + 1)]
+    parts = []
+    for index, group in enumerate(groups):
+        options = tuple((name, _narrowed(values, batched, lone)) for name, values in _options(group))
+        needs = ("attention",) if any(isinstance(op, Linear) and op.name == "o" for op in group) else ()
+        read = {name for operator in group for name in operator.inputs}
+        touched = tuple(name for name in alive[index] if name in read)
+        parts.append(Part(index, tuple(group), options, needs, alive[index], alive[index + 1], touched))
+    target = (("stream", _narrowed(TARGET, batched, lone)),)
+    parts.append(Part(len(groups), (), target, (), (STREAM,), (STREAM,), (STREAM,)))
+    return tuple(parts)
+
+
+def choices(part: Part, allowed: Mapping[str, Sequence[str]]) -> Iterator[Choice]:
+    """All choices of a part; `allowed` narrows fields, or gives one a value that is none of its options."""
+    names = [name for name, _ in part.options]
+    values = [
+        [value for value in options if value in allowed.get(name, options)] or allowed[name]
+        for name, options in part.options
+    ]
+    for combination in product(*values):
+        yield tuple(zip(names, combination, strict=True))
+
+
+def plan_of(choice: Mapping[str, str]) -> LayerPlan:
+    """The plan of a layer with these fields; the others do not matter."""
+    filled = {**NEUTRAL.to_dict(), **choice}
+    if "gate" not in choice and "up" in choice:
+        filled["gate"] = choice["up"]
+    return LayerPlan(**filled)
+
+
+def _grouped(operators: Sequence[Operator]) -> Iterator[list[Operator]]:
+    """Norms and adds alone; matrices of a bundle with the attention or the activation behind them."""
+    group: list[Operator] = []
+    for operator in operators:
+        if group and not _belongs(operator, group):
+            yield group
+            group = []
+        group.append(operator)
+    yield group
+
+
+def _belongs(operator: Operator, group: Sequence[Operator]) -> bool:
+    first = group[0]
+    if not isinstance(first, Linear):
+        return False
+    if isinstance(operator, Linear):
+        return operator.bundle == first.bundle and isinstance(group[-1], Linear)
+    if isinstance(operator, AttentionOperator):
+        return True
+    return isinstance(operator, Elementwise) and operator.function != "add"
+
+
+def _options(group: Sequence[Operator]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for operator in group:
+        if isinstance(operator, Linear):
+            yield operator.name, MATRIX
+        elif isinstance(operator, Norm):
+            yield operator.name, NORM
+        elif isinstance(operator, Elementwise):
+            is_add = operator.function == "add"
+            yield (operator.name, ADD) if is_add else ("activation", NORM)
+    if any(isinstance(operator, AttentionOperator) for operator in group):
+        yield "attention", ATTENTION
+
+
+def _narrowed(values: tuple[str, ...], batched: bool, lone: bool) -> tuple[str, ...]:
+    if lone:
+        return tuple(value for value in values if value in ("follow", "root", "replicate"))
+    return values if batched else tuple(value for value in values if value != "batch")
+
+
+def _alive(operators: Sequence[Operator], done: int) -> tuple[str, ...]:
+    """Tensors that live between two operators of a layer, the stream first."""
+    written = {STREAM: -1}
+    for index, operator in enumerate(operators[:done]):
+        written |= {tensor.name: index for tensor in operator.outputs}
+    read = {name for operator in operators[done:] for name in operator.inputs}
+    if done == len(operators):
+        read = {STREAM}
+    elif done and operators[done - 1].outputs[0].name == STREAM:
+        raise ValueError("the stream is written before the layer's end")
+    return tuple(name for name in written if name in read)

@@ -1,0 +1,152 @@
+"""What `pe-sim search` answers, and what the other commands make of `--workflow auto`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pe_sim as ps
+
+SMALL = ("--set", "num_pes=4", "--context", "32")
+SITUATION = """\
+schema_version: 1
+name: short
+description: a prompt and its answer
+steps:
+  - step: {phase: prefill, batch_size: 1, prompt_len: 8}
+    weight: 1
+  - step: {phase: decode, batch_size: 1, context_len: 8}
+    weight: 3
+"""
+
+
+def answer(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def in_json(result):
+    return json.loads(answer(result))
+
+
+def table(text, title):
+    """The rows of one table, by their first column."""
+    rows = text[text.index(title) :].split("\n\n")[0].splitlines()[3:]
+    return {row.split("  ")[0].strip(): row.split("  ")[1:] for row in rows}
+
+
+@pytest.fixture
+def found(tiny):
+    return ps.search(ps.load_model(tiny), ps.load_array("bus-tree-256", {"num_pes": 4}), ps.Decode(1, 32))
+
+
+def test_text(call, tiny, found):
+    text = answer(call("search", tiny, *SMALL))
+    assert text.startswith(f"tiny on bus-tree-256, decode: {found.best.cycles:,} cycles, exact (")
+    assert "fewer cycles than" in text
+    assert set(found.workflow.plan(0).to_dict()) == set(table(text, "Distribution of every operator"))
+    shown = table(text, "The best candidates")
+    assert list(shown)[0] == found.table["name"].iloc[0]
+
+
+def test_json_alone_on_stdout(call, tiny, found):
+    result = call("search", tiny, *SMALL, "--json", "-")
+    told = in_json(result)
+    assert (told["schema"], told["cycles"], told["proof"]) == ("pe-sim.search/1", found.best.cycles, "exact")
+    assert "The best candidates" in result.stderr
+    assert "explanation" not in told
+
+
+def test_top(call, tiny):
+    assert len(in_json(call("search", tiny, *SMALL, "--top", "2", "--json", "-"))["candidates"]) == 2
+    best, *named = table(answer(call("search", tiny, *SMALL, "--top", "1")), "The best candidates")
+    assert best.startswith("one group")
+    assert len(named) == 1  # the best named workflow is always shown
+
+
+def test_pareto(call, tiny, found):
+    text = answer(call("search", tiny, *SMALL, "--pareto", "--top", "100"))
+    shown = table(text, "Not beaten in cycles, energy and memory at once")
+    assert list(shown) == [one.name for one in found.pareto]
+    assert "The best candidates" not in text
+
+
+def test_the_written_file_gives_the_same_cycles(call, tiny, found):
+    answer(call("search", tiny, *SMALL, "--write", "best.yaml"))
+    report = in_json(call("run", tiny, *SMALL, "--workflow", "best.yaml", "--json", "-"))
+    assert report["latency"]["cycles"] == found.best.cycles
+
+
+def test_some_given(call, tiny):
+    Path("mine.yaml").write_text("base: auto\nlayers:\n  - {layers: all, attention: token}\n", encoding="utf-8")
+    told = in_json(call("search", tiny, *SMALL, "--workflow", "mine.yaml", "--simulations", "4", "--json", "-"))
+    assert {layer["attention"] for layer in told["reports"][0]["workflow"]["layers"]} == {"token"}
+
+
+def test_several_steps(call, tiny):
+    Path("short.yaml").write_text(SITUATION, encoding="utf-8")
+    given = (tiny, "--set", "num_pes=4", "--situation", "short.yaml", "--simulations", "4", "--json", "-")
+    told = in_json(call("search", *given))
+    prefill, decode = (report["latency"]["cycles"] for report in told["reports"])
+    assert told["cycles"] == prefill + 3 * decode
+
+
+def test_explain(call, tiny, found):
+    text = answer(call("search", tiny, *SMALL, "--explain", "megatron"))
+    explanation = found.explain("megatron")
+    assert explanation.headline() in text
+    assert text.endswith(explanation.render(10))
+    told = in_json(call("search", tiny, *SMALL, "--explain", "megatron", "--json", "-"))
+    assert told["explanation"] == explanation.to_dict()
+    assert sum(each["saved_cycles"] for each in told["explanation"]["differences"]) == explanation.saved_cycles
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--objective", "speed"), "unknown objective"),
+        (("--objective", "energie"), "did you mean energy?"),
+        (("--workflow", "megatron"), "leaves nothing to search"),
+        (("--explain", "megatronn"), "did you mean megatron?"),
+        (("--explain", "auto"), "has to be searched itself"),
+        (("--situation", "short", "--batch", "2"), "--batch"),
+        (("--write", "nowhere/best.yaml"), "the folder of this file does not exist"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input(refused, tiny, args, message):
+    assert message in refused("search", tiny, "--set", "num_pes=4", *args)
+
+
+def test_nothing_fits(refused, tiny):
+    message = refused("search", tiny, *SMALL, "--set", "pe.memory.capacity_bytes=65536", "--json", "-")
+    assert message.startswith("error: no mapping fits the PEs' memories; the leanest one holds ")
+    assert "--set pe.memory.capacity_bytes=" in message
+    assert message.count("the leanest mapping: needs") == 1
+
+
+class TestAuto:
+    def test_run(self, call, tiny, found):
+        report = in_json(call("run", tiny, *SMALL, "--workflow", "auto", "--json", "-"))
+        assert report["workflow"]["name"] == "auto"
+        assert report["latency"]["cycles"] == found.best.cycles
+
+    def test_compare(self, call, tiny, found):
+        given = ("compare", tiny, *SMALL, "--workflows", "auto,megatron")
+        told = in_json(call(*given, "--json", "-"))
+        cycles = {report["workflow"]["name"]: report["latency"]["cycles"] for report in told["reports"]}
+        assert told["best"] == "auto"
+        assert cycles["auto"] == found.best.cycles < cycles["megatron"]
+        assert "* auto" in answer(call(*given))
+
+    def test_compare_over_a_situation(self, call, tiny):
+        Path("short.yaml").write_text(SITUATION, encoding="utf-8")
+        given = ("compare", tiny, "--set", "num_pes=4", "--situation", "short.yaml", "--workflows", "auto,megatron")
+        told = in_json(call(*given, "--json", "-"))
+        assert told["best"] == "auto"
+        used = [step["report"]["workflow"]["layers"] for step in told["results"][0]["steps"]]
+        assert used[0] == used[1]
+
+    @pytest.mark.slow
+    def test_verify(self, call, tiny):
+        assert in_json(call("verify", tiny, "--set", "num_pes=4", "--workflow", "auto", "--json", "-"))["holds"]

@@ -1,0 +1,95 @@
+"""What the search takes for a lower bound is one: of every mapping, at every overlap level, with batches and groups."""
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import pe_sim as ps
+from pe_sim.errors import InputError
+from pe_sim.graph.families import build_graph
+from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.workflow import WORKFLOWS, Workflow
+from pe_sim.search.paths import Paths
+from pe_sim.search.pieces import Scene
+from pe_sim.search.space import choices, parts_of, plan_of
+from tests.helpers import small_array, tiny_llama
+
+machines = st.builds(
+    small_array,
+    st.sampled_from([2, 4, 6, 8, 16]),
+    width=st.sampled_from([1, 4, 16, 64]),
+    latency=st.integers(1, 20),
+    overhead=st.integers(0, 8),
+    request=st.integers(0, 6),
+    arity=st.sampled_from([2, 3]),
+    tree_width=st.sampled_from([2, 8, 64]),
+    hop=st.integers(1, 6),
+    combine=st.integers(1, 6),
+    softmax_combine=st.integers(6, 20),
+    downlink=st.booleans(),
+    overlap=st.sampled_from([0, 1, 2, 3]),
+    gather=st.sampled_from(["best", "serial", "by_reduction"]),
+    scatter=st.sampled_from(["best", "serial", "by_reduction"]),
+)
+steps = st.one_of(
+    st.builds(ps.Decode, st.just(None), st.lists(st.integers(0, 60), min_size=1, max_size=5)),
+    st.builds(
+        lambda prompts: ps.Prefill(None, prompt_len=prompts), st.lists(st.integers(1, 8), min_size=1, max_size=3)
+    ),
+)
+
+
+def scene_of(model, array, step, groups=1):
+    graph = build_graph(model, step)
+    division = PeGroups.of_array(array.num_pes, groups, array.network.arity, len(graph.shape.new_lens))
+    return Scene(array, graph, Layouts(division, graph.shape, array.dtypes, graph.selected_per_sequence))
+
+
+def bound_of(scene, plans, lm_head="row"):
+    """(cycles, energy) of a mapping in which every layer has its plan, as the search sees it."""
+    parts = parts_of(scene.graph, batched=True, lone=False)
+    allowed = tuple({name: (value,) for name, value in plan.to_dict().items()} for plan in plans)
+    (found,) = Paths((scene,), (1.0,), parts, allowed, (lm_head,)).best()
+    return found.cycles[0], found.read
+
+
+@st.composite
+def layer_plans(draw, graph):
+    plan = {}
+    for part in parts_of(graph, batched=True, lone=False):
+        plan.update(draw(st.sampled_from(list(choices(part, {})))))
+    return plan_of(plan)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), array=machines, step=steps, kv_heads=st.sampled_from([1, 4]))
+def test_no_mapping_is_faster_than_its_bound(data, array, step, kv_heads):
+    model = tiny_llama(num_key_value_heads=kv_heads)
+    groups = data.draw(st.sampled_from([n for n in range(1, array.num_pes) if array.num_pes % n == 0]))
+    scene = scene_of(model, array, step, groups)
+    plans = data.draw(st.lists(layer_plans(scene.graph), min_size=2, max_size=2))
+    lm_head = data.draw(st.sampled_from(["row", "col", "replicate", "batch"]))
+    assume((plans[0].stream == "batch") == (plans[-1].stream == "batch"))
+    try:
+        report = ps.simulate(model, array, step, Workflow("tried", "", tuple(plans), groups=groups, lm_head=lm_head))
+    except (InputError, ValueError):
+        assume(False)
+    assert bound_of(scene, plans, lm_head)[0] <= report.latency_cycles
+
+
+def test_alone_on_its_channels_a_mapping_takes_its_bound():
+    model, array, step = tiny_llama(), small_array(8), ps.Decode(1, 30)
+    for name in ("workflow-1", "workflow-2", "megatron", "all-col"):
+        workflow = WORKFLOWS[name]
+        plans = [workflow.plan(layer) for layer in range(2)]
+        explicit = [plan_of(plan.to_dict() | _norms(name)) for plan in plans]
+        assert (
+            bound_of(scene_of(model, array, step), explicit)[0] == ps.simulate(model, array, step, name).latency_cycles
+        )
+
+
+def _norms(name):
+    """Where the norms of a named workflow are: `follow` is a choice of the matrices behind them."""
+    if name in ("workflow-1", "all-col"):
+        return {"attention_norm": "replicate", "ffn_norm": "shard"}
+    return {"attention_norm": "replicate", "ffn_norm": "replicate"}
