@@ -169,9 +169,9 @@ def groups_section() -> Section:
         f"One decode step of {BATCH} sequences of {MODEL} with {FEW_LAYERS} layers on {ARRAY}, whose PEs are divided"
         " into groups that split the batch.",
         "Each group has sequences of its own, over which lowering sums the work of its PEs one group after the other."
-        " Where the messages of one group overtake another's on the bus, a pass in program order would not be exact:"
-        " the fast engine then goes event by event (marked points), costs what the event engine costs, and the report"
-        " says so.",
+        " Where the messages of one group overtake another's on the bus, one pass in program order would not be exact:"
+        " the fast engine then repeats it, over a layer or over all of them, until no arrival changes. Where that does"
+        " not settle it goes event by event (marked points, if there are any) and the report says so.",
         tuple(curve(name) for name in ("megatron", WORKFLOW)),
     )
 

@@ -75,12 +75,16 @@ def _copied(state: MachineState) -> MachineState:
     return MachineState(
         pe_free=state.pe_free,
         port_free=state.port_free,
-        bus=copy(state.bus),
-        root={name: copy(channel) for name, channel in state.root.items()},
+        bus=_channel(state.bus),
+        root={name: _channel(channel) for name, channel in state.root.items()},
         tree=copy(state.tree),
         downlink=copy(state.downlink),
         channels=state.channels.copy(),
     )
+
+
+def _channel(state: ChannelState) -> ChannelState:
+    return ChannelState(state.free_at, state.last_arrival, state.overtaken)
 
 
 @dataclass(slots=True)
