@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _EXPLAINED = 10  # differences
+_EXPLANATION_WIDTH = 116  # of its table, which has eight columns
 
 
 @click.command(short_help="Which distribution of every operator is the best, and how sure is that?")
@@ -128,7 +129,7 @@ def search(
 
         emit(_shown(found, top, pareto), stream)
         if explanation is not None:
-            stream.write(explanation.render(_EXPLAINED))
+            emit(explanation.tables(_EXPLAINED), stream, width=_EXPLANATION_WIDTH)
 
     outputs.deliver(make_json, show, {"--write": found.save})
 

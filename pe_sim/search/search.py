@@ -138,7 +138,10 @@ class Search:
         parts = parts_of(graphs[0], batched=batched, lone=lone)
         ends = [least(of_step, 0, _cycles) for of_step in loads]
         rest = tuple((least(of_step, 1, _cycles) - end, end) for of_step, end in zip(loads, ends, strict=True))
-        reserves = tuple(_reserve(of_step, parts) for of_step in loads)
+        given = {pair for rule in self.given.rules for pair in rule.changes}
+        # Of what is given, a grid may be leaner than any of the options.
+        grids = {name for name, value in given if value not in loads[0].get(name, {})}
+        reserves = tuple(_reserve({k: v for k, v in of_step.items() if k not in grids}, parts) for of_step in loads)
         paths = replace(self._paths(scenes, parts, options), rest=rest, reserves=reserves)
         _Division(self, paths, groups, label).search()
 

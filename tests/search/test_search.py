@@ -1,11 +1,13 @@
 """The search as users call it: named workflows, objectives, several steps, files, and what is refused."""
 
+import numpy as np
 import pytest
 
 import pe_sim as ps
 from pe_sim import api
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
+from pe_sim.numeric.state_dict import random_weights
 from tests.helpers import small_array, tiny_llama
 
 
@@ -111,6 +113,20 @@ def test_pareto_holds_what_none_beats():
         assert not any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in everyone)
 
 
+def test_it_is_explained_by_what_it_beats():
+    model, array = tiny_llama(), small_array(8)
+    found = ps.search(model, array, [(ps.Decode(1, 20), 2), ps.Decode(1, 40)], max_simulations=4)
+    for other in ("megatron", WORKFLOWS["megatron"]):
+        told = found.explain(other)
+        assert told.names == ("auto", "megatron")
+        expected = ps.simulate(model, array, ps.Decode(1, 20), "megatron").latency_cycles
+        assert told.latencies == (found.report.latency_cycles, expected)
+    mine = next(one for one in found.candidates if not one.is_named)
+    assert found.explain(mine.name).latencies[1] == mine.reports[0].latency_cycles
+    with pytest.raises(InputError, match="has to be searched itself"):
+        found.explain("auto")
+
+
 def test_one_mapping_for_several_steps():
     model, array = tiny_llama(), small_array(8)
     steps = [(ps.Prefill(1, prompt_len=16), 1), (ps.Decode(1, 20), 7)]
@@ -138,6 +154,27 @@ def test_the_table_and_the_json():
     assert (made["schema"], made["proof"], len(made["candidates"])) == ("pe-sim.search/1", found.proof, 3)
     assert made["reports"][0]["workflow"]["name"] == "auto"
     assert repr(found).startswith("<SearchResult")
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 48, "n_head": 4, "n_layer": 2, "vocab_size": 51, "n_positions": 64}
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 51,
+    "intermediate_size": 100,
+    "max_position_embeddings": 64,
+}
+LEAN = {
+    "one kv head": (tiny_llama(num_key_value_heads=1), 6, ps.Decode(1, 30)),
+    "streamed": (tiny_llama(), 2, ps.Decode(1, 30)),
+    "biases": (ps.load_model(GPT2), 7, ps.Decode(1, 20)),
+    "encoder": (ps.load_model(BERT), 3, ps.Prefill(1, prompt_len=20)),
+    "prefill": (tiny_llama(), 7, ps.Prefill(1, prompt_len=9)),
+    "several steps": (tiny_llama(), 4, [ps.Prefill(1, prompt_len=9), ps.Decode(1, 40)]),
+}
+QUICK = ("streamed", "encoder")
 
 
 def tight(**changes):
@@ -168,7 +205,6 @@ class TestMemory:
         assert any(lever.startswith("capacity x") for lever in error.levers)
         assert any("PEs (--set num_pes=" in lever for lever in error.levers)
 
-    @pytest.mark.xfail(reason="with exactly the bytes the leanest mapping needs, the search does not find it yet")
     def test_every_lever_helps(self):
         model, step = ps.load_model("llama-2-7b"), ps.Decode(1, 2048)
         with pytest.raises(InfeasibleError) as caught:
@@ -178,11 +214,31 @@ class TestMemory:
             for lever in caught.value.levers
             if "--set" in lever
         ]
-        assert len(settings) >= 2
+        assert len(settings) == 3
+        assert settings[0] == {"pe.memory.capacity_bytes": str(caught.value.demand)}
         for changes in settings:
             values = {path: int(value) if value.isdecimal() else value for path, value in changes.items()}
             found = ps.search(model, tight(**values), step, max_simulations=1)
             assert found.best.peak_bytes_per_pe <= found.report.array.pe.memory.capacity_bytes
+
+    @pytest.mark.parametrize(
+        "case", [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow], id=case) for case in LEAN]
+    )
+    def test_the_smallest_capacity_is_exact(self, case):
+        """With the bytes that are named something fits, and it takes all of them; with one less nothing does."""
+        model, num_pes, step = LEAN[case]
+
+        def found(capacity):
+            array = small_array(num_pes, {"pe.memory.capacity_bytes": capacity})
+            return ps.search(model, array, step, max_simulations=1)
+
+        with pytest.raises(InfeasibleError) as caught:
+            found(64)
+        need = caught.value.demand
+        assert found(need).best.peak_bytes_per_pe == need
+        with pytest.raises(InfeasibleError) as caught:
+            found(need - 1)
+        assert caught.value.demand == need
 
     def test_one_pe_fewer_does_not_help(self):
         with pytest.raises(InfeasibleError) as caught:
@@ -201,6 +257,13 @@ class TestAuto:
         shown = report.to_dict()["workflow"]
         assert shown["name"] == "auto"
         assert shown["layers"][0]["attention"] in ("head", "token", "replicate")
+
+    def test_execute_computes_the_reference(self):
+        model, array, step = tiny_llama(), small_array(4), ps.Decode(1, 5)
+        weights, tokens = random_weights(model, seed=1), [[3, 1, 4, 1, 5, 9]]
+        done = ps.execute(model, array, step, "auto", weights=weights, tokens=tokens, dtype="float64")
+        whole = ps.execute(model, small_array(1), step, weights=weights, tokens=tokens, dtype="float64")
+        np.testing.assert_allclose(done.logits, whole.logits, rtol=1e-9)
 
     @pytest.mark.slow
     def test_verify_proves_it(self):
