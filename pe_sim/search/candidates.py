@@ -117,11 +117,11 @@ def simulated(name: str, workflow: Workflow, wanted: Wanted) -> Candidate:
     """
     run = engine_named(DEFAULT_ENGINE)
     model, array = wanted.model, wanted.array
+    placed_steps = [place(model, array, step, workflow) for step in wanted.steps]
+    memories = [footprint(placed, placed.graph.shape) for placed in placed_steps]
+    max(memories, key=lambda memory: memory.peak_bytes_per_pe).check()  # names what all steps together need
     reports = []
-    for step in wanted.steps:
-        placed = place(model, array, step, workflow)
-        memory = footprint(placed, placed.graph.shape)
-        memory.check()
+    for step, placed, memory in zip(wanted.steps, placed_steps, memories, strict=True):
         schedule = lower(placed)
         reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory))
     return Candidate(name, workflow, wanted, tuple(reports))
