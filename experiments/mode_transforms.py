@@ -30,12 +30,12 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Value
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Step, Transforms
+from pe_sim.mapping_search.switch_holdings import CachePart, cache_holding
+from pe_sim.mapping_search.switch_schedule import Leg, switch_schedule
+from pe_sim.mapping_search.switch_transfer import transfer
 from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.stages import Block, MessageStage, Schedule, Stage
-from pe_sim.search.switch_holdings import CachePart, cache_holding
-from pe_sim.search.switch_schedule import Leg, switch_schedule
-from pe_sim.search.switch_transfer import transfer
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "mode_transforms"

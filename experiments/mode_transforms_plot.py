@@ -79,7 +79,8 @@ def _draw_panel(axes: Axes, names: Sequence[str], cycles: np.ndarray, norm: LogN
 
 
 def _ticks(norm: LogNorm) -> list[float]:
-    assert norm.vmin is not None and norm.vmax is not None  # noqa: PT018
+    assert norm.vmin is not None
+    assert norm.vmax is not None
     return np.geomspace(norm.vmin, norm.vmax, 4).tolist()
 
 

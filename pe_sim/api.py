@@ -32,11 +32,11 @@ from pe_sim.schedule.stages import Tag
 from pe_sim.trace import TagTraffic
 
 if TYPE_CHECKING:
+    from pe_sim.mapping_search.result import SearchResult
+    from pe_sim.mapping_search.switch_pairs import BestSwitch, Phases
     from pe_sim.numeric.proof import Proof
     from pe_sim.numeric.results import Execution
     from pe_sim.report.envelope import Envelope
-    from pe_sim.search.result import SearchResult
-    from pe_sim.search.switch_pairs import BestSwitch, Phases
 
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
@@ -100,7 +100,7 @@ def search(
     Raises:
         InputError: something given is wrong; InfeasibleError where no mapping fits the memories.
     """
-    from pe_sim.search.request import search_for  # the pipeline does not need the search
+    from pe_sim.mapping_search.request import search_for  # the pipeline does not need the search
 
     model = model if isinstance(model, ModelConfig) else load_model(model)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
@@ -204,7 +204,7 @@ def generate(
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
     """
-    from pe_sim.search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
+    from pe_sim.mapping_search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
 
     phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
     model = model if isinstance(model, ModelConfig) else load_model(model)
@@ -268,7 +268,7 @@ def best_switch(
     Raises:
         InputError: something given is wrong; InfeasibleError where no pair fits the memories.
     """
-    from pe_sim.search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
+    from pe_sim.mapping_search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
 
     phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine)
     model = model if isinstance(model, ModelConfig) else load_model(model)

@@ -21,8 +21,8 @@ from pe_sim.cli.outputs import Outputs, standard_stream, to_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pe_sim.search.candidates import Candidate
-    from pe_sim.search.result import SearchResult
+    from pe_sim.mapping_search.candidates import Candidate
+    from pe_sim.mapping_search.result import SearchResult
 
 _SHOWN = 5
 _EXPLAINED = 10  # differences
@@ -102,7 +102,7 @@ def search(
     steps = StepChoice(**step).weighted_steps()
 
     from pe_sim import api
-    from pe_sim.search.result import check_explained
+    from pe_sim.mapping_search.result import check_explained
 
     model = api.load_model(model_name, overrides.model or None)
     array = api.load_array(array_name, overrides.array or None)
@@ -158,8 +158,8 @@ def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
 
 def _mapping_table(found: SearchResult) -> RenderableType:
     """What every operator got: a column for every run of layers with the same plan."""
+    from pe_sim.mapping_search.workflow_text import runs_of
     from pe_sim.report.table import make_table
-    from pe_sim.search.workflow_text import runs_of
 
     workflow = found.workflow
     plans = [workflow.plan(layer) for layer in range(found.report.graph.num_layers)]

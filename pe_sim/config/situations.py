@@ -50,10 +50,9 @@ class SituationFile(Section):
         least = _LEAST[str(info.field_name)]
         if isinstance(given, list | tuple):
             for position, item in enumerate(given):
-                _check_tokens(item, least, f"number {position + 1} of the list, {item!r}, is ")
+                _tokens(item, least, f"number {position + 1} of the list, {item!r}, is ")
             return tuple(given)
-        _check_tokens(given, least, "")
-        return given  # type: ignore[return-value]  # checked in the line before
+        return _tokens(given, least, "")
 
     @model_validator(mode="after")
     def _one_a_sequence(self) -> SituationFile:
@@ -74,13 +73,14 @@ class SituationFile(Section):
         return self
 
 
-def _check_tokens(given: object, least: int, which: str) -> None:
-    """Raises a fault unless `given` is a number of tokens."""
+def _tokens(given: object, least: int, which: str) -> int:
+    """The number of tokens that was given; raises a fault if it is none."""
     expected = f"a whole number from {least} to {MAX_LENGTH:,}, or a list with one for each sequence"
-    if type(given) is not int:
+    if not isinstance(given, int) or isinstance(given, bool):
         raise fault(f"{which}not a whole number", expected)
     if not least <= given <= MAX_LENGTH:
         raise fault(f"{which}too {'small' if given < least else 'large'}", expected)
+    return given
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from pe_sim.config.array import ArrayConfig, Memory
 from pe_sim.config.dtypes import Dtype
 from pe_sim.config.model import ModelConfig
@@ -217,7 +219,7 @@ def _edge_cycles(array: ArrayConfig, memory: Memory, rows: int, inner: int, oute
         one_by_one = sum(count * max(words, pass_rows) for count, words in tiles)
         return one_by_one - max(whole_words, num_tiles * pass_rows)
 
-    most = int(rows_per_pass(array, inner, outer))  # type: ignore[arg-type]  # sizes of one PE
+    most = int(rows_per_pass(array, np.array([inner]), np.array([outer]))[0])
     full_passes = ceil_div(rows, most) - 1
     return max(0, full_passes * of_pass(most) + of_pass(rows - full_passes * most))
 

@@ -320,7 +320,7 @@ def test_percentages_are_rounded_up(percent: float, text: str) -> None:
 
 def test_an_envelope_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        Envelope("exact", 0.0).level = "outside"  # type: ignore[misc]
+        Envelope("exact", 0.0).level = "outside"
 
 
 # ---- where they stand

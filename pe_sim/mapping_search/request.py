@@ -11,9 +11,9 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.search.candidates import OBJECTIVES, Objective, Wanted
-from pe_sim.search.result import SearchResult
-from pe_sim.search.search import Search
+from pe_sim.mapping_search.candidates import OBJECTIVES, Objective, Wanted
+from pe_sim.mapping_search.result import SearchResult
+from pe_sim.mapping_search.search import Search
 
 
 def search_for(

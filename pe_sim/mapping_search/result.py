@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping_search.candidates import Candidate, nowhere_worse, simulated
+from pe_sim.mapping_search.workflow_text import workflow_text
 from pe_sim.report.explain import Explanation, explain
 from pe_sim.report.files import write_text
 from pe_sim.report.report import Report
-from pe_sim.search.candidates import Candidate, nowhere_worse, simulated
-from pe_sim.search.workflow_text import workflow_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -20,10 +20,10 @@ from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.graph.operators import Embedding, Linear, Norm
 from pe_sim.mapping.footprint import Footprint, footprint
 from pe_sim.mapping.placed import PlacedGraph
+from pe_sim.mapping_search.switch_holdings import CachePart, Holding, cache_holding, caches_of, parameters_of
+from pe_sim.mapping_search.switch_schedule import Leg, switch_schedule
+from pe_sim.mapping_search.switch_transfer import Transfer, transfer
 from pe_sim.report.switch import Switch
-from pe_sim.search.switch_holdings import CachePart, Holding, cache_holding, caches_of, parameters_of
-from pe_sim.search.switch_schedule import Leg, switch_schedule
-from pe_sim.search.switch_transfer import Transfer, transfer
 from pe_sim.trace import Trace
 from pe_sim.units import total
 

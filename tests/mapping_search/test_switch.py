@@ -10,8 +10,8 @@ from pe_sim.engine.decoding import decode_in_order
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.search.switch import BOTH, KEPT, RESHARD, price_switch
-from pe_sim.search.switch_pairs import Phases, Side, Ways, switch_between
+from pe_sim.mapping_search.switch import BOTH, KEPT, RESHARD, price_switch
+from pe_sim.mapping_search.switch_pairs import Phases, Side, Ways, switch_between
 from tests.helpers import ceil, small_array, tiny_llama
 from tests.network.networks import array_of
 
@@ -33,8 +33,7 @@ class TestByHand:
 
     def messages(self, pes=4):
         o, down = 64 * 64, 64 * 96
-        part = lambda size: 2 * (size // pes - size // pes**2)  # noqa: E731
-        return [part(o) + part(down)] * pes
+        return [sum(2 * (size // pes - size // pes**2) for size in (o, down))] * pes
 
     def test_resharded_by_the_pes(self):
         array = small_array(4, {"root.memory.capacity_bytes": 10_000})  # room for the table, not for the weights

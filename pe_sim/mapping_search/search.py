@@ -14,13 +14,13 @@ from pe_sim.graph.operators import Linear
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
-from pe_sim.search.candidates import Candidate, Wanted, reason_of, simulated
-from pe_sim.search.infeasible import nothing_fits
-from pe_sim.search.paths import Paths, Plan, Reserve
-from pe_sim.search.pieces import Scene
-from pe_sim.search.result import EXACT, Excluded, SearchResult
-from pe_sim.search.space import LM_HEAD, NORMS, Part, parts_of
-from pe_sim.search.worth import Load, Loads, least, loads_of, worth_trying
+from pe_sim.mapping_search.candidates import Candidate, Wanted, reason_of, simulated
+from pe_sim.mapping_search.infeasible import nothing_fits
+from pe_sim.mapping_search.paths import Paths, Plan, Reserve
+from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.result import EXACT, Excluded, SearchResult
+from pe_sim.mapping_search.space import LM_HEAD, NORMS, Part, parts_of
+from pe_sim.mapping_search.worth import Load, Loads, least, loads_of, worth_trying
 
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pe_sim.engine.recurrences import NEVER
-from pe_sim.search.pieces import Held
-from pe_sim.search.space import Choice
+from pe_sim.mapping_search.pieces import Held
+from pe_sim.mapping_search.space import Choice
 from pe_sim.units import IntArray
 
 Where = tuple[tuple[str, Held], ...]

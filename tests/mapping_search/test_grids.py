@@ -14,10 +14,18 @@ from pe_sim.engine.fast import run_fast
 from pe_sim.mapping.grids import grid_name, grid_ways
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.mapping_search.grids import (
+    best_grid,
+    closed_form,
+    ffn_time,
+    grid_options,
+    measured_ring,
+    published_ring,
+    ring,
+)
 from pe_sim.schedule.lowering import lower
-from pe_sim.search.grids import best_grid, closed_form, ffn_time, grid_options, measured_ring, published_ring, ring
 from tests.helpers import pe_groups, small_array, tiny_llama
-from tests.search.test_against_brute_force import check
+from tests.mapping_search.test_against_brute_force import check
 
 HIDDEN = 4096
 PUBLISHED = {8: 1, 32: 2, 128: 4, 512: 8, 2048: 16}  # sqrt(N / 8) for ffn = 4 hidden

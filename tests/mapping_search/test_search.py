@@ -83,7 +83,7 @@ def test_the_saved_workflow_reads_back(tmp_path, groups):
 
 @pytest.mark.parametrize("name", ["batch-stream", "batch-block", "block-pipeline"])
 def test_a_base_stays_where_only_it_says_how_weights_are_kept(tmp_path, name):
-    from pe_sim.search.workflow_text import workflow_text
+    from pe_sim.mapping_search.workflow_text import workflow_text
 
     model, array, step = tiny_llama(), small_array(4), ps.Decode(4, 20)
     path = tmp_path / "named.yaml"

@@ -17,9 +17,9 @@ from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping_search.switch import BEST, KEPT, Known, Side, check_weights, price_switch
 from pe_sim.report.switch import Switch
 from pe_sim.schedule.lowering import lower
-from pe_sim.search.switch import BEST, KEPT, Known, Side, check_weights, price_switch
 
 _HEADING = f"{'prefill':<16}{'decode':<16}{'prefill':>15}{'switch':>14}{'decode':>15}{'total':>15}  weights, KV cache"
 

@@ -16,8 +16,8 @@ from pe_sim.mapping.distributions import feature_shard
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement, Replicate, Shard
-from pe_sim.search.candidates import Wanted
-from pe_sim.search.result import Excluded
+from pe_sim.mapping_search.candidates import Wanted
+from pe_sim.mapping_search.result import Excluded
 from pe_sim.units import IntArray, format_bytes
 
 _MOST_PES = 2**22

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pe_sim.config.dtypes import SCALE_BITS, Dtype
 from pe_sim.mapping.attention_split import held_tokens
-from pe_sim.search.switch_holdings import Dim, Holding, Residues, Spans
+from pe_sim.mapping_search.switch_holdings import Dim, Holding, Residues, Spans
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 NOBODY = -1  # in place of a sender: no PE holds it, the root has to send it

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import pe_sim as ps
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import AUTO, LayerRule, Workflow
-from pe_sim.search.space import plan_of
+from pe_sim.mapping_search.space import plan_of
 from tests.helpers import small_array, tiny_llama
 
 MATRIX = ("row", "col", "replicate")

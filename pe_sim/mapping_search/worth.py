@@ -11,10 +11,10 @@ from pe_sim.graph.operators import Linear
 from pe_sim.graph.tensors import Rows
 from pe_sim.mapping.distributions import feature_shard
 from pe_sim.mapping.placement import Placement, Replicate, Shard
+from pe_sim.mapping_search.isolation import matrix_cycles
+from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.space import ATTENTION, MATRIX
 from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
-from pe_sim.search.isolation import matrix_cycles
-from pe_sim.search.pieces import Scene
-from pe_sim.search.space import ATTENTION, MATRIX
 from pe_sim.units import IntArray
 
 _ATTENTIONS = ("head", "token")  # how the heads' features can be cut

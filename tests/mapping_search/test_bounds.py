@@ -9,9 +9,9 @@ from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.search.paths import Paths
-from pe_sim.search.pieces import Scene
-from pe_sim.search.space import choices, parts_of, plan_of
+from pe_sim.mapping_search.paths import Paths
+from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.space import choices, parts_of, plan_of
 from tests.helpers import small_array, tiny_llama
 
 machines = st.builds(

@@ -21,10 +21,10 @@ from pe_sim.mapping.placer import BlockPlacer
 from pe_sim.mapping.plans import end_plan, layer_plan
 from pe_sim.mapping.transforms import Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
+from pe_sim.mapping_search.isolation import Machine, Timing
+from pe_sim.mapping_search.space import NEUTRAL, Choice, Part, plan_of
 from pe_sim.schedule.lowering import PieceLowering
 from pe_sim.schedule.stages import PeStage, RootStage
-from pe_sim.search.isolation import Machine, Timing
-from pe_sim.search.space import NEUTRAL, Choice, Part, plan_of
 from pe_sim.units import IntArray
 
 _ANY = Workflow("search", "", (NEUTRAL,))

@@ -14,10 +14,10 @@ import numpy as np
 
 from pe_sim.engine.recurrences import NEVER
 from pe_sim.mapping.workflow import LayerPlan
-from pe_sim.search.candidates import read_energy
-from pe_sim.search.labels import Label, Moment, undominated
-from pe_sim.search.pieces import Held, Piece, Scene
-from pe_sim.search.space import Choice, Part, choices, plan_of
+from pe_sim.mapping_search.candidates import read_energy
+from pe_sim.mapping_search.labels import Label, Moment, undominated
+from pe_sim.mapping_search.pieces import Held, Piece, Scene
+from pe_sim.mapping_search.space import Choice, Part, choices, plan_of
 from pe_sim.units import IntArray
 
 Allowed = Mapping[str, Sequence[str]]
