@@ -38,6 +38,7 @@ HOW = f"""\
   only when they are asked for, the event engine always.
 - A sweep starts with empty caches. Each of its points is another array, loaded, checked and given to `simulate`, which
   lowers it anew and shares between arrays what it can.
+- A whole sweep is timed once: the process, from its start over those it starts to the table.
 - Peak memory is of a fresh process that does one step. A whole process includes the interpreter's start and all
   imports.
 - Medians: of {REPEATS} for parts and empty caches, of {WARM_REPEATS} for what is asked again or written out,

@@ -8,6 +8,7 @@ from benchmarks.growth import REPEATS, Section
 from benchmarks.interconnects import all_reduces
 from benchmarks.measure import MIB, process_seconds, run_python
 from benchmarks.step import CONTEXT_LEN, MODEL, WORKFLOW, decode_step, time_again, time_step, time_written_out
+from benchmarks.sweep_runs import sweep_rows
 from benchmarks.sweeps import GENERATION_ARRAY, GENERATION_MODEL, PROMPT_LEN, SWEEP_ARRAY, SWEEPS
 from benchmarks.sweeps import design_points_per_second as points_per_second
 from benchmarks.table import Row
@@ -37,6 +38,7 @@ def promised(generation: Section) -> Iterator[Row]:
     for name, (changes, values) in SWEEPS.items():
         what = f"{SWEEP_ARRAY}, {len(values)} points: {name} {values[0]} to {values[-1]}"
         yield Row(what, points_per_second(changes, values), "/s", POINTS_TARGET, at_least=True)
+    yield from sweep_rows()
     yield from _generation_rows(generation)
     yield from all_reduces()
     yield Row("`pe-sim models`, whole process", process_seconds(("models",), PROCESS_REPEATS), "s", MODELS_TARGET)

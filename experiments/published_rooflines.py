@@ -7,12 +7,14 @@ from math import ceil
 import pe_sim as ps
 from experiments.comparison import Row, single_pe
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.machines import load_machine
 from pe_sim.report.metrics import OperatorRow
 
 LLM_VIEWER, CENT = "LLM-Viewer", "CENT"
 
 # arXiv 2402.16363, table 1: an NVIDIA A6000, 2048 tokens, batch 1, fp16.
-A6000_BYTES_PER_S, A6000_FLOPS_PER_S, TOKENS = 768e9, 154.84e12, 2048
+A6000, TOKENS = load_machine("a6000"), 2048
+A6000_BYTES_PER_S, A6000_FLOPS_PER_S = A6000.memory_bytes_per_second, A6000.peak_flops_per_second["fp16"]
 SIDE = 256  # 65,536 multipliers at the clock that gives the published rate; a power of two, so that no tile is cut
 
 # CENT, ASPLOS 2025: 144 lanes of 4 GiB/s among the devices, flits of 256 B for three times 64 B of values in 16 bits.

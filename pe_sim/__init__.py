@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pe_sim._version import __version__
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
         simulate,
         verify,
     )
+    from pe_sim.network.area import at_area
+    from pe_sim.report.references import reference
+    from pe_sim.studies.sensitivity import sensitivity
+    from pe_sim.studies.sweep import sweep
 
 __all__ = [
     "DeadlockError",
@@ -37,6 +42,7 @@ __all__ = [
     "Prefill",
     "Report",
     "__version__",
+    "at_area",
     "best_switch",
     "collective",
     "execute",
@@ -46,18 +52,27 @@ __all__ = [
     "load_model",
     "load_situation",
     "load_workflow",
+    "reference",
     "search",
+    "sensitivity",
     "simulate",
+    "sweep",
     "verify",
 ]
+
+# What does not come from `pe_sim.api`.
+_MODULES = {
+    "at_area": "pe_sim.network.area",
+    "reference": "pe_sim.report.references",
+    "sensitivity": "pe_sim.studies.sensitivity",
+    "sweep": "pe_sim.studies.sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Loads the pipeline at its first use, so that light commands start without it."""
     if name in __all__:
-        from pe_sim import api
-
-        return getattr(api, name)
+        return getattr(import_module(_MODULES.get(name, "pe_sim.api")), name)
     raise AttributeError(f"module 'pe_sim' has no attribute {name!r}")
 
 

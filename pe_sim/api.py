@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation, total_traffic
+from pe_sim.report.part_result import PartResult
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
 SIMULATED_AT_MOST = 64  # mappings in a search, beside the named ones
+PROVEN_FROM = 8  # the same where the mapping is to be proved, and need not be the best of all
 
 
 def simulate(
@@ -92,7 +94,8 @@ def search(
     Args:
         model, array: as of `simulate`.
         step: one, or several that one mapping has to serve: steps, or (step, weight); their weighted sum counts.
-        objective: latency or throughput (the same mapping: fewest cycles), or energy (first-order, as reports have it).
+        objective: latency or throughput (the same mapping: fewest cycles), or energy (least dynamic energy, which is
+            that of the reports without static power, then fewest cycles).
         workflow: a workflow file whose base is auto, to give some operators and search the others.
         max_simulations: of mappings beside the named workflows; more of them prove more.
         progress: called with what is done, how much of it is, and of how much.
@@ -108,9 +111,13 @@ def search(
     return search_for(model, array, step, objective, workflow, max_simulations=max_simulations, progress=progress)
 
 
-def _resolved(model: ModelConfig, array: ArrayConfig, step: Steps, workflow: Workflow) -> Workflow:
-    """The workflow itself, or what the search makes of it."""
-    return search(model, array, step, workflow=workflow).workflow if workflow.searched else workflow
+def _resolved(
+    model: ModelConfig, array: ArrayConfig, step: Steps, workflow: Workflow, most: int = SIMULATED_AT_MOST
+) -> Workflow:
+    """The workflow itself, or what the search makes of it with so many simulations."""
+    if not workflow.searched:
+        return workflow
+    return search(model, array, step, workflow=workflow, max_simulations=most).workflow
 
 
 def execute(
@@ -169,7 +176,7 @@ def verify(
     from pe_sim.numeric.proof import prove
 
     def plan(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
-        placed = place(chosen, array, step, _resolved(chosen, array, step, workflow))
+        placed = place(chosen, array, step, _resolved(chosen, array, step, workflow, PROVEN_FROM))
         return placed, engine_named(DEFAULT_ENGINE)(lower(placed)).traffic
 
     return prove(model, array, workflow, plan, weights=weights, seed=seed)
@@ -206,8 +213,8 @@ def generate(
     """
     from pe_sim.mapping_search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
 
-    phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
     model = model if isinstance(model, ModelConfig) else load_model(model)
+    phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
     workflow, decoding = _of_phases(model, array, phases, workflow, decode_workflow)
@@ -270,8 +277,8 @@ def best_switch(
     """
     from pe_sim.mapping_search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
 
-    phases, ways = Phases.of(prompt_len, output_len, batch_size), Ways(switch_weights, engine)
     model = model if isinstance(model, ModelConfig) else load_model(model)
+    phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine)
     array = array if isinstance(array, ArrayConfig) else load_array(array)
     steps, chosen = phases.ends, list[Workflow]()
     for each in candidates:
@@ -280,44 +287,6 @@ def best_switch(
         named = [replace(one, name=f"{one.name} ({step.phase})") for one, step in zip(found, steps, strict=False)]
         chosen += named if workflow.searched else found
     return best_pair(model, array, phases, chosen, ways, progress)
-
-
-@dataclass(frozen=True, slots=True)
-class PartResult:
-    """What one collective or one GEMM takes on an array.
-
-    Args:
-        cycles: from everything ready at 0 to the last event.
-        traffic: messages, bytes and busy cycles by tag.
-        algorithm: the way that was chosen.
-        assumed: what the figures rest on, JSON-ready.
-        judge: gives the envelope.
-    """
-
-    cycles: int
-    traffic: Mapping[str, TagTraffic]
-    algorithm: str
-    assumed: Mapping[str, Any]
-    judge: Callable[[], Envelope] = field(repr=False, compare=False)
-
-    @property
-    def envelope(self) -> Envelope:
-        """How far the cycles are to be trusted: what the comparison with the RTL says of results like this."""
-        return self.judge()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        counted = {
-            tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-            for tag, use in self.traffic.items()
-        }
-        return {
-            "cycles": self.cycles,
-            "traffic": counted,
-            "algorithm": self.algorithm,
-            "accuracy": self.envelope.to_dict(),
-            "assumed": dict(self.assumed),
-        }
 
 
 def collective(

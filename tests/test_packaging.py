@@ -15,7 +15,7 @@ PRESET_FOLDERS = ("workloads", "topologies")
 PRINT_PRESETS = """
 import pe_sim, pe_sim.config.presets as presets
 print(pe_sim.__file__)
-for kind in ("models", "arrays", "situations"):
+for kind in ("models", "arrays", "situations", "machines"):
     names = sorted(presets.preset_names(kind))
     print(kind, *names)
     for name in names:
@@ -59,6 +59,18 @@ def test_wheel_holds_what_was_compared_with_the_rtl(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = archive.read("pe_sim/report/compared.json")
     assert packed == (ROOT / "pe_sim" / "report" / "compared.json").read_bytes()
+
+
+def test_wheel_holds_the_templates_of_pages(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {
+            name: archive.read(name) for name in archive.namelist() if name.startswith("pe_sim/report/templates/")
+        }
+    expected = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in ROOT.glob("pe_sim/report/templates/*.j2")
+    }
+    assert expected
+    assert packed == expected
 
 
 def test_installed_package_finds_the_presets_of_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -13,14 +13,32 @@ from pe_sim.cli.collective import collective
 from pe_sim.cli.compare import compare
 from pe_sim.cli.faults import exit_code_of
 from pe_sim.cli.gemm import gemm
+from pe_sim.cli.generate import generate
 from pe_sim.cli.listings import arrays, models, situations, workflows
 from pe_sim.cli.run import run
 from pe_sim.cli.search import search
+from pe_sim.cli.sensitivity import sensitivity
+from pe_sim.cli.sweep import sweep
 from pe_sim.cli.topology import topology
 from pe_sim.cli.verify import verify
 from pe_sim.errors import did_you_mean
 
-_COMMANDS: Final = (run, compare, search, collective, gemm, verify, topology, models, arrays, workflows, situations)
+_COMMANDS: Final = (
+    run,
+    generate,
+    compare,
+    search,
+    sweep,
+    sensitivity,
+    collective,
+    gemm,
+    verify,
+    topology,
+    models,
+    arrays,
+    workflows,
+    situations,
+)
 
 
 class PeSimGroup(click.Group):

@@ -1,22 +1,25 @@
-"""`pe-sim compare`: the same step under several workflows."""
+"""`pe-sim compare`: the same step under several workflows, or on several arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from pe_sim.cli.equal import arrays_option, equal_option, load_arrays
 from pe_sim.cli.options import (
     StepChoice,
-    array_option,
+    html_option,
     json_option,
     read_overrides,
     simulation_options,
     step_options,
 )
 from pe_sim.cli.outputs import Outputs, to_json
-from pe_sim.cli.situations import Served, comparison_dict, comparison_text, simulate_all, step_title
+from pe_sim.cli.references import References, reference_option
+from pe_sim.cli.situations import Served, comparison_dict, comparison_text, refuse_files, simulate_all, step_title
 from pe_sim.cli.values import split_names
 from pe_sim.errors import InputError
 
@@ -31,7 +34,8 @@ SCHEMA: Final = "pe-sim.comparison/1"
 
 @click.command()
 @click.argument("model_name", metavar="MODEL")
-@array_option
+@arrays_option
+@equal_option
 @click.option(
     "--workflows",
     "names",
@@ -41,66 +45,87 @@ SCHEMA: Final = "pe-sim.comparison/1"
 @step_options
 @simulation_options
 @json_option
+@html_option
+@reference_option
 def compare(
     model_name: str,
-    array_name: str,
+    array_names: tuple[str, ...],
+    equal: str | None,
     names: str | None,
     overlap: int | None,
     settings: tuple[str, ...],
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
+    html_target: str | None,
+    machines: str,
     **step: Any,
 ) -> None:
-    """Which workflow is fastest for this step, and why?
+    """Which workflow, or which array, is fastest for this step, and why?
 
     One table, the best marked; of a situation one for all its steps first, each as often as it occurs. A workflow that
-    this model or array rules out is named with its reason.
+    this model or array rules out is named with its reason. Known machines stand below at their roofline, as bounds:
+    what they cannot beat, not what they do.
 
     \b
     Examples:
       pe-sim compare llama-2-7b --array bus-tree-256 --context 2048
       pe-sim compare llama-3-8b --workflows workflow-1,workflow-2,megatron --batch 8 --json comparison.json
       pe-sim compare llama-3-8b --workflows workflow-2,megatron --situation batch-long
+      pe-sim compare llama-3.2-1b --array bus-tree-1024 --html comparison.html
+      pe-sim compare llama-2-70b --array bus-tree-4096 --reference h100,my-machine.yaml
+      pe-sim compare llama-2-7b --array bus-tree-256 --array mesh-256 --equal area --workflows megatron
     """
-    outputs = Outputs({"--json": json_target})
+    outputs = Outputs({"--json": json_target, "--html": html_target})
     overrides = read_overrides(settings, overlap)
     choice = StepChoice(**step)
     situation, steps = choice.load_situation(), choice.weighted_steps()
+    if situation is not None:
+        refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
-    workflows = _labelled(listed, [api.load_workflow(name) for name in listed])
+    workflows = [api.load_workflow(name) for name in listed]
     model = api.load_model(model_name, overrides.model or None)
-    array = api.load_array(array_name, overrides.array or None)
+    arrays = load_arrays(array_names, equal, overrides.array)
     if situation:
         situation.check_against(model)
-    reports, reasons = _simulate_all(model, array, steps, workflows, engine, allow_overflow)
+    known = References.of(machines, model, arrays[array_names[0]], steps)
+    cases = _cases(_labelled(listed, workflows), arrays)
+    reports, reasons = _simulate_all(model, steps, cases, engine, allow_overflow)
 
     def make_json() -> str:
         failed = [{"workflow": label, "reason": reason} for label, reason in reasons.items()]
         if situation:
-            return to_json(comparison_dict(_served(situation, reports), failed))
-        return to_json(_to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed))
+            return to_json(comparison_dict(_served(situation, reports), failed) | known.to_dict())
+        return to_json(_to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed) | known.to_dict())
 
     def show(stream: TextIO) -> None:
         if situation:
             stream.write(comparison_text(_served(situation, reports)))
-        _show_steps(situation, reports, stream)
+        _show_steps(situation, reports, known, stream)
         stream.write(_reason_rows(reasons))
 
-    outputs.deliver(make_json, show)
+    def write_html(path: Path) -> None:
+        from pe_sim.report.html import save_comparison_html
+
+        save_comparison_html(path, [of_steps[0] for of_steps in reports.values()], list(reports), reasons)
+
+    outputs.deliver(make_json, show, {"--html": write_html})
 
 
-def _show_steps(situation: Situation | None, reports: Mapping[str, tuple[Report, ...]], stream: TextIO) -> None:
-    """The comparison of every step."""
+def _show_steps(
+    situation: Situation | None, reports: Mapping[str, tuple[Report, ...]], known: References, stream: TextIO
+) -> None:
+    """The comparison of every step, and the known machines."""
     from pe_sim.report.compare import compare_table
 
     for index, of_step in enumerate(zip(*reports.values(), strict=True)):
         if situation:
             stream.write(f"\n{step_title(situation, index)}\n")
         compare_table(list(of_step), list(reports), stream)
+        known.show(index, min(report.latency_seconds for report in of_step), stream)
 
 
 def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> dict[str, Served]:
@@ -114,11 +139,23 @@ def _labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str,
     return dict(zip(labels, workflows, strict=True))
 
 
+def _cases(
+    workflows: Mapping[str, Workflow], arrays: Mapping[str, ArrayConfig]
+) -> dict[str, tuple[ArrayConfig, Workflow]]:
+    """Every workflow on every array, by what to call it."""
+    if len(arrays) == 1:
+        return {label: (array, workflow) for array in arrays.values() for label, workflow in workflows.items()}
+    return {
+        f"{label} on {name}": (array, workflow)
+        for name, array in arrays.items()
+        for label, workflow in workflows.items()
+    }
+
+
 def _simulate_all(
     model: ModelConfig,
-    array: ArrayConfig,
     steps: Sequence[WeightedStep],
-    workflows: Mapping[str, Workflow],
+    cases: Mapping[str, tuple[ArrayConfig, Workflow]],
     engine: str,
     allow_overflow: bool,
 ) -> tuple[dict[str, tuple[Report, ...]], dict[str, str]]:
@@ -129,7 +166,7 @@ def _simulate_all(
     """
     reports: dict[str, tuple[Report, ...]] = {}
     failures: dict[str, InputError] = {}
-    for label, workflow in workflows.items():
+    for label, (array, workflow) in cases.items():
         try:
             reports[label] = simulate_all(model, array, steps, workflow, engine, allow_overflow=allow_overflow)
         except InputError as error:

@@ -56,6 +56,12 @@ overlap_option = click.option(
 json_option = click.option(
     "--json", "json_target", metavar="FILE|-", help="Write the result as JSON; `-` is standard output, and it alone."
 )
+html_option = click.option(
+    "--html",
+    "html_target",
+    metavar="FILE",
+    help="Write a page with figures, tables and a timeline; one file that a browser opens without a network.",
+)
 _STEP_OPTIONS: Final = (
     click.option(
         "--phase",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -14,13 +15,20 @@ from pe_sim.cli.options import (
     DEFAULT_WORKFLOW,
     StepChoice,
     array_option,
+    html_option,
     json_option,
     read_overrides,
     simulation_options,
     step_options,
 )
 from pe_sim.cli.outputs import Outputs, Writer, text_writer, to_json
+from pe_sim.cli.pictures import roofline_option
 from pe_sim.cli.situations import Served, print_served, refuse_files, simulate_all
+from pe_sim.cli.values import pe_choice
+from pe_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from pe_sim.api import Report
 
 _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by")
 
@@ -38,7 +46,15 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
 @step_options
 @simulation_options
 @json_option
+@html_option
 @click.option("--trace", metavar="FILE", help="Write the trace, for Perfetto (ui.perfetto.dev).")
+@click.option(
+    "--trace-pes",
+    metavar="classes|all|LIST",
+    callback=pe_choice,
+    help="PEs with a track in the trace: classes of PEs that do the same, all, or some, for instance 0,5,8-11."
+    "  [default: classes]",
+)
 @click.option("--csv", "csv_target", metavar="FILE", help="Write the operators as CSV, times in cycles.")
 @click.option(
     "--channels",
@@ -49,6 +65,7 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
 @click.option(
     "--heat", "heat_target", metavar="FILE", help="Draw the interconnect as a PNG picture, its channels by utilization."
 )
+@roofline_option
 def run(
     model_name: str,
     array_name: str,
@@ -58,10 +75,13 @@ def run(
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
+    html_target: str | None,
     trace: str | None,
+    trace_pes: str | tuple[int, ...] | None,
     csv_target: str | None,
     channels_target: str | None,
     heat_target: str | None,
+    roofline_target: str | None,
     **step: Any,
 ) -> None:
     """How long does one step take, and what bounds it?
@@ -75,10 +95,15 @@ def run(
       pe-sim run llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --workflow megatron
       pe-sim run llama-2-7b --context 100,2000 --overlap 2 --json - | jq .latency
       pe-sim run llama-2-7b --array mesh-256 --context 2048 --heat mesh.png --channels mesh.csv
+      pe-sim run llama-2-7b --context 2048 --html report.html --trace step.json --trace-pes 0,17,100-103
+      pe-sim run llama-2-7b --phase prefill --prompt 512 --roofline roofline.svg
       pe-sim run llama-2-7b --workflow megatron --situation mixed
     """
-    files = {"--trace": trace, "--csv": csv_target, "--channels": channels_target, "--heat": heat_target}
+    tables = {"--csv": csv_target, "--channels": channels_target}
+    files = {"--html": html_target, "--trace": trace, **tables, "--heat": heat_target, "--roofline": roofline_target}
     outputs = Outputs({"--json": json_target, **files})
+    if trace_pes is not None and trace is None:
+        raise InputError("there is no trace to choose PEs for", source="--trace-pes", hint="add --trace FILE")
     overrides = read_overrides(settings, overlap)
     choice = StepChoice(**step)
     situation = choice.load_situation()
@@ -96,6 +121,9 @@ def run(
         situation.check_against(model)
     reports = simulate_all(model, array, steps, mapping, engine, allow_overflow=allow_overflow)
     report = reports[0]
+    pes = trace_pes if trace_pes is not None else "classes"
+    if trace is not None:
+        _check_pes(report, pes)
 
     def make_json() -> str:
         return to_json(Served(situation, reports).to_dict()) if situation else report.to_json()
@@ -113,12 +141,30 @@ def run(
         text_writer(_to_csv(report.channels.to_rows()))(path)
 
     writers: dict[str, Writer] = {
-        "--trace": report.save_trace,
+        "--html": report.save_html,
+        "--trace": partial(report.save_trace, pes=pes),
         "--csv": write_csv,
         "--channels": write_channels,
         "--heat": report.save_channel_heat,
+        "--roofline": report.save_roofline,
     }
     outputs.deliver(make_json, show, writers)
+
+
+def _check_pes(report: Report, pes: str | Sequence[int]) -> None:
+    """Tells of the option what is wrong with it, before a file is begun.
+
+    Raises:
+        InputError: as `Report.save_trace`.
+    """
+    from pe_sim.report.pe_tracks import check_pes
+
+    try:
+        check_pes(report, pes)
+    except InputError as error:
+        raise InputError(
+            error.problem, source="--trace-pes", given=error.given, expected=error.expected, hint=error.hint
+        ) from None
 
 
 def _to_csv(rows: Sequence[Mapping[str, object]]) -> str:

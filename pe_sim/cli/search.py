@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -10,13 +10,15 @@ import click
 from pe_sim.cli.options import (
     StepChoice,
     array_option,
+    html_option,
     json_option,
     model_set_option,
     overlap_option,
     read_overrides,
     step_options,
 )
-from pe_sim.cli.outputs import Outputs, standard_stream, to_json
+from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +43,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
     default="latency",
     show_default=True,
     help="latency: fewest cycles; throughput: most tokens a second, which is the same mapping; energy: least"
-    " first-order energy, then fewest cycles.",
+    " dynamic energy, then fewest cycles.",
 )
 @click.option(
     "--workflow",
@@ -67,6 +69,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
 )
 @click.option("--write", "written", metavar="FILE.yaml", help="Write the best mapping as a workflow file.")
 @json_option
+@html_option
 def search(
     model_name: str,
     array_name: str,
@@ -80,6 +83,7 @@ def search(
     other: str | None,
     written: str | None,
     json_target: str | None,
+    html_target: str | None,
     **step: Any,
 ) -> None:
     """Which distribution of every operator is the best, and how sure is that?
@@ -97,7 +101,7 @@ def search(
       pe-sim search llama-2-7b --array bus-tree-256 --batch 4 --pareto --top 10
       pe-sim search llama-2-7b --array bus-tree-256 --explain megatron
     """
-    outputs = Outputs({"--json": json_target, "--write": written})
+    outputs = Outputs({"--json": json_target, "--write": written, "--html": html_target})
     overrides = read_overrides(settings, overlap)
     steps = StepChoice(**step).weighted_steps()
 
@@ -108,7 +112,7 @@ def search(
     array = api.load_array(array_name, overrides.array or None)
     if other is not None:
         check_explained(api.load_workflow(other))  # a wrong name is told before the search
-    with _Progress() as progress:
+    with Progress("search") as progress:
         found = api.search(
             model,
             array,
@@ -131,7 +135,7 @@ def search(
         if explanation is not None:
             emit(explanation.tables(_EXPLAINED), stream, width=_EXPLANATION_WIDTH)
 
-    outputs.deliver(make_json, show, {"--write": found.save})
+    outputs.deliver(make_json, show, {"--write": found.save, "--html": found.report.save_html})
 
 
 def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
@@ -191,37 +195,3 @@ def _candidates_table(title: str, candidates: Sequence[Candidate]) -> Renderable
         for one in candidates
     ]
     return make_table(title, "mapping", "cycles", "tokens/s", "mJ", "peak a PE", rows=rows)
-
-
-class _Progress:
-    """A line on stderr, from the first second on, where stderr is a terminal."""
-
-    _AFTER = 1.0  # seconds
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        import time
-
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            console=Console(file=standard_stream("stderr")),
-            transient=True,
-        )
-        self._task = self._bar.add_task("search", total=None)
-        begun, shows = time.monotonic(), self._bar.console.is_terminal
-        self._started = False
-
-        def tell(what: str, done: int, of: int) -> None:
-            if shows and not self._started and time.monotonic() - begun > self._AFTER:
-                self._bar.start()
-                self._started = True
-            self._bar.update(self._task, description=what, completed=done, total=of)
-
-        return tell
-
-    def __exit__(self, *_: object) -> None:
-        if self._started:
-            self._bar.stop()

@@ -141,18 +141,20 @@ def comparison_text(served: Mapping[str, Served]) -> str:
     for label, each in served.items():
         cycles = [f"{report.latency_cycles:,}" for report in each.reports]
         mark = "* " if label == best else ""
-        over = f"{each.cycles / first.cycles:.3f}"
+        over = f"{each.seconds / first.seconds:.3f}"
         rows.append([mark + label, *cycles, f"{each.cycles:,.0f}", over, f"{each.tokens_per_second:,.2f}"])
     table = format_table(
         ["workflow", *steps, "all steps", "x best", "tokens/s"], ["cycles", *weights, "cycles", "", ""], rows
     )
     report = first.reports[0]
-    return f"{report.model.name} on {report.array.name}, {situation.name}: {situation.description}\n{table}"
+    names = {each.reports[0].array.name for each in served.values()}
+    where = report.array.name if len(names) == 1 else "several arrays"
+    return f"{report.model.name} on {where}, {situation.name}: {situation.description}\n{table}"
 
 
 def best_of(served: Mapping[str, Served]) -> str:
-    """The label with the fewest cycles, the first of equals."""
-    return min(served, key=lambda label: served[label].cycles)
+    """The label that takes the least time, the first of equals."""
+    return min(served, key=lambda label: served[label].seconds)
 
 
 def comparison_dict(served: Mapping[str, Served], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Final
 
 import click
 
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, did_you_mean
 
+PE_WORDS: Final = ("classes", "all")
+MAX_PE: Final = 2**20  # in a list; no array is larger
 MAX_MESSAGE_BYTES: Final = 2**40  # a TiB from each PE still counts inside 64-bit integers
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
@@ -33,6 +35,23 @@ def lengths(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 def byte_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """The sizes of a comma list, bytes; k, M, G and T stand for powers of 1024."""
     return tuple(_size(part, _name(param), value) for part in value.split(","))
+
+
+def pe_choice(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
+    """`classes`, `all`, or the numbers of PEs in a comma list, ranges as 8-11; which there are the report knows."""
+    if value is None or value in PE_WORDS:
+        return value
+    expected = "classes, all, or numbers of PEs as a comma list with ranges, for instance 0,5,8-11"
+    if not re.fullmatch(r"[0-9,\s-]*", value):
+        hint = did_you_mean(value, PE_WORDS)
+        raise InputError("no such choice of PEs", source=_name(param), given=value, expected=expected, hint=hint)
+    found: list[int] = []
+    for part in value.split(","):
+        ends = [_whole(end, _name(param), value, expected) for end in part.split("-")]
+        if len(ends) > 2 or ends[-1] < ends[0] or ends[-1] > MAX_PE:
+            raise InputError("not a range of PEs", source=_name(param), given=part.strip(), expected=expected)
+        found += range(ends[0], ends[-1] + 1)
+    return tuple(found)
 
 
 def split_names(text: str, option: str) -> tuple[str, ...]:

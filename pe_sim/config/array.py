@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pe_sim.config.dtypes import Dtypes
+from pe_sim.config.energy import Area, Energy
 from pe_sim.config.network import Collectives, GraphNetwork
 
 # Machine model, section 6: cycles per element of the vector functions.
@@ -163,7 +164,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class ArrayConfig:
-    """A PE array with everything resolved; times are cycles of one clock."""
+    """A PE array with everything resolved; times are cycles of one clock.
+
+    `process` is that of the logic, by which energy and area were filled in.
+    """
 
     name: str
     clock_ghz: float
@@ -174,6 +178,9 @@ class ArrayConfig:
     pe: Pe
     root: Root
     network: Network | GraphNetwork
+    process: str
+    energy: Energy
+    area: Area
 
     @property
     def bus_tree(self) -> Network:

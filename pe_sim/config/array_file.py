@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from pe_sim.config.array import DEFAULT_CYCLES_PER_ELEMENT
 from pe_sim.config.dtypes import BITS
+from pe_sim.config.energy_file import AreaFile, EnergyFile
 from pe_sim.config.schema import Section, fault, number_advice, validate
 from pe_sim.errors import InputError, did_you_mean
 
@@ -272,6 +273,11 @@ class ArrayFile(Section):
     pe: PeFile = Field(description="one processing element")
     root: RootFile = Field(description="the root")
     network: NetworkFile = Field(description="the interconnect")
+    process: Literal["45nm", "7nm"] = Field(
+        default="45nm", description="of the logic: what energy and area are unless they are given"
+    )
+    energy: EnergyFile = Field(default_factory=EnergyFile, description="what one event of each kind costs")
+    area: AreaFile = Field(default_factory=AreaFile, description="what one piece of each part takes")
 
 
 def array_schema(kind: object, memory_kind: object = None) -> type[ArrayFile]:

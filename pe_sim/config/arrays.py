@@ -13,7 +13,7 @@ from pe_sim.config.dtypes import Dtype
 from pe_sim.config.floorplan import resolve_array
 from pe_sim.config.loading import load_mapping
 from pe_sim.config.network import GraphNetwork
-from pe_sim.config.overrides import apply_overrides
+from pe_sim.config.overrides import apply_overrides, prefixes
 from pe_sim.config.presets import is_preset, resolve
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.units import format_bytes
@@ -46,6 +46,29 @@ def load_array(
     if _FILE in changes or "network" in changes:
         folder = None  # what is named on the command line is named from where the user stands
     return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder)
+
+
+def array_paths(
+    name_or_path_or_dict: str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None = None
+) -> frozenset[str]:
+    """The dotted paths that `overrides` can have for an array, those of whole sections among them.
+
+    Args:
+        name_or_path_or_dict, overrides: as of `load_array`; of the overrides only those count that change the kind of
+            the network or of the PEs' memory, and with it what there is to be set.
+
+    Raises:
+        InputError: there is no such preset, file or kind.
+    """
+    from pe_sim.config.array_file import array_schema
+    from pe_sim.config.memory_file import memory_kind
+    from pe_sim.config.schema import known_paths
+
+    raw, _, source, _ = _read(name_or_path_or_dict)
+    changes = overrides or {}
+    return frozenset(
+        prefixes(known_paths(array_schema(_network_kind(raw, changes, source), memory_kind(raw, changes, source))))
+    )
 
 
 def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
@@ -84,6 +107,9 @@ def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
             "memory": _memory_to_dict(array.root.memory),
         },
         "network": _network_to_dict(array.network),
+        "process": array.process,
+        "energy": asdict(array.energy),
+        "area": asdict(array.area),
     }
 
 

@@ -10,6 +10,14 @@ BITS: dict[str, int] = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8,
 SCALE_BITS = 16  # one fp16 scale a group (machine model, section 4)
 
 
+_WIDER_LAST = ("int4", "int8", "fp8", "bf16", "fp16", "fp32")
+
+
+def wider(first: str, second: str) -> str:
+    """The one of two dtypes that a product of both is computed in: quantised operands are widened to the other's."""
+    return max(first, second, key=_WIDER_LAST.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Dtype:
     """An element type, with its groups of shared scales when it is quantised.

@@ -28,6 +28,7 @@ from pe_sim.config.array import (
 )
 from pe_sim.config.dtypes import Dtype, Dtypes
 from pe_sim.config.network import Collectives, GraphNetwork
+from pe_sim.config.technology import PROCESSES, default_area, default_energy
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:  # the schema needs pydantic, the arithmetic does not
@@ -66,8 +67,18 @@ def auto_tree_latency_cycles(level: int, arity: int, floorplan: Floorplan, leaf_
         floorplan: the pitch, and how far a cycle reaches.
         leaf_pes: PEs below one leaf of this tree; k^level is multiplied by them.
     """
-    doublings = ((leaf_pes * arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= PEs below the hop
-    return wire_cycles(2**doublings, floorplan)
+    return wire_cycles(tree_hop_pitches(level, arity, leaf_pes), floorplan)
+
+
+def tree_hop_pitches(level: int, arity: int, leaf_pes: int = 1) -> int:
+    """PE pitches of the hop from `level` (0 at the leaves) upwards: 2^floor(level·log2(k)/2)."""
+    doublings: int = ((leaf_pes * arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= PEs below the hop
+    return 1 << doublings
+
+
+def bus_wire_pitches(num_pes: int) -> int:
+    """PE pitches of a shared bus that runs along every row of the grid and down the side: all of it is driven."""
+    return num_pes + grid_shape(num_pes)[1]
 
 
 @lru_cache(maxsize=4096)  # fractions are slow, and the levels of trees and the arrays of a sweep share lengths
@@ -93,27 +104,47 @@ def resolve_array(
             interconnect that does not fit the number of PEs.
     """
     floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
-    pe, root = file.pe, file.root
+    dtypes, pe, root = (
+        _dtypes(file),
+        _pe(file),
+        Root(vector=_vector(file.root.vector), memory=_memory(file.root.memory)),
+    )
+    process = PROCESSES[file.process]
+    # Imported here: the arithmetic of this module does without pydantic.
+    from pe_sim.config.energy_file import filled_area, filled_energy
+
     return ArrayConfig(
         name=file.name if file.name is not None else default_name,
         clock_ghz=file.clock_ghz,
         num_pes=file.num_pes,
         overlap=file.overlap,
-        dtypes=Dtypes(
-            weight=_dtype(file.dtypes.weight),
-            activation=_dtype(file.dtypes.activation),
-            kv_cache=_dtype(file.dtypes.kv_cache),
-            partial=_dtype(file.dtypes.partial),
-        ),
+        dtypes=dtypes,
         floorplan=floorplan,
-        pe=Pe(
-            matrix=MatrixUnit(pe.matrix.outputs, pe.matrix.depth, pe.matrix.latency_cycles),
-            vector=_vector(pe.vector),
-            memory=_local_memory(pe.memory),
-            buffer=Buffer(pe.buffer.capacity_bytes, pe.buffer.prefetch_bytes),
-        ),
-        root=Root(vector=_vector(root.vector), memory=_memory(root.memory)),
+        pe=pe,
+        root=root,
         network=_network(file, floorplan, source, folder),
+        process=file.process,
+        energy=filled_energy(file.energy, default_energy(process, dtypes, pe, root)),
+        area=filled_area(file.area, default_area(process, dtypes, pe, root)),
+    )
+
+
+def _dtypes(file: ArrayFile) -> Dtypes:
+    return Dtypes(
+        weight=_dtype(file.dtypes.weight),
+        activation=_dtype(file.dtypes.activation),
+        kv_cache=_dtype(file.dtypes.kv_cache),
+        partial=_dtype(file.dtypes.partial),
+    )
+
+
+def _pe(file: ArrayFile) -> Pe:
+    pe = file.pe
+    return Pe(
+        matrix=MatrixUnit(pe.matrix.outputs, pe.matrix.depth, pe.matrix.latency_cycles),
+        vector=_vector(pe.vector),
+        memory=_local_memory(pe.memory),
+        buffer=Buffer(pe.buffer.capacity_bytes, pe.buffer.prefetch_bytes),
     )
 
 

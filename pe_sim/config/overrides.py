@@ -50,22 +50,22 @@ def apply_overrides(
     for path, value in overrides.items():
         source = f"--set {path}"
         if path not in known_paths:
-            sections = {known.rpartition(".")[0] for known in _prefixes(known_paths)} - {""}
+            sections = {known.rpartition(".")[0] for known in prefixes(known_paths)} - {""}
             if path not in sections:
-                raise InputError("unknown path", source=source, hint=_nearest(str(path), {*known_paths, *sections}))
+                raise InputError("unknown path", source=source, hint=nearest_path(str(path), {*known_paths, *sections}))
             if not isinstance(value, Mapping):
                 raise _section_error(path, value, known_paths)
         _set(result, path, _copy(value), scalar_keys or {})
     return result
 
 
-def _prefixes(paths: Collection[str]) -> set[str]:
+def prefixes(paths: Collection[str]) -> set[str]:
     """All paths and all their dotted beginnings."""
     return {".".join(parts[:end]) for path in paths for parts in [path.split(".")] for end in range(1, len(parts) + 1)}
 
 
 def _section_error(path: str, value: object, known_paths: Collection[str]) -> InputError:
-    inside = _children(path, _prefixes(known_paths))
+    inside = _children(path, prefixes(known_paths))
     return InputError(
         "this is a section, not a value",
         source=f"--set {path}",
@@ -79,7 +79,7 @@ def _children(section: str, paths: Collection[str]) -> list[str]:
     return sorted(path for path in paths if path.rpartition(".")[0] == section)
 
 
-def _nearest(path: str, paths: Collection[str]) -> str:
+def nearest_path(path: str, paths: Collection[str]) -> str:
     """A hint: paths with the same last name, else the nearest path, else what the nearest known section holds."""
     same = sorted(known for known in paths if known.rpartition(".")[2] == path.rpartition(".")[2])
     if same and "." not in path:

@@ -10,17 +10,23 @@ from typing import Final, Literal
 
 from pe_sim.errors import InputError, PeSimError, did_you_mean
 
-PresetKind = Literal["models", "arrays", "situations"]
+PresetKind = Literal["models", "arrays", "situations", "machines"]
 
 # Folder below the data root and the endings of the files in it, per kind.
 _FOLDERS: Final[dict[str, str]] = {
     "models": "workloads/models",
     "arrays": "topologies",
     "situations": "workloads/situations",
+    "machines": "topologies/machines",
 }
 _YAML: Final = (".yaml", ".yml")
-_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {"models": (".json",), "arrays": _YAML, "situations": _YAML}
-_SINGULAR: Final[dict[str, str]] = {"models": "model", "arrays": "array", "situations": "situation"}
+_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
+    "models": (".json",),
+    "arrays": _YAML,
+    "situations": _YAML,
+    "machines": _YAML,
+}
+_SINGULAR: Final[dict[str, str]] = {kind: kind.removesuffix("s") for kind in _FOLDERS}
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 # The wheel carries the data inside the package; a source tree has it beside the package.
 _DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)

@@ -9,7 +9,6 @@ from simpy import Environment, Event
 
 from pe_sim.config.array import Network
 from pe_sim.engine.collectives import Collective, RootRun, TreeRun
-from pe_sim.engine.matrix_timing import MatrixTiming
 from pe_sim.engine.messages import MessageRun
 from pe_sim.engine.pe import PeProgram, PeState, PeTask
 from pe_sim.engine.pipeline import TreePipeline
@@ -17,6 +16,7 @@ from pe_sim.engine.readiness import Delivery, HubSource
 from pe_sim.engine.recorder import Recorder, channel_names
 from pe_sim.engine.server import Server
 from pe_sim.errors import DeadlockError
+from pe_sim.schedule.matrix_timing import MatrixTiming
 from pe_sim.schedule.stages import (
     MessageStage,
     PeStage,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pe_sim.engine.matrix_timing import MatrixTiming, PeMatrixWork, works_of
 from pe_sim.engine.readiness import Delivery
+from pe_sim.schedule.matrix_timing import MatrixTiming, PeMatrixWork, works_of
 from pe_sim.schedule.stages import PeStage, Resource
 from pe_sim.trace import NOT_ACTIVE
 

@@ -95,6 +95,10 @@ class AttentionSplit:
         """(PEs,) tokens of this step whose K and V the PE keeps."""
         return self.over_new(lambda tokens: tokens)
 
+    def new_rows(self) -> IntArray:
+        """(PEs,) rows of this step whose attention the PE works on."""
+        return self._sum(lambda new, _context, residue: np.full_like(residue, new))
+
     def cached_tokens(self) -> IntArray:
         """(PEs,) tokens the PE holds after the step."""
         return self.over_cached(lambda tokens: tokens)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
 from typing import Final, Literal
 
 from pe_sim.config.array import ArrayConfig
@@ -16,10 +17,8 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.report.build import build_report
-from pe_sim.report.energy import DRAM_EXTERNAL_PJ_PER_BIT, local_pj_per_bit
 from pe_sim.report.report import Report
 from pe_sim.schedule.lowering import lower
-from pe_sim.schedule.stages import PeStage, RootStage, Tag
 
 Objective = Literal["latency", "throughput", "energy"]
 OBJECTIVES: Final = ("latency", "throughput", "energy")
@@ -82,31 +81,22 @@ class Candidate:
         return max(report.footprint.peak_bytes_per_pe for report in self.reports)
 
     @property
-    def read(self) -> float:
-        """Energy of what is read: all that mappings differ in."""
-        return self.wanted.weighted([_read_energy_of(report) for report in self.reports])
+    def energy(self) -> int:
+        """Dynamic energy in whole units, weighted over the steps by their `whole_shares`."""
+        shares = whole_shares(self.wanted.weights)
+        return sum(share * report.energy_units for share, report in zip(shares, self.reports, strict=True))
 
     @property
     def figure(self) -> tuple[float, ...]:
         """What is to be least; throughput is greatest where the weighted cycles are least."""
-        return (self.read, self.cycles) if self.wanted.objective == "energy" else (self.cycles,)
+        return (self.energy, self.cycles) if self.wanted.objective == "energy" else (self.cycles,)
 
 
-def read_energy(array: ArrayConfig, on_pes: int, at_root: int) -> int:
-    """Of bytes read from the PEs' memories and from the root's: whole 0.0001 pJ a bit, to be added without rounding."""
-    return on_pes * round(local_pj_per_bit(array) * 10_000) + at_root * round(DRAM_EXTERNAL_PJ_PER_BIT * 10_000)
-
-
-def _read_energy_of(report: Report) -> int:
-    array, on_pes, at_root = report.array, 0, 0
-    for run, times in Counter(run.block for run in report.schedule.sequence).items():
-        for stage in report.schedule.blocks[run].stages:
-            if isinstance(stage, PeStage) and stage.matrix is not None:
-                on_pes += times * int(stage.matrix.read_bytes[stage.active].sum())
-            elif isinstance(stage, RootStage):
-                at_root += times * stage.read_bytes
-    streamed = report.traffic[Tag.WEIGHT_STREAM.value].bytes
-    return read_energy(array, on_pes + array.num_pes * streamed, at_root + streamed)
+def whole_shares(weights: Sequence[float]) -> tuple[int, ...]:
+    """The weights times one whole number that makes all of them whole, so that what they weigh adds up exactly."""
+    exact = [Fraction(weight) for weight in weights]
+    common = lcm(*(weight.denominator for weight in exact))
+    return tuple(int(weight * common) for weight in exact)
 
 
 def simulated(name: str, workflow: Workflow, wanted: Wanted) -> Candidate:
@@ -131,7 +121,7 @@ def nowhere_worse(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Those that no other one beats or equals in cycles, energy and peak bytes a PE at once; of equals the first."""
 
     def figures(one: Candidate) -> tuple[float, float, int]:
-        return one.cycles, one.read, one.peak_bytes_per_pe
+        return one.cycles, one.energy, one.peak_bytes_per_pe
 
     kept: list[Candidate] = []
     for one in sorted(candidates, key=figures):

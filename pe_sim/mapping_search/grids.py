@@ -18,14 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
-from math import sqrt
+from math import isqrt, sqrt
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.engine.engines import DEFAULT_ENGINE, engine_named
-from pe_sim.mapping.grids import fitting_grids, grid_name
+from pe_sim.graph.operators import Linear
+from pe_sim.mapping.distributions import OperatorPlacement, distribution_for
+from pe_sim.mapping.grids import fits_grid, grid_name
 from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placement import Partial
 from pe_sim.schedule.collectives import collective_schedule, named_way
+from pe_sim.units import IntArray
 
 ALL_GATHER, REDUCE_SCATTER = "all-gather", "reduce-scatter"
 
@@ -105,4 +110,26 @@ def closed_form(num_pes: int, hidden: int, ffn: int, *, gated: bool = True) -> f
 
 def grid_options(array: ArrayConfig, groups: PeGroups) -> tuple[str, ...]:
     """The distributions of gate, up and down that cut both dims on this array; `row` and `col` cut one of them."""
-    return tuple(grid_name(ways) for ways in fitting_grids(array, groups) if 1 < ways < groups.size)
+    size = groups.size
+    small = [ways for ways in range(1, isqrt(size) + 1) if size % ways == 0]
+    divisors = sorted({*small, *(size // ways for ways in small)} - {1, size})
+    return tuple(grid_name(ways) for ways in divisors if fits_grid(array, groups, ways))
+
+
+def matrix_placement(operator: Linear, name: str) -> OperatorPlacement:
+    """Where the inputs and outputs of an FFN's matrix are by `row`, `col` or a grid."""
+    return distribution_for(operator, name, "search", operator.name).place(operator, "", 1)
+
+
+def matrix_columns(operator: Linear, layouts: Layouts, name: str) -> tuple[IntArray, IntArray]:
+    """(PEs,) inputs and outputs of the part of an FFN's matrix that each PE holds."""
+    placement = matrix_placement(operator, name)
+    inner = layouts.pe_columns(operator.in_dim, operator.in_size, placement.inputs[0])
+    return inner, layouts.pe_columns(operator.out_dim, operator.out_size, placement.outputs[0])
+
+
+def bias_columns(operator: Linear, layouts: Layouts, name: str) -> IntArray:
+    """(PEs,) entries of the bias of an FFN's matrix that each PE keeps and adds; together they are the bias once."""
+    place = matrix_placement(operator, name).outputs[0]
+    own = place.own_part(operator.out_dim) if isinstance(place, Partial) else place
+    return layouts.pe_columns(operator.out_dim, operator.out_size, own)

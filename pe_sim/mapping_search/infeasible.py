@@ -13,14 +13,17 @@ from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear, Norm
 from pe_sim.mapping.distributions import feature_shard
+from pe_sim.mapping.grids import grid_ways
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement, Replicate, Shard
 from pe_sim.mapping_search.candidates import Wanted
+from pe_sim.mapping_search.grids import bias_columns, grid_options, matrix_columns
 from pe_sim.mapping_search.result import Excluded
-from pe_sim.units import IntArray, format_bytes
+from pe_sim.mapping_search.space import matrix_options
+from pe_sim.units import IntArray, ceil_div, format_bytes
 
-_MOST_PES = 2**22
+_MOST_PES = 2**18
 _SMALLER = ("int8", "int4")
 _ATTENTIONS = ("head", "token", "batch")
 
@@ -166,8 +169,40 @@ def _leanest_step(graph: OperatorGraph, layouts: Layouts, array: ArrayConfig, at
 
 
 def _least_matrix(operator: Linear, layouts: Layouts, array: ArrayConfig, attention: str) -> IntArray:
-    ways = (_matrix(operator, layouts, array, attention, row=row) for row in (True, False))
-    return min(ways, key=lambda held: int(held.max()))
+    ways = [_matrix(operator, layouts, array, attention, row=row) for row in (True, False)]
+    grids = [name for name in matrix_options(operator, grid_options(array, layouts.groups)) if grid_ways(name)]
+    held = min(ways, key=_fullest)
+    first = {grid: _first_tile_bytes(operator, layouts, array, grid) for grid in grids}
+    leanest = min(first, key=first.__getitem__, default=None)
+    if leanest is None or first[leanest] >= _fullest(held):
+        return held
+    return _tile(operator, layouts, array, leanest)
+
+
+def _fullest(held: IntArray) -> int:
+    return int(held.max())
+
+
+def _first_tile_bytes(operator: Linear, layouts: Layouts, array: ArrayConfig, grid: str) -> int:
+    """What PE 0 holds, which has the largest tile; without a look at all the others."""
+    ways = grid_ways(grid) or 1
+    cuts = {"hidden": ways, "ffn": layouts.groups.size // ways}
+    inner, outer = (
+        ceil_div(operator.in_size, cuts[operator.in_dim]),
+        ceil_div(operator.out_size, cuts[operator.out_dim]),
+    )
+    bias = ceil_div(outer, cuts[operator.in_dim]) if operator.bias else 0
+    weight = array.dtypes.weight
+    return int(weight.matrix_bytes(outer, inner)) + int(weight.num_bytes(bias))
+
+
+def _tile(operator: Linear, layouts: Layouts, array: ArrayConfig, grid: str) -> IntArray:
+    """(PEs,) bytes of a matrix that is cut both ways, and of its share of the bias."""
+    inner, outer = matrix_columns(operator, layouts, grid)
+    held = np.asarray(array.dtypes.weight.matrix_bytes(outer, inner))
+    if operator.bias:
+        held = held + np.asarray(array.dtypes.weight.num_bytes(bias_columns(operator, layouts, grid)))
+    return held
 
 
 def _matrix(operator: Linear, layouts: Layouts, array: ArrayConfig, attention: str, *, row: bool) -> IntArray:

@@ -38,6 +38,30 @@ _LONG_FREE = 1 << 40  # cycles: a memory that has been free so long has prefetch
 
 
 @dataclass(frozen=True, eq=False)
+class Among:
+    """The PEs of which "somewhere" is one.
+
+    Args:
+        mask: (PEs,) which they are.
+    """
+
+    mask: BoolArray
+
+    @cached_property
+    def key(self) -> bytes:
+        """Equal for the same PEs."""
+        return self.mask.tobytes()
+
+    def extend(self, values: IntArray) -> IntArray:
+        """(PEs + 1,) with the least of theirs at the end."""
+        return np.append(values, values[self.mask].min())
+
+    def extend_mask(self, mask: BoolArray) -> BoolArray:
+        """(PEs + 1,) whether each does it, the last whether all of them do."""
+        return np.append(mask, mask[self.mask].all())
+
+
+@dataclass(frozen=True, eq=False)
 class Machine:
     """What the bound knows of an array and a division of its PEs."""
 
@@ -45,24 +69,28 @@ class Machine:
     layouts: Layouts
 
     @cached_property
-    def somewhere(self) -> BoolArray:
-        """(PEs,) the PEs that may wait longest: all that take part, or those that attend where some do not."""
+    def anywhere(self) -> Among:
+        """The PEs that may wait longest: all that take part, or those that attend where some do not."""
         split = self.layouts.head_split
-        return split.q_heads > 0 if split.head_group_size > 1 else self.layouts.is_member
+        return Among(split.q_heads > 0 if split.head_group_size > 1 else self.layouts.is_member)
 
-    def extend(self, values: IntArray) -> IntArray:
-        """(PEs + 1,) with the least of those that may be the one at the end."""
-        return np.append(values, values[self.somewhere].min())
+    def among(self, mask: BoolArray) -> Among:
+        """These PEs, those alone of them that may wait longest if there are any; anywhere if there are none at all."""
+        attending = mask & self.anywhere.mask
+        if not attending.any():
+            return Among(mask) if mask.any() else self.anywhere
+        return self.anywhere if (attending == self.anywhere.mask).all() else Among(attending)
 
-    def extend_mask(self, mask: BoolArray) -> BoolArray:
-        """(PEs + 1,) whether each does it, the last whether all do that may be the one."""
-        return np.append(mask, mask[self.somewhere].all())
+    def among_holders(self, ready: IntArray) -> Among:
+        """Those that hold a value; anywhere if it is at the root."""
+        on_pes = len(ready) == self.array.num_pes + 1
+        return self.among(ready[:-1] > NEVER // 2) if on_pes else self.anywhere
 
-    def renew(self, values: IntArray) -> IntArray:
-        """A copy whose last entry holds for any PE."""
+    def renew(self, values: IntArray, among: Among) -> IntArray:
+        """A copy whose last entry holds for any of these PEs."""
         if len(values) != self.array.num_pes + 1:
             return np.append(values[:-1], values[:-1].min())
-        return self.extend(values[:-1])
+        return among.extend(values[:-1])
 
     @property
     def start(self) -> IntArray:
@@ -74,6 +102,24 @@ class Machine:
 class _OnPes:
     inputs: tuple[int, ...]
     output: int
+    active: BoolArray
+    cycles: IntArray
+    tail_cycles: IntArray | None
+    extended: dict[bytes, _Extended] = field(default_factory=dict)
+
+    def among(self, somewhere: Among) -> _Extended:
+        """With what "somewhere" does at the end of every array."""
+        if somewhere.key not in self.extended:
+            self.extended[somewhere.key] = _Extended(
+                None if self.active.all() else somewhere.extend_mask(self.active),
+                somewhere.extend(self.cycles),
+                None if self.tail_cycles is None else somewhere.extend(self.tail_cycles),
+            )
+        return self.extended[somewhere.key]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Extended:
     active: BoolArray | None  # None: all
     cycles: IntArray
     tail_cycles: IntArray | None
@@ -82,7 +128,7 @@ class _OnPes:
 _Step = _OnPes | Stage
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Timing:
     """A lowered piece, ready to be run again and again."""
 
@@ -94,12 +140,26 @@ class Timing:
     @classmethod
     def of(cls, machine: Machine, block: Block) -> Timing:
         """Of a lowered block."""
-        steps = tuple(_on_pes(machine, stage) if isinstance(stage, PeStage) else stage for stage in block.stages)
+        steps = tuple(_on_pes(machine.array, stage) if isinstance(stage, PeStage) else stage for stage in block.stages)
         return cls(machine, steps, block.entries, block.exits)
 
-    def run(self, free: IntArray, entering: Sequence[IntArray]) -> Passage:
-        """When PEs are free again and values are there, from when they were."""
-        passage = Passage(self.machine, free, dict(zip(self.entries, entering, strict=True)))
+    @cached_property
+    def idle(self) -> BoolArray:
+        """(PEs + 1,) those that have nothing to do in it, "somewhere" if no PE has."""
+        idle = np.ones(self.machine.array.num_pes, dtype=bool)
+        for step in self.steps:
+            if isinstance(step, _OnPes):
+                idle &= ~step.active
+        return np.append(idle, idle.all())
+
+    @cached_property
+    def starts_by_itself(self) -> bool:
+        """Whether something in it waits for no input, but is there from the first cycle on."""
+        return any(not step.inputs for step in self.steps if not isinstance(step, _OnPes))
+
+    def run(self, free: IntArray, entering: Sequence[IntArray], somewhere: Among) -> Passage:
+        """When PEs are free again and values are there, from when they were; `somewhere`: among which PEs that is."""
+        passage = Passage(self.machine, free, dict(zip(self.entries, entering, strict=True)), somewhere)
         for step in self.steps:
             passage.take(step)
         return passage
@@ -112,6 +172,7 @@ class Passage:
     machine: Machine
     free: IntArray
     slots: dict[int, IntArray]
+    somewhere: Among
     heads: dict[int, IntArray] = field(default_factory=dict)
     renewed: bool = False
     latest: int = 0
@@ -139,20 +200,20 @@ class Passage:
         return max(self.latest, int(self.free.max()))
 
     def _on_pes(self, step: _OnPes) -> None:
-        start = self.free
+        start, on_each = self.free, step.among(self.somewhere)
         for slot in step.inputs:
-            streamed = step.tail_cycles is not None and slot in self.heads
+            streamed = on_each.tail_cycles is not None and slot in self.heads
             start = np.maximum(start, self.heads[slot] if streamed else self.slots[slot])
-        end = start + step.cycles
-        if step.tail_cycles is not None:
+        end = start + on_each.cycles
+        if on_each.tail_cycles is not None:
             for slot in step.inputs:
                 if slot in self.heads:
-                    end = np.maximum(end, self.slots[slot] + step.tail_cycles)
-        if step.active is None:
+                    end = np.maximum(end, self.slots[slot] + on_each.tail_cycles)
+        if on_each.active is None:
             self.free = self.slots[step.output] = end
         else:
-            self.free = np.where(step.active, end, self.free)
-            self.slots[step.output] = np.where(step.active, end, NEVER)
+            self.free = np.where(on_each.active, end, self.free)
+            self.slots[step.output] = np.where(on_each.active, end, NEVER)
 
     def _at_root(self, stage: RootStage) -> None:
         jobs = len(stage.cycles)
@@ -162,7 +223,7 @@ class Passage:
 
     def _through_tree(self, stage: TreeStage) -> None:
         tree = self.machine.array.bus_tree.tree
-        active = self.machine.extend_mask(stage.active)
+        active = self.somewhere.extend_mask(stage.active)
         ready = np.full(len(active), NEVER, dtype=np.int64)
         for slot in stage.inputs:
             ready = np.maximum(ready, self.slots[slot])
@@ -204,7 +265,7 @@ class Passage:
         else:
             grants = self._grants(stage, arrivals[:-1], busy)
             last = _last_of_queue(arrivals[:-1], busy) + bus.latency_cycles
-            if not stage.from_pe or len(busy) == self.machine.array.num_pes:  # the one somewhere sends as well
+            if not stage.from_pe or self._sends(stage):
                 last = max(last, int(arrivals[-1] + busy.min()) + bus.latency_cycles)
         self._deliver(stage, self.slots, grants + busy + bus.latency_cycles, last)
         if stage.streams:
@@ -231,6 +292,8 @@ class Passage:
         targets = len(stage.first_pe)
         arrived = np.full(targets, NEVER, dtype=np.int64)
         np.maximum.at(arrived, stage.target, complete)
+        if targets == 1:
+            arrived = np.maximum(arrived, last)  # it waits for all messages
         if stage.to_root:
             kept[stage.output] = np.append(arrived, max(last, int(arrived.max())))
             return
@@ -238,26 +301,37 @@ class Passage:
         if targets == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == num_pes:
             kept[stage.output] = np.full(num_pes + 1, arrived[0])
             return
-        may_be = self.machine.somewhere
-        if targets == num_pes and (stage.last_pe - stage.first_pe == 1).all():
-            on_pes, any_may = arrived, bool(may_be[stage.target].all())
+        on_pes = np.full(num_pes, NEVER, dtype=np.int64)
+        if (stage.last_pe - stage.first_pe == 1).all():
+            on_pes[stage.first_pe] = arrived
         else:
-            on_pes, any_may = np.full(num_pes, NEVER, dtype=np.int64), True
             for first, end, cycle in zip(stage.first_pe.tolist(), stage.last_pe.tolist(), arrived, strict=True):
                 on_pes[first:end] = cycle
-                any_may = any_may and bool(may_be[first:end].any())
-        somewhere = int(on_pes[may_be].min())
-        if kept is self.slots and targets > 1 and last > somewhere and any_may:
-            self._somewhere_else()
+        somewhere = int(on_pes[self.somewhere.mask].min())
+        if kept is self.slots and targets > 1 and last > somewhere:
+            self._move_somewhere(self._slowest_of(stage, on_pes > NEVER // 2))
             somewhere = last
         kept[stage.output] = np.append(on_pes, somewhere)
 
-    def _somewhere_else(self) -> None:
+    def _slowest_of(self, stage: MessageStage, targets: BoolArray) -> Among:
+        """Of PEs that get messages, those of which one gets the last."""
+        attending = targets & self.machine.anywhere.mask
+        before = np.concatenate(([0], np.cumsum(attending)))
+        every_target_has_one = (before[stage.last_pe] > before[stage.first_pe]).all()
+        return self.machine.among(targets) if every_target_has_one else Among(targets)
+
+    def _move_somewhere(self, somewhere: Among) -> None:
         """From here on the last entries stand for another PE: what they said holds of it only where it does of any."""
-        self.renewed = True
-        self.free = self.machine.renew(self.free)
+        self.renewed, self.somewhere = True, somewhere
+        self.free = self.machine.renew(self.free, somewhere)
         for kept in (self.slots, self.heads):
-            kept.update({slot: self.machine.renew(values) for slot, values in kept.items()})
+            kept.update({slot: self.machine.renew(values, somewhere) for slot, values in kept.items()})
+
+    def _sends(self, stage: MessageStage) -> bool:
+        """Whether the PE somewhere is one of the senders, whichever it is."""
+        senders = np.zeros(self.machine.array.num_pes, dtype=bool)
+        senders[stage.source] = True
+        return bool(senders[self.somewhere.mask].all())
 
     def _senders(self, stage: MessageStage) -> IntArray:
         """(messages + 1,) when each sender has what it sends."""
@@ -299,19 +373,13 @@ class Passage:
             if stage.to_pes is None:
                 kept[stage.output] = np.append(cycles, cycles.min())
             else:
-                kept[stage.output] = self.machine.extend(np.where(stage.to_pes, cycles, NEVER))
+                kept[stage.output] = self.somewhere.extend(np.where(stage.to_pes, cycles, NEVER))
 
 
-def _on_pes(machine: Machine, stage: PeStage) -> _OnPes:
-    cycles = stage.cycles if stage.matrix is None else matrix_cycles(stage.matrix, machine.array)
-    everywhere = bool(stage.active.all())
-    return _OnPes(
-        stage.inputs,
-        stage.output,
-        None if everywhere else machine.extend_mask(stage.active),
-        machine.extend(np.broadcast_to(cycles, stage.active.shape)),
-        None if stage.tail_cycles is None else machine.extend(stage.tail_cycles),
-    )
+def _on_pes(array: ArrayConfig, stage: PeStage) -> _OnPes:
+    cycles = stage.cycles if stage.matrix is None else matrix_cycles(stage.matrix, array)
+    on_all = np.broadcast_to(cycles, stage.active.shape)
+    return _OnPes(stage.inputs, stage.output, stage.active, on_all, stage.tail_cycles)
 
 
 def matrix_cycles(work: MatrixWork, array: ArrayConfig) -> IntArray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pe_sim.engine.recurrences import NEVER
+from pe_sim.mapping_search.isolation import Among
 from pe_sim.mapping_search.pieces import Held
 from pe_sim.mapping_search.space import Choice
 from pe_sim.units import IntArray
@@ -22,12 +23,14 @@ class Moment:
 
     Args:
         where: the tensors that live, and where.
+        somewhere: the PEs of which the one at the end of the arrays is one.
         free: when each PE is free.
         ready: by tensor, when it is there.
         end: the last cycle of what is not followed any further.
     """
 
     where: Where
+    somewhere: Among
     free: IntArray
     ready: tuple[IntArray, ...]
     end: int = 0
@@ -35,7 +38,7 @@ class Moment:
     def shifted(self, cycles: int) -> Moment:
         """The same, that much later."""
         ready = tuple(np.where(values > NEVER // 2, values + cycles, NEVER) for values in self.ready)
-        return Moment(self.where, np.maximum(self.free + cycles, NEVER), ready, self.end + cycles)
+        return Moment(self.where, self.somewhere, np.maximum(self.free + cycles, NEVER), ready, self.end + cycles)
 
     @property
     def origin(self) -> int:
@@ -49,7 +52,7 @@ class Label:
 
     Args:
         moments: one a step.
-        read: energy of what is read from the PEs' memories and the root's, weighted over the steps (`read_energy`).
+        energy: dynamic, weighted over the steps: whole units, which add up exactly.
         held_bytes: (PEs,) of what is kept in the memories, if that is watched; of all that it is a bound for.
         own_bytes: the same of its own choices alone.
         choice: what it chose last, `before` what came before that.
@@ -58,7 +61,7 @@ class Label:
     """
 
     moments: tuple[Moment, ...]
-    read: float = 0.0
+    energy: int = 0
     held_bytes: IntArray | None = None
     choice: tuple[Choice, ...] = ()
     before: Label | None = None
@@ -95,7 +98,7 @@ def undominated(labels: Iterable[Label], keep: int, width: int, *, by_energy: bo
 
     Args:
         width: labels of one place at most; where there are more, the last one stands for all the rest.
-        by_energy: less energy for what is read comes before everything else; else the cycles alone count.
+        by_energy: less energy comes before everything else; else the cycles alone count.
     """
     placed: dict[tuple[object, ...], list[Label]] = {}
     for label in labels:
@@ -121,6 +124,7 @@ def _bound_of_all(labels: Sequence[Label]) -> Label:
     moments = tuple(
         Moment(
             same[0].where,
+            same[0].somewhere,
             np.minimum.reduce([one.free for one in same]),
             tuple(np.minimum.reduce(ready) for ready in zip(*(one.ready for one in same), strict=True)),
             min(one.end for one in same),
@@ -129,28 +133,28 @@ def _bound_of_all(labels: Sequence[Label]) -> Label:
     )
     kept = [label.held_bytes for label in labels if label.held_bytes is not None]
     held = np.minimum.reduce(kept) if kept else None
-    read = min(label.read for label in labels)
-    return replace(labels[0], moments=moments, read=read, held_bytes=held, stands_for_more=True)
+    energy = min(label.energy for label in labels)
+    return replace(labels[0], moments=moments, energy=energy, held_bytes=held, stands_for_more=True)
 
 
 def _of_one_place(group: list[Label], keep: int, by_energy: bool) -> list[Label]:
     costs = [label.cost() for label in group]
-    order = sorted(range(len(group)), key=lambda i: (group[i].read if by_energy else 0.0, int(costs[i].sum())))
+    order = sorted(range(len(group)), key=lambda i: (group[i].energy if by_energy else 0, int(costs[i].sum())))
     chosen: list[Label] = []
     rows = np.empty((len(group), len(costs[0])), dtype=np.int64)
-    read = np.empty(len(group))
+    energy = np.empty(len(group), dtype=object)  # Python's numbers: no energy is rounded
     for index in order:
         count, label = len(chosen), group[index]
         if count >= keep:
             nowhere_worse = (rows[:count] <= costs[index]).all(axis=1)
             if by_energy:
-                fewer = read[:count] < label.read
+                fewer = (energy[:count] < label.energy).astype(np.bool_)
                 if label.held_bytes is not None:  # memory is a bound: less of it can be what makes the rest possible
                     held = len(label.held_bytes)
                     fewer &= (rows[:count, -held:] <= costs[index][-held:]).all(axis=1)
-                nowhere_worse = fewer | (nowhere_worse & (read[:count] <= label.read))
+                nowhere_worse = fewer | (nowhere_worse & (energy[:count] <= label.energy).astype(np.bool_))
             if nowhere_worse.sum() >= keep:
                 continue
-        rows[count], read[count] = costs[index], label.read
+        rows[count], energy[count] = costs[index], label.energy
         chosen.append(label)
     return chosen

@@ -9,17 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from pe_sim.engine.recurrences import NEVER
 from pe_sim.mapping.workflow import LayerPlan
-from pe_sim.mapping_search.candidates import read_energy
-from pe_sim.mapping_search.labels import Label, Moment, undominated
+from pe_sim.mapping_search.candidates import whole_shares
+from pe_sim.mapping_search.isolation import Passage
+from pe_sim.mapping_search.labels import Label, Moment, Where, undominated
 from pe_sim.mapping_search.pieces import Held, Piece, Scene
+from pe_sim.mapping_search.prospects import Entry, Prospects, Tried
+from pe_sim.mapping_search.rivals import Rivals
 from pe_sim.mapping_search.space import Choice, Part, choices, plan_of
 from pe_sim.units import IntArray
 
+_NO_RIVALS = Rivals({})
 Allowed = Mapping[str, Sequence[str]]
 
 
@@ -30,7 +35,7 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     lm_head: str
     cycles: tuple[int, ...]
-    read: float
+    energy: int
     stands_for_more: bool
     fits: bool
 
@@ -64,11 +69,12 @@ class Paths:
         allowed: by layer, what fields may be.
         lm_heads: what the LM head may be.
         keep: labels of one place are dropped if so many others are nowhere worse.
-        by_energy: fewer bytes read come first.
+        by_energy: less energy comes first.
         capacity: bytes of a PE that parameters and caches may take; None: not watched.
         width: labels kept at one place at most; one stands for all the others.
         limit: mappings that cost as much or more do not matter.
         reserves: by step, what PE 0 keeps at least.
+        rivals: choices that need not be looked at beside others.
         rest: by step, least cycles of PE 0 in every layer and behind the last one.
     """
 
@@ -84,9 +90,15 @@ class Paths:
     limit: float = math.inf
     rest: tuple[tuple[float, float], ...] = ()
     reserves: tuple[Reserve, ...] = ()
+    rivals: Rivals = _NO_RIVALS
     progress: Callable[[int, int], None] | None = None
     ways: dict[tuple[object, ...], list[Label]] = field(default_factory=dict)
-    pieces_run: int = 0
+    prospects: dict[tuple[object, ...], Prospects] = field(default_factory=dict)
+
+    @cached_property
+    def _shares(self) -> tuple[int, ...]:
+        """The weights as whole numbers: what an energy is multiplied by."""
+        return whole_shares(self.weights)
 
     def best(self) -> list[Plan]:
         """Complete plans, the best bound first: all that were not dropped for `keep` that are nowhere worse."""
@@ -107,7 +119,7 @@ class Paths:
     def figure(self, plan: Plan) -> tuple[float, ...]:
         """What is to be least."""
         cycles = sum(weight * cycles for weight, cycles in zip(self.weights, plan.cycles, strict=True))
-        return (plan.read, cycles) if self.by_energy else (cycles,)
+        return (plan.energy, cycles) if self.by_energy else (cycles,)
 
     def _first(self, stream: str) -> Label | None:
         """The label before the first layer; the prologue leaves the stream by batch if the first layer does."""
@@ -115,18 +127,18 @@ class Paths:
         if not any(dict(choice)["stream"] == stream for choice in choices(part, self.allowed[0])) and stream == "batch":
             return None
         moments: list[Moment] = []
-        read = 0.0
-        for scene, weight in zip(self.scenes, self.weights, strict=True):
+        energy = 0
+        for scene, share in zip(self.scenes, self._shares, strict=True):
             piece = scene.prologue(stream)
-            passage = piece.timing.run(scene.machine.start, ())
+            passage = piece.timing.run(scene.machine.start, (), scene.machine.anywhere)
             ready = tuple(passage.slots[slot] for slot in piece.timing.exits)
             where = tuple((name, Held(held.placement)) for name, held in piece.leaving)
-            moments.append(Moment(where, passage.free, ready, passage.end()))
-            read += weight * read_energy(scene.array, *piece.read_bytes)
+            moments.append(_settled(scene, where, passage, ready, passage.end()))
+            energy += share * piece.energy
         held = None
         if self.capacity is not None:
             held = np.concatenate([scene.prologue(stream).held_bytes for scene in self.scenes])
-        return Label(tuple(moments), read, held, own_bytes=held)
+        return Label(tuple(moments), energy, held, own_bytes=held)
 
     def _has_room(self, held: IntArray, layers: int, part: int | None = None) -> bool:
         """Whether what is still to come can fit beside `held`, the bytes of every PE in every step."""
@@ -149,7 +161,7 @@ class Paths:
             )
             if key not in self.ways:
                 held = None if label.held_bytes is None else np.zeros_like(label.held_bytes)
-                self.ways[key] = self._through_parts(Label(moments, 0.0, held, own_bytes=held), allowed, first_stream)
+                self.ways[key] = self._through_parts(Label(moments, 0, held, own_bytes=held), allowed, first_stream)
             for way in self.ways[key]:
                 after = self._follow(label, way, origins, layers_left)
                 if after is not None and self._may_win(after, layers_left):
@@ -177,56 +189,75 @@ class Paths:
         )
         more = label.stands_for_more or way.stands_for_more
         own = _sum(label.own_bytes, way.own_bytes)
-        return Label(moments, label.read + way.read, held, tuple(way.choices()), label, (), more, own)
+        return Label(moments, label.energy + way.energy, held, tuple(way.choices()), label, (), more, own)
 
     def _through_parts(self, entering: Label, allowed: Allowed, first_stream: str | None) -> list[Label]:
         labels = [entering]
+        in_time = self.capacity is None and not self.by_energy
         for part in self.parts:
-            after: list[Label] = []
-            for choice in choices(part, allowed):
-                if part.is_target and first_stream and (choice[0][1] == "batch") != (first_stream == "batch"):
-                    continue
-                for label in labels:
-                    extended = self._through_part(label, part, choice)
-                    if extended is not None:
-                        after.append(extended)
+            options = tuple(
+                choice
+                for choice in choices(part, allowed)
+                if not (part.is_target and first_stream and (choice[0][1] == "batch") != (first_stream == "batch"))
+            )
+            after = []
+            for label in labels:
+                worth = self.rivals.worth(part, options, allowed, label.moments, self.keep) if in_time else options
+                after += self._through_part(label, part, worth)
             labels = undominated(after, self.keep, self.width, by_energy=self.by_energy)
         return [replace(label, moments=tuple(_at_border(moment) for moment in label.moments)) for label in labels]
 
-    def _through_part(self, label: Label, part: Part, choice: Choice) -> Label | None:
+    def _through_part(self, label: Label, part: Part, options: tuple[Choice, ...]) -> list[Label]:
+        """Everything that may come of a label behind a part."""
+        entry = Entry.of(label.moments, part)
+        key = (part.index, options, *self._placed(label, part), entry.there)
+        known = self.prospects.get(key)
+        worth = None if known is None else known.worth(entry, self.keep)
+        tried = [
+            one
+            for choice in options
+            if (worth is None or choice in worth) and (one := self._try(label, part, choice)) is not None
+        ]
+        if known is None:
+            self.prospects[key] = Prospects.of(
+                entry, tried, by_energy=self.by_energy, watched=self.capacity is not None
+            )
+        extended = (self._extended(label, part, one) for one in tried)
+        return [after for after in extended if after is not None]
+
+    def _placed(self, label: Label, part: Part) -> tuple[Choice, tuple[Where, ...]]:
+        """What decides which pieces a part is made of: what was chosen before, and by step where its inputs are."""
         matters = tuple(pair for pair in label.matters if pair[0] in part.needs)
-        moments: list[Moment] = []
+        wheres = (dict(moment.where) for moment in label.moments)
+        return matters, tuple(tuple((name, places[name]) for name in part.touched) for places in wheres)
+
+    def _try(self, label: Label, part: Part, choice: Choice) -> Tried | None:
+        """A choice, run in every step; None where no rule places it."""
+        matters, entering = self._placed(label, part)
         pieces: list[Piece] = []
-        read = label.read
-        held_of: list[IntArray] = []
-        for scene, weight, moment in zip(self.scenes, self.weights, label.moments, strict=True):
-            places = dict(moment.where)
-            piece = scene.piece(part, choice, matters, tuple((name, places[name]) for name in part.touched))
+        for scene, places in zip(self.scenes, entering, strict=True):
+            piece = scene.piece(part, choice, matters, places)
             if piece is None:
                 return None
             pieces.append(piece)
-            read += weight * read_energy(scene.array, *piece.read_bytes)
-            held_of.append(piece.held_bytes)
+        passages = []
+        for piece, moment in zip(pieces, label.moments, strict=True):
+            ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
+            passages.append(piece.timing.run(moment.free, [ready[name] for name in part.touched], moment.somewhere))
+        later = tuple(pair for pair in choice if any(pair[0] in other.needs for other in self.parts[part.index + 1 :]))
+        energy = sum(share * piece.energy for share, piece in zip(self._shares, pieces, strict=True))
+        return Tried(choice, later, tuple(pieces), tuple(passages), energy)
+
+    def _extended(self, label: Label, part: Part, tried: Tried) -> Label | None:
+        """The label with one choice more; None if that does not fit."""
+        held_of = [piece.held_bytes for piece in tried.pieces]
         held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
         if held is not None and not self._has_room(held, len(self.allowed) - 1, part.index):
             return None
-        for scene, piece, moment in zip(self.scenes, pieces, label.moments, strict=True):
-            moments.append(self._moment(scene, piece, part, moment))
-        later = tuple(pair for pair in choice if any(pair[0] in other.needs for other in self.parts[part.index + 1 :]))
-        return Label(tuple(moments), read, held, (choice,), label, later, label.stands_for_more, own)
-
-    def _moment(self, scene: Scene, piece: Piece, part: Part, moment: Moment) -> Moment:
-        ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
-        places = dict(moment.where)
-        passage = piece.timing.run(moment.free, [ready[name] for name in part.touched])
-        self.pieces_run += 1
-        if passage.renewed:
-            ready = {name: scene.machine.renew(values) for name, values in ready.items()}
-        leaving = dict(piece.leaving)
-        slots = dict(zip(leaving, piece.timing.exits, strict=True))
-        where = tuple((name, leaving.get(name) or places[name]) for name in part.after)
-        arrays = tuple(passage.slots[slots[name]] if name in slots else ready[name] for name in part.after)
-        return Moment(where, passage.free, arrays, max(moment.end, passage.latest))
+        steps = zip(self.scenes, tried.pieces, tried.passages, label.moments, strict=True)
+        moments = tuple(_behind(scene, piece, passage, part, moment) for scene, piece, passage, moment in steps)
+        energy = label.energy + tried.energy
+        return Label(moments, energy, held, (tried.choice,), label, tried.later, label.stands_for_more, own)
 
     def _ends(self, labels: list[Label]) -> list[tuple[Label, str]]:
         finished: list[tuple[Label, str]] = []
@@ -240,19 +271,19 @@ class Paths:
     def _ended(self, label: Label, lm_head: str) -> Label | None:
         moments: list[Moment] = []
         held_of: list[IntArray] = []
-        read = label.read
-        for scene, weight, moment in zip(self.scenes, self.weights, label.moments, strict=True):
+        energy = label.energy
+        for scene, share, moment in zip(self.scenes, self._shares, label.moments, strict=True):
             piece = scene.epilogue(lm_head, moment.where[0][1])
             if piece is None:
                 return None
-            passage = piece.timing.run(moment.free, moment.ready)
-            moments.append(Moment((), passage.free, (), max(moment.end, passage.end())))
-            read += weight * read_energy(scene.array, *piece.read_bytes)
+            passage = piece.timing.run(moment.free, moment.ready, moment.somewhere)
+            moments.append(Moment((), passage.somewhere, passage.free, (), max(moment.end, passage.end())))
+            energy += share * piece.energy
             held_of.append(piece.held_bytes)
         held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
         if held is not None and self.capacity is not None and int(held.max()) > self.capacity:
             return None
-        return Label(tuple(moments), read, held, (), label, (), label.stands_for_more, own)
+        return Label(tuple(moments), energy, held, (), label, (), label.stands_for_more, own)
 
     def _plan(self, label: Label, lm_head: str) -> Plan:
         layers: list[dict[str, str]] = []
@@ -263,7 +294,7 @@ class Paths:
         cycles = tuple(moment.end for moment in label.moments)
         plans = tuple(plan_of(layer) for layer in layers)
         fits = label.own_bytes is None or self.capacity is None or int(label.own_bytes.max()) <= self.capacity
-        return Plan(plans, lm_head, cycles, label.read, label.stands_for_more, fits)
+        return Plan(plans, lm_head, cycles, label.energy, label.stands_for_more, fits)
 
 
 def _sum(held: IntArray | None, more: IntArray | None) -> IntArray | None:
@@ -277,10 +308,31 @@ def _more(held: IntArray | None, of_steps: Sequence[IntArray]) -> IntArray | Non
 def _entered(moment: Moment, origin: int) -> Moment:
     """A layer's entry counted from itself: a PE that has been free for longer might as well have become free now."""
     moved = moment.shifted(-origin)
-    return Moment(moved.where, np.maximum(moved.free, 0), moved.ready, 0)
+    return replace(moved, free=np.maximum(moved.free, 0), end=0)
 
 
 def _at_border(moment: Moment) -> Moment:
     """Between layers a placement alone says who holds something."""
     where = tuple((name, Held(held.placement)) for name, held in moment.where)
-    return Moment(where, np.where(moment.free > NEVER // 2, moment.free, NEVER), moment.ready, moment.end)
+    return replace(moment, where=where, free=np.where(moment.free > NEVER // 2, moment.free, NEVER))
+
+
+def _behind(scene: Scene, piece: Piece, passage: Passage, part: Part, moment: Moment) -> Moment:
+    """One step's state behind a part."""
+    ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
+    places, leaving = dict(moment.where), dict(piece.leaving)
+    if passage.renewed:
+        ready = {name: scene.machine.renew(values, passage.somewhere) for name, values in ready.items()}
+    slots = dict(zip(leaving, piece.timing.exits, strict=True))
+    where = tuple((name, leaving.get(name) or places[name]) for name in part.after)
+    arrays = tuple(passage.slots[slots[name]] if name in slots else ready[name] for name in part.after)
+    return _settled(scene, where, passage, arrays, max(moment.end, passage.latest))
+
+
+def _settled(scene: Scene, where: Where, passage: Passage, ready: tuple[IntArray, ...], end: int) -> Moment:
+    """With "somewhere" among the PEs that hold the newest value, so that mappings in one place can be compared."""
+    machine, free = scene.machine, passage.free
+    somewhere = machine.among_holders(ready[-1])
+    if somewhere.key != passage.somewhere.key:
+        free, ready = machine.renew(free, somewhere), tuple(machine.renew(values, somewhere) for values in ready)
+    return Moment(where, somewhere, free, ready, end)

@@ -23,8 +23,8 @@ from pe_sim.mapping.transforms import Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
 from pe_sim.mapping_search.isolation import Machine, Timing
 from pe_sim.mapping_search.space import NEUTRAL, Choice, Part, plan_of
+from pe_sim.report.energy import Prices, energy_units, prices_of
 from pe_sim.schedule.lowering import PieceLowering
-from pe_sim.schedule.stages import PeStage, RootStage
 from pe_sim.units import IntArray
 
 _ANY = Workflow("search", "", (NEUTRAL,))
@@ -46,13 +46,13 @@ class Piece:
         timing: what it takes.
         leaving: where the tensors are that it reads or writes and that live after it.
         held_bytes: (PEs,) of parameters and KV cache.
-        read_bytes: from the PEs' memories by matrix operators, and from the root's.
+        energy: dynamic, of its stages, its transforms' messages included; in units of `report.energy`.
     """
 
     timing: Timing
     leaving: tuple[tuple[str, Held], ...]
     held_bytes: IntArray
-    read_bytes: tuple[int, int]
+    energy: int
     nodes: PlacedBlock
 
 
@@ -77,6 +77,10 @@ class Scene:
     @cached_property
     def _lowering(self) -> PieceLowering:
         return PieceLowering(self.array, self.layouts)
+
+    @cached_property
+    def _prices(self) -> Prices:
+        return prices_of(self.array)
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -133,14 +137,9 @@ class Scene:
         lowered, holders = self._lowering.lower(block, masks)
         exits = zip(leaving, block.exits, holders, strict=False)
         places = tuple((name, Held(value.placement, mask.tobytes())) for name, value, mask in exits)
-        read = sum(
-            int(stage.matrix.read_bytes[stage.active].sum())
-            for stage in lowered.stages
-            if isinstance(stage, PeStage) and stage.matrix is not None
-        )
-        at_root = sum(stage.read_bytes for stage in lowered.stages if isinstance(stage, RootStage))
+        energy = sum(energy_units(((stage, 1) for stage in lowered.stages), self._prices).values())
         held_bytes = bytes_on_pes(block.nodes, self.array, self.layouts, cached=self.graph.keeps_cache)
-        return Piece(Timing.of(self.machine, lowered), places, held_bytes, (read, at_root), block)
+        return Piece(Timing.of(self.machine, lowered), places, held_bytes, energy, block)
 
 
 def _writes(operators: Sequence[Operator], name: str) -> bool:

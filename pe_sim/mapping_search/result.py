@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "pe-sim.search/1"
 EXACT: Final = "exact"
+EXACT_ALIKE: Final = "exact where gate and up are cut alike"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class SearchResult:
         best: the winner; its workflow is called auto.
         candidates: everything that was simulated, named workflows included.
         excluded: what could not be.
-        proof: "exact" if no mapping that a workflow file can say is better, else "best of N simulated".
+        proof: "exact" if no mapping that a workflow file can say is better; "exact where gate and up are cut alike" if
+            one might be that cuts one of these both ways and the other otherwise; else "best of N simulated".
         bound_cycles: no mapping takes less, weighted over the steps; None where no bound is known. With the objective
             energy the cycles of the mapping with the least energy.
     """
@@ -74,7 +76,7 @@ class SearchResult:
     @property
     def gap(self) -> float | None:
         """How far the best is above the bound, as a fraction of the best: 0 where the proof is exact."""
-        if self.proof == EXACT:
+        if self.proof in (EXACT, EXACT_ALIKE):
             return 0.0
         return None if self.bound_cycles is None else 1 - self.bound_cycles / self.best.cycles
 
@@ -120,8 +122,8 @@ class SearchResult:
 
     def proof_in_words(self) -> str:
         """The proof, and what is left open."""
-        if self.proof == EXACT:
-            return f"exact ({self.num_simulated} simulated)"
+        if self.proof in (EXACT, EXACT_ALIKE):
+            return f"{self.proof} ({self.num_simulated} simulated)"
         if self.gap is None:
             return f"{self.proof}, no bound"
         return f"{self.proof}, at most {self.gap:.2%} above the optimum"

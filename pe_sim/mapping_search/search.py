@@ -11,15 +11,18 @@ from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
+from pe_sim.mapping.grids import grid_ways
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.mapping_search.candidates import Candidate, Wanted, reason_of, simulated
+from pe_sim.mapping_search.grids import grid_options
 from pe_sim.mapping_search.infeasible import nothing_fits
 from pe_sim.mapping_search.paths import Paths, Plan, Reserve
 from pe_sim.mapping_search.pieces import Scene
-from pe_sim.mapping_search.result import EXACT, Excluded, SearchResult
-from pe_sim.mapping_search.space import LM_HEAD, NORMS, Part, parts_of
+from pe_sim.mapping_search.result import EXACT, EXACT_ALIKE, Excluded, SearchResult
+from pe_sim.mapping_search.rivals import rivals_of
+from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, parts_of
 from pe_sim.mapping_search.worth import Load, Loads, least, loads_of, worth_trying
 
 NAME = "auto"
@@ -51,6 +54,7 @@ class Search:
     seen: dict[tuple[object, ...], Candidate | None] = field(default_factory=dict)
     bounds: list[float] = field(default_factory=list)
     open_divisions: int = 0
+    unmixed: bool = False
     num_tried: int = 0
 
     def run(self) -> SearchResult:
@@ -75,7 +79,8 @@ class Search:
         reports = tuple(replace(report, workflow=workflow) for report in best.reports)
         winner = replace(best, workflow=workflow, reports=reports)
         count = len(self.candidates)
-        proof = EXACT if exact else f"best of {count:,} simulated"
+        proven = EXACT_ALIKE if self.unmixed else EXACT
+        proof = proven if exact else f"best of {count:,} simulated"
         return SearchResult(winner, tuple(self.candidates), tuple(self.excluded), proof, bound)
 
     @property
@@ -124,7 +129,8 @@ class Search:
         scenes = tuple(self._scene(graph, groups) for graph in graphs)
         lone = scenes[0].layouts.groups.size == 1
         batched = not lone and any(len(graph.shape.new_lens) > groups for graph in graphs)
-        loads = [loads_of(scene, lone=lone) for scene in scenes]
+        grids = grid_options(self.wanted.array, scenes[0].layouts.groups)
+        loads = [loads_of(scene, grids, lone=lone) for scene in scenes]
         layers = graphs[0].num_layers
         capacity = self.wanted.array.pe.memory.capacity_bytes
         label = f"{groups} groups" if groups > 1 else "one group"
@@ -135,14 +141,14 @@ class Search:
         options = self._options(loads, layers, capacity - held)
         if options is None:
             return
-        parts = parts_of(graphs[0], batched=batched, lone=lone)
+        parts = parts_of(graphs[0], grids, batched=batched, lone=lone)
+        self.unmixed |= not all(part.mixes for part in parts)
         ends = [least(of_step, 0, _cycles) for of_step in loads]
         rest = tuple((least(of_step, 1, _cycles) - end, end) for of_step, end in zip(loads, ends, strict=True))
-        given = {pair for rule in self.given.rules for pair in rule.changes}
-        # Of what is given, a grid may be leaner than any of the options.
-        grids = {name for name, value in given if value not in loads[0].get(name, {})}
-        reserves = tuple(_reserve({k: v for k, v in of_step.items() if k not in grids}, parts) for of_step in loads)
-        paths = replace(self._paths(scenes, parts, options), rest=rest, reserves=reserves)
+        reserves = tuple(_reserve(of_step, parts) for of_step in loads)
+        paths = replace(
+            self._paths(scenes, parts, options), rest=rest, reserves=reserves, rivals=rivals_of(scenes, grids)
+        )
         _Division(self, paths, groups, label).search()
 
     def _scene(self, graph: OperatorGraph, groups: int) -> Scene:
@@ -222,11 +228,12 @@ class _Division:
             paths = replace(
                 self.paths,
                 keep=keep,
-                width=max(_WIDTH * keep * (_WATCHED if watched else 1), search.max_simulations // PLANS_A_LABEL),
+                width=self._width(keep, watched=watched),
                 limit=search.limit,
                 capacity=capacity if watched else None,
                 progress=lambda done, of: search._tell(self.label, done, of),
                 ways={},
+                prospects={},
             )
             plans = paths.best()
             if not self._simulate_all(paths, plans) and not watched:
@@ -245,6 +252,12 @@ class _Division:
             search.bounds.append(paths.figure(plans[0])[-1])
         if search.candidates and plans:
             self._polish(plans[0])
+
+    def _width(self, keep: int, *, watched: bool) -> int:
+        """Labels kept at a place: fewer where few simulations are allowed, as many as these where very many are."""
+        allowed = self.search_.max_simulations
+        width = _WIDTH * keep * min(allowed, PLANS_A_LABEL) // PLANS_A_LABEL
+        return max(1, width, allowed // PLANS_A_LABEL) * (_WATCHED if watched else 1)
 
     def _simulate_all(self, paths: Paths, plans: Sequence[Plan]) -> bool:
         """Simulates what is promising; whether all of it fits."""
@@ -320,10 +333,18 @@ class _Division:
         for part in self.paths.parts:
             for name, options in part.options:
                 for option in options:
-                    if option in allowed.get(name, options):
-                        changed = [replace(layer, **{name: option}) for layer in layers]
+                    fields = GRIDDED if name in GATED and grid_ways(option) else (name,)
+                    is_open = all(option in allowed.get(each, (option,)) for each in fields)
+                    if is_open and not self._is_beaten(part, name, option):
+                        changed = [replace(layer, **dict.fromkeys(fields, option)) for layer in layers]
                         if changed != layers:
                             yield changed
+
+    def _is_beaten(self, part: Part, name: str, option: str) -> bool:
+        """Of a grid for all of an FFN or for down alone, whether something else is nowhere worse."""
+        on_slices = (("activation", "shard"),) if name in GATED else ()
+        choice = ((name, option), *on_slices)
+        return self.paths.rivals.beat(part, choice, self.paths.allowed[0], (), 1)
 
 
 def _reserve(loads: Loads, parts: Sequence[Part]) -> Reserve:

@@ -8,6 +8,8 @@ from itertools import product
 
 from pe_sim.graph.graph import STREAM, OperatorGraph
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
+from pe_sim.mapping.distributions import DISTRIBUTIONS
+from pe_sim.mapping.grids import GRID, grid_ways
 from pe_sim.mapping.workflow import LayerPlan
 
 Choice = tuple[tuple[str, str], ...]  # of one part: fields of a LayerPlan and what they are
@@ -19,6 +21,10 @@ ADD = ("follow", "replicate", "shard", "root", "batch")  # `follow` alone leaves
 TARGET = ("follow", "replicate", "shard", "batch")
 LM_HEAD = MATRIX
 NORMS = ("attention_norm", "ffn_norm")
+GATED = ("gate", "up")
+_MIXED = 3  # grids at most where gate and up may be cut unlike each other; with more, all pairs are too many
+GRIDDED = (*GATED, "down")
+_GRID = DISTRIBUTIONS[GRID]
 _ANYTHING = {"q": "row", "k": "row", "v": "row", "attention": "head", "o": "row", "gate": "row", "up": "row"}
 NEUTRAL = LayerPlan(**_ANYTHING, down="row")  # fields that a family does not have may be anything
 
@@ -34,6 +40,7 @@ class Part:
         needs: fields chosen before that the part's placement depends on.
         before, after: tensors that live before and after it.
         touched: of those before, the ones it reads.
+        mixes: whether gate and up may be cut unlike each other, one of them both ways.
     """
 
     index: int
@@ -43,6 +50,7 @@ class Part:
     before: tuple[str, ...]
     after: tuple[str, ...]
     touched: tuple[str, ...]
+    mixes: bool = True
 
     @property
     def is_target(self) -> bool:
@@ -50,10 +58,11 @@ class Part:
         return not self.operators
 
 
-def parts_of(graph: OperatorGraph, *, batched: bool, lone: bool) -> tuple[Part, ...]:
+def parts_of(graph: OperatorGraph, grids: tuple[str, ...], *, batched: bool, lone: bool) -> tuple[Part, ...]:
     """The parts of a layer.
 
     Args:
+        grids: distributions that cut both dims of an FFN's matrices, where the PEs stand so.
         batched: whether sequences can be spread over PEs.
         lone: one PE a group, where all distributions are the same thing.
     """
@@ -61,11 +70,12 @@ def parts_of(graph: OperatorGraph, *, batched: bool, lone: bool) -> tuple[Part, 
     alive = [_alive(graph.layer, sum(len(group) for group in groups[:count])) for count in range(len(groups) + 1)]
     parts = []
     for index, group in enumerate(groups):
-        options = tuple((name, _narrowed(values, batched, lone)) for name, values in _options(group))
+        options = tuple((name, _narrowed(values, batched, lone)) for name, values in _options(group, grids))
         needs = ("attention",) if any(isinstance(op, Linear) and op.name == "o" for op in group) else ()
         read = {name for operator in group for name in operator.inputs}
         touched = tuple(name for name in alive[index] if name in read)
-        parts.append(Part(index, tuple(group), options, needs, alive[index], alive[index + 1], touched))
+        mixes = len(grids) <= _MIXED or not {name for name, _ in options}.issuperset(GATED)
+        parts.append(Part(index, tuple(group), options, needs, alive[index], alive[index + 1], touched, mixes))
     target = (("stream", _narrowed(TARGET, batched, lone)),)
     parts.append(Part(len(groups), (), target, (), (STREAM,), (STREAM,), (STREAM,)))
     return tuple(parts)
@@ -78,8 +88,20 @@ def choices(part: Part, allowed: Mapping[str, Sequence[str]]) -> Iterator[Choice
         [value for value in options if value in allowed.get(name, options)] or allowed[name]
         for name, options in part.options
     ]
+    several = {name for name, of_field in zip(names, values, strict=True) if len(of_field) > 1}
     for combination in product(*values):
-        yield tuple(zip(names, combination, strict=True))
+        choice = tuple(zip(names, combination, strict=True))
+        if part.mixes or not (several.issuperset(GATED) and mixes_grids(dict(choice))):
+            yield choice
+
+
+def mixes_grids(choice: Mapping[str, str]) -> bool:
+    """Whether gate and up are cut unlike each other, one of them both ways.
+
+    What such a grid gives are terms of the whole tensor, as `col` gives them, and not of its rows' slices.
+    """
+    kinds = {choice.get(name) for name in GATED}
+    return len(kinds) > 1 and any(grid_ways(kind) is not None for kind in kinds if kind)
 
 
 def plan_of(choice: Mapping[str, str]) -> LayerPlan:
@@ -112,10 +134,15 @@ def _belongs(operator: Operator, group: Sequence[Operator]) -> bool:
     return isinstance(operator, Elementwise) and operator.function != "add"
 
 
-def _options(group: Sequence[Operator]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def matrix_options(operator: Linear, grids: tuple[str, ...]) -> tuple[str, ...]:
+    """What a matrix may be; those of an FFN may be cut both ways."""
+    return MATRIX + grids if _GRID.applies_to(operator) else MATRIX
+
+
+def _options(group: Sequence[Operator], grids: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for operator in group:
         if isinstance(operator, Linear):
-            yield operator.name, MATRIX
+            yield operator.name, matrix_options(operator, grids)
         elif isinstance(operator, Norm):
             yield operator.name, NORM
         elif isinstance(operator, Elementwise):

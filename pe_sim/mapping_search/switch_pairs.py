@@ -154,11 +154,11 @@ class Phases:
     decodes: tuple[Decode, ...]
 
     @classmethod
-    def of(cls, prompt_len: int, output_len: int, batch_size: int) -> Phases:
+    def of(cls, model: ModelConfig, prompt_len: int, output_len: int, batch_size: int) -> Phases:
         """The prefill gives the first token, each decode step one more.
 
         Raises:
-            InputError: a length is not one positive int.
+            InputError: a length is not one positive int, or the last step has more tokens than the model positions.
         """
         if type(prompt_len) is not int:
             raise InputError("all prompts have one length", path="prompt_len", given=prompt_len, expected="an int >= 1")
@@ -167,6 +167,9 @@ class Phases:
                 "a generation has at least one token", path="output_len", given=output_len, expected="an int >= 1"
             )
         first = Prefill(batch_size, prompt_len=prompt_len)
+        first.check_against(model)
+        if output_len > 1:
+            Decode(batch_size, prompt_len + output_len - 2).check_against(model)
         return cls(first, tuple(Decode(batch_size, prompt_len + done) for done in range(output_len - 1)))
 
     @property

@@ -10,10 +10,12 @@ import numpy as np
 from pe_sim.graph.operators import Linear
 from pe_sim.graph.tensors import Rows
 from pe_sim.mapping.distributions import feature_shard
+from pe_sim.mapping.grids import grid_ways
 from pe_sim.mapping.placement import Placement, Replicate, Shard
+from pe_sim.mapping_search.grids import matrix_columns
 from pe_sim.mapping_search.isolation import matrix_cycles
 from pe_sim.mapping_search.pieces import Scene
-from pe_sim.mapping_search.space import ATTENTION, MATRIX
+from pe_sim.mapping_search.space import ATTENTION, matrix_options
 from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
 from pe_sim.units import IntArray
 
@@ -31,13 +33,13 @@ class Load:
 Loads = Mapping[str, Mapping[str, Load]]  # by field and option
 
 
-def loads_of(scene: Scene, *, lone: bool) -> dict[str, dict[str, Load]]:
-    """Of the matrices and attention of one layer, and of the LM head."""
+def loads_of(scene: Scene, grids: tuple[str, ...], *, lone: bool) -> dict[str, dict[str, Load]]:
+    """Of the matrices and attention of one layer, and of the LM head; `grids` cut both dims of an FFN's matrices."""
     loads: dict[str, dict[str, Load]] = {}
     for operator in (*scene.graph.layer, *scene.graph.epilogue):
         if isinstance(operator, Linear):
             name = operator.name if operator in scene.graph.layer else "lm_head"
-            options = ("replicate",) if lone else MATRIX
+            options = ("replicate",) if lone else matrix_options(operator, grids)
             loads[name] = {option: _linear(scene, operator, option) for option in options}
     loads["attention"] = {option: _attention(scene, option) for option in (("replicate",) if lone else ATTENTION)}
     return loads
@@ -70,8 +72,11 @@ def _linear(scene: Scene, operator: Linear, option: str) -> Load:
         cuts = [layouts.pe_columns(dim, size, feature_shard(dim, attention))[:1] for attention in _ATTENTIONS]
         return np.minimum(*cuts)
 
-    inner = columns(operator.in_dim, operator.in_size, cut=option == "col")
-    outer = columns(operator.out_dim, operator.out_size, cut=option == "row")
+    if grid_ways(option) is None:
+        inner = columns(operator.in_dim, operator.in_size, cut=option == "col")
+        outer = columns(operator.out_dim, operator.out_size, cut=option == "row")
+    else:
+        inner, outer = (columns[:1] for columns in matrix_columns(operator, layouts, option))
     work = gemm_work(array, rows, inner, outer)
     cycles = int(matrix_cycles(work, array)[0]) if rows[0] * inner[0] * outer[0] else 0
     return Load(cycles, int(np.asarray(array.dtypes.weight.matrix_bytes(outer, inner))[0]))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pe_sim.config.array import Floorplan, Network
-from pe_sim.config.floorplan import auto_tree_latency_cycles, grid_shape, num_tree_levels, wire_cycles
+from pe_sim.config.floorplan import (
+    auto_tree_latency_cycles,
+    bus_wire_pitches,
+    grid_shape,
+    num_tree_levels,
+    wire_cycles,
+)
 from pe_sim.config.network import GraphNetwork
 from pe_sim.config.network_shapes import AUTO, BusLevel, HierarchicalBusShape, Link
 from pe_sim.network.assembly import Assembly, Bisection, Plan
@@ -35,7 +41,7 @@ class BusTree:
             tree.arity,
             tree.downlink,
         )
-        length = plan.num_pes + grid_shape(plan.num_pes)[1]
+        length = bus_wire_pitches(plan.num_pes)
         _add_level(assembly, range(plan.num_pes), ROOT, level, "bus", "", length, tree.level_latency_cycles)
         return assembly.finish("PEs along a Z-order curve " + _WHERE)
 
@@ -80,7 +86,7 @@ class HierarchicalBus:
         for index, (members, bridge) in enumerate(zip(clusters, bridges, strict=True)):
             if bridge != ROOT:
                 assembly.node(str(bridge), "joint", middle([assembly.place(pe) for pe in members]))
-            length = len(members) + grid_shape(len(members))[1]
+            length = bus_wire_pitches(len(members))
             _add_level(assembly, members, bridge, level, f"cluster bus {index}", f"{index}:", length, hops)
         if len(clusters) > 1:
             cols, rows = grid_shape(len(clusters))

@@ -10,7 +10,7 @@ from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.breakdown import GROUPS, parts
 from pe_sim.report.report import Report
-from pe_sim.report.table import emit, make_table
+from pe_sim.report.table import emit, format_joules, make_table
 from pe_sim.schedule.stages import Tag
 from pe_sim.units import format_bytes, format_seconds
 
@@ -64,6 +64,7 @@ def best_of(reports: Sequence[Report]) -> int:
 def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
     rows = []
     all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
+    arrays_differ = len({(report.array.name, report.array.num_pes) for report in reports}) > 1
     for name, report in zip(names, reports, strict=True):
         busy = report.bounds["bus_cycles" if all_have_a_bus else "network_cycles"]
         messages = sum(use.messages for use in report.traffic.values())
@@ -75,13 +76,16 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
                 format_seconds(report.latency_seconds),
                 f"{report.tokens_per_second:,.2f}",
                 f"{report.latency_seconds / reports[best].latency_seconds:.3f}",
+                format_joules(report.energy["per_token_joules"]),
                 f"{busy / report.latency_cycles:.1%}",
                 f"{messages:,}",
                 format_bytes(num_bytes),
+                *((f"{report.array.num_pes:,}", f"{report.area.total_mm2:,.0f}") if arrays_differ else ()),
             )
         )
     busiest = "bus busy" if all_have_a_bus else "busiest channel"
-    columns = ("  workflow", "cycles", "latency", "tokens/s", "x best", busiest, "messages", "bytes")
+    columns = ["  workflow", "cycles", "latency", "tokens/s", "x best", "energy/token", busiest, "messages", "bytes"]
+    columns += ["PEs", "mm2"] if arrays_differ else []
     return make_table(f"{_subject(reports)} ({BEST_MARK.strip()} is the best)", *columns, rows=rows)
 
 

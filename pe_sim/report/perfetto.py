@@ -1,101 +1,110 @@
 """The trace as Chrome trace JSON for ui.perfetto.dev: takes a report, gives the text of the file.
 
-Process "array" has a track for each unit of the root, each channel, and each range of neighbouring PEs that do the
-same at the same time. Of many channels or ranges of PEs only the hottest and the first have a track; the metadata say
-what was left out. Slices of a track never overlap: what does overlap (reductions in disjoint subtrees, jobs of several
-groups) goes to further lanes. Times are in microseconds; cycles are in the arguments.
+Four processes: "Step" with the critical path layer by layer, "Root" with its units, "Interconnect" with a track for
+each channel, and "PEs" with a track of work and one of the memory port for each class of PEs, or for the PEs that were
+asked for. Counters are of utilization and of bytes in flight; arrows lead from messages to what they feed. Of many
+channels or classes only some have a track: the metadata say what was left out. Times are in microseconds; cycles are
+in the arguments.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-import numpy as np
-
-from pe_sim.config.network import GraphNetwork
-from pe_sim.report.binning import busy_fractions
-from pe_sim.report.channels import channels_by_level
+from pe_sim.report.pe_tracks import CLASSES, MAX_CLASSES, PeChoice, pe_tracks
 from pe_sim.report.report import Report
-from pe_sim.report.timeline import tag_of
-from pe_sim.schedule.stages import Resource, RootStage
-from pe_sim.trace import NOT_ACTIVE
-from pe_sim.units import IntArray
+from pe_sim.report.track_counters import PERCENT, Counter, counters
+from pe_sim.report.track_flows import Flow, flows
+from pe_sim.report.tracks import GROUPS, LAYER, MAX_CHANNEL_TRACKS, Slice, Track, shared_tracks
+from pe_sim.schedule.stages import Tag
 
-MAX_PE_TRACKS = 128
-MAX_CHANNEL_TRACKS = 32
-COUNTER_BINS = 500
-_PROCESS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    name: str
-    category: str
-    start: int
-    end: int
-    args: dict[str, Any] = field(default_factory=dict)
+# Names of colours that Chrome's viewer knows; Perfetto colours by name.
+_COLOURS: Final = {
+    Tag.BROADCAST.value: "rail_load",
+    Tag.MULTICAST.value: "rail_animation",
+    Tag.SCATTER.value: "good",
+    Tag.GATHER.value: "rail_response",
+    Tag.ALL_GATHER.value: "bad",
+    Tag.ALL_TO_ALL.value: "terrible",
+    Tag.REDUCE.value: "black",
+    Tag.UNICAST.value: "yellow",
+    Tag.WEIGHT_STREAM.value: "olive",
+    "memory": "thread_state_iowait",
+    "compute": "thread_state_running",
+    "vector": "thread_state_runnable",
+    "root": "rail_idle",
+    "wait": "white",
+    LAYER: "grey",
+}
 
 
 def trace_json(
-    report: Report, *, max_pe_tracks: int = MAX_PE_TRACKS, max_channel_tracks: int = MAX_CHANNEL_TRACKS
+    report: Report,
+    *,
+    pes: PeChoice = CLASSES,
+    max_classes: int = MAX_CLASSES,
+    max_channel_tracks: int = MAX_CHANNEL_TRACKS,
 ) -> str:
     """The file's text.
 
     Args:
-        max_pe_tracks: further ranges of PEs are left out; the metadata say which.
+        pes: "classes": PEs that do the same share a track; "all": each PE has one; or the numbers of PEs.
+        max_classes: further classes are left out; the metadata say which.
         max_channel_tracks: of a graph of channels the hottest ones are shown; the metadata say how many are not.
+
+    Raises:
+        InputError: there is no such PE, or the PEs asked for are too many for one file.
     """
-    ranges = pe_ranges(report)
-    tracks: list[tuple[str, list[_Slice]]] = []
-    for resource, name in ((Resource.ROOT_VECTOR, "root vector"), (Resource.ROOT_MEMORY, "root memory")):
-        tracks += _lanes(name, _root_slices(report, resource))
-    shown, idle_or_cooler = _shown_channels(report, max_channel_tracks)
-    for channel in shown:
-        tracks += _lanes(report.trace.channel_use.channels[channel], _channel_slices(report, channel))
-    for first, last in ranges[:max_pe_tracks]:
-        tracks.append((_range_name(first, last), _pe_slices(report, first)))
-    clock = _Clock(report.array.clock_ghz)
-    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}"
-    events: list[dict[str, Any]] = [_metadata("process_name", 0, name=title)]
-    for thread, (name, slices) in enumerate(tracks, start=1):
-        events.append(_metadata("thread_name", thread, name=name))
-        events.append(_metadata("thread_sort_index", thread, sort_index=thread))
-        events += (clock.event(thread, piece) for piece in slices)
-    events += _utilization_counters(report, clock)
+    of_pes, shared = pe_tracks(report, pes, max_classes), shared_tracks(report, max_channel_tracks)
+    tracks = (*shared.tracks, *of_pes.tracks)
     other = {
         "model": report.model.name,
         "array": report.array.name,
         "workflow": report.workflow.name,
+        "step": report.step.to_dict(),
         "latency_cycles": report.latency_cycles,
         "clock_ghz": report.array.clock_ghz,
-        "channels_left_out": idle_or_cooler,
-        "pes_left_out": [_range_name(first, last) for first, last in ranges[max_pe_tracks:]],
+        "accuracy": report.envelope.one_line(),
+        "channels_left_out": shared.channels_left_out,
+        "lanes_left_out": shared.lanes_left_out,
+        "pes_left_out": list(of_pes.left_out),
     }
-    lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(other)},"traceEvents":[\n{lines}\n]}}\n'
+    lines = ",\n".join(
+        json.dumps(event, ensure_ascii=False, separators=(",", ":")) for event in _events(report, tracks)
+    )
+    return (
+        f'{{"displayTimeUnit":"ns","otherData":{json.dumps(other, ensure_ascii=False)},"traceEvents":[\n{lines}\n]}}\n'
+    )
 
 
-def _shown_channels(report: Report, most: int) -> tuple[list[int], int]:
-    """Channels with a track as the trace numbers them, and how many others carried something."""
-    if not isinstance(report.array.network, GraphNetwork):
-        return list(range(len(report.trace.channel_use.channels))), 0
-    used = int(np.count_nonzero(report.channels.busy_cycles))
-    return sorted(report.channels.hottest(most)), max(used - most, 0)
+def _events(report: Report, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
+    clock = _Clock(report.array.clock_ghz)
+    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}"
+    counted = counters(report)
+    for process, group in enumerate(GROUPS, start=1):
+        if group in {track.group for track in tracks} | {counter.group for counter in counted}:
+            yield _metadata("process_name", process, 0, name=f"{group}: {title}" if process == 1 else group)
+            yield _metadata("process_sort_index", process, 0, sort_index=process)
+    for thread, track in enumerate(tracks, start=1):
+        process = _process(track.group)
+        yield _metadata("thread_name", process, thread, name=track.name)
+        yield _metadata("thread_sort_index", process, thread, sort_index=thread)
+        yield from (clock.slice(process, thread, piece) for piece in track.slices)
+    for number, flow in enumerate(flows(report, tracks), start=1):
+        yield from clock.arrow(number, flow, tracks)
+    for counter in counted:
+        yield from clock.values(counter)
 
 
-def pe_ranges(report: Report) -> list[tuple[int, int]]:
-    """Ranges [first, last) of neighbouring PEs whose stages all start and end in the same cycles."""
-    columns = [span.pe_start for span in report.trace.spans if span.pe_start is not None]
-    columns += [span.pe_end for span in report.trace.spans if span.pe_end is not None]
-    num_pes = report.array.num_pes
-    differs = np.zeros(num_pes, dtype=bool)
-    for column in columns:
-        differs[1:] |= column[1:] != column[:-1]
-    firsts = [0, *np.flatnonzero(differs).tolist()]
-    return list(zip(firsts, [*firsts[1:], num_pes], strict=True))
+def _process(group: str) -> int:
+    return GROUPS.index(group) + 1
+
+
+def _metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
+    return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": args}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,105 +113,46 @@ class _Clock:
 
     ghz: float
 
-    def nanoseconds(self, cycle: int) -> int:
+    def nanoseconds(self, cycle: float) -> int:
         return round(cycle / self.ghz)
 
-    def event(self, thread: int, piece: _Slice) -> dict[str, Any]:
+    def slice(self, process: int, thread: int, piece: Slice) -> dict[str, Any]:
+        """One slice."""
         start, end = self.nanoseconds(piece.start), self.nanoseconds(piece.end)
         cycles = {"start_cycle": piece.start, "end_cycle": piece.end, "cycles": piece.end - piece.start}
+        colour = {"cname": _COLOURS[piece.kind]} if piece.kind in _COLOURS else {}
         return {
             "ph": "X",
-            "pid": _PROCESS,
+            "pid": process,
             "tid": thread,
             "name": piece.name,
-            "cat": piece.category,
+            "cat": piece.kind,
             "ts": start / 1000,
             "dur": (end - start) / 1000,
-            "args": {**piece.args, **cycles},
+            **colour,
+            "args": {**_present(piece.args), **cycles},
         }
 
+    def arrow(self, number: int, flow: Flow, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
+        """Its two ends, each within its slice; none where a slice takes no nanosecond that an end could be in."""
+        sent, done = self.nanoseconds(flow.source.start), self.nanoseconds(flow.source.end)
+        arrived, over = self.nanoseconds(flow.target.start), self.nanoseconds(flow.target.end)
+        if done == sent or over == arrived or arrived < sent:
+            return
+        left = min(done - 1, arrived)
+        for end, track, time in (("s", flow.source_track, left), ("f", flow.target_track, arrived)):
+            place = {"pid": _process(tracks[track].group), "tid": track + 1}
+            within = {"bp": "e"} if end == "f" else {}
+            yield {"ph": end, "id": number, "name": "feeds", "cat": "flow", **place, "ts": time / 1000, **within}
 
-def _metadata(kind: str, thread: int, **args: Any) -> dict[str, Any]:
-    return {"ph": "M", "pid": _PROCESS, "tid": thread, "name": kind, "args": args}
-
-
-def _lanes(name: str, slices: list[_Slice]) -> list[tuple[str, list[_Slice]]]:
-    """The slices on as few tracks as hold them without an overlap; none for none."""
-    lanes: list[list[_Slice]] = []
-    for piece in sorted(slices, key=lambda piece: (piece.start, piece.end)):
-        lane = next((lane for lane in lanes if lane[-1].end <= piece.start), None)
-        if lane is None:
-            lanes.append(lane := [])
-        lane.append(piece)
-    return [(name if len(lanes) == 1 else f"{name} {number}", lane) for number, lane in enumerate(lanes)]
-
-
-def _root_slices(report: Report, resource: Resource) -> list[_Slice]:
-    return [
-        _Slice(span.name, span.operator, span.start, span.end, {"layer": span.layer, "operator": span.operator})
-        for span, stage in report.timeline.active()
-        if isinstance(stage, RootStage) and stage.resource is resource
-    ]
+    def values(self, counter: Counter) -> Iterator[dict[str, Any]]:
+        """Every mean at the beginning of its part of the step, and 0 at the end."""
+        name = f"{counter.name} ({'%' if counter.unit == PERCENT else 'bytes'})"
+        for edge, value in zip(counter.edges.tolist(), [*counter.values.tolist(), 0.0], strict=True):
+            time = self.nanoseconds(edge) / 1000
+            args = {counter.unit: round(value, 3)}
+            yield {"ph": "C", "pid": _process(counter.group), "name": name, "ts": time, "args": args}
 
 
-def _channel_slices(report: Report, channel: int) -> list[_Slice]:
-    """Uses of a channel; those of one stage that follow each other at once, or coincide, are one slice."""
-    uses = report.trace.channel_use
-    chosen = np.flatnonzero(uses.channel == channel)
-    columns = (uses.stage[chosen], uses.start[chosen], uses.end[chosen], uses.num_bytes[chosen])
-    merged: list[list[int]] = []
-    for order, start, end, num_bytes in _rows(columns):
-        last = merged[-1] if merged else None
-        if last is not None and last[0] == order and (last[2] == start or last[1:3] == [start, end]):
-            last[2], last[3], last[4] = end, last[3] + num_bytes, last[4] + 1
-        else:
-            merged.append([order, start, end, num_bytes, 1])
-    return [_channel_slice(report, *entry) for entry in merged]
-
-
-def _channel_slice(report: Report, order: int, start: int, end: int, num_bytes: int, count: int) -> _Slice:
-    span, tag = report.trace.spans[order], tag_of(report.timeline.stages[order])
-    label = tag.value if tag is not None else ""
-    args = {"layer": span.layer, "operator": span.operator, "tag": label, "bytes": num_bytes, "uses": count}
-    return _Slice(span.name, label, start, end, args)
-
-
-def _pe_slices(report: Report, pe: int) -> list[_Slice]:
-    slices = []
-    for span, _ in report.timeline.active():
-        if span.pe_start is None or span.pe_end is None or span.pe_start[pe] == NOT_ACTIVE:
-            continue
-        limit = report.timeline.resource_of(span.order, pe).value
-        args = {
-            "layer": span.layer,
-            "operator": span.operator,
-            "distribution": span.distribution,
-            "limited_by": limit,
-        }
-        slices.append(_Slice(span.name, span.resource, int(span.pe_start[pe]), int(span.pe_end[pe]), args))
-    return sorted(slices, key=lambda piece: piece.start)
-
-
-def _utilization_counters(report: Report, clock: _Clock) -> list[dict[str, Any]]:
-    """Utilization in percent, a value for each of equal parts of the step: of the bus, or of each level's channels."""
-    if isinstance(report.array.network, GraphNetwork):
-        members = channels_by_level(report.channels.level)
-    else:
-        members = {Resource.BUS.value: [report.trace.channel_use.channels.index(Resource.BUS.value)]}
-    events = []
-    for level, channels in members.items():
-        edges, fractions = busy_fractions(report.trace, channels, COUNTER_BINS)
-        percent = [round(100 * float(value), 3) for value in fractions.sum(axis=0)] + [0.0]
-        for edge, value in zip(edges.tolist(), percent, strict=True):
-            time = round(edge / clock.ghz) / 1000
-            counted = {"name": f"{level} utilization", "ts": time, "args": {"percent": value}}
-            events.append({"ph": "C", "pid": _PROCESS, **counted})
-    return events
-
-
-def _range_name(first: int, last: int) -> str:
-    return f"PE {first}" if last == first + 1 else f"PE {first}-{last - 1}"
-
-
-def _rows(columns: Iterable[IntArray]) -> Iterable[tuple[int, ...]]:
-    return zip(*(column.tolist() for column in columns), strict=True)
+def _present(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if value not in (None, "")}

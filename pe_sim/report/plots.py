@@ -14,24 +14,13 @@ from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.binning import FloatArray, busy_fractions
 from pe_sim.report.channels import channels_by_level
+from pe_sim.report.palette import TAG_COLOURS
 from pe_sim.report.report import Report
-from pe_sim.schedule.stages import Resource, Tag
+from pe_sim.schedule.stages import Resource
 from pe_sim.units import format_seconds
 
 __all__ = ["TAG_COLOURS", "Axes", "Figure", "plot_bus_utilization"]
 
-# Okabe and Ito's palette, told apart by readers with any colour vision; a tag has its colour in every picture.
-TAG_COLOURS: dict[str, str] = {
-    Tag.BROADCAST.value: "#0072B2",
-    Tag.MULTICAST.value: "#56B4E9",
-    Tag.SCATTER.value: "#009E73",
-    Tag.GATHER.value: "#CC79A7",
-    Tag.ALL_GATHER.value: "#D55E00",
-    Tag.ALL_TO_ALL.value: "#E69F00",
-    Tag.REDUCE.value: "#000000",
-    Tag.UNICAST.value: "#F0E442",
-    Tag.WEIGHT_STREAM.value: "#999999",
-}
 MAX_LEVELS = 6
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 

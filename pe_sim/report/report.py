@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,10 +19,11 @@ from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import KvAppend, kv_bytes
 from pe_sim.mapping.footprint import Footprint
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.network.area import AreaReport, area_of
 from pe_sim.report import metrics
 from pe_sim.report.channels import ChannelTable, channel_table
 from pe_sim.report.critical_path import Link, critical_path
-from pe_sim.report.energy import energy_joules
+from pe_sim.report.energy import energy_joules, schedule_units
 from pe_sim.report.files import write_text
 from pe_sim.report.metrics import OperatorRow
 from pe_sim.report.timeline import Timeline
@@ -66,8 +66,12 @@ class Report:
     @property
     def tokens_per_second(self) -> float:
         """Decode: new tokens, one a sequence, over the latency; prefill: prompt tokens over the latency."""
-        tokens = self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
-        return tokens / self.latency_seconds
+        return self.num_tokens / self.latency_seconds
+
+    @property
+    def num_tokens(self) -> int:
+        """Decode: new tokens, one a sequence; prefill: prompt tokens."""
+        return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
@@ -97,11 +101,29 @@ class Report:
         """A row for every operator of every layer, in program order."""
         return metrics.operator_rows(self.graph, self.timeline, self.array.dtypes)
 
-    @property
+    @cached_property
     def energy(self) -> Mapping[str, Any]:
-        """First-order joules, in all and by component; `pe_sim.report.energy` says what is left out."""
-        by_component = energy_joules(self.graph, self.timeline)
-        return MappingProxyType({"total_joules": sum(by_component.values()), "by_component": by_component})
+        """First-order joules, in all, by component and per token, and watts; `report.energy` says what is left out."""
+        by_component = energy_joules(self.schedule, self.latency_seconds)
+        total = sum(by_component.values())
+        return MappingProxyType(
+            {
+                "total_joules": total,
+                "by_component": by_component,
+                "per_token_joules": total / self.num_tokens,
+                "average_watts": total / self.latency_seconds,
+            }
+        )
+
+    @cached_property
+    def energy_units(self) -> int:
+        """Dynamic energy in whole units of 0.0001 pJ, which compare exactly."""
+        return schedule_units(self.schedule)
+
+    @cached_property
+    def area(self) -> AreaReport:
+        """First-order mm2 of the array, in all and by component, and whether a PE fits the floor plan's pitch."""
+        return area_of(self.array)
 
     @property
     def memory(self) -> Mapping[str, int]:
@@ -144,7 +166,7 @@ class Report:
             "model": self.model.to_dict(),
             "array": array_to_dict(self.array),
             "step": self.step.to_dict(),
-            "workflow": _workflow_to_dict(self.workflow, self.graph.num_layers),
+            "workflow": workflow_to_dict(self.workflow, self.graph.num_layers),
             "engine": self.trace.engine,
             "notes": list(self.trace.notes),
             "overlap": self.array.overlap,
@@ -159,7 +181,8 @@ class Report:
             "utilization": dict(self.utilization),
             "bounds": dict(self.bounds),
             "channels": self.channels.to_dict(),
-            "energy": {"total_joules": energy["total_joules"], "by_component": dict(energy["by_component"])},
+            "energy": {**energy, "by_component": dict(energy["by_component"])},
+            "area": self.area.to_dict(),
             "operators": [row.to_dict() for row in self.operators],
         }
 
@@ -175,15 +198,29 @@ class Report:
         """
         write_text(path, self.to_json())
 
-    def save_trace(self, path: str | Path) -> None:
+    def save_trace(self, path: str | Path, *, pes: str | Sequence[int] = "classes") -> None:
         """Writes the trace for ui.perfetto.dev, whole or not at all.
+
+        Args:
+            path: of the file.
+            pes: "classes": PEs that do the same share a track; "all": each has its own; or the numbers of some PEs.
+
+        Raises:
+            InputError: the file cannot be written, there is no such PE, or they are too many for one file.
+        """
+        from pe_sim.report.perfetto import trace_json
+
+        write_text(path, trace_json(self, pes=pes))
+
+    def save_html(self, path: str | Path) -> None:
+        """Writes the report as a page: one file that a browser opens without a network; whole or not at all.
 
         Raises:
             InputError: the file cannot be written.
         """
-        from pe_sim.report.perfetto import trace_json
+        from pe_sim.report.html import report_html
 
-        write_text(path, trace_json(self))
+        write_text(path, report_html(self))
 
     def to_frame(self) -> DataFrame:
         """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers.
@@ -231,6 +268,22 @@ class Report:
 
         save_channel_heat(self, path)
 
+    def plot_roofline(self, ax: Axes | None = None) -> Axes:
+        """Every operator below the array's roofline; `pe_sim.report.roofline` says what the points mean."""
+        from pe_sim.report.roofline_plot import plot_roofline
+
+        return plot_roofline(self, ax)
+
+    def save_roofline(self, path: str | Path) -> None:
+        """Writes `plot_roofline()` as PNG or SVG, as the path's ending says.
+
+        Raises:
+            InputError: another ending.
+        """
+        from pe_sim.report.roofline_plot import save_roofline
+
+        save_roofline(self, path)
+
     @cached_property
     def timeline(self) -> Timeline:
         """The trace beside the schedule."""
@@ -256,17 +309,14 @@ class Report:
         )
 
     def _repr_html_(self) -> str:
-        """The summary a notebook shows."""
-        from pe_sim.report.table import summary_rows
+        """What a notebook shows: the summary, and where the time goes."""
+        from pe_sim.report.html import summary_html
 
-        rows = "".join(
-            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
-            for name, value in summary_rows(self)
-        )
-        return f"<table>{rows}</table>"
+        return summary_html(self)
 
 
-def _workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
+def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
+    """A workflow as reports have it: the distribution of every operator of every layer."""
     return {
         "name": workflow.name,
         "groups": workflow.groups,

@@ -43,6 +43,29 @@ RESOURCE_NAMES = {
     "root_memory": "root memory",
 }
 
+ENERGY_NAMES = {
+    "pe_matrix": "PE matrix units",
+    "pe_vector": "PE vector units",
+    "pe_memory": "PE local memories",
+    "pe_buffer": "PE buffers",
+    "root_vector": "root vector unit",
+    "root_memory": "root memory",
+    "bus": "wires of the bus",
+    "tree": "wires of the tree",
+    "links": "wires of the channels",
+    "joints": "joints: adding, merging",
+    "static": "static",
+}
+AREA_NAMES = {
+    "pe_matrix": "PE matrix units",
+    "pe_vector": "PE vector units",
+    "pe_memory": "PE local memories, all layers",
+    "pe_buffer": "PE buffers",
+    "joints": "joints",
+    "wires": "wires",
+    "root": "root, without other dies",
+}
+
 
 def print_report(report: Report, file: TextIO | None = None) -> None:
     """Prints the whole report to `file`, or to stdout."""
@@ -55,8 +78,10 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
         _bounds_table(report),
         _memory_table(report),
         _energy_table(report),
+        _area_table(report),
     )
-    emit((*tables, *(f"note: {note}" for note in report.trace.notes)), file)
+    notes = [*report.trace.notes, *([report.area.note] if report.area.note else [])]
+    emit((*tables, *(f"note: {note}" for note in notes)), file)
 
 
 def render_report(report: Report) -> str:
@@ -257,9 +282,29 @@ def _memory_table(report: Report) -> Table:
 
 def _energy_table(report: Report) -> Table:
     energy = report.energy
-    rows = [(name, _format_joules(joules)) for name, joules in energy["by_component"].items()]
-    rows.append(("total", _format_joules(energy["total_joules"])))
-    return make_table("Energy (first order; without wires, vector units, static power)", "part", "energy", rows=rows)
+    total, tokens = energy["total_joules"], report.num_tokens
+    rows = [
+        (ENERGY_NAMES[name], format_joules(joules), f"{joules / total:.1%}")
+        for name, joules in energy["by_component"].items()
+        if joules
+    ]
+    rows.append(("total", format_joules(total), "100.0%"))
+    rows.append(("a token" if tokens > 1 else "the token", format_joules(energy["per_token_joules"]), ""))
+    rows.append(("average power", f"{energy['average_watts']:,.1f} W", ""))
+    static = "" if report.array.energy.static_watts else ", static power taken as 0"
+    return make_table(f"Energy (first order, {report.array.process}{static})", "part", "energy", "share", rows=rows)
+
+
+def _area_table(report: Report) -> Table:
+    area = report.area
+    rows = [
+        (AREA_NAMES[name], f"{mm2:,.2f} mm2", f"{mm2 / area.total_mm2:.1%}")
+        for name, mm2 in area.by_component.items()
+        if mm2
+    ]
+    rows.append(("total", f"{area.total_mm2:,.2f} mm2", "100.0%"))
+    rows.append(("a PE on its die", f"{area.pe_mm2:,.2f} of {area.pitch_mm2:,.2f} mm2", ""))
+    return make_table(f"Area (first order, {report.array.process})", "part", "area", "share", rows=rows)
 
 
 def _setting(name: str, value: object) -> str:
@@ -268,8 +313,9 @@ def _setting(name: str, value: object) -> str:
     return f"{value}" if name == "phase" else f"{name} {value}"
 
 
-def _format_joules(joules: float) -> str:
-    for scale, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ")):
+def format_joules(joules: float) -> str:
+    """Joules with the prefix that leaves a digit before the point: 0.0021 -> '2.10 mJ'."""
+    for scale, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")):
         if joules >= scale:
             return f"{joules / scale:,.2f} {unit}"
-    return f"{joules * 1e9:,.2f} nJ"
+    return f"{joules * 1e12:,.2f} pJ"

@@ -68,6 +68,7 @@ def reduction(
         hop_cycles=np.full(num_bytes.shape[-1], hops, dtype=np.int64),
         whole_tree=at_root,
         at_root=at_root,
+        softmax=softmax,
     )
 
 

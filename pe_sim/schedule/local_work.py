@@ -24,6 +24,7 @@ _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("scale", "layernorm"): ("scale", "add"),
 }
 _SAME_COST: dict[str, str] = {"gelu_tanh": "gelu", "bias": "add"}
+_ONE_A_ROW = ("sum_of_squares", "argmax")  # what they give is nothing beside what they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class LocalWork:
     matrix: MatrixWork | None = None
     read_bytes: int = 0
     tail_cycles: IntArray | None = None
+    written_bytes: int = 0
+    operations: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
 
 
 def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> LocalWork:
@@ -48,10 +53,9 @@ def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mappin
         cycles, read_bytes = lookup(node, array, layouts)
         return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, None, read_bytes)
     if node.function == "kv_append":
-        cycles = kv_append_cycles(node, array, layouts)
-        return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles)
-    cycles = vector_cycles(node, array, layouts, support)
-    return LocalWork(Resource.PE_VECTOR, cycles > 0, cycles)
+        cycles, written = kv_append(node, array, layouts)
+        return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, written_bytes=written)
+    return vector_work(node, array, layouts, support)
 
 
 def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork | None:
@@ -83,15 +87,15 @@ def tail_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray | 
     return rows * ceil_div(columns, array.pe.matrix.outputs) + array.pe.matrix.latency_cycles
 
 
-def kv_append_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
-    """(PEs,) cycles of the port to write the new K and V on their owners."""
+def kv_append(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
+    """(PEs,) cycles of the port, and bytes in all, to write the new K and V on their owners."""
     split = layouts.attention_split(_attention_distribution(node, layouts))
     written = 2 * np.asarray(array.dtypes.kv_cache.matrix_bytes(split.new_tokens() * split.kv_heads, split.dims))
 
     def pieces(cycles_of: Callable[[IntArray], IntArray]) -> IntArray:
         return 2 * sum_over_heads(split, array.dtypes.kv_cache, split.over_new, cycles_of)
 
-    return memory_timing(array.pe.memory).write_cycles(written, pieces)
+    return memory_timing(array.pe.memory).write_cycles(written, pieces), int(written.sum())
 
 
 def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
@@ -105,23 +109,34 @@ def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, 
     return cycles, int(read.sum())
 
 
-def vector_cycles(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
-    """(PEs,) cycles of the vector unit; `support` says which slice of a Partial value is not zero."""
-    elements = _vector_elements(node, layouts, support)
-    return _vector_unit_cycles(array.pe.vector, elements, table_entries(node))
+def vector_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> LocalWork:
+    """Work of the vector units; `support` says which slice of a Partial value is not zero."""
+    unit, activation = array.pe.vector, array.dtypes.activation
+    elements, entries = _vector_elements(node, layouts, support), table_entries(node)
+    cycles, in_all = _vector_unit_cycles(unit, elements, entries), int(elements.sum())
+    return LocalWork(
+        Resource.PE_VECTOR,
+        cycles > 0,
+        cycles,
+        operations=in_all * _operations_per_element(unit, entries),
+        input_bytes=int(activation.num_bytes(in_all * len(node.inputs))),
+        output_bytes=0 if node.function in _ONE_A_ROW else int(activation.num_bytes(in_all)),
+    )
 
 
-def root_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resource, IntArray, int]:
-    """Resource, (jobs,) cycles and bytes read of work at the root: a table lookup, or one vector job a group."""
+def root_work(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resource, IntArray, int, int]:
+    """Resource, (jobs,) cycles, bytes read and operations at the root: a table lookup, or one vector job a group."""
     if isinstance(node.operator, Embedding):
         num_rows = int(layouts.group_rows(node.outputs[0].tensor.rows).sum())
         read_bytes = node.operator.read_bytes(array.dtypes, num_rows)
         memory = array.root.memory
         cycles = memory.latency_cycles + ceil_div(read_bytes, memory.bytes_per_cycle)
-        return Resource.ROOT_MEMORY, np.array([cycles], dtype=np.int64), read_bytes
+        return Resource.ROOT_MEMORY, np.array([cycles], dtype=np.int64), read_bytes, 0
     tensor = node.inputs[0].tensor if node.function == "argmax" else node.outputs[0].tensor
     elements = layouts.group_rows(tensor.rows) * tensor.size
-    return Resource.ROOT_VECTOR, _vector_unit_cycles(array.root.vector, elements, table_entries(node)), 0
+    unit, entries = array.root.vector, table_entries(node)
+    operations = int(elements.sum()) * _operations_per_element(unit, entries)
+    return Resource.ROOT_VECTOR, _vector_unit_cycles(unit, elements, entries), 0, operations
 
 
 def table_entries(node: Work) -> tuple[str, ...]:
@@ -136,8 +151,13 @@ def _attention_distribution(node: Work, layouts: Layouts) -> str:
 
 def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:
     """ceil(elements / lanes) * cycles_per_element + latency; nothing for no elements."""
-    per_element = sum(unit.cycles_per_element[entry] for entry in entries)
+    per_element = _operations_per_element(unit, entries)
     return np.where(elements > 0, ceil_div(elements, unit.lanes) * per_element + unit.latency_cycles, 0)
+
+
+def _operations_per_element(unit: VectorUnit, entries: tuple[str, ...]) -> int:
+    """Cycles that an element takes of a lane."""
+    return sum(unit.cycles_per_element[entry] for entry in entries)
 
 
 def _vector_elements(node: Work, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:

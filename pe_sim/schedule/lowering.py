@@ -19,7 +19,7 @@ from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Root, Shard
 from pe_sim.schedule.builders import streamed
-from pe_sim.schedule.local_work import LocalWork, local_work, root_cycles
+from pe_sim.schedule.local_work import LocalWork, local_work, root_work
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.outline import BlockOutline, Task, outline_of
 from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, RoutedStage, Schedule, Stage
@@ -143,16 +143,17 @@ def _holders(value: Value, layouts: Layouts) -> BoolArray:
 
 
 def _root_stage(task: Task, node: Work, array: ArrayConfig, layouts: Layouts) -> RootStage:
-    resource, cycles, read_bytes = root_cycles(node, array, layouts)
+    resource, cycles, read_bytes, operations = root_work(node, array, layouts)
     labels = (node.function, node.operator.name, node.distribution)
-    return RootStage(*labels, task.inputs, task.output, resource, cycles, read_bytes)
+    return RootStage(*labels, task.inputs, task.output, resource, cycles, read_bytes, operations)
 
 
 def _pe_stage(task: Task, node: Work, work: LocalWork, active: list[BoolArray]) -> PeStage:
     works = _any_of([work.active, *(active[slot] for slot in task.terms)]) if task.terms else work.active
     name = node.function if work.matrix is None else node.operator.name
     labels = (name, node.operator.name, node.distribution, task.inputs, task.output)
-    return PeStage(*labels, work.resource, works, work.cycles, work.matrix, work.read_bytes, work.tail_cycles)
+    counts = (work.written_bytes, work.operations, work.input_bytes, work.output_bytes)
+    return PeStage(*labels, work.resource, works, work.cycles, work.matrix, work.read_bytes, work.tail_cycles, *counts)
 
 
 def _lower_moves(

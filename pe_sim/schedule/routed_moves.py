@@ -17,7 +17,7 @@ from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.programs import Algorithm, Pattern, Program, program_of
 from pe_sim.schedule.builders import STREAMING_OVERLAP, Labels
 from pe_sim.schedule.moves import Payload
-from pe_sim.schedule.stages import RoutedStage, Stage, Tag
+from pe_sim.schedule.stages import RoutedStage, Stage, Tag, terms_of
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 SERIAL = "serial"
@@ -72,7 +72,10 @@ class _Routing:
         pattern = self._pattern(self._to_root, senders, softmax=self.node.combine == "softmax")
         pattern = replace(pattern, sends=senders & self._in_scopes(pattern, sent > 0))
         _, program = self._choose("reduce", self._names.reduce, pattern, sent)
-        return self._stage(Tag.REDUCE, program, sent, from_pe=True, to_pes=None, counted=sent)
+        stage = self._stage(Tag.REDUCE, program, sent, from_pe=True, to_pes=None, counted=sent)
+        terms = terms_of(pattern.sends, pattern.first_pe, pattern.last_pe)
+        combined = int((np.maximum(terms - 1, 0) * sent).sum())
+        return replace(stage, combined_bytes=combined, softmax=self.node.combine == "softmax")
 
     def broadcast(self) -> RoutedStage:
         """Every hub to its scope."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from pe_sim.config.array import ArrayConfig
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
@@ -57,6 +59,10 @@ class MatrixWork:
         full_compute_cycles, last_compute_cycles: matrix unit in a full pass and in the last one.
         last_rows: rows of the last pass.
         tile_bytes: bytes of the first tile; 0 where nothing has to fill (attention).
+        dtype: what it multiplies in: the wider of the operands' dtypes.
+        macs: multiply-accumulates.
+        input_bytes: bytes of the operand that is not streamed, as often as the matrix unit takes it from the buffer.
+        output_bytes: bytes of sums, which go to the buffer.
     """
 
     static: bool
@@ -68,6 +74,10 @@ class MatrixWork:
     last_compute_cycles: IntArray
     last_rows: IntArray
     tile_bytes: IntArray
+    dtype: str
+    macs: IntArray
+    input_bytes: IntArray
+    output_bytes: IntArray
 
     @property
     def compute_cycles(self) -> IntArray:
@@ -100,9 +110,10 @@ class Stage:
 class PeStage(Stage):
     """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead.
 
-    `read_bytes` is what all PEs read from local memory beside a matrix operator's stream. Where `tail_cycles` (PEs,)
-    is given (a GEMM at overlap 3) the stage starts at the heads of streamed messages and ends no earlier than
-    `tail_cycles` after their tails.
+    `read_bytes` is what all PEs read from local memory beside a matrix operator's stream, `written_bytes` what they
+    write there. `operations` of all vector units, each a lane busy for a cycle, read `input_bytes` from the PEs'
+    buffers and write `output_bytes` to them. Where `tail_cycles` (PEs,) is given (a GEMM at overlap 3) the stage starts
+    at the heads of streamed messages and ends no earlier than `tail_cycles` after their tails.
     """
 
     resource: Resource
@@ -111,15 +122,23 @@ class PeStage(Stage):
     matrix: MatrixWork | None = None
     read_bytes: int = 0
     tail_cycles: IntArray | None = None
+    written_bytes: int = 0
+    operations: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RootStage(Stage):
-    """Work at the root: one job a group (`cycles` (groups,)), or one job (1,) that serves them all."""
+    """Work at the root: one job a group (`cycles` (groups,)), or one job (1,) that serves them all.
+
+    `operations` are those of the vector unit, each a lane busy for a cycle.
+    """
 
     resource: Resource
     cycles: IntArray
     read_bytes: int = 0
+    operations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +150,7 @@ class TreeStage(Stage):
         hop_cycles: head's way from the leaves to where the result is.
         whole_tree: whether it occupies all joints or only those of its own subtree.
         at_root: whether the results end at the root.
+        softmax: whether joints merge softmax partials; else they add.
     """
 
     active: BoolArray
@@ -140,6 +160,7 @@ class TreeStage(Stage):
     hop_cycles: IntArray
     whole_tree: bool
     at_root: bool
+    softmax: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +212,8 @@ class RoutedStage(Stage):
         rank: (messages,) who goes first if requests arrive together: -1 for the root, else the sender's lowest PE.
         counted_bytes: payload of each message as section 9 counts it: a reduction once, a multicast once.
         source_rate, streams: as of a `MessageStage`.
+        combined_bytes: of a reduction, bytes that are added to others on the way: all terms but one of every sum.
+        softmax: whether those are merged as softmax partials.
         early_cycles: (senders,) how long before the tail of the reduction that feeds it a hub begins to send on.
     """
 
@@ -204,6 +227,8 @@ class RoutedStage(Stage):
     source_rate: int = 0
     streams: bool = False
     early_cycles: IntArray | None = None
+    combined_bytes: int = 0
+    softmax: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +253,9 @@ class Schedule:
     blocks: tuple[Block, ...]
     sequence: tuple[BlockRun, ...]
     classes: PeClasses | None = None
+
+
+def terms_of(sends: BoolArray, first_pe: IntArray, last_pe: IntArray) -> IntArray:
+    """(scopes,) how many of the PEs first_pe .. last_pe - 1 send something; `sends` is (PEs,)."""
+    before: IntArray = np.concatenate([[0], np.cumsum(sends)])
+    return before[last_pe] - before[first_pe]

@@ -103,7 +103,7 @@ def test_a_device_is_written_to_and_not_replaced(call, tiny):
 def test_nothing_is_left_when_a_file_cannot_be_written(refused, tiny, monkeypatch):
     Path("out.json").write_text("old", encoding="utf-8")
 
-    def full(self, path):
+    def full(self, path, *, pes):
         Path(path).write_text("half", encoding="utf-8")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pe_sim as ps
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.fast import run_fast
+from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.grids import grid_name, grid_ways
 from pe_sim.mapping.mapper import place
+from pe_sim.mapping.placement import Replicate, Shard
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.mapping_search.grids import (
     best_grid,
@@ -23,9 +26,13 @@ from pe_sim.mapping_search.grids import (
     published_ring,
     ring,
 )
+from pe_sim.mapping_search.pieces import Held
+from pe_sim.mapping_search.space import choices, parts_of
+from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.lowering import lower
 from tests.helpers import pe_groups, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import check
+from tests.mapping_search.test_bounds import scene_of
 
 HIDDEN = 4096
 PUBLISHED = {8: 1, 32: 2, 128: 4, 512: 8, 2048: 16}  # sqrt(N / 8) for ffn = 4 hidden
@@ -144,3 +151,75 @@ def test_what_a_search_may_choose_from():
     )
     names = grid_options(small_array(64), pe_groups(64))
     assert best_grid(64, HIDDEN, 4 * HIDDEN, ways=tuple(grid_ways(name) for name in names)) in (2, 4)
+
+
+def test_a_grid_wins_where_slices_fill_half_of_a_matrix_unit():
+    """96 / 8 = 12 inputs of down for units of 16 by `col`; of two rows of four PEs, each has 48 inputs, three units."""
+    array = small_array(8, width=256, latency=1, overhead=0, hop=1, combine=1)
+    model, step = tiny_llama(num_hidden_layers=1), Prefill(1, prompt_len=256)
+    found = ps.search(model, array, step)
+    plan = found.workflow.plan(0)
+    assert found.proof == "exact"
+    assert (plan.gate, plan.up, plan.down) == ("row", "row", "grid-4")
+    for down in ("row", "col", "grid-2", "replicate"):
+        other = replace(found.workflow, pattern=(replace(plan, down=down),))
+        assert ps.simulate(model, array, step, other).latency_cycles > found.best.cycles
+
+
+@pytest.mark.parametrize("num_pes", [8, 12, 16])
+@pytest.mark.parametrize("ffn", [96, 100, 131])
+def test_what_is_taken_for_the_least_is_what_the_mapper_gives(num_pes, ffn):
+    """Sizes that do not divide: PE 0 keeps what the bound says, no PE keeps more, and its work takes as long."""
+    model, array = tiny_llama(intermediate_size=ffn), small_array(num_pes)
+    for step in (Decode(1, 20), Prefill(1, prompt_len=40)):
+        scene = scene_of(model, array, step)
+        grids = grid_options(array, scene.layouts.groups)
+        loads = loads_of(scene, grids, lone=False)
+        start = scene.machine.start
+        parts = {part.options[0][0]: part for part in parts_of(scene.graph, grids, batched=False, lone=False)}
+        for grid in grids:
+            for part, entering, choice in (
+                (parts["gate"], Replicate(), (("gate", grid), ("up", grid), ("activation", "shard"))),
+                (parts["down"], Shard("ffn", grid_ways(grid), "y"), (("down", grid),)),
+            ):
+                piece = scene.piece(part, choice, (), ((part.touched[-1], Held(entering)),))
+                assert piece is not None
+                mine = [loads[name][option] for name, option in choice if name in loads]
+                assert piece.held_bytes[0] == piece.held_bytes.max() == sum(load.held_bytes for load in mine)
+                assert piece.timing.run(start, [start], scene.machine.anywhere).free[0] >= sum(
+                    load.cycles for load in mine
+                )
+
+
+def test_the_leanest_mapping_is_by_tiles_where_no_dim_divides():
+    """56 and 104 over 16 PEs: 7 x 56 by row, 4 x 104 by column, but 28 x 13 in two columns of eight."""
+    model = tiny_llama(hidden_size=56, intermediate_size=104, num_hidden_layers=1)
+    step = Decode(1, 20)
+
+    def found(capacity):
+        return ps.search(model, small_array(16, {"pe.memory.capacity_bytes": capacity}), step, max_simulations=8)
+
+    fullest = ps.simulate(model, small_array(16), step, "megatron").footprint.peak_bytes_per_pe
+    with pytest.raises(InfeasibleError) as caught:
+        found(fullest * 3 // 4)
+    need = caught.value.demand
+    best = found(need)
+    assert best.best.peak_bytes_per_pe == need
+    assert "grid" in best.workflow.plan(0).gate + best.workflow.plan(0).down
+    with pytest.raises(InfeasibleError) as caught:
+        found(need - 1)
+    assert caught.value.demand == need
+
+
+@pytest.mark.parametrize("powers", [2, 4])
+def test_gate_and_up_are_cut_alike_where_there_are_many_grids(powers):
+    grids = tuple(f"grid-{2**power}" for power in range(1, powers + 1))
+    scene = scene_of(tiny_llama(), small_array(32), Decode(1, 20))
+    (part,) = (part for part in parts_of(scene.graph, grids, batched=False, lone=False) if len(part.options) == 3)
+    pairs = {(dict(choice)["gate"], dict(choice)["up"]) for choice in choices(part, {})}
+    plain = ("row", "col", "replicate")
+    unmixed = {(gate, up) for gate in plain for up in plain} | {(grid, grid) for grid in grids}
+    assert pairs == ({(gate, up) for gate in plain + grids for up in plain + grids} if powers == 2 else unmixed)
+    assert part.mixes == (powers == 2)
+    given = {dict(choice)["up"] for choice in choices(part, {"gate": ("grid-2",)})}  # what is given decides
+    assert given == {*plain, *grids}

@@ -19,7 +19,7 @@ BUS, OVERHEAD, FLIGHT, FIRST_ACCESS = 64, 2, 4, 20  # of `small_array`: bytes a 
 
 
 def priced(model, array, names, *, prompt=8, output=3, batch=1, **options):
-    phases = Phases.of(prompt, output, batch)
+    phases = Phases.of(model, prompt, output, batch)
     return switch_between(model, array, phases, *(WORKFLOWS[name] for name in names), Ways(**options))
 
 
@@ -290,7 +290,7 @@ class TestFigures:
 
     def test_what_it_gains(self, machine):
         gained, pays_at = 0, None
-        steps = Phases.of(2048, 400, 1).decodes
+        steps = Phases.of(machine[0], 2048, 400, 1).decodes
         phases = [decode_in_order(*machine, steps, WORKFLOWS[name], "fast") for name in ("workflow-1", "workflow-2")]
         slow, quick = ([each for cycles, _ in phase for each in cycles] for phase in phases)
         assert slow[0] - quick[0] == 40_096

@@ -29,8 +29,8 @@ from pe_sim.report.perfetto import trace_json
 from pe_sim.report.report import Report
 from pe_sim.report.table import WIDTH, render_report
 from pe_sim.schedule.stages import RoutedStage
+from tests.report.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
-from tests.report.test_perfetto import busy, tracks
 
 
 @pytest.fixture(autouse=True)
@@ -151,14 +151,14 @@ def test_a_comparison_names_the_busiest_channel() -> None:
 def test_the_trace_has_a_track_for_the_hottest_channels(kind: str) -> None:
     report = tiny_on(kind, "all-row")
     table, text = report.channels, trace_json(report, max_channel_tracks=5)
-    found = tracks(text)
+    found = parse(text).tracks("Interconnect")
     for channel in table.hottest(5):
-        assert busy(found[table.name[channel]]) == table.busy_cycles[channel]
+        assert sum(event["args"]["cycles"] for event in found[table.name[channel]]) == table.busy_cycles[channel]
     others = int((table.busy_cycles > 0).sum()) - 5
     assert json.loads(text)["otherData"]["channels_left_out"] == max(others, 0)
     assert sum(name in table.name for name in found) == min(5, 5 + others)
-    counters = {event["name"] for event in json.loads(text)["traceEvents"] if event["ph"] == "C"}
-    assert counters == {f"{level} utilization" for level in table.by_level()}
+    counters = {name.partition(": ")[0] for name in parse(text).counters}
+    assert counters == {*table.by_level(), "matrix units", "vector units", "memory ports"}
 
 
 def test_the_bus_plot_of_a_graph_has_a_row_for_the_hottest_channel_and_each_level() -> None:

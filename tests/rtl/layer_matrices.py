@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pe_sim.engine.matrix_timing import MatrixTiming, works_of
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.placement import Partial, Root
 from pe_sim.schedule.matrix import rows_per_pass
+from pe_sim.schedule.matrix_timing import MatrixTiming, works_of
 from pe_sim.schedule.stages import PeStage, RootStage
 from pe_sim.units import ceil_div
 from tests.rtl.commands import Op

@@ -17,11 +17,13 @@ class MatrixSpan:
         duration_cycles: until its last result.
         stream_end_cycles: when its last byte has come from memory.
         memory_busy_cycles: of the port, bytes prefetched before the start included.
+        ahead_cycles: of the port, spent on prefetching before the start.
     """
 
     duration_cycles: int
     stream_end_cycles: int
     memory_busy_cycles: int
+    ahead_cycles: int
 
 
 class MatrixTiming:
@@ -50,7 +52,7 @@ class MatrixTiming:
             body = before + last_memory + work.last_compute
         else:
             body = before + max(last_memory, work.last_compute) + self._fill(work, fetched, last_memory)
-        return MatrixSpan(latency + body + self._unit_latency, latency + before + last_memory, memory_busy)
+        return MatrixSpan(latency + body + self._unit_latency, latency + before + last_memory, memory_busy, spent)
 
     def _passes_before_last(self, work: PeMatrixWork, first_memory: int) -> tuple[int, int]:
         """Cycles of the passes before the last one, and the last one's memory cycles."""

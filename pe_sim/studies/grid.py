@@ -1,0 +1,246 @@
+"""Sweeps: takes a YAML file or its mapping, gives the points, each as settings by dotted path.
+
+A sweep has a `base` that all points share, and over it `points` (a list of settings), `grid` (a list of values for each
+of several paths, every combination a point), or both: then every point of the list meets every combination of the grid.
+Nothing is loaded here and no path is looked up: `check` does that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pe_sim.config.loading import load_mapping
+from pe_sim.config.schema import Section, validate
+from pe_sim.errors import InputError
+from pe_sim.studies.ranges import expand_range, is_range
+from pe_sim.units import IntArray
+
+Settings = dict[str, Any]
+
+ASK_ABOVE: Final = 10**6  # points; more are simulated only after a yes
+MOST_POINTS: Final = 10**8  # their numbers alone take a GiB
+POINTS: Final = "points"
+_DEFAULT_NAME: Final = "sweep"
+_PLAIN: Final = (bool, int, float, str, type(None))
+_SLOWEST_FIRST: Final = ("model", "situation", "phase", "prompt", "context", "batch", "logits", "causal", "workflow")
+
+
+class SweepFile(Section):
+    """A sweep's file; the values of `base`, `grid` and `points` are checked by those who use them."""
+
+    schema_version: Literal[1] = Field(1, description="of this schema")
+    name: str | None = Field(None, min_length=1, description="what summaries call it; the file's stem if left out")
+    description: str = Field("", description="one line for people")
+    base: dict[str, Any] = Field(default_factory=dict, description="what all points share: values by dotted path")
+    grid: dict[str, Any] = Field(
+        default_factory=dict, description="by dotted path a list or a range; every combination is a point"
+    )
+    points: Any = Field((), description="a list of points, each with values by dotted path")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Settings that exclude each other; a point of the sweep has one of each axis.
+
+    Args:
+        name: the path of a grid, or `points`.
+        choices: at least one.
+    """
+
+    name: str
+    choices: tuple[Settings, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every dotted path that a choice sets."""
+        return tuple(dict.fromkeys(path for choice in self.choices for path in choice))
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All points of a sweep, numbered from 0, the last axis fastest.
+
+    Args:
+        source: what messages call it.
+        folder: where the files are looked up that it names; None: where the user stands.
+    """
+
+    name: str
+    description: str
+    source: str
+    folder: Path | None
+    base: Settings
+    axes: tuple[Axis, ...]
+
+    def __len__(self) -> int:
+        """How many points there are."""
+        return math.prod(self._lengths)
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(len(axis.choices) for axis in self.axes)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every dotted path that is set somewhere, those of the base first."""
+        return tuple(dict.fromkeys([*self.base, *(path for axis in self.axes for path in axis.paths)]))
+
+    def settings(self, point: int) -> Settings:
+        """What one point sets."""
+        found = dict(self.base)
+        for axis, place in zip(self.axes, np.unravel_index(point, self._lengths), strict=True):
+            found |= axis.choices[int(place)]
+        return found
+
+    def column(self, path: str, start: int, stop: int) -> list[Any]:
+        """What the points start .. stop - 1 set a path to; None where they do not set it."""
+        places = np.unravel_index(np.arange(start, stop), self._lengths)
+        column = [self.base.get(path)] * (stop - start)
+        for axis, place in zip(self.axes, places, strict=True):
+            if path in axis.paths:
+                values = [choice.get(path, self.base.get(path)) for choice in axis.choices]
+                column = [values[index] for index in place.tolist()]
+        return column
+
+    def values(self, path: str) -> list[Any]:
+        """Every value that a path is set to somewhere, as often as it is given; None where a point leaves it out."""
+        for axis in self.axes:
+            if path in axis.paths:
+                return [choice.get(path, self.base.get(path)) for choice in axis.choices]
+        return [self.base.get(path)]
+
+    def in_good_order(self) -> IntArray:
+        """(points,) their numbers so that neighbours share what is costly: the model's graph, then its placement."""
+        ranks = [_rank(axis) for axis in self.axes]
+        order = sorted(range(len(self.axes)), key=lambda axis: ranks[axis])
+        numbers = np.arange(len(self), dtype=np.int64).reshape(self._lengths)
+        flat: IntArray = numbers.transpose(order).reshape(-1)
+        return flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """A file's mapping with all ranges written out; `load_sweep` of it gives the same points."""
+        told: dict[str, Any] = {"schema_version": 1, "name": self.name}
+        if self.description:
+            told["description"] = self.description
+        told["base"] = self.base
+        listed = [list(axis.choices) for axis in self.axes if axis.name == POINTS]
+        grid = {axis.name: [choice[axis.name] for choice in axis.choices] for axis in self.axes if axis.name != POINTS}
+        return told | ({"points": listed[0]} if listed else {}) | ({"grid": grid} if grid else {})
+
+
+def load_sweep(given: str | Path | Mapping[str, Any]) -> Sweep:
+    """A sweep from a YAML or JSON file, or from such a file's mapping.
+
+    Raises:
+        InputError: the file cannot be read or has a fault, or there is nothing to sweep.
+    """
+    if isinstance(given, Mapping):
+        return _resolved(validate(SweepFile, given, "sweep"), "sweep", _DEFAULT_NAME, None)
+    if not isinstance(given, str | Path) or not str(given):
+        raise InputError("not a sweep", given=given, expected="the path of a sweep's file, or its mapping")
+    path = Path(given)
+    file = validate(SweepFile, load_mapping(path), str(path))
+    return _resolved(file, str(path), path.stem, path.absolute().parent)
+
+
+def _resolved(file: SweepFile, source: str, stem: str, folder: Path | None) -> Sweep:
+    base = {path: _plain(value, source, f"base.{path}") for path, value in file.base.items()}
+    axes = [*_points_axis(file.points, source), *_grid_axes(file.grid, source)]
+    if not axes:
+        raise InputError(
+            "there is nothing to sweep",
+            source=source,
+            expected="a `grid` of lists by dotted path, or a list of `points`",
+            hint="for instance grid: {num_pes: [64, 128, 256]}",
+        )
+    _refuse_twice(axes, source)
+    sweep = Sweep(file.name or stem, file.description, source, folder, base, tuple(axes))
+    if len(sweep) > MOST_POINTS:
+        raise InputError(
+            f"{len(sweep):,} points are too many for one sweep", source=source, expected=f"at most {MOST_POINTS:,}"
+        )
+    return sweep
+
+
+def _points_axis(given: object, source: str) -> Iterator[Axis]:
+    points = _as_list(given)
+    if points is None:
+        expected = "a list of points, each with values by dotted path"
+        raise InputError("not a list of points", source=source, path=POINTS, given=given, expected=expected)
+    choices = []
+    for number, point in enumerate(points):
+        where = f"{POINTS}.{number}"
+        if not isinstance(point, Mapping) or not all(isinstance(path, str) for path in point):
+            expected = "values by dotted path, for instance {num_pes: 64, context: 2048}"
+            raise InputError("not a point", source=source, path=where, given=point, expected=expected)
+        choices.append({path: _plain(value, source, f"{where}.{path}") for path, value in point.items()})
+    if choices:
+        yield Axis(POINTS, tuple(choices))
+
+
+def _grid_axes(grid: Mapping[str, Any], source: str) -> Iterator[Axis]:
+    for path, given in grid.items():
+        where = f"grid.{path}"
+        values = expand_range(given, source, where) if is_range(given) else _as_list(given)
+        if values is None:
+            raise InputError(
+                "not a list of values",
+                source=source,
+                path=where,
+                given=given,
+                expected="a list, or a range such as {from: 16, to: 256, times: 2}",
+                hint="what all points share belongs into `base`",
+            )
+        if not values:
+            raise InputError("an empty list: the grid has no point", source=source, path=where)
+        yield Axis(path, tuple({path: _plain(value, source, where)} for value in values))
+
+
+def _refuse_twice(axes: Sequence[Axis], source: str) -> None:
+    listed = next((axis.paths for axis in axes if axis.name == POINTS), ())
+    for axis in axes:
+        if axis.name in listed:
+            raise InputError(
+                f"{axis.name} is set by the grid and by `points`",
+                source=source,
+                path=f"grid.{axis.name}",
+                hint="keep one of the two",
+            )
+
+
+def _as_list(given: object) -> list[Any] | None:
+    """A list of a list's like (a range or an array of Python's too); None of anything else."""
+    if isinstance(given, np.ndarray):
+        return list(given.tolist())
+    return list(given) if isinstance(given, list | tuple | range) else None
+
+
+def _plain(value: object, source: str, path: str) -> Any:
+    """The value as JSON has it: texts, numbers, booleans, null, and lists and mappings of them."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(inner, source, f"{path}.{key}") for key, inner in value.items()}
+    items = _as_list(value)
+    if items is None:
+        expected = "text, a number, true, false, or a list or mapping of them"
+        raise InputError("not a value a file can hold", source=source, path=path, given=value, expected=expected)
+    return [_plain(item, source, path) for item in items]
+
+
+def _rank(axis: Axis) -> tuple[int, int]:
+    """Axes that change the graph come first, hence change least often; then those that cut it for other PEs."""
+    for place, name in enumerate(_SLOWEST_FIRST):
+        if any(path == name or path.startswith(f"{name}.") for path in axis.paths):
+            return 0, place
+    divides = ("array", "num_pes", "dtypes", "network.tree.arity")
+    return (1, 0) if any(path.startswith(divides) for path in axis.paths) else (2, 0)

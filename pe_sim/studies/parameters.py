@@ -1,0 +1,346 @@
+"""What can be varied in an array: takes its source, gives its parameters, each scaled in whole numbers.
+
+A parameter is one number of the array's file, or several that only make sense together (the hops of all levels of the
+tree). All are scaled by one fraction, and the file takes whole numbers: of numbers with the greatest common divisor g
+only multiples of 1/g keep all of them whole. So 64 bytes a cycle become 63 or 65, never 64.64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from pe_sim.config.array import ArrayConfig, DramBank, Network
+from pe_sim.config.arrays import array_paths, array_to_dict, load_array
+from pe_sim.config.floorplan import auto_bus_latency_cycles, auto_tree_latency_cycles
+from pe_sim.config.network_shapes import AUTO, HierarchicalBusShape, UserGraphShape
+from pe_sim.errors import InputError
+
+EVERY_LATENCY: Final = "latency of everything"
+DEPTH, PES, WIRES, CLOCK = "matrix depth", "number of PEs", "wire speed", "clock"
+COLUMN_TIME: Final = "PE memory column time"  # a rate in the form of a time: no latency of a first access
+DERIVED: Final = "auto gives every wire its own latency: see wire speed"
+_NETWORK: Final = "network"
+
+
+class Kind(StrEnum):
+    """How time depends on a parameter, and how far it is moved at least."""
+
+    LATENCY = "latency"  # cycles a thing takes: time grows with it; moved by whole cycles
+    RATE = "rate"  # work a cycle: time grows with its reciprocal; moved by whole units
+    COUNT = "count"  # likewise, but of units that cut work into tiles or shards; doubled and halved
+    CLOCK = "clock"  # likewise, any real number; changes no cycle, but how long one is
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An array that can be loaded again with other values; `auto` in it stays derived.
+
+    Args:
+        given: a preset's name, a path or a file's mapping.
+        overrides: values by dotted path that hold throughout.
+    """
+
+    given: str | Path | Mapping[str, Any]
+    overrides: Mapping[str, object]
+
+    @classmethod
+    def of(cls, array: ArrayConfig | str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None) -> Source:
+        """Of a finished ArrayConfig those latencies that its floor plan gives are taken as `auto`: it no longer says.
+
+        Raises:
+            InputError: as `load_array`.
+        """
+        if isinstance(array, ArrayConfig):
+            return cls(with_autos(array), dict(overrides or {}))
+        source = cls(array, dict(overrides or {}))
+        loaded = source.load()
+        if isinstance(loaded.network, Network) and f"{_NETWORK}.bus" not in array_paths(array, overrides):
+            return cls(with_autos(loaded), {})  # a hierarchy of one cluster, which is one bus without being written so
+        return source
+
+    def load(self, changes: Mapping[str, object] | None = None) -> ArrayConfig:
+        """The array with some more values changed.
+
+        Raises:
+            InputError: as `load_array`.
+        """
+        return load_array(self.given, {**self.overrides, **(changes or {})})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value of the array's file: numbers, or a mapping of which the numbers under `keys` are meant."""
+
+    path: str
+    value: Any
+    keys: tuple[str, ...] = ()
+
+    def numbers(self) -> list[int | float]:
+        """All numbers that are meant."""
+        return list(_numbers(self.value, self.keys, not self.keys))
+
+    def scaled(self, scale: Fraction) -> Any:
+        """The value with these numbers times `scale`, whole ones staying whole."""
+        return _scaled(self.value, self.keys, not self.keys, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What is scaled as one.
+
+    Args:
+        name: for people, and to ask for it.
+        kind: how time depends on it.
+        unit: of its numbers.
+        settings: where they stand; at least one number among them is above 0.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def numbers(self) -> list[int | float]:
+        """All numbers of all settings."""
+        return [number for setting in self.settings for number in setting.numbers()]
+
+    def overrides(self, scale: Fraction) -> dict[str, object]:
+        """New values by dotted path."""
+        return {setting.path: setting.scaled(scale) for setting in self.settings}
+
+    def described(self, scale: Fraction = Fraction(1)) -> str:
+        """The numbers at a scale: each once, no more than three of them, and no 0 beside others."""
+        moved = [Setting(each.path, each.scaled(scale), each.keys) for each in self.settings]
+        scaled = [number for setting in moved for number in setting.numbers() if number]
+        distinct = list(
+            dict.fromkeys(f"{number:,.4g}" if isinstance(number, float) else f"{number:,}" for number in scaled)
+        )
+        return "/".join(distinct) if len(distinct) <= 3 else f"{min(scaled):g}..{max(scaled):g}"
+
+    def scales(self, change: Fraction) -> tuple[Fraction, Fraction | None]:
+        """The scales nearest to 1 + change and 1 / (1 + change) that keep all numbers whole, none of them 1.
+
+        A count is at least doubled and halved. There is no second one where no whole number is left below.
+        """
+        change = max(change, Fraction(1)) if self.kind is Kind.COUNT else change
+        up, down = 1 + change, 1 / (1 + change)
+        if any(isinstance(number, float) for number in self.numbers):
+            return up, down
+        whole = math.gcd(*(int(number) for number in self.numbers))
+        above, below = max(whole + 1, round(whole * up)), min(whole - 1, round(whole * down))
+        return Fraction(above, whole), Fraction(below, whole) if below >= 1 else None
+
+
+def _numbers(value: Any, keys: tuple[str, ...], meant: bool) -> Iterator[int | float]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, keys, meant or key in keys)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(inner, keys, meant)
+    elif meant and isinstance(value, int | float):
+        yield value
+
+
+def _scaled(value: Any, keys: tuple[str, ...], meant: bool, scale: Fraction) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _scaled(inner, keys, meant or key in keys, scale) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scaled(inner, keys, meant, scale) for inner in value]
+    if not meant or not isinstance(value, int | float):
+        return value
+    return float(value * scale) if isinstance(value, float) else int(value * scale)
+
+
+def parameters_of(source: Source, array: ArrayConfig) -> tuple[tuple[Parameter, ...], dict[str, str]]:
+    """All parameters of `array`, as loaded from `source`; and those that cannot be scaled, with the reason."""
+    left_out: dict[str, str] = {}
+    found = [*_of_network(source, array, left_out), *_of_pes(array), *_of_root(array)]
+    waiting = [name for name, reason in left_out.items() if reason == DERIVED]
+    if waiting:
+        left_out[EVERY_LATENCY] = f"{waiting[0]} is derived wire by wire, and has no one number to scale"
+    else:
+        found.append(_together(each for each in found if each.kind is Kind.LATENCY and each.name != COLUMN_TIME))
+    found += _of_array(source, array)
+    for each in found:
+        if not any(each.numbers):
+            left_out[each.name] = "it is 0: one per cent of nothing is nothing"
+    return tuple(each for each in found if any(each.numbers)), left_out
+
+
+def _together(latencies: Iterable[Parameter]) -> Parameter:
+    """All of them as one; what several of them scale in one mapping is scaled there at once."""
+    merged: dict[str, Setting] = {}
+    for each in (setting for parameter in latencies for setting in parameter.settings):
+        known = merged.get(each.path)
+        merged[each.path] = Setting(each.path, each.value, (*(known.keys if known else ()), *each.keys))
+    return Parameter(EVERY_LATENCY, Kind.LATENCY, "cycles", tuple(merged.values()))
+
+
+def _of_pes(array: ArrayConfig) -> Iterator[Parameter]:
+    pe, memory = array.pe, array.pe.memory
+    if isinstance(memory, DramBank):
+        yield _one(COLUMN_TIME, Kind.LATENCY, "cycles", "pe.memory.column_cycles", memory.column_cycles)
+        opening = ("activate_cycles", "precharge_cycles", "read_to_precharge_cycles")
+        settings = tuple(Setting(f"pe.memory.{name}", getattr(memory, name)) for name in opening)
+        yield Parameter("PE memory row opening", Kind.LATENCY, "cycles", settings)
+    else:
+        yield _one("PE memory bandwidth", Kind.RATE, "B/cycle", "pe.memory.bytes_per_cycle", memory.bytes_per_cycle)
+        yield _one("PE memory latency", Kind.LATENCY, "cycles", "pe.memory.latency_cycles", memory.latency_cycles)
+    yield _one("matrix outputs", Kind.COUNT, "units", "pe.matrix.outputs", pe.matrix.outputs)
+    yield _one(DEPTH, Kind.COUNT, "multipliers", "pe.matrix.depth", pe.matrix.depth)
+    yield _one("matrix latency", Kind.LATENCY, "cycles", "pe.matrix.latency_cycles", pe.matrix.latency_cycles)
+    yield _one("vector lanes", Kind.COUNT, "lanes", "pe.vector.lanes", pe.vector.lanes)
+    yield _one("vector latency", Kind.LATENCY, "cycles", "pe.vector.latency_cycles", pe.vector.latency_cycles)
+
+
+def _of_root(array: ArrayConfig) -> Iterator[Parameter]:
+    vector, memory = array.root.vector, array.root.memory
+    yield _one("root vector lanes", Kind.COUNT, "lanes", "root.vector.lanes", vector.lanes)
+    yield _one("root vector latency", Kind.LATENCY, "cycles", "root.vector.latency_cycles", vector.latency_cycles)
+    yield _one("root memory bandwidth", Kind.RATE, "B/cycle", "root.memory.bytes_per_cycle", memory.bytes_per_cycle)
+    yield _one("root memory latency", Kind.LATENCY, "cycles", "root.memory.latency_cycles", memory.latency_cycles)
+
+
+def _of_array(source: Source, array: ArrayConfig) -> Iterator[Parameter]:
+    yield _one(PES, Kind.COUNT, "PEs", "num_pes", array.num_pes)
+    if _has_autos(source, array):
+        speed = float(array.floorplan.mm_per_cycle)
+        yield _one(WIRES, Kind.COUNT, "mm/cycle", "floorplan.mm_per_cycle", speed)
+    yield _one(CLOCK, Kind.CLOCK, "GHz", "clock_ghz", float(array.clock_ghz))
+
+
+def _has_autos(source: Source, array: ArrayConfig) -> bool:
+    """Whether slower wires would change the interconnect, or that is left to its channels."""
+    if not isinstance(array.network, Network):
+        return AUTO in _texts(array_to_dict(array)[_NETWORK])
+    try:
+        slow = source.load({"floorplan.mm_per_cycle": float(array.floorplan.mm_per_cycle) / 1000})
+    except InputError:  # they would be longer than any latency may be
+        return True
+    return slow.network != array.network
+
+
+def _texts(value: Any) -> Iterator[str]:
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for inner in inside:
+        yield from [inner] if isinstance(inner, str) else _texts(inner)
+
+
+def _of_network(source: Source, array: ArrayConfig, left_out: dict[str, str]) -> Iterator[Parameter]:
+    if isinstance(array.network, Network):
+        yield from _of_bus_and_tree(source, array.network)
+        return
+    network, shape = array_to_dict(array)[_NETWORK], array.graph_network.shape
+    if isinstance(shape, UserGraphShape):
+        yield from _of_user_graph(network, left_out)
+    else:
+        levels = {"link": network.get("link")}
+        if isinstance(shape, HierarchicalBusShape):
+            levels = {
+                f"{level}.{part}": network[level][part] for level in ("cluster", "top") for part in ("bus", "tree")
+            }
+        for path, link in levels.items():
+            yield from _of_link(array, path, link, left_out)
+    combining = ("combine_cycles", "softmax_combine_cycles")
+    settings = tuple(Setting(f"{_NETWORK}.{name}", network[name]) for name in combining)
+    yield Parameter("combine", Kind.LATENCY, "cycles", settings)
+    yield _one("forwarding", Kind.LATENCY, "cycles", f"{_NETWORK}.forward_cycles", network["forward_cycles"])
+
+
+def _of_bus_and_tree(source: Source, network: Network) -> Iterator[Parameter]:
+    bus, tree = network.bus, network.tree
+    latency, request = f"{_NETWORK}.bus.latency_cycles", f"{_NETWORK}.bus.request_cycles"
+    yield _one("bus width", Kind.RATE, "B/cycle", f"{_NETWORK}.bus.bytes_per_cycle", bus.bytes_per_cycle)
+    yield _one("bus latency", Kind.LATENCY, "cycles", latency, bus.latency_cycles)
+    moved = source.load({latency: bus.latency_cycles + 1}).bus_tree.bus
+    if moved.request_cycles == bus.request_cycles:  # else it is auto, and goes with the latency
+        yield _one("bus request", Kind.LATENCY, "cycles", request, bus.request_cycles)
+    yield _one("bus overhead", Kind.LATENCY, "cycles", f"{_NETWORK}.bus.overhead_cycles", bus.overhead_cycles)
+    yield _one("tree width", Kind.RATE, "B/cycle", f"{_NETWORK}.tree.bytes_per_cycle", tree.bytes_per_cycle)
+    hops = list(tree.level_latency_cycles)
+    yield _one("tree hop latency", Kind.LATENCY, "cycles", f"{_NETWORK}.tree.latency_cycles", hops)
+    combining = ("combine_cycles", "softmax_combine_cycles")
+    settings = tuple(Setting(f"{_NETWORK}.tree.{name}", getattr(tree, name)) for name in combining)
+    yield Parameter("tree combine", Kind.LATENCY, "cycles", settings)
+
+
+def _of_link(array: ArrayConfig, path: str, link: Mapping[str, Any], left_out: dict[str, str]) -> Iterator[Parameter]:
+    """Width and times of the channels of one level; a latency that is `auto` where all its wires have the same."""
+    name, full = path.replace(".", " "), f"{_NETWORK}.{path}"
+    yield _one(f"{name} width", Kind.RATE, "B/cycle", f"{full}.bytes_per_cycle", link["bytes_per_cycle"])
+    latency = link["latency_cycles"]
+    if latency == AUTO:
+        each = _derived_latencies(array, None if path == "link" else name)
+        latency = each.pop() if len(each) == 1 else None
+    if latency is None:
+        left_out[f"{name} latency"] = DERIVED
+    else:
+        yield _one(f"{name} latency", Kind.LATENCY, "cycles", f"{full}.latency_cycles", latency)
+    for key, noun in (("overhead_cycles", "overhead"), ("request_cycles", "request"), ("ramp_cycles", "ramp")):
+        if link.get(key, AUTO) != AUTO:
+            yield _one(f"{name} {noun}", Kind.LATENCY, "cycles", f"{full}.{key}", link[key])
+
+
+def _derived_latencies(array: ArrayConfig, level: str | None) -> set[int]:
+    """What `auto` gives the channels of a level, or all channels."""
+    from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+    channels = interconnect_of(array).topology.channels
+    pairs = zip(channels.level, channels.latency_cycles.tolist(), strict=True)
+    return {latency for name, latency in pairs if level in (None, name)}
+
+
+def _of_user_graph(network: Mapping[str, Any], left_out: dict[str, str]) -> Iterator[Parameter]:
+    """All edges and buses of the user's own graph together; it stands in the file's place."""
+    graph = network["graph"]
+    inside = [*graph["nodes"], *graph["edges"]]
+    keys = (("bytes_per_cycle", "width"), ("latency_cycles", "latency"), ("overhead_cycles", "overhead"))
+    for key, noun in (*keys, ("request_cycles", "request"), ("ramp_cycles", "ramp")):
+        kind, unit = (Kind.RATE, "B/cycle") if key == "bytes_per_cycle" else (Kind.LATENCY, "cycles")
+        if key == "latency_cycles" and any(each.get(key) == AUTO for each in inside):
+            left_out[f"link {noun}"] = DERIVED
+            continue
+        settings = Setting(f"{_NETWORK}.graph", graph, (key,)), Setting(f"{_NETWORK}.file", None)
+        yield Parameter(f"link {noun}", kind, unit, settings)
+
+
+def _one(name: str, kind: Kind, unit: str, path: str, value: object) -> Parameter:
+    return Parameter(name, kind, unit, (Setting(path, value),))
+
+
+def with_autos(array: ArrayConfig) -> dict[str, Any]:
+    """The array's mapping with `auto`, or nothing, where it has what they would stand for."""
+    plain = array_to_dict(array)
+    network = plain[_NETWORK]
+    if not isinstance(array.network, Network):
+        _forget_sides(array, network)
+        return plain
+    bus, tree, floorplan = array.network.bus, array.network.tree, array.floorplan
+    if bus.request_cycles == bus.latency_cycles:
+        network["bus"]["request_cycles"] = AUTO
+    if bus.latency_cycles == auto_bus_latency_cycles(array.num_pes, floorplan):
+        network["bus"]["latency_cycles"] = AUTO
+    hops = tuple(auto_tree_latency_cycles(level, tree.arity, floorplan) for level in range(tree.num_levels))
+    if hops == tree.level_latency_cycles:
+        network["tree"]["latency_cycles"] = AUTO
+    elif len(set(tree.level_latency_cycles)) == 1:
+        network["tree"]["latency_cycles"] = tree.level_latency_cycles[0]  # for any number of levels
+    return plain
+
+
+def _forget_sides(array: ArrayConfig, network: dict[str, Any]) -> None:
+    """Rows and columns follow from N where they are those that N gives."""
+    if "rows" not in network:
+        return
+    bare = {key: value for key, value in network.items() if key not in ("rows", "cols")}
+    if load_array({**array_to_dict(array), _NETWORK: bare}).network == array.network:
+        for side in ("rows", "cols"):
+            del network[side]

@@ -1,0 +1,204 @@
+"""From settings to configs: takes what a point sets by dotted path, gives model, array, steps and workflow.
+
+A sweep says the same things again and again, so each part is loaded once for each text that asks for it. What is kept
+belongs to one `Resolver`, and a resolver to one run of a sweep: a file that changes between two runs is read again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.models import load_model
+from pe_sim.config.presets import PresetKind, is_preset
+from pe_sim.config.situations import Situation, WeightedStep, load_situation
+from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.engine.engines import DEFAULT_ENGINE, engine_named
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
+from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.studies.grid import Settings
+from pe_sim.studies.keys import canonical, digest, workflow_text
+
+MODEL_PREFIX: Final = "model."
+OF_STEP: Final = ("phase", "batch", "context", "prompt", "logits", "causal")
+CHOICES: Final = ("model", "array", "workflow", "situation", *OF_STEP, "engine", "allow_overflow")
+_ONLY_PREFILL: Final = ("prompt", "logits", "causal")
+_PHASES: Final = ("decode", "prefill")
+_NETWORK_FILE: Final = "network.file"
+_KEPT_ARRAYS: Final = 4096  # some KB each
+_KEPT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What a point simulates: one step, or those of a situation with how often each counts."""
+
+    weighted: tuple[WeightedStep, ...]
+    situation: Situation | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The configs of one point; the texts are canonical JSON, and `key` is made of them."""
+
+    model: ModelConfig
+    array: ArrayConfig
+    steps: Steps
+    workflow: Workflow
+    engine: str
+    allow_overflow: bool
+    model_text: str
+    array_text: str
+    key: str
+
+
+class Resolver:
+    """Loads what settings name, each part once."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Looks files up in `folder` first; None: where the user stands."""
+        self._folder = folder
+        self._model = lru_cache(_KEPT)(self._load_model)
+        self._array = lru_cache(_KEPT_ARRAYS)(self._load_array)
+        self._steps = lru_cache(_KEPT)(self._load_steps)
+        self._workflow = lru_cache(_KEPT)(self._load_workflow)
+
+    def resolve(self, settings: Settings) -> Resolved:
+        """The configs of a point.
+
+        Raises:
+            InputError: something is missing, unknown or wrong.
+        """
+        chosen = {name: settings[name] for name in CHOICES if settings.get(name) is not None}
+        changes = [item for item in settings.items() if item[0] not in CHOICES]
+        model_changes = {path: value for path, value in changes if path.startswith(MODEL_PREFIX)}
+        array_changes = {path: value for path, value in changes if path not in model_changes}
+        model, model_text = self._model(_asked(chosen, "model", model_changes))
+        array, array_text = self._array(_asked(chosen, "array", array_changes))
+        steps = self._steps(json.dumps({name: chosen[name] for name in ("situation", *OF_STEP) if name in chosen}))
+        workflow, told = self._workflow(_asked(chosen, "workflow", {}))
+        engine = chosen.get("engine", DEFAULT_ENGINE)
+        engine_named(engine)
+        overflow = chosen.get("allow_overflow", False)
+        if not isinstance(overflow, bool):
+            raise InputError("not a boolean", path="allow_overflow", given=overflow, expected="true or false")
+        key = digest(model_text, array_text, steps.text, told, engine, str(overflow))
+        return Resolved(model, array, steps, workflow, engine, overflow, model_text, array_text, key)
+
+    def load(self, name: str, given: Any) -> None:
+        """Loads what one of `CHOICES` names, for whoever checks names alone.
+
+        Raises:
+            InputError: there is no such thing, or it has a fault.
+        """
+        loaders = {"model": self._model, "array": self._array, "workflow": self._workflow}
+        if name in loaders:
+            loaders[name](_asked({name: given}, name, {}))
+        elif name == "situation":
+            self._steps(json.dumps({name: given}))
+        elif name == "engine":
+            engine_named(given)
+        elif name == "phase":
+            _check_phase(given)
+
+    def place_of(self, kind: PresetKind, given: Any) -> Any:
+        """A preset's name or an inline mapping as it is; a file's path as it is reached from here."""
+        return given if not isinstance(given, str) or is_preset(kind, given) else self._file(given)
+
+    def _file(self, given: str) -> str:
+        """The path in the sweep's folder if there is such a file, else as given."""
+        beside = None if self._folder is None or not given else self._folder / given
+        return str(beside) if beside is not None and beside.is_file() else given
+
+    def _load_model(self, asked: str) -> tuple[ModelConfig, str]:
+        given, changes = json.loads(asked)
+        changes = {path.removeprefix(MODEL_PREFIX): value for path, value in changes.items()}
+        model = load_model(self.place_of("models", given), changes or None)
+        return model, canonical(model.to_dict())
+
+    def _load_array(self, asked: str) -> tuple[ArrayConfig, str]:
+        given, changes = json.loads(asked)
+        if isinstance(changes.get(_NETWORK_FILE), str):
+            changes[_NETWORK_FILE] = self._file(changes[_NETWORK_FILE])
+        array = load_array(self.place_of("arrays", given), changes or None)
+        return array, canonical(array_to_dict(array))
+
+    def _load_workflow(self, asked: str) -> tuple[Workflow, str]:
+        given, _ = json.loads(asked)
+        if not isinstance(given, str):
+            raise InputError(
+                "not a workflow", path="workflow", given=given, expected="a name or a workflow file's path"
+            )
+        workflow = load_workflow(given if given in (*WORKFLOWS, AUTO.name) else self._file(given))
+        return workflow, workflow_text(workflow)
+
+    def _load_steps(self, asked: str) -> Steps:
+        chosen = json.loads(asked)
+        if "situation" not in chosen:
+            step = build_step(chosen)
+            return Steps(((step, 1.0),), None, canonical(step.to_dict()))
+        others = [name for name in OF_STEP if name in chosen]
+        if others:
+            raise InputError(
+                "a situation has its own steps",
+                path=others[0],
+                given=chosen[others[0]],
+                hint="leave it out, or the situation",
+            )
+        situation = load_situation(self.place_of("situations", chosen["situation"]))
+        return Steps(situation.steps, situation, canonical(situation.to_dict()))
+
+
+def _asked(chosen: Mapping[str, Any], name: str, changes: Mapping[str, Any]) -> str:
+    """What is to be loaded, as the text it is kept under."""
+    if name not in chosen:
+        raise InputError("missing", path=name, hint=f"give it in `base`, or sweep it: grid: {{{name}: [...]}}")
+    return json.dumps([chosen[name], changes])
+
+
+def build_step(chosen: Mapping[str, Any]) -> Step:
+    """The step that the settings of `OF_STEP` make.
+
+    Raises:
+        InputError: a setting of the other phase, a missing length, or lengths a step cannot have.
+    """
+    phase = chosen.get("phase", "decode")
+    _check_phase(phase)
+    if phase == "decode":
+        for name in _ONLY_PREFILL:
+            if name in chosen:
+                raise InputError(
+                    "only prefill has this, and the phase is decode",
+                    path=name,
+                    given=chosen[name],
+                    hint="set phase: prefill, or leave it out",
+                )
+        return Decode(chosen.get("batch"), _needed(chosen, "context", "the tokens already in the KV cache"))
+    return Prefill(
+        chosen.get("batch"),
+        prompt_len=_needed(chosen, "prompt", "the number of new tokens"),
+        context_len=chosen.get("context", 0),
+        logits=chosen.get("logits", "last"),
+        causal=chosen.get("causal", "skip"),
+    )
+
+
+def _needed(chosen: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in chosen:
+        raise InputError("missing", path=name, expected=what, hint=f"for instance {name}: 2048 in `base`")
+    return chosen[name]
+
+
+def _check_phase(given: object) -> None:
+    if given not in _PHASES:
+        expected, hint = " or ".join(_PHASES), did_you_mean(str(given), _PHASES)
+        raise InputError("unknown phase", path="phase", given=given, expected=expected, hint=hint)

@@ -1,0 +1,394 @@
+"""What each parameter of an array is worth: takes a model, an array and a step, gives per cent of time per per cent.
+
+Every parameter is moved up and down to the whole numbers nearest to the change asked for, by one at least (counts of
+units are doubled and halved). Each time the step is simulated in full, and what came out is brought to one per cent:
+
+    worth of +1 % = (T' - T) / T * (x(1.01) - 1) / (x(s) - 1),  x(s) = s for latencies, 1 / s for rates and counts,
+
+for a parameter at s times its value, with T' the simulated time there. x is the variable in which the timing contract
+is linear: a chain of work and messages takes the sum of its latencies and of its sizes over its rates. So where the
+critical path stays the same, the figure is exact up to the contract's own ceilings (a message of 64 bytes takes two
+beats of 63). Where it changes on the way, the figure is that of the chord. The elasticity is the chord from the lower
+to the upper value, in which ceilings on both sides mostly cancel.
+
+The sum rule: time is homogeneous. A machine with every latency halved and every rate doubled takes half the cycles. So
+the elasticities of all latencies, less those of all rates, add up to 1 where every bound is smooth (Euler's theorem);
+`Sensitivity.sum_of_elasticities` tells what they come to. Outputs and depth of the matrix unit are one rate, their
+product, of which the outputs stand in the sum; PEs, wires and the clock change several of the others at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from pe_sim import api
+from pe_sim._version import __version__
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.model import ModelConfig
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.studies.parameters import (
+    COLUMN_TIME,
+    DEPTH,
+    EVERY_LATENCY,
+    PES,
+    WIRES,
+    Kind,
+    Parameter,
+    Source,
+    parameters_of,
+)
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pe_sim.report.tornado_plot import Axes
+
+SCHEMA: Final = "pe-sim.sensitivity/1"
+DEFAULT_CHANGE: Final = 0.01
+MAX_CHANGE: Final = 1000.0
+_PER_CENT: Final = Fraction(1, 100)
+
+WeightedStep = tuple[api.Step, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A parameter at another value.
+
+    Args:
+        scale: of the value now.
+        value: what that makes, for people.
+        cycles: of the step there; None if it cannot be simulated.
+        change: of the time in seconds, relative.
+        per_cent: the same brought to one per cent, in per cent.
+        reason: why it cannot be simulated.
+    """
+
+    scale: float
+    value: str
+    cycles: float | None = None
+    change: float | None = None
+    per_cent: float | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "scale": self.scale,
+            "value": self.value,
+            "cycles": self.cycles,
+            "time_change": self.change,
+            "per_cent_of_step_per_one_per_cent": self.per_cent,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What one parameter is worth.
+
+    Args:
+        parameter: its name; `kind` and `unit` as of a `Parameter`, `value` what it is now.
+        more, less: it moved up and down; None where there is no whole number below.
+        elasticity: per cent of the time for one per cent of the parameter, from the lower to the upper value; None if
+            neither can be simulated.
+    """
+
+    parameter: str
+    kind: Kind
+    unit: str
+    value: str
+    paths: tuple[str, ...]
+    more: Move
+    less: Move | None
+    elasticity: float | None
+
+    @property
+    def weight(self) -> float:
+        """The larger of the two sides, in per cent: what tornado figures are sorted by."""
+        sides = [move.per_cent for move in (self.more, self.less) if move is not None and move.per_cent is not None]
+        return max(map(abs, sides), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "parameter": self.parameter,
+            "kind": self.kind.value,
+            "unit": self.unit,
+            "value": self.value,
+            "paths": list(self.paths),
+            "elasticity": self.elasticity,
+            "more": self.more.to_dict(),
+            "less": self.less.to_dict() if self.less else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What every parameter of an array is worth in one step, or in several together.
+
+    Args:
+        model, array, workflow: what was simulated; the workflow stays the same throughout.
+        steps: each with its weight.
+        cycles: of the steps as they are, weighted.
+        change: by how much parameters were moved, to the nearest whole numbers, by one at least.
+        rows: a `Worth` each, the one with the most effect first.
+        left_out: parameters that cannot be moved, and why.
+        complete: whether all others were, not some that were asked for.
+    """
+
+    model: ModelConfig
+    array: ArrayConfig
+    workflow: api.Workflow
+    steps: tuple[WeightedStep, ...]
+    cycles: float
+    change: float
+    rows: tuple[Worth, ...]
+    left_out: Mapping[str, str]
+    complete: bool = True
+
+    def __getitem__(self, parameter: str) -> Worth:
+        """The row of a parameter by its name.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        found = next((row for row in self.rows if row.parameter == parameter), None)
+        if found is None:
+            raise _unknown(parameter, [row.parameter for row in self.rows])
+        return found
+
+    @property
+    def sum_of_elasticities(self) -> float | None:
+        """Of latencies, less those of rates: 1 where every bound is smooth; None if one of them is not known."""
+        if not self.complete or EVERY_LATENCY in self.left_out:
+            return None
+        latencies = [row.elasticity for row in self.rows if row.parameter in (EVERY_LATENCY, COLUMN_TIME)]
+        rates = [
+            row.elasticity
+            for row in self.rows
+            if row.kind in (Kind.RATE, Kind.COUNT) and row.parameter not in (DEPTH, PES, WIRES)
+        ]
+        known = [each for each in (*latencies, *rates) if each is not None]
+        if len(known) < len(latencies) + len(rates):
+            return None
+        return sum(known[: len(latencies)]) - sum(known[len(latencies) :])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        from pe_sim.config.arrays import array_to_dict
+
+        return {
+            "schema": SCHEMA,
+            "pe_sim_version": __version__,
+            "model": self.model.to_dict(),
+            "array": array_to_dict(self.array),
+            "workflow": self.workflow.name,
+            "steps": [{"weight": weight, **step.to_dict()} for step, weight in self.steps],
+            "cycles": self.cycles,
+            "seconds": self.cycles / (self.array.clock_ghz * 1e9),
+            "change": self.change,
+            "sum_of_elasticities": self.sum_of_elasticities,
+            "parameters": [row.to_dict() for row in self.rows],
+            "left_out": [{"parameter": name, "reason": reason} for name, reason in self.left_out.items()],
+        }
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A flat row a parameter, for a table or a CSV file."""
+        rows = []
+        for row in self.rows:
+            sides = {"more": row.more.to_dict(), "less": row.less.to_dict() if row.less else {}}
+            moved = {f"{side}_{key}": move.get(key) for side, move in sides.items() for key in row.more.to_dict()}
+            flat = {key: value for key, value in row.to_dict().items() if key not in ("more", "less", "paths")}
+            rows.append({**flat, "paths": " ".join(row.paths), **moved})
+        return rows
+
+    def to_frame(self) -> DataFrame:
+        """`to_rows()` as a pandas.DataFrame."""
+        from pandas import DataFrame  # heavy, and only needed here
+
+        return DataFrame(self.to_rows())
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Prints the table to `file`, or to stdout."""
+        from pe_sim.studies.sensitivity_text import print_sensitivity
+
+        print_sensitivity(self, file)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The tornado figure: what one per cent more and less of each parameter is worth."""
+        from pe_sim.studies.sensitivity_text import plot_sensitivity
+
+        return plot_sensitivity(self, ax)
+
+    def _repr_html_(self) -> str:
+        """The table a notebook shows."""
+        from pe_sim.studies.sensitivity_text import html_of
+
+        return html_of(self)
+
+
+def sensitivity(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayConfig | str | Path | Mapping[str, Any],
+    step: api.Steps,
+    workflow: api.Workflow | str | Path = "workflow-1",
+    engine: str = api.DEFAULT_ENGINE,
+    *,
+    change: float = DEFAULT_CHANGE,
+    parameters: Collection[str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+    allow_overflow: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Sensitivity:
+    """What one per cent more, and less, of each parameter of an array is worth in per cent of a step's time.
+
+    Args:
+        model: as loaded, or what `load_model` takes.
+        array: what `load_array` takes, so that `auto` latencies stay derived when the number of PEs changes; of one
+            that is loaded already, those that its floor plan would give are taken as `auto`.
+        step: one, or several as (step, weight), of which the weighted sum counts.
+        workflow: as of `simulate`; "auto" is searched once, for the array as it is.
+        engine: one of `ENGINES`.
+        change: by how much a parameter is moved, relative; 0.01 moves 64 by one, which is the least, 1 doubles it.
+        parameters: names of those to move; None: all.
+        overrides: values of the array by dotted path that hold throughout.
+        allow_overflow: simulate even what does not fit the memories.
+        progress: called with a parameter's name, how many are done, and of how many.
+
+    Raises:
+        InputError: something given is wrong, or the step cannot be simulated on the array as it is.
+    """
+    _check_change(change)
+    model = model if isinstance(model, ModelConfig) else api.load_model(model)
+    source = Source.of(array, overrides)
+    loaded, steps = source.load(), _weighted(step)
+    mapping = workflow if isinstance(workflow, api.Workflow) else api.load_workflow(workflow)
+    if mapping.searched:
+        mapping = api.search(model, loaded, steps, workflow=mapping).workflow
+
+    def cycles_on(machine: ArrayConfig) -> float:
+        each = (
+            weight * api.simulate(model, machine, one, mapping, engine, allow_overflow=allow_overflow).latency_cycles
+            for one, weight in steps
+        )
+        return sum(each)
+
+    now = cycles_on(loaded)
+    known, left_out = parameters_of(source, loaded)
+    chosen = _chosen(known, left_out, parameters)
+    mover = _Mover(source, loaded, now, Fraction(str(change)), cycles_on)
+    rows = []
+    for index, parameter in enumerate(chosen):
+        if progress:
+            progress(parameter.name, index, len(chosen))
+        rows.append(mover.worth(parameter))
+    if progress:
+        progress("", len(chosen), len(chosen))
+    ordered = sorted(rows, key=lambda row: -row.weight)
+    complete = parameters is None
+    return Sensitivity(
+        model, loaded, mapping, steps, now, change, tuple(ordered), left_out if complete else {}, complete
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Mover:
+    """Moves parameters of one array; `now` are its cycles, `cycles_on` gives those of another."""
+
+    source: Source
+    array: ArrayConfig
+    now: float
+    change: Fraction
+    cycles_on: Callable[[ArrayConfig], float]
+
+    def worth(self, parameter: Parameter) -> Worth:
+        """Moves it up and down."""
+        up, down = parameter.scales(self.change)
+        more = self._moved(parameter, up, 1 + _PER_CENT)
+        less = self._moved(parameter, down, 1 - _PER_CENT) if down is not None else None
+        return Worth(
+            parameter.name,
+            parameter.kind,
+            parameter.unit,
+            parameter.described(),
+            tuple(setting.path for setting in parameter.settings if setting.numbers()),
+            more,
+            less,
+            _elasticity(parameter.kind, more, less),
+        )
+
+    def _moved(self, parameter: Parameter, scale: Fraction, by_one_per_cent: Fraction) -> Move:
+        value = parameter.described(scale)
+        try:
+            machine = self.source.load(parameter.overrides(scale))
+            cycles = self.cycles_on(machine)
+        except InputError as error:  # a number of PEs that does not fit, memories that are too small
+            return Move(float(scale), value, reason=f"{error.path}: {error.problem}" if error.path else error.problem)
+        change = cycles / self.now * (self.array.clock_ghz / machine.clock_ghz) - 1
+        variable = (_variable(parameter.kind, each) - 1 for each in (by_one_per_cent, scale))
+        per_cent = 100 * change * float(next(variable) / next(variable))
+        return Move(float(scale), value, cycles, change, per_cent)
+
+
+def _variable(kind: Kind, scale: Fraction) -> Fraction:
+    """x of the module's docstring: what the time is linear in."""
+    return scale if kind is Kind.LATENCY else 1 / scale
+
+
+def _elasticity(kind: Kind, more: Move, less: Move | None) -> float | None:
+    """The slope of the chord between what could be simulated, the value now in the place of what could not."""
+    ends = [
+        (float(_variable(kind, Fraction(move.scale))), move.change)
+        for move in (less, more)
+        if move is not None and move.change is not None
+    ]
+    if not ends:
+        return None
+    (x_first, first), (x_last, last) = ends[0], ends[1] if len(ends) > 1 else (1.0, 0.0)
+    slope = (last - first) / (x_last - x_first)
+    return slope if kind is Kind.LATENCY else -slope
+
+
+def _weighted(steps: api.Steps) -> tuple[WeightedStep, ...]:
+    if isinstance(steps, api.Decode | api.Prefill):
+        return ((steps, 1.0),)
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
+        raise InputError("this is no step", path="step", given=steps, expected="Decode(...), Prefill(...), or several")
+    return tuple((each[0], float(each[1])) if isinstance(each, tuple) else (each, 1.0) for each in steps)
+
+
+def _check_change(change: float) -> None:
+    number = isinstance(change, int | float) and not isinstance(change, bool)
+    if not number or not 0 < change <= MAX_CHANGE:
+        raise InputError(
+            "not a relative change",
+            path="change",
+            given=change,
+            expected=f"a number above 0, at most {MAX_CHANGE:g}; 0.01 is one per cent, 1 doubles",
+        )
+
+
+def _chosen(
+    known: Sequence[Parameter], left_out: Mapping[str, str], names: Collection[str] | None
+) -> tuple[Parameter, ...]:
+    if names is None:
+        return tuple(known)
+    by_name = {parameter.name: parameter for parameter in known}
+    wanted = [str(name).replace("-", " ") for name in ([names] if isinstance(names, str) else names)]
+    spelled = {name.lower(): name for name in (*by_name, *left_out)}
+    found = [spelled.get(name.lower(), name) for name in wanted]
+    for name in found:
+        if name in left_out:
+            raise InputError(f"this parameter cannot be moved: {left_out[name]}", path="parameters", given=name)
+        if name not in by_name:
+            raise _unknown(name, list(by_name))
+    return tuple(by_name[name] for name in dict.fromkeys(found))
+
+
+def _unknown(name: str, known: Collection[str]) -> InputError:
+    return InputError("no such parameter", path="parameters", given=name, hint=did_you_mean(name, known))

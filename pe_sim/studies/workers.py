@@ -1,0 +1,275 @@
+"""Who does the work: takes tasks, gives futures. This process, processes of this machine (joblib's), or a Dask cluster.
+
+All three do the same work in the same code; which of them did it cannot be seen in a row.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from joblib import cpu_count
+from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.studies.work import Done, Task
+
+Work = Callable[[Task], Done]
+BACKENDS: Final = ("process", "dask")
+MAX_JOBS: Final = 1024
+_ORPHAN_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 10.0
+
+
+class Workers(Protocol):
+    """Somebody who takes tasks."""
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks should be with them at a time, so that nobody waits."""
+        ...
+
+    def submit(self, work: Work, task: Task) -> Future[Done]:
+        """Gives them a task; that a worker died is an exception of the future."""
+        ...
+
+    def is_death(self, error: BaseException) -> bool:
+        """Whether this exception says that a worker died over its task."""
+        ...
+
+    def renew(self) -> None:
+        """Takes new ones in the place of those that died."""
+        ...
+
+    def trouble(self) -> str:
+        """Why nothing may be coming back; empty if nothing is known."""
+        ...
+
+    def close(self) -> None:
+        """Lets them go, whatever they are doing."""
+        ...
+
+
+class Here:
+    """This process, one task after the other."""
+
+    ahead = 1
+
+    def submit(self, work: Work, task: Task) -> Future[Done]:
+        """Does the work at once."""
+        future: Future[Done] = Future()
+        future.set_result(work(task))
+        return future
+
+    def is_death(self, error: BaseException) -> bool:
+        """It never does: nobody would be left to say so."""
+        return False
+
+    def renew(self) -> None:
+        """There is nothing to renew."""
+
+    def trouble(self) -> str:
+        """None is known."""
+        return ""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Processes:
+    """Processes of this machine, joblib's."""
+
+    def __init__(self, jobs: int) -> None:
+        """Takes `jobs` processes, which start when the first task comes."""
+        self._jobs = jobs
+        self._pool = self._new_pool()
+        self._broken = False
+
+    @property
+    def ahead(self) -> int:
+        """Two tasks each: one that is worked on, one that waits."""
+        return 2 * self._jobs
+
+    def submit(self, work: Work, task: Task) -> Future[Done]:
+        """Queues a task; when the processes are broken, the future says so."""
+        try:
+            future: Future[Done] = self._pool.submit(work, task)
+        except BrokenExecutor as error:
+            future = Future()
+            future.set_exception(error)
+        return future
+
+    def is_death(self, error: BaseException) -> bool:
+        """When one process dies, all tasks that are with the others end so too."""
+        self._broken = self._broken or isinstance(error, BrokenExecutor)
+        return isinstance(error, BrokenExecutor)
+
+    def renew(self) -> None:
+        """New processes, if they are broken."""
+        if self._broken:
+            self.close()
+            self._pool = self._new_pool()
+            self._broken = False
+
+    def trouble(self) -> str:
+        """A process that dies is noticed at once, so none is known."""
+        return ""
+
+    def close(self) -> None:
+        """Ends the processes, at work or not."""
+        self._pool.shutdown(wait=True, kill_workers=True)
+
+    def _new_pool(self) -> Any:
+        return ProcessPoolExecutor(max_workers=self._jobs, initializer=_begin_process, initargs=(os.getpid(),))
+
+
+def _begin_process(parent: int) -> None:
+    """Ctrl-C is for the process that leads; when that is gone, nobody takes what is done here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Dask:
+    """Workers of a Dask cluster."""
+
+    def __init__(self, scheduler: str | None, jobs: int) -> None:
+        """Connects to a scheduler; without one, starts a scheduler and `jobs` workers on this machine.
+
+        Raises:
+            InputError: Dask is not installed, or nobody answers.
+        """
+        distributed = _import_distributed()
+        self._cluster: Any = None
+        if scheduler is None:
+            self._cluster = _local_cluster(distributed, jobs)
+            scheduler = str(self._cluster.scheduler_address)
+        self._address = scheduler
+        self._client = _connect(distributed, self._cluster or self._address, self._address)
+        self._killed = distributed.KilledWorker
+
+    @property
+    def ahead(self) -> int:
+        """Two tasks for each thread of the workers that are there now."""
+        return max(2, 2 * self._threads())
+
+    def submit(self, work: Work, task: Task) -> Future[Done]:
+        """Sends a task."""
+        there, here = self._client.submit(work, task, pure=False), Future[Done]()
+
+        def hand_over(finished: Any) -> None:
+            try:
+                here.set_result(finished.result())
+            except BaseException as error:  # whatever it is, somebody waits for it
+                here.set_exception(error)
+
+        there.add_done_callback(hand_over)
+        return here
+
+    def is_death(self, error: BaseException) -> bool:
+        """The scheduler gives a task to others when its worker dies; this is what it says when it gives up."""
+        self.trouble()
+        return isinstance(error, self._killed | OSError | CancelledError)
+
+    def renew(self) -> None:
+        """The cluster does so itself."""
+
+    def trouble(self) -> str:
+        """Whether there is anybody to work at all.
+
+        Raises:
+            InputError: the scheduler is gone.
+        """
+        return "" if self._threads() else f"no worker is connected to {self._address}; waiting for one"
+
+    def _threads(self) -> int:
+        try:
+            if self._client.status in ("running", "connecting"):
+                return sum(self._client.nthreads().values())
+        except (OSError, CancelledError):  # what it says depends on when it noticed
+            pass
+        raise InputError(
+            "the connection to the scheduler is lost",
+            source="--scheduler",
+            given=self._address,
+            hint="what is done is kept: --resume goes on with it",
+        )
+
+    def close(self) -> None:
+        """Leaves the cluster; ends it if it was started here."""
+        with suppress(Exception):  # of a cluster that is gone
+            self._client.close(timeout=_CONNECT_SECONDS)
+        if self._cluster is not None:
+            self._cluster.close(timeout=_CONNECT_SECONDS)
+
+
+def _import_distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise InputError(
+            "Dask is not installed", source="--backend", given="dask", hint="pip install 'pe-sim[dask]'"
+        ) from None
+    return distributed
+
+
+def _local_cluster(distributed: Any, jobs: int) -> Any:
+    free_port = "127.0.0.1:0"  # of the dashboard: that of another cluster may be taken
+    return distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=free_port)
+
+
+def _connect(distributed: Any, target: Any, address: str) -> Any:
+    try:
+        return distributed.Client(target, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            "no scheduler answers there",
+            source="--scheduler",
+            given=address,
+            expected="the address of a running Dask scheduler, for instance tcp://127.0.0.1:8786",
+            hint=str(error).splitlines()[0] if str(error) else None,
+        ) from None
+
+
+def workers_for(backend: str, jobs: int | None, scheduler: str | None, num_points: int) -> Workers:
+    """The workers of a sweep.
+
+    Args:
+        backend: one of BACKENDS.
+        jobs: processes; None: as many as this process may use cores. Never more than points.
+
+    Raises:
+        InputError: no such backend, a number of jobs that cannot be, or an address without Dask.
+    """
+    if backend not in BACKENDS:
+        raise InputError(
+            "no such backend",
+            source="--backend",
+            given=backend,
+            expected=" or ".join(BACKENDS),
+            hint=did_you_mean(str(backend), BACKENDS),
+        )
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MAX_JOBS):
+        expected = f"a whole number from 1 to {MAX_JOBS}"
+        raise InputError("not a number of processes", source="--jobs", given=jobs, expected=expected)
+    if scheduler is not None and backend != "dask":
+        raise InputError("only Dask has a scheduler", source="--scheduler", given=scheduler, hint="add --backend dask")
+    if scheduler is not None and jobs is not None:
+        raise InputError(
+            "a running cluster has its own number of workers", source="--jobs", given=jobs, hint="leave it out"
+        )
+    count = max(1, min(jobs or cpu_count(), num_points))
+    if backend == "dask":
+        return Dask(scheduler, count)
+    return Here() if count == 1 else Processes(count)

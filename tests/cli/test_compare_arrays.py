@@ -1,0 +1,97 @@
+"""`pe-sim compare` with several arrays: at equal PEs, silicon and wire."""
+
+import json
+
+import pytest
+
+import pe_sim as ps
+from pe_sim.network.area import area_of
+from pe_sim.network.wire import wire_bits_mm
+
+TWO = ("--array", "bus-tree-64", "--array", "mesh-256", "--context", "64", "--workflows", "megatron")
+
+
+def answer(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def arrays_of(call, tiny, *args):
+    comparison = json.loads(answer(call("compare", tiny, *TWO, *args, "--json", "-")))
+    return [ps.load_array(report["array"]) for report in comparison["reports"]]
+
+
+def test_every_workflow_on_every_array(call, tiny):
+    table = answer(call("compare", tiny, *TWO[:-1], "megatron,workflow-2", "--reference", "none"))
+    for label in ("megatron on bus-tree-64", "workflow-2 on mesh-256"):
+        assert label in table
+    head = table.splitlines()[2]
+    assert head.split()[-2:] == ["PEs", "mm2"]
+    assert "energy/token" in head
+    first = next(line for line in table.splitlines() if "megatron on bus-tree-64" in line)
+    assert first.split()[-2:] == ["64", "1,422"]
+
+
+def test_one_array_needs_no_columns_for_it(call, tiny):
+    table = answer(call("compare", tiny, *TWO[:2], *TWO[4:], "--reference", "none"))
+    assert "megatron on" not in table
+    assert table.splitlines()[2].split()[-1] == "bytes"
+    report = ps.simulate(tiny, "bus-tree-64", ps.Decode(1, 64), "megatron")
+    assert f"{report.energy['per_token_joules'] * 1e6:,.2f} uJ" in table
+
+
+def test_without_equal_they_are_as_they_are(call, tiny):
+    assert arrays_of(call, tiny) == [ps.load_array("bus-tree-64"), ps.load_array("mesh-256")]
+
+
+def test_equal_pes(call, tiny):
+    first, other = arrays_of(call, tiny, "--equal", "pes")
+    assert first.num_pes == other.num_pes == 64
+    assert other == ps.load_array("mesh-256", {"num_pes": 64})
+
+
+def test_equal_area(call, tiny):
+    first, other = arrays_of(call, tiny, "--equal", "area", "--set", "pe.matrix.outputs=8")
+    budget = area_of(first).total_mm2
+    assert other == ps.at_area("mesh-256", budget, {"pe.matrix.outputs": 8})
+    assert area_of(other).total_mm2 <= budget < 1.05 * area_of(other).total_mm2
+
+
+def test_equal_wire(call, tiny):
+    first, other = arrays_of(call, tiny, "--equal", "wire")
+    assert other.num_pes == 256
+    assert wire_bits_mm(other) <= wire_bits_mm(first)
+    assert other.graph_network.shape.link.bytes_per_cycle < 64
+
+
+def test_a_situation_over_several_arrays(call, tiny):
+    text = answer(call("compare", tiny, *TWO[:4], "--workflows", "megatron", "--situation", "batch-short"))
+    assert "on several arrays, batch-short" in text
+    assert "megatron on mesh-256" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--equal", "area"), "--equal: there is nothing to make equal to a single array"),
+        (("--array", "mesh-256", "--array", "mesh-256"), "--array: this array is named twice\n  given:    'mesh-256'"),
+        (
+            ("--array", "mesh-256", "--array", "bus-tree-64", "--equal", "area", "--set", "num_pes=4"),
+            "--set num_pes: the area decides the number of PEs",
+        ),
+        (("--array", "wafer-line-512", "--array", "bus-tree-64", "--equal", "area"), "no array like bus-tree-64 is so"),
+        (("--array", "mesh-256", "--array", "mesh-257"), "did you mean"),
+        (
+            ("--array", "bus-tree-64", "--array", "hypercube-256", "--equal", "pes", "--set", "num_pes=6"),
+            "a power of 2",
+        ),
+    ],
+)
+def test_refusals(refused, tiny, args, message):
+    assert message in refused("compare", tiny, *args)
+
+
+def test_what_can_be_made_equal(call, tiny):
+    result = call("compare", tiny, *TWO[:4], "--equal", "size")
+    assert result.exit_code == 2
+    assert "'size' is not one of 'pes', 'area', 'wire'" in result.stderr

@@ -1,0 +1,70 @@
+"""What `pe-sim generate` answers."""
+
+import json
+
+import pytest
+
+import pe_sim as ps
+
+SMALL = ("--set", "num_pes=4", "--prompt", "8", "--output", "4")
+ARRAY = {"num_pes": 4}
+
+
+def answer(result):
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def in_json(result):
+    return json.loads(answer(result))
+
+
+def row(text, name):
+    return next(line.split()[-3] for line in text.splitlines() if line.startswith(name))
+
+
+def test_one_workflow(call, tiny):
+    made = ps.generate(tiny, ps.load_array("bus-tree-256", ARRAY), 8, 4, workflow="megatron")
+    told = in_json(call("generate", tiny, *SMALL, "--workflow", "megatron", "--json", "-"))
+    assert told == json.loads(json.dumps(made.to_dict()))
+    text = answer(call("generate", tiny, *SMALL, "--workflow", "megatron"))
+    assert row(text, "time to the first token") == f"{made.ttft_cycles:,}"
+    assert row(text, "total") == f"{made.total_cycles:,}"
+    assert "switch" not in text
+
+
+def test_two_workflows_with_the_switch(call, tiny):
+    pair = ("--workflow", "megatron", "--decode-workflow", "workflow-2", "--switch-weights", "reshard")
+    told = in_json(call("generate", tiny, *SMALL, *pair, "--json", "-"))
+    assert told["switch"]["cycles"] > 0
+    total = told["ttft"]["cycles"] + told["switch"]["cycles"] + sum(told["decode_cycles"])
+    assert told["total"]["cycles"] == total
+    assert "switch (weights reshard" in answer(call("generate", tiny, *SMALL, *pair))
+
+
+def test_every_pair(call, tiny):
+    told = in_json(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto", "--json", "-"))
+    assert len(told["pairs"]) == 16  # auto stands for one of each phase
+    totals = [pair["total_cycles"] for pair in told["pairs"]]
+    assert totals == sorted(totals)
+    assert told["best"]["total_cycles"] == totals[0]
+    assert told["verdict"] in answer(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--pairs", "megatron,workflo-1"), "did you mean 'workflow-1'"),
+        (("--pairs", "megatron", "--workflow", "megatron"), "--workflow and --pairs exclude each other"),
+        (("--pairs", "megatron", "--allow-overflow"), "--allow-overflow and --pairs exclude each other"),
+        (("--output", "0"), "a generation has at least one token"),
+        (("--prompt", "many"), "--prompt"),
+        (("--prompt", "0"), "prompt_len"),
+        (("--prompt", "8", "--output", "9999999"), "--set model.max_position_embeddings"),
+    ],
+)
+def test_bad_input(call, tiny, given, said):
+    result = call("generate", tiny, *SMALL, *given)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
