@@ -14,11 +14,11 @@ SUPPORTED = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test slow lint bench accuracy lock clean
+.PHONY: help setup demo test slow lint bench accuracy notebooks lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)$$/\1	\2/p' Makefile | while IFS='	' read -r name text; do \
-	    printf '  make %-8s %s\n' "$$name" "$$text"; done
+	    printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 setup: .venv/ready  ## create .venv (every target below does this when needed)
 
@@ -44,6 +44,9 @@ bench: .venv/ready  ## the benchmarks, into docs/performance.md (a minute or two
 
 accuracy: .venv/ready  ## compare with the RTL, into docs/accuracy.md (needs g++)
 	@$(PY) -m tests.rtl.accuracy $(ARGS)
+
+notebooks: .venv/ready  ## execute notebooks/*.py into the .ipynb beside them (ARGS="quick_start")
+	@$(PY) -m tests.notebooks.render $(ARGS)
 
 # Resolved on the oldest supported Python, where a version must exist that newer ones take too; then checked on those.
 lock: LOCK_PYTHON = python3.11

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
         verify,
     )
     from pe_sim.network.area import at_area
+    from pe_sim.network.metrics import topology_metrics
     from pe_sim.report.references import reference
+    from pe_sim.report.style import style, use_style
+    from pe_sim.report.topology_plot import plot_topology
+    from pe_sim.studies.comparison import compare
     from pe_sim.studies.sensitivity import sensitivity
     from pe_sim.studies.sweep import sweep
 
@@ -45,6 +49,7 @@ __all__ = [
     "at_area",
     "best_switch",
     "collective",
+    "compare",
     "execute",
     "gemm",
     "generate",
@@ -52,20 +57,29 @@ __all__ = [
     "load_model",
     "load_situation",
     "load_workflow",
+    "plot_topology",
     "reference",
     "search",
     "sensitivity",
     "simulate",
+    "style",
     "sweep",
+    "topology_metrics",
+    "use_style",
     "verify",
 ]
 
 # What does not come from `pe_sim.api`.
 _MODULES = {
     "at_area": "pe_sim.network.area",
+    "compare": "pe_sim.studies.comparison",
+    "plot_topology": "pe_sim.report.topology_plot",
     "reference": "pe_sim.report.references",
     "sensitivity": "pe_sim.studies.sensitivity",
+    "style": "pe_sim.report.style",
     "sweep": "pe_sim.studies.sweep",
+    "topology_metrics": "pe_sim.network.metrics",
+    "use_style": "pe_sim.report.style",
 }
 
 

@@ -51,6 +51,12 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds * 1e9:.2f} ns"
 
 
+def time_unit(longest_seconds: float) -> tuple[float, str]:
+    """The unit for an axis of times: its length in seconds, and its name: 0.0021 -> 1e-3, 'ms'."""
+    units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+    return next(((scale, name) for scale, name in units if longest_seconds >= scale), units[-1])
+
+
 def _format_scaled(value: float, prefixes: tuple[str, ...], base: float) -> str:
     for prefix in prefixes[:-1]:
         if abs(value) < base:

@@ -49,6 +49,21 @@ SHORT = {
 }
 
 
+# A LLaMA model in Hugging Face's form.
+TINY_LLAMA = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 50,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+}
+
+
 def ceil(numerator, denominator):
     """The mathematical ceiling of a quotient of integers."""
     return -(-numerator // denominator)
@@ -62,19 +77,7 @@ def small_array(num_pes, overrides=None, **short):
 
 def tiny_llama(**changes):
     """A LLaMA model in Hugging Face's form: hidden 64, 4 heads of 16, ffn 96, vocabulary 50, 2 layers."""
-    config = {
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "num_hidden_layers": 2,
-        "vocab_size": 50,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-    }
-    return load_model({**config, **changes})
+    return load_model({**TINY_LLAMA, **changes})
 
 
 def placed_step(model, array, step, workflow):

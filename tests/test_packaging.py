@@ -73,6 +73,12 @@ def test_wheel_holds_the_templates_of_pages(wheel: Path) -> None:
     assert packed == expected
 
 
+def test_wheel_holds_the_style_of_figures(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = archive.read("pe_sim/report/print.mplstyle")
+    assert packed == (ROOT / "pe_sim" / "report" / "print.mplstyle").read_bytes()
+
+
 def test_installed_package_finds_the_presets_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -243,7 +243,7 @@ def test_renewed_outputs_keep_what_they_leave_out() -> None:
 
 def update(path: Path) -> None:
     """Writes today's outputs into a page; what leaves lines out has to be looked at by a person."""
-    page = path.read_text(encoding="utf-8")
+    before = page = path.read_text(encoding="utf-8")
     for output in sorted(run_page(path, name_of(path)), key=lambda output: output.span, reverse=True):
         if output.holds:
             continue
@@ -254,12 +254,16 @@ def update(path: Path) -> None:
         first, last = output.span
         page = page[:first] + renewed + page[last:]
         print(f"{name_of(path)}:{output.line + 1} rewritten")
-    path.write_text(page, encoding="utf-8")
+    if path.read_text(encoding="utf-8") != before:
+        print(f"{name_of(path)}: changed in the meantime, left as it is")
+    elif page != before:
+        path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
     chosen = [Path(argument).resolve() for argument in sys.argv[1:]] or list(PAGES)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        for chosen_page in chosen:
+    for chosen_page in chosen:
+        with tempfile.TemporaryDirectory() as folder:  # of its own: pages write files of the same names
+            os.chdir(folder)
             update(chosen_page)
+            os.chdir(ROOT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -84,6 +84,7 @@ def compare(
         refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
+    from pe_sim.studies.comparison import labelled, reason_rows
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = [api.load_workflow(name) for name in listed]
@@ -92,7 +93,7 @@ def compare(
     if situation:
         situation.check_against(model)
     known = References.of(machines, model, arrays[array_names[0]], steps)
-    cases = _cases(_labelled(listed, workflows), arrays)
+    cases = _cases(labelled(listed, workflows), arrays)
     reports, reasons = _simulate_all(model, steps, cases, engine, allow_overflow)
 
     def make_json() -> str:
@@ -105,7 +106,7 @@ def compare(
         if situation:
             stream.write(comparison_text(_served(situation, reports)))
         _show_steps(situation, reports, known, stream)
-        stream.write(_reason_rows(reasons))
+        stream.write(reason_rows(reasons))
 
     def write_html(path: Path) -> None:
         from pe_sim.report.html import save_comparison_html
@@ -130,13 +131,6 @@ def _show_steps(
 
 def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> dict[str, Served]:
     return {label: Served(situation, of_steps) for label, of_steps in reports.items()}
-
-
-def _labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, Workflow]:
-    """The workflows by their names, or by what the user called them where two files give the same name."""
-    names = [workflow.name for workflow in workflows]
-    labels = [name if names.count(name) == 1 else given for name, given in zip(names, listed, strict=True)]
-    return dict(zip(labels, workflows, strict=True))
 
 
 def _cases(
@@ -164,6 +158,8 @@ def _simulate_all(
     Raises:
         InputError: none works.
     """
+    from pe_sim.studies.comparison import none_works
+
     reports: dict[str, tuple[Report, ...]] = {}
     failures: dict[str, InputError] = {}
     for label, (array, workflow) in cases.items():
@@ -172,28 +168,8 @@ def _simulate_all(
         except InputError as error:
             failures[label] = error
     if not reports:
-        raise _none_works(failures)
+        raise none_works(failures)
     return reports, {label: str(error) for label, error in failures.items()}
-
-
-def _none_works(failures: Mapping[str, InputError]) -> InputError:
-    """The one reason if all share it, else all reasons in one message."""
-    errors = list(failures.values())
-    if len({str(error) for error in errors}) == 1:
-        return errors[0]
-    reasons = _reason_rows({label: str(error) for label, error in failures.items()})
-    return InputError("none of the workflows can do this step\n" + reasons.rstrip())
-
-
-def _reason_rows(reasons: Mapping[str, str]) -> str:
-    """A paragraph for each workflow that cannot do the step."""
-    return "".join(
-        f"\n{label} cannot do this step:\n{_indented(reason.splitlines())}" for label, reason in reasons.items()
-    )
-
-
-def _indented(lines: Iterable[str]) -> str:
-    return "".join(f"  {line}\n" for line in lines)
 
 
 def _to_dict(reports: Mapping[str, Report], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -202,6 +178,7 @@ def _to_dict(reports: Mapping[str, Report], failed: Sequence[Mapping[str, str]])
     return {
         "schema": SCHEMA,
         "best": list(reports)[best_of(list(reports.values()))],
+        "labels": list(reports),
         "reports": [report.to_dict() for report in reports.values()],
         "failed": list(failed),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -16,7 +16,7 @@ from pe_sim.cli.options import (
 )
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import Progress
-from pe_sim.cli.values import whole_number
+from pe_sim.cli.values import split_names, whole_number
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
     from pe_sim.api import Generation
     from pe_sim.mapping_search.switch_pairs import BestSwitch
 
-_DEFAULT_PROMPT = "2048"
-_DEFAULT_OUTPUT = "256"
-_WIDTH = 120  # of the table of pairs
-ALL = "all"
+_DEFAULT_PROMPT: Final = "2048"
+_DEFAULT_OUTPUT: Final = "256"
+_BEST: Final = "best"  # of the ways to switch weights
+_WIDTH: Final = 120  # of the table of pairs
+_ALL: Final = "all"
 
 
 @click.command(short_help="A prompt and its answer: time to the first token, time per token, total.")
 @click.argument("model_name", metavar="MODEL")
 @array_option
 @click.option(
-    "--workflow", metavar="W", help=f"Of the prefill, and of decoding if nothing else is said.  [{DEFAULT_WORKFLOW}]"
+    "--workflow",
+    metavar="W",
+    help=f"Of the prefill, and of decoding if nothing else is said.  [default: {DEFAULT_WORKFLOW}]",
 )
 @click.option(
     "--decode-workflow", metavar="W", help="Of the decode steps; what switching the mapping takes is counted."
@@ -48,11 +51,9 @@ ALL = "all"
 )
 @click.option(
     "--switch-weights",
-    type=click.Choice(["best", "reshard", "both"]),
-    default="best",
-    show_default=True,
+    type=click.Choice([_BEST, "reshard", "both"]),
     help="Between two workflows: reshard: move what another PE holds; both: keep both layouts; best: both where that"
-    " fits the memories.",
+    f" fits the memories.  [default: {_BEST}]",
 )
 @click.option(
     "--prompt",
@@ -81,7 +82,7 @@ def generate(
     workflow: str | None,
     decode_workflow: str | None,
     pairs: str | None,
-    switch_weights: str,
+    switch_weights: str | None,
     prompt_len: int,
     output_len: int,
     batch: int,
@@ -106,6 +107,13 @@ def generate(
     outputs = Outputs({"--json": json_target})
     overrides = read_overrides(settings, overlap)
     _refuse_both(workflow, decode_workflow, pairs, allow_overflow=allow_overflow)
+    if switch_weights is not None and decode_workflow is None and pairs is None:
+        raise InputError(
+            "there is no switch",
+            source="--switch-weights",
+            given=switch_weights,
+            hint="name the mapping that is switched to with --decode-workflow, or several with --pairs",
+        )
 
     from pe_sim import api
 
@@ -122,13 +130,13 @@ def generate(
                 workflow or DEFAULT_WORKFLOW,
                 engine,
                 decode_workflow=decode_workflow,
-                switch_weights=switch_weights,
+                switch_weights=switch_weights or _BEST,
                 allow_overflow=allow_overflow,
                 progress=lambda done, of: tell("tokens of every answer", done, of),
             )
         shown = _lines(made)
     else:
-        names = tuple(api.WORKFLOWS) if pairs == ALL else tuple(name.strip() for name in pairs.split(","))
+        names = tuple(api.WORKFLOWS) if pairs == _ALL else split_names(pairs, "--pairs")
         done = count(1)
         with Progress("pairs") as tell:
             made = api.best_switch(
@@ -137,7 +145,7 @@ def generate(
                 *lengths,
                 names,
                 engine,
-                switch_weights=switch_weights,
+                switch_weights=switch_weights or _BEST,
                 progress=lambda _: tell("pairs of workflows", next(done), _num_pairs(names)),
             )
         shown = [str(made)]
@@ -168,15 +176,14 @@ def _lines(made: Generation) -> list[RenderableType]:
     from pe_sim.report.table import make_table
     from pe_sim.units import format_seconds
 
-    rows = [
-        ("time to the first token (TTFT)", f"{made.ttft_cycles:,}", format_seconds(made.ttft_seconds)),
-        ("time per token after it (TPOT)", f"{made.tpot_cycles:,.1f}", format_seconds(made.tpot_seconds)),
-        ("total", f"{made.total_cycles:,}", format_seconds(made.total_seconds)),
-    ]
+    rows = [("time to the first token (TTFT)", f"{made.ttft_cycles:,}", format_seconds(made.ttft_seconds))]
     if made.switch:
         share = made.switch_cycles / made.total_cycles
         said = f"switch (weights {made.switch.weights}, KV cache {made.switch.kv_cache}; {share:.1%} of the total)"
-        rows.insert(1, (said, f"{made.switch_cycles:,}", ""))
+        rows.append((said, f"{made.switch_cycles:,}", ""))
+    if made.output_len > 1:
+        rows.append(("time per token after it (TPOT)", f"{made.tpot_cycles:,.1f}", format_seconds(made.tpot_seconds)))
+    rows.append(("total", f"{made.total_cycles:,}", format_seconds(made.total_seconds)))
     first, decoding = made.prefill, made.decode_workflow or made.prefill.workflow
     names = first.workflow.name if decoding == first.workflow else f"{first.workflow.name}, then {decoding.name}"
     head = f"{first.model.name} on {first.array.name}, {names}: {made.batch_size} x ({made.prompt_len:,} prompt +"

@@ -30,6 +30,13 @@ array_option = click.option(
     show_default=True,
     help="The machine: a preset (see `pe-sim arrays`) or a YAML file.",
 )
+workflow_option = click.option(
+    "--workflow",
+    metavar="W",
+    default=DEFAULT_WORKFLOW,
+    show_default=True,
+    help="How operators are distributed: a name (see `pe-sim workflows`) or a YAML file.",
+)
 set_option = click.option(
     "--set",
     "settings",

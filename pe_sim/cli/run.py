@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from pe_sim.cli.options import (
-    DEFAULT_WORKFLOW,
     StepChoice,
     array_option,
     html_option,
@@ -20,6 +19,7 @@ from pe_sim.cli.options import (
     read_overrides,
     simulation_options,
     step_options,
+    workflow_option,
 )
 from pe_sim.cli.outputs import Outputs, Writer, text_writer, to_json
 from pe_sim.cli.pictures import roofline_option
@@ -36,13 +36,7 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @array_option
-@click.option(
-    "--workflow",
-    metavar="W",
-    default=DEFAULT_WORKFLOW,
-    show_default=True,
-    help="How operators are distributed: a name (see `pe-sim workflows`) or a YAML file.",
-)
+@workflow_option
 @step_options
 @simulation_options
 @json_option

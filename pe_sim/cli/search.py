@@ -19,6 +19,7 @@ from pe_sim.cli.options import (
 )
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import Progress
+from pe_sim.cli.situations import refuse_files
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,7 +104,10 @@ def search(
     """
     outputs = Outputs({"--json": json_target, "--write": written, "--html": html_target})
     overrides = read_overrides(settings, overlap)
-    steps = StepChoice(**step).weighted_steps()
+    choice = StepChoice(**step)
+    situation, steps = choice.load_situation(), choice.weighted_steps()
+    if situation is not None:
+        refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
     from pe_sim.mapping_search.result import check_explained

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from pe_sim.cli.options import (
-    DEFAULT_WORKFLOW,
     StepChoice,
     array_option,
     json_option,
     read_overrides,
     simulation_options,
     step_options,
+    workflow_option,
 )
 from pe_sim.cli.outputs import Outputs, Writer, to_json
 from pe_sim.cli.progress import Progress
@@ -45,13 +45,7 @@ def _change(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.command(short_help="What is one per cent of bandwidth, width, latency, units or PEs worth?")
 @click.argument("model_name", metavar="MODEL")
 @array_option
-@click.option(
-    "--workflow",
-    metavar="W",
-    default=DEFAULT_WORKFLOW,
-    show_default=True,
-    help="How operators are distributed: a name (see `pe-sim workflows`) or a YAML file; it stays the same throughout.",
-)
+@workflow_option
 @click.option(
     "--change",
     metavar="P%",
@@ -92,7 +86,8 @@ def sensitivity(
     the result is brought to one per cent along the line on which the timing contract has it: straight in cycles for
     latencies, straight in cycles per byte for rates. The values it was moved to stand beside it. Counts of units (PEs,
     lanes, outputs and depth of the matrix unit) cut work into tiles and shards: they are doubled and halved. `auto`
-    latencies stay derived: with the number of PEs the wires grow. The clock scales everything.
+    latencies stay derived: with the number of PEs the wires grow. The clock scales everything. The workflow stays the
+    same throughout.
 
     An elasticity of -0.8 means: one per cent more of it, 0.8 per cent less time. Those of all latencies less those of
     all rates come to 1, as a machine in which everything is one per cent faster takes one per cent less time.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from pe_sim.cli.options import json_option
-from pe_sim.cli.outputs import Outputs, standard_stream, to_json
+from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.progress import Line
 from pe_sim.cli.values import whole_number
 from pe_sim.errors import InputError
 
@@ -125,45 +125,42 @@ class _Bar:
     """How far a sweep is, on stderr: a bar with rate and time left; where there is no terminal a line now and then."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-        self._console = Console(file=standard_stream("stderr"))
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+        columns = (
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("left {task.fields[note]}"),
-            console=self._console,
-            transient=True,
         )
-        self._task = self._bar.add_task("sweep", total=None, rate="", note="")
+        self._line = Line("sweep", columns, {"rate": "", "note": ""})
         self._begun = self._told = time.monotonic()
         self._at_start: int | None = None
         self.done = self.total = 0
 
     def __enter__(self) -> _Bar:
-        if self._console.is_terminal:
-            self._bar.start()
+        self._line.show()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self._line.take_away()
 
     def __call__(self, progress: Progress) -> None:
         """Shows it."""
         self.done, self.total = progress.done, progress.total
+        speed = self._speed(progress)
+        failed = f"{progress.failed:,} failed" if progress.failed else ""
+        note = ", ".join(part for part in (failed, progress.note) if part)
+        self._line.update(self.done, self.total, fields={"rate": speed, "note": note})
+        console = self._line.console
+        if not console.is_terminal and time.monotonic() - self._told >= _LINE_SECONDS:
+            self._told = time.monotonic()
+            words = [f"{self.done:,} of {self.total:,} points", speed, note]
+            console.print(", ".join(word for word in words if word), highlight=False)
+
+    def _speed(self, progress: Progress) -> str:
+        """Points a second since the first news of work; those that were there already do not count."""
         if self._at_start is None and (progress.done or not progress.note):
             self._at_start, self._begun = progress.done, time.monotonic()
         rate = (progress.done - (self._at_start or 0)) / max(time.monotonic() - self._begun, 1e-3)
-        failed = f"{progress.failed:,} failed" if progress.failed else ""
-        note = ", ".join(part for part in (failed, progress.note) if part)
-        speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate else ""
-        self._bar.update(self._task, completed=progress.done, total=progress.total, rate=speed, note=note)
-        if not self._console.is_terminal and time.monotonic() - self._told >= _LINE_SECONDS:
-            self._told = time.monotonic()
-            words = [f"{progress.done:,} of {progress.total:,} points", speed, note]
-            self._console.print(", ".join(word for word in words if word), highlight=False)
+        return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate else ""

@@ -6,7 +6,7 @@ from typing import Final, TextIO
 
 import click
 
-from pe_sim.cli.options import DEFAULT_WORKFLOW, array_option, json_option, model_set_option, read_overrides
+from pe_sim.cli.options import array_option, json_option, model_set_option, read_overrides, workflow_option
 from pe_sim.cli.outputs import Outputs, to_json
 
 NOT_PROVEN: Final = 1
@@ -15,13 +15,7 @@ NOT_PROVEN: Final = 1
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @array_option
-@click.option(
-    "--workflow",
-    metavar="W",
-    default=DEFAULT_WORKFLOW,
-    show_default=True,
-    help="The workflow to prove: a name (see `pe-sim workflows`) or a YAML file.",
-)
+@workflow_option
 @click.option(
     "--weights",
     metavar="FILE",

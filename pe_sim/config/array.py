@@ -193,3 +193,9 @@ class ArrayConfig:
         """The interconnect of an array whose channels are a graph."""
         assert isinstance(self.network, GraphNetwork)
         return self.network
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from pe_sim.config.cards import array_card  # words for people; the config itself needs none
+
+        return array_card(self)

@@ -120,7 +120,7 @@ def describe_array(array: ArrayConfig) -> str:
     return (
         f"{array.name}: {array.num_pes} PEs of {pe.matrix.outputs} x {pe.matrix.depth} MACs and"
         f" {format_bytes(pe.memory.capacity_bytes)} at {describe_rate(pe.memory)} ({total} in all),"
-        f" {_describe_network(array.network)},"
+        f" {describe_network_of(array)},"
         f" {array.dtypes.weight.name} weights, {array.clock_ghz:g} GHz"
     )
 
@@ -132,7 +132,9 @@ def describe_rate(memory: LocalMemory) -> str:
     return f"{memory.bytes_per_cycle} B/cycle"
 
 
-def _describe_network(network: Network | GraphNetwork) -> str:
+def describe_network_of(array: ArrayConfig) -> str:
+    """A few words: the structure of the interconnect, its widths and latencies."""
+    network = array.network
     if isinstance(network, GraphNetwork):
         from pe_sim.config.network_dict import describe_network
 

@@ -24,12 +24,12 @@ def _cost(meaning: str) -> Cost:
 class ByDtypeFile(Section):
     """A number for each dtype that is multiplied."""
 
-    fp32: Cost = _cost("of fp32")
-    bf16: Cost = _cost("of bf16")
-    fp16: Cost = _cost("of fp16")
-    fp8: Cost = _cost("of fp8")
-    int8: Cost = _cost("of int8")
-    int4: Cost = _cost("of int4")
+    fp32: Cost = _cost("of a multiply-accumulate in fp32")
+    bf16: Cost = _cost("of a multiply-accumulate in bf16")
+    fp16: Cost = _cost("of a multiply-accumulate in fp16")
+    fp8: Cost = _cost("of a multiply-accumulate in fp8")
+    int8: Cost = _cost("of a multiply-accumulate in int8")
+    int4: Cost = _cost("of a multiply-accumulate in int4")
 
 
 class EnergyFile(Section):

@@ -10,12 +10,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator
 
 from pe_sim.config.dtypes import BITS
-from pe_sim.config.loading import load_mapping
-from pe_sim.config.presets import is_preset, resolve
-from pe_sim.config.schema import Section, fault, validate
+from pe_sim.config.preset_file import checked_file
+from pe_sim.config.schema import Section, fault
 from pe_sim.errors import InputError
 
-_DEFAULT_NAME: Final = "machine"
 _MAX_RATE: Final = 1e21  # flops or bytes a second: far above any machine
 
 Rate = Annotated[float | None, Field(gt=0, le=_MAX_RATE)]
@@ -73,15 +71,15 @@ class Machine:
     confirmed: str
 
     def peak_for(self, dtype: str) -> tuple[str, float]:
-        """The fastest type that holds a `dtype` (as wide, or wider), and its peak in flops a second.
+        """The fastest type that holds a `dtype` (as wide or wider, floats in no integers), and its peak in flops/s.
 
         Raises:
-            InputError: this machine has no type that wide.
+            InputError: this machine has no such type.
         """
         same = self.peak_flops_per_second.get(dtype)
         if same is not None:
             return dtype, same
-        wide = {name: peak for name, peak in self.peak_flops_per_second.items() if BITS[name] >= BITS[dtype]}
+        wide = {name: peak for name, peak in self.peak_flops_per_second.items() if _holds(name, dtype)}
         if not wide:
             raise InputError(
                 f"no peak is known for {dtype}",
@@ -98,16 +96,7 @@ def load_machine(given: str | Path | Mapping[str, Any]) -> Machine:
     Raises:
         InputError: no such preset or file, or a fault in it.
     """
-    if isinstance(given, Mapping):
-        return _resolved(validate(MachineFile, given, _DEFAULT_NAME), _DEFAULT_NAME)
-    if not isinstance(given, str | Path):
-        raise InputError("not a machine", given=given, expected="a preset's name, a path, or a file's mapping")
-    path = resolve("machines", given)
-    source = f"preset {given}" if is_preset("machines", given) else str(given)
-    return _resolved(validate(MachineFile, load_mapping(path), source), path.stem)
-
-
-def _resolved(file: MachineFile, stem: str) -> Machine:
+    file, stem = checked_file("machines", given, MachineFile)
     return Machine(
         name=file.name or stem,
         description=file.description,
@@ -118,3 +107,8 @@ def _resolved(file: MachineFile, stem: str) -> Machine:
         source=file.source,
         confirmed=file.confirmed,
     )
+
+
+def _holds(wide: str, dtype: str) -> bool:
+    """Whether values of a dtype can be computed with in another one."""
+    return BITS[wide] >= BITS[dtype] and (dtype.startswith("int") or not wide.startswith("int"))

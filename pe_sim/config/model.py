@@ -89,6 +89,12 @@ class ModelConfig:
         per_tensor = dtype.matrix_bytes(self.num_kv_heads, self.head_dim)
         return 2 * self.num_layers * int(per_tensor)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from pe_sim.config.cards import model_card  # words for people; the config itself needs none
+
+        return model_card(self)
+
     def to_dict(self) -> dict[str, object]:
         """Every field, ready for JSON, and the parameter count as `parameters` right after the name."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -26,7 +26,7 @@ _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
     "situations": _YAML,
     "machines": _YAML,
 }
-_SINGULAR: Final[dict[str, str]] = {kind: kind.removesuffix("s") for kind in _FOLDERS}
+SINGULAR: Final[dict[str, str]] = {kind: kind.removesuffix("s") for kind in _FOLDERS}
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 # The wheel carries the data inside the package; a source tree has it beside the package.
 _DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)
@@ -119,12 +119,12 @@ def _missing_file_error(kind: PresetKind, text: str) -> InputError:
     stem = Path(text).stem
     hint = f"the preset is called {stem!r}, without folder and ending" if is_preset(kind, stem) else None
     return InputError(
-        "no such file", source=text, expected=f"a file or the name of a preset {_SINGULAR[kind]}", hint=hint
+        "no such file", source=text, expected=f"a file or the name of a preset {SINGULAR[kind]}", hint=hint
     )
 
 
 def _unknown_name_error(kind: PresetKind, text: str) -> InputError:
-    noun = _SINGULAR[kind]
+    noun = SINGULAR[kind]
     return InputError(
         f"unknown {noun}",
         given=text,

@@ -15,17 +15,15 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pe_sim.config.loading import load_mapping
 from pe_sim.config.model import ModelConfig
-from pe_sim.config.presets import is_preset, resolve
-from pe_sim.config.schema import Section, fault, validate
+from pe_sim.config.preset_file import checked_file
+from pe_sim.config.schema import Section, fault
 from pe_sim.config.step import MAX_BATCH, MAX_LENGTH, Decode, Prefill, Step
-from pe_sim.errors import InputError
+from pe_sim.notebook import Table, card
 
 Phases = Literal["both", "prefill", "decode"]
 WeightedStep = tuple[Step, float]
 
-_DEFAULT_NAME: Final = "situation"
 _FIELDS: Final = ("context_tokens", "prompt_tokens", "output_tokens")
 _LEAST: Final = {"context_tokens": 0, "prompt_tokens": 1, "output_tokens": 1}
 
@@ -147,6 +145,12 @@ class Situation:
         for step, _ in longest_first:
             step.check_against(model)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its steps, each with how often it occurs."""
+        rows = [(step.phase, str(step.batch_size), f"{weight:,g}") for step, weight in self.steps]
+        table = Table(("step", "sequences", "times"), rows)
+        return card(describe_situation(self), tables=[table])
+
     def to_dict(self) -> dict[str, object]:
         """A file's mapping; `load_situation` of it gives the same situation."""
         tokens = {name: _compact(getattr(self, name)) for name in _FIELDS}
@@ -166,16 +170,7 @@ def load_situation(given: str | Path | Mapping[str, Any]) -> Situation:
     Raises:
         InputError: no such preset or file, or a fault in it.
     """
-    if isinstance(given, Mapping):
-        return _resolved(validate(SituationFile, given, _DEFAULT_NAME), _DEFAULT_NAME)
-    if not isinstance(given, str | Path):
-        raise InputError("not a situation", given=given, expected="a preset's name, a path, or a file's mapping")
-    path = resolve("situations", given)
-    source = f"preset {given}" if is_preset("situations", given) else str(given)
-    return _resolved(validate(SituationFile, load_mapping(path), source), path.stem)
-
-
-def _resolved(file: SituationFile, stem: str) -> Situation:
+    file, stem = checked_file("situations", given, SituationFile)
     context, prompt, output = (_spread(getattr(file, name), file.batch_sequences) for name in _FIELDS)
     return Situation(file.name or stem, file.description, file.phases, context, prompt, output)
 

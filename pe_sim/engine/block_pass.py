@@ -10,13 +10,13 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.engine.block_plan import BlockPlan, StagePlan
 from pe_sim.engine.recurrences import (
     NEVER,
-    PREFETCHING_OVERLAP,
     ChannelState,
     OutOfOrderError,
     TreeState,
     matrix_times,
 )
 from pe_sim.network.hop_times import ChannelTimes, run_hops
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Stage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray

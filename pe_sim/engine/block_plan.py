@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.recurrences import PREFETCHING_OVERLAP, MatrixTimes, matrix_times
+from pe_sim.engine.recurrences import MatrixTimes, matrix_times
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.network.bus_tree import occupancy_cycles
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import (
     Block,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.memory_timing import MemoryTiming, memory_timing
 from pe_sim.schedule.stages import MatrixWork
 from pe_sim.units import BoolArray, IntArray
 
-PREFETCHING_OVERLAP = 2
 NEVER = -(1 << 60)  # ready on no account: the PE has no part in it
 
 

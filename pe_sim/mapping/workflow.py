@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import pairwise
 
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.notebook import Table, card
 
 ACTIVATIONS = ("silu_mul", "gelu", "gelu_tanh", "tanh")
 
@@ -115,6 +117,30 @@ class Workflow:
             )
         return LayerPlan(**chosen)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what it says of layers, in the order in which it is applied."""
+        facts = [("summary", self.summary), ("LM head", self.lm_head), ("groups", str(self.groups))]
+        extra = {
+            "weights from the root": self.stream_weights,
+            "ends local": self.local_ends,
+            "pipelined": self.pipelined,
+        }
+        facts += [("also", ", ".join(name for name, holds in extra.items() if holds))] if any(extra.values()) else []
+        plans = [(f"layers {_range(*run)}", self.pattern[run[0]].to_dict()) for run in self._runs()]
+        if len(self.pattern) <= 2:  # which go around
+            ways = {1: ("every layer",), 2: ("layers 0, 2, ...", "layers 1, 3, ...")}.get(len(self.pattern), ())
+            plans = [(way, plan.to_dict()) for way, plan in zip(ways, self.pattern, strict=True)]
+        plans += [(f"layers {_range(rule.first, rule.last)}", dict(rule.changes)) for rule in self.rules]
+        names = [name for name in LayerPlan.__slots__ if any(plan.get(name, "follow") != "follow" for _, plan in plans)]
+        rows = [(name, *(plan.get(name, "") for _, plan in plans)) for name in names]
+        heads = ("distribution of", *(where for where, _ in plans))
+        return card(self.name, facts, [Table(heads, rows, text_columns=len(heads))] if rows else ())
+
+    def _runs(self) -> list[tuple[int, int]]:
+        """First and last of the plans of the pattern that follow each other and are alike."""
+        starts = [at for at, plan in enumerate(self.pattern) if at == 0 or plan != self.pattern[at - 1]]
+        return [(first, after - 1) for first, after in pairwise([*starts, len(self.pattern)])]
+
     def check(self, num_layers: int) -> None:
         """Raises InputError where a rule names layers the model does not have, or a pipeline has groups."""
         if self.pipelined and self.groups > 1:
@@ -134,6 +160,10 @@ class Workflow:
                     given=f"{rule.first}-{rule.last}",
                     expected=f"layers 0 to {num_layers - 1}",
                 )
+
+
+def _range(first: int, last: int | None) -> str:
+    return str(first) if first == last else f"{first}-{'' if last is None else last}"
 
 
 def _plan(qkv: str, attention: str, o: str, gate_up: str, down: str, stream: str) -> LayerPlan:

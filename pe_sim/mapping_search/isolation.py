@@ -18,9 +18,10 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.engine.recurrences import NEVER, PREFETCHING_OVERLAP, matrix_times
+from pe_sim.engine.recurrences import NEVER, matrix_times
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.network.bus_tree import occupancy_cycles
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.stages import (
     Block,
     MatrixWork,

@@ -76,6 +76,8 @@ class Paths:
         reserves: by step, what PE 0 keeps at least.
         rivals: choices that need not be looked at beside others.
         rest: by step, least cycles of PE 0 in every layer and behind the last one.
+        most_ways: through a layer; with more of them (groups that drift apart enter every layer otherwise) the layers
+            that are left are counted as what PE 0 does in them at least, and get the mapping of the one before.
     """
 
     scenes: tuple[Scene, ...]
@@ -91,6 +93,7 @@ class Paths:
     rest: tuple[tuple[float, float], ...] = ()
     reserves: tuple[Reserve, ...] = ()
     rivals: Rivals = _NO_RIVALS
+    most_ways: int = 1 << 30
     progress: Callable[[int, int], None] | None = None
     ways: dict[tuple[object, ...], list[Label]] = field(default_factory=dict)
     prospects: dict[tuple[object, ...], Prospects] = field(default_factory=dict)
@@ -112,7 +115,14 @@ class Paths:
                 if self.progress:
                     self.progress(layer, len(self.allowed))
                 labels = self._through_layer(labels, layer, first_stream=stream if layer == 0 else None)
-            finished += self._ends(labels)
+                left = len(self.allowed) - 1 - layer
+                if left and len(self.ways) > self.most_ways:
+                    finished += [
+                        (self._cut_short(label, left), lm_head) for label in labels for lm_head in self.lm_heads
+                    ]
+                    break
+            else:
+                finished += self._ends(labels)
         plans = [self._plan(label, lm_head) for label, lm_head in finished]
         return sorted(plans, key=self.figure)
 
@@ -268,6 +278,15 @@ class Paths:
                     finished.append((ended, lm_head))
         return finished
 
+    def _cut_short(self, label: Label, layers_left: int) -> Label:
+        """A bound for all that may come behind a label."""
+        least = self.rest or ((0.0, 0.0),) * len(self.scenes)
+        moments = tuple(
+            replace(moment, end=max(moment.end, int(moment.free[0]) + math.ceil(layers_left * layer + end)))
+            for moment, (layer, end) in zip(label.moments, least, strict=True)
+        )
+        return replace(label, moments=moments, stands_for_more=True)
+
     def _ended(self, label: Label, lm_head: str) -> Label | None:
         moments: list[Moment] = []
         held_of: list[IntArray] = []
@@ -292,6 +311,9 @@ class Paths:
                 layers.append({})
             layers[-1].update(choice)
         cycles = tuple(moment.end for moment in label.moments)
+        for allowed in self.allowed[len(layers) :]:
+            given = {name: of_field[0] for name, of_field in allowed.items() if layers[-1].get(name) not in of_field}
+            layers.append(layers[-1] | {name: value for name, value in given.items() if name in layers[-1]})
         plans = tuple(plan_of(layer) for layer in layers)
         fits = label.own_bytes is None or self.capacity is None or int(label.own_bytes.max()) <= self.capacity
         return Plan(plans, lm_head, cycles, label.energy, label.stands_for_more, fits)

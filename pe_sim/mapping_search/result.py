@@ -12,7 +12,8 @@ from pe_sim.mapping.workflow import Workflow
 from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.mapping_search.candidates import Candidate, nowhere_worse, simulated
 from pe_sim.mapping_search.workflow_text import workflow_text
-from pe_sim.report.explain import Explanation, explain
+from pe_sim.notebook import card, frame_table
+from pe_sim.report.explain import NOTEBOOK_ROWS, Explanation, explain
 from pe_sim.report.files import write_text
 from pe_sim.report.report import Report
 
@@ -168,9 +169,10 @@ class SearchResult:
         return f"<SearchResult {self.headline()}>"
 
     def _repr_html_(self) -> str:
-        """The candidates, as a notebook shows them."""
-        html: str = self.table.head(10).to_html(index=False)
-        return f"<p>{self.headline()}</p>{html}"
+        """The candidates as a notebook shows them, the best first and in bold."""
+        table = frame_table(self.table, text_columns=1, marked=0, most=NOTEBOOK_ROWS)
+        notes = [f"{one.name} left out: {one.reason}" for one in self.excluded]
+        return card(self.headline(), tables=[table], notes=notes)
 
 
 def check_explained(other: Workflow) -> None:

@@ -28,6 +28,8 @@ from pe_sim.mapping_search.worth import Load, Loads, least, loads_of, worth_tryi
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"
 PLANS_A_LABEL = 64  # simulations that are allowed for every further label kept at a place
+_PLANS_A_WAY = 4  # simulations that are allowed for every further way through a layer
+_WAYS = 12
 _MOST_GROUPINGS = 12
 _WIDTH = 4  # labels at a place
 _WATCHED = 4  # times as many where memory is short: what is slower may be what fits
@@ -229,6 +231,7 @@ class _Division:
                 self.paths,
                 keep=keep,
                 width=self._width(keep, watched=watched),
+                most_ways=max(_WAYS, search.max_simulations // _PLANS_A_WAY),
                 limit=search.limit,
                 capacity=capacity if watched else None,
                 progress=lambda done, of: search._tell(self.label, done, of),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
@@ -18,9 +18,11 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.mapping_search.switch import BEST, KEPT, Known, Side, check_weights, price_switch
+from pe_sim.notebook import Table, card
 from pe_sim.report.switch import Switch
 from pe_sim.schedule.lowering import lower
 
+SCHEMA: Final = "pe-sim.switch-pairs/1"
 _HEADING = f"{'prefill':<16}{'decode':<16}{'prefill':>15}{'switch':>14}{'decode':>15}{'total':>15}  weights, KV cache"
 
 
@@ -53,6 +55,11 @@ class Pair:
         return self.prefill_cycles + self.switch_cycles + self.decode_cycles
 
     @property
+    def cycles(self) -> tuple[int, int, int, int]:
+        """Of the prefill, the switch, decoding, and all of it."""
+        return self.prefill_cycles, self.switch_cycles, self.decode_cycles, self.total_cycles
+
+    @property
     def switches(self) -> bool:
         """Whether two mappings take part."""
         return self.prefill != self.decode
@@ -80,9 +87,8 @@ class Pair:
         line = f"{self.prefill.name:<16}{self.decode.name:<16}"
         if self.problem:
             return f"{line}  {self.problem}"
-        parts = (self.prefill_cycles, self.switch_cycles, self.decode_cycles, self.total_cycles)
         widths = (15, 14, 15, 15)
-        line += "".join(f"{part:>{width},}" for part, width in zip(parts, widths, strict=True))
+        line += "".join(f"{part:>{width},}" for part, width in zip(self.cycles, widths, strict=True))
         return f"{line}  {self.switch.weights}, {self.switch.kv_cache}" if self.switch else line
 
 
@@ -118,7 +124,7 @@ class BestSwitch:
         if not best.switches:
             rival = next((pair for pair in self.table if pair.moves), None)
             if rival is None:
-                return f"{best.prefill.name} for both phases: no pair with a switch fits."
+                return f"{best.prefill.name} for both phases: {self._why_alone}."
             more = rival.total_cycles / best.total_cycles - 1
             said = f"{rival.prefill.name} -> {rival.decode.name}, takes {more:.1%} more"
             return f"A switch does not pay: {best.prefill.name} for both phases; the best pair with one, {said}."
@@ -128,9 +134,20 @@ class BestSwitch:
         gain = self.gained_cycles / alone.total_cycles
         return f"{named}: {gain:.1%} less than {alone.prefill.name} for both."
 
+    @property
+    def _why_alone(self) -> str:
+        """Why no pair moves anything between its phases."""
+        others = [pair for pair in self.table if pair.switches]
+        if not others:
+            return "there is no other to switch to"
+        return (
+            "no other pair fits" if all(pair.problem for pair in others) else "no pair that fits has to move anything"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
+            "schema": SCHEMA,
             "best": self.best.to_dict(),
             "best_without_switch": self.best_without.to_dict() if self.best_without else None,
             "gained_cycles": self.gained_cycles,
@@ -144,6 +161,18 @@ class BestSwitch:
         reasons = Counter(pair.problem for pair in self.table if pair.problem)
         left_out = [f"left out, {count} pairs: {reason}" for reason, count in reasons.items()]
         return "\n".join([_HEADING, "-" * len(_HEADING), *fitting, *left_out, self.verdict])
+
+    def _repr_html_(self) -> str:
+        """The verdict and the pairs, as a notebook shows them, the fastest in bold."""
+        heads = ("prefill", "decode", "prefill cycles", "switch cycles", "decode cycles", "total cycles")
+        rows = [
+            (pair.prefill.name, pair.decode.name, *(f"{cycles:,}" for cycles in pair.cycles))
+            for pair in self.table
+            if not pair.problem
+        ]
+        left_out = Counter(pair.problem for pair in self.table if pair.problem)
+        notes = [f"Left out, {count} pairs: {reason}" for reason, count in left_out.items()]
+        return card(self.verdict, tables=[Table(heads, rows, text_columns=2, marked=0, most=12)], notes=notes)
 
 
 @dataclass(frozen=True, slots=True)

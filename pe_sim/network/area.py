@@ -16,6 +16,7 @@ from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
 from pe_sim.config.network import GraphNetwork
 from pe_sim.config.network_shapes import ButterflyShape, CubeShape, GridShape, Shape, UserGraphShape
 from pe_sim.errors import InputError
+from pe_sim.notebook import Table, card
 from pe_sim.units import ceil_div
 
 PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER = "pe_matrix", "pe_vector", "pe_memory", "pe_buffer"
@@ -61,6 +62,15 @@ class AreaReport:
             f"a PE takes {self.pe_mm2:,.2f} mm2, and the floor plan's pitch leaves it {self.pitch_mm2:,.2f} mm2:"
             f" floorplan.pe_pitch_mm of {needed:g} or more would do, or a denser process"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: mm2 by component."""
+        rows = [
+            (name.replace("_", " "), f"{mm2:,.2f}", f"{mm2 / self.total_mm2:.1%}")
+            for name, mm2 in self.by_component.items()
+        ]
+        title = f"{self.total_mm2:,.1f} mm2; a PE {self.pe_mm2:,.2f} of {self.pitch_mm2:,.2f} mm2"
+        return card(title, tables=[Table(("component", "mm2", "share"), rows)], notes=[self.note] if self.note else [])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -11,6 +11,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.network.channels import Channels
 from pe_sim.network.search import count_diameter, search_bisection
 from pe_sim.network.topologies import KINDS, build_topology, plan_of
+from pe_sim.notebook import Table, card
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,13 @@ class LevelMetrics:
     overhead_cycles: tuple[int, int]
     length_mm: float
     wire_bits_mm: float
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """As a row of a table."""
+        spans = (self.bytes_per_cycle, self.latency_cycles, self.overhead_cycles)
+        texts = [f"{least:,}" if least == most else f"{least:,}-{most:,}" for least, most in spans]
+        return self.level, f"{self.channels:,}", *texts, f"{self.length_mm:,.1f}", f"{self.wire_bits_mm:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,20 @@ class TopologyMetrics:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the whole, and a row a level."""
+        facts = [
+            ("switches", f"{self.num_switches:,}"),
+            ("channels", f"{self.num_channels:,}"),
+            ("diameter", f"{self.diameter_hops:,} hops"),
+            ("bisection", f"{self.bisection_bytes_per_cycle:,} B/cycle one way ({self.bisection_how})"),
+            ("wire", f"{self.wire_mm:,.1f} mm, {self.wire_bits_mm:,.0f} bit mm"),
+            ("floor plan", self.floorplan),
+        ]
+        heads = ("level", "channels", "B/cycle", "latency, cycles", "overhead, cycles", "length, mm", "wire, bit mm")
+        rows = [level.cells for level in self.levels]
+        return card(f"{self.kind}, {self.num_pes:,} PEs", facts, [Table(heads, rows)])
 
 
 def topology_metrics(array: ArrayConfig) -> TopologyMetrics:

@@ -13,6 +13,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.notebook import Table, card, power_of_ten_above
 from pe_sim.numeric.scaled_down import scaled_down
 from pe_sim.numeric.state_dict import Source, random_weights, read_weights
 from pe_sim.numeric.verify import Verdict, verify_placed
@@ -21,7 +22,7 @@ from pe_sim.trace import TagTraffic
 _LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Proof:
     """One verdict a step.
 
@@ -53,6 +54,24 @@ class Proof:
             "workflow": self.workflow,
             "steps": {name: _verdict_to_dict(verdict) for name, verdict in self.verdicts.items()},
         }
+
+    def __repr__(self) -> str:
+        """One line."""
+        how = "proven" if self.holds else "NOT proven"
+        return f"<Proof {self.workflow} on {self.array} ({self.num_pes} PEs), {self.model.name}: {how}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each step."""
+        sizes = f"{self.model.num_layers} layers, hidden {self.model.hidden_size}, {self.model.num_heads} heads"
+        facts = [
+            ("model", f"{self.model.name} ({sizes})"),
+            ("array", f"{self.array} ({self.num_pes:,} PEs)"),
+            ("workflow", self.workflow),
+        ]
+        heads = ("step", "verdict", "traffic", "largest error", "allowed")
+        rows = [(name, *_verdict_cells(verdict)) for name, verdict in self.verdicts.items()]
+        notes = [f"{name}: {verdict}" for name, verdict in self.verdicts.items() if not verdict.holds]
+        return card("proven" if self.holds else "NOT proven", facts, [Table(heads, rows, text_columns=3)], notes)
 
     def __str__(self) -> str:
         sizes = f"{self.model.num_layers} layers, hidden {self.model.hidden_size}, {self.model.num_heads} heads"
@@ -117,6 +136,14 @@ def describe_step(step: Step) -> str:
     new = ", ".join(str(length) for length in dict.fromkeys(span.new_len for span in step.sequences))
     cached = ", ".join(str(length) for length in dict.fromkeys(span.context_len for span in step.sequences))
     return f"{step.phase}, batch {step.batch_size}: {new} new over {cached} cached tokens"
+
+
+def _verdict_cells(verdict: Verdict) -> tuple[str, str, str, str]:
+    """Verdict, traffic, error and tolerance; the error as a bound of whole powers of ten, the same on every machine."""
+    compared = verdict.traffic_differences is not None
+    traffic = ("differs" if verdict.traffic_differences else "as simulated") if compared else "not compared"
+    error = "-" if np.isnan(verdict.max_error) else power_of_ten_above(verdict.max_error)
+    return "holds" if verdict.holds else "does not hold", traffic, error, f"{verdict.tolerance:g}"
 
 
 def _verdict_to_dict(verdict: Verdict) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pe_sim.graph.graph import STREAM
 from pe_sim.graph.tensors import Rows, Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import PlacedGraph
+from pe_sim.notebook import card, traffic_table
 from pe_sim.numeric.arrays import Array
 from pe_sim.trace import TagTraffic
 from pe_sim.units import IntArray
@@ -57,7 +58,7 @@ class Observation:
         return np.arange(last - count, last) if select == "last" else np.arange(first, first + count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Execution:
     """Real numbers of one step.
 
@@ -78,6 +79,22 @@ class Execution:
     pooled: Array | None
     traffic: Mapping[str, TagTraffic]
     observations: tuple[Observation, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        """One line: shapes, and how much was moved."""
+        messages = sum(use.messages for use in self.traffic.values())
+        return f"<Execution {self.logits.dtype} {self.logits.shape}, {messages:,} messages>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the shape of the result, the greedy tokens and the traffic."""
+        facts = [("rows of each sequence", ", ".join(str(count) for count in self.row_counts))]
+        if self.best_tokens is not None:
+            last = [int(row[count - 1]) for row, count in zip(self.best_tokens, self.row_counts, strict=True)]
+            facts.append(("next tokens", ", ".join(str(token) for token in last)))
+        what = "hidden states" if self.best_tokens is None else "logits"
+        shape = " x ".join(f"{size:,}" for size in self.logits.shape)
+        table = traffic_table(self.traffic, busy=False)
+        return card(f"{what}: {shape} of {self.logits.dtype}", facts, [table])
 
     @property
     def intermediates(self) -> dict[tuple[int | None, str], Array]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pe_sim.errors import InputError
+from pe_sim.notebook import Table, card
 from pe_sim.report.breakdown import GROUPS, OTHER, group_of
 from pe_sim.report.report import Report
 from pe_sim.report.table import emit, make_table
@@ -19,10 +20,11 @@ from pe_sim.units import format_bytes
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
 WORK: Final = "work"
 WIDTH: Final = 400  # no wrapping
+NOTEBOOK_ROWS: Final = 12
 _Key = tuple[str, str]  # operator; work, or the tag of its messages
 
 
@@ -85,7 +87,7 @@ class Explanation:
         emit(self.tables(most), text, width=WIDTH)
         return text.getvalue()
 
-    def tables(self, most: int | None = None) -> list[Table]:
+    def tables(self, most: int | None = None) -> list[RichTable]:
         """The table for a terminal."""
         shown = list(self.differences[:most])
         rows = [_cells(difference) for difference in shown]
@@ -95,10 +97,13 @@ class Explanation:
             rows.append((f"{len(rest)} more", "", "", "", "", f"{-saved:+,}", "", ""))
         latencies = tuple(f"{cycles:,}" for cycles in self.latencies)
         rows.append(("latency", "", "", *latencies, f"{-self.saved_cycles:+,}", "", ""))
+        title = f"{self.headline()}; cycles of the critical path, all layers together, - is what {self.names[0]} saves"
+        return [make_table(title, *self._columns, rows=rows, text_columns=3)]
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
         first, other = self.names
-        title = f"{self.headline()}; cycles of the critical path, all layers together, - is what {first} saves"
-        columns = ("operator", "part", "distribution", first, other, "difference", f"bytes {first}", f"bytes {other}")
-        return [make_table(title, *columns, rows=rows, text_columns=3)]
+        return ("operator", "part", "distribution", first, other, "difference", f"bytes {first}", f"bytes {other}")
 
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame with a row a difference."""
@@ -116,8 +121,8 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        html: str = self.to_frame().to_html(index=False)
-        return f"<p>{self.headline()}</p>{html}"
+        rows = [_cells(difference) for difference in self.differences]
+        return card(self.headline(), tables=[Table(self._columns, rows, text_columns=3, most=NOTEBOOK_ROWS)])
 
 
 def explain(first: Report, other: Report) -> Explanation:

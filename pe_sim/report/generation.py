@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.notebook import card, traffic_table
 from pe_sim.report.report import Report
 from pe_sim.report.switch import Switch
 from pe_sim.trace import TagTraffic
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 SCHEMA = "pe-sim.generation/1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Generation:
     """A generation of `output_len` tokens for each of `batch_size` sequences.
 
@@ -129,6 +130,25 @@ class Generation:
             f"TTFT {format_seconds(self.ttft_seconds)}, {between}TPOT {format_seconds(self.tpot_seconds)}, "
             f"total {format_seconds(self.total_seconds)}, {self.tokens_per_second:.1f} tokens/s"
         )
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Generation {self}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the times, and the traffic of all steps together."""
+        times = {"TTFT": self.ttft_cycles, "switch": self.switch_cycles, "TPOT": self.tpot_cycles}
+        facts = [
+            (name, f"{format_seconds(self._seconds(cycles))} ({cycles:,.0f} cycles)")
+            for name, cycles in {**times, "total": self.total_cycles}.items()
+            if name != "switch" or self.switch
+        ]
+        first = self.prefill
+        workflow = f"{first.workflow.name} then {self._decoding.name}" if self.switch else first.workflow.name
+        sizes = f"{self.batch_size} x ({self.prompt_len:,} + {self.output_len:,}) tokens"
+        title = f"{first.model.name} on {first.array.name} ({first.array.num_pes:,} PEs), {workflow}: {sizes}"
+        facts += [("throughput", f"{self.tokens_per_second:,.2f} tokens/s"), ("accuracy", self.envelope.one_line())]
+        return card(title, facts, [traffic_table(self.traffic)])
 
     @property
     def _decoding(self) -> Workflow:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -19,7 +21,7 @@ from matplotlib.ticker import FuncFormatter
 
 from pe_sim.network.topology import Topology
 from pe_sim.report.channels import FloatArray
-from pe_sim.report.heat import Heat, channel_heat
+from pe_sim.report.heat import ALL, Heat, channel_heat
 from pe_sim.report.report import Report
 from pe_sim.report.topology_layout import lay_out
 from pe_sim.report.topology_picture import Layout, Stroke
@@ -41,9 +43,24 @@ _CHARACTER: Final = 0.063  # inches, of a note
 _DPI: Final = 120
 
 
-def plot_channel_heat(report: Report, tag: str | None = None) -> Figure:
-    """The figure; `tag` as of `Report.plot_channel_heat`."""
-    topology, heats = channel_heat(report, tag)
+def plot_channel_heat(report: Report, ax: Axes | None = None, tag: str = ALL) -> Axes:
+    """One picture with its colour bar beside it; `tag` as of `Report.plot_channel_heat`."""
+    topology, (heat,) = channel_heat(report, tag)
+    layout = lay_out(report.array, topology)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, _PANEL_HEIGHT + 0.5), layout="constrained")
+    norm = _norm([heat])
+    _draw(ax, layout, topology, heat, norm)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=ax, fraction=0.04, pad=0.02)
+    _name_bar(bar)
+    return ax
+
+
+def plot_channel_heats(report: Report) -> Figure:
+    """All messages together and each kind of them, panel by panel on one scale of colours."""
+    topology, heats = channel_heat(report, None)
     layout = lay_out(report.array, topology)
     width = min(_MAX_PANEL_WIDTH, max(3.6, _PANEL_HEIGHT * layout.shape))
     height = min(_PANEL_HEIGHT, max(2.0, 1.15 * width / layout.shape))
@@ -53,14 +70,13 @@ def plot_channel_heat(report: Report, tag: str | None = None) -> Figure:
     inches = columns * width + 1.2, rows * (height + 0.5) + 0.9
     figure = Figure(figsize=inches, layout="constrained", dpi=_DPI)
     panels = figure.subplots(rows, columns, squeeze=False)
-    norm = PowerNorm(0.5, vmin=0.0, vmax=max(float(heats[0].utilization.max()), *_peaks(heats), 1e-6))
+    norm = _norm(heats)
     for axes, heat in zip(panels.flat, heats, strict=False):
         _draw(axes, layout, topology, heat, norm)
     for axes in panels.flat[len(heats) :]:
         axes.set_axis_off()
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=panels, fraction=0.03, pad=0.01, aspect=40)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-    bar.set_label("channel busy, of the latency")
+    _name_bar(bar)
     title = (
         f"{report.model.name} on {report.array.name} ({report.array.num_pes:,} PEs), {report.workflow.name},"
         f" {report.step.phase}: how busy its channels were"
@@ -75,11 +91,17 @@ def plot_channel_heat(report: Report, tag: str | None = None) -> Figure:
 
 def save_channel_heat(report: Report, path: str | Path) -> None:
     """Writes all panels as a PNG file."""
-    plot_channel_heat(report).savefig(path, format="png", metadata={"Software": "pe-sim"})
+    plot_channel_heats(report).savefig(path, format="png", metadata={"Software": "pe-sim"})
 
 
-def _peaks(heats: list[Heat]) -> list[float]:
-    return [float(heat.utilization.max()) for heat in heats]
+def _norm(heats: list[Heat]) -> PowerNorm:
+    """From idle to the hottest channel of all."""
+    return PowerNorm(0.5, vmin=0.0, vmax=max(*(float(heat.utilization.max()) for heat in heats), 1e-6))
+
+
+def _name_bar(bar: Colorbar) -> None:
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+    bar.set_label("channel busy, of the latency")
 
 
 def _draw(axes: Axes, layout: Layout, topology: Topology, heat: Heat, norm: PowerNorm) -> None:

@@ -193,7 +193,8 @@ def _boxes(track: Track, row: int, first: int, last: int, scale: float) -> Itera
         start, end = max(piece.start, first), min(piece.end, last)
         x, width = (start - first) * scale, max((end - start) * scale, _THINNEST)
         before = drawn[-1] if drawn else None
-        title = f"{piece.name}: {piece.end - piece.start:,} cycles from {piece.start:,}"
+        cycles = piece.end - piece.start
+        title = f"{piece.name}: {cycles:,} {'cycle' if cycles == 1 else 'cycles'} from {piece.start:,}"
         alike = before is not None and before.title.partition(":")[0] == piece.name
         if before is not None and alike and x - before.x - before.width < _GAP:
             drawn[-1] = Box(before.x, x + width - before.x, row, before.colour, f"{piece.name}: several")

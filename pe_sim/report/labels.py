@@ -10,7 +10,7 @@ from typing import Final
 
 _CHARACTER: Final = 0.58  # of the font's size: a little more than the mean
 _LINE: Final = 1.25  # likewise, from one line to the next
-_WIDEST: Final = 34  # characters of a line
+_WIDTHS: Final = (34, 17, 11)  # characters of a line: the next where there is no room for the one before
 _TOGETHER: Final = 3.0  # points: markers nearer than that share a label
 _PADDING: Final = 2.0  # points around a text
 _GAP: Final = 5.0  # points from a marker's edge to its label
@@ -84,7 +84,8 @@ def place_labels(
     groups = _grouped(markers)
     for names, marker in groups:
         obstacles = [*taken, *(other.box for other in markers), *(label.box for label in placed)]
-        placed.append(_place(textwrap.fill(joined(names), _WIDEST), marker, limits, obstacles, font))
+        texts = [textwrap.fill(joined(names), width, break_long_words=False) for width in _WIDTHS]
+        placed.append(_place(texts, marker, limits, obstacles, font))
     return placed
 
 
@@ -101,16 +102,16 @@ def _grouped(markers: Sequence[Marker]) -> list[tuple[list[str], Marker]]:
     return groups
 
 
-def _place(text: str, marker: Marker, limits: Box, obstacles: Sequence[Box], font: float) -> Label:
-    """The first of ever farther places that is free; the nearest one if none is."""
+def _place(texts: Sequence[str], marker: Marker, limits: Box, obstacles: Sequence[Box], font: float) -> Label:
+    """The first of ever farther places that is free for the first text that has one; if none has, the nearest one."""
     line = _LINE * font / 2
     shifts = [0.0, *(sign * step * line for step in range(1, _STEPS) for sign in (-1, 1))]
     sides = ((1, "left"), (-1, "right"))
-    candidates = [_candidate(text, marker, shift, side, align, font) for shift in shifts for side, align in sides]
-    for label in candidates:
-        if limits.holds(label.box) and not any(label.box.overlaps(other) for other in obstacles):
-            return label
-    return candidates[0]
+    for text in dict.fromkeys(texts):
+        for label in (_candidate(text, marker, shift, side, align, font) for shift in shifts for side, align in sides):
+            if limits.holds(label.box) and not any(label.box.overlaps(other) for other in obstacles):
+                return label
+    return _candidate(texts[0], marker, shifts[0], *sides[0], font)
 
 
 def _candidate(text: str, marker: Marker, shift: float, side: int, align: str, font: float) -> Label:

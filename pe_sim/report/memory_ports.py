@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from pe_sim.report.timeline import Timeline
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.matrix_timing import MatrixTiming, PeMatrixWork, works_of
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MatrixWork, PeStage, Resource
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import BoolArray, IntArray
-
-PREFETCHES: Final = 2  # the overlap level from which static weights are fetched before their operator starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +83,9 @@ class _Replay:
         distinct, which = np.unique(pairs, return_inverse=True)
         spans = [self._timing.span(works[pair % len(works)], pair // len(works)) for pair in distinct.tolist()]
         columns = [(each.stream_end_cycles, each.memory_busy_cycles, each.ahead_cycles) for each in spans]
-        columns = [(each.stream_end_cycles, each.memory_busy_cycles, each.ahead_cycles) for each in spans]
         ended, busy, spent = np.array(columns, dtype=np.int64).T[:, which]
         latency, opening = self._memory.latency_cycles, self._memory.busy_latency_cycles
-        early = np.maximum(idle, 0) if self._overlap >= PREFETCHES and matrix.static else np.zeros_like(idle)
+        early = np.maximum(idle, 0) if self._overlap >= PREFETCHING_OVERLAP and matrix.static else np.zeros_like(idle)
         fetched = spent > 0
         ahead_start = self._free_at + latency - opening
         ahead_end = np.where(fetched, ahead_start + opening + spent, ahead_start)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pe_sim.notebook import card, number_text, traffic_table
 from pe_sim.trace import TagTraffic
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ class PartResult:
     def envelope(self) -> Envelope:
         """How far the cycles are to be trusted: what the comparison with the RTL says of results like this."""
         return self.judge()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: cycles, how, and the traffic."""
+        array, sizes = self.assumed["array"], [(k, v) for k, v in self.assumed.items() if k != "array"]
+        facts = [
+            ("array", f"{array['name']}: {array['num_pes']:,} PEs"),
+            ("asked", ", ".join(f"{name.replace('_', ' ')} {number_text(value)}" for name, value in sizes)),
+            ("algorithm", self.algorithm),
+            ("accuracy", self.envelope.one_line()),
+        ]
+        used = [traffic_table(self.traffic)] if any(use.messages for use in self.traffic.values()) else []
+        return card(f"{self.cycles:,} cycles", facts, used)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

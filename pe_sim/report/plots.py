@@ -17,12 +17,11 @@ from pe_sim.report.channels import channels_by_level
 from pe_sim.report.palette import TAG_COLOURS
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Resource
-from pe_sim.units import format_seconds
+from pe_sim.units import format_seconds, time_unit
 
 __all__ = ["TAG_COLOURS", "Axes", "Figure", "plot_bus_utilization"]
 
 MAX_LEVELS = 6
-_TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
 def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200) -> Axes:
@@ -41,7 +40,7 @@ def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200
     rows = _rows_of_graph(report) if on_graph else {"bus": [_bus(report)]}
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 3.2 if not on_graph else 1.6 + 0.8 * len(rows)), layout="constrained")
-    scale, unit = next(((s, u) for s, u in _TIME_UNITS if report.latency_seconds >= s), _TIME_UNITS[-1])
+    scale, unit = time_unit(report.latency_seconds)
     edges, _ = busy_fractions(report.trace, [], bins)
     times = edges / (report.array.clock_ghz * 1e9) / scale
     fractions = {name: busy_fractions(report.trace, channels, bins)[1] for name, channels in rows.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pe_sim.config.dtypes import BITS, Dtype, Dtypes
+from pe_sim.config.dtypes import Dtype, Dtypes, wider
 from pe_sim.config.machines import Machine, load_machine
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import load_model
@@ -23,7 +23,8 @@ from pe_sim.config.step import Decode, Step
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Embedding, KvAppend, Linear, Scores, Values, kv_bytes
-from pe_sim.units import ceil_div, format_bytes, format_seconds
+from pe_sim.notebook import card
+from pe_sim.units import ceil_div, format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,6 +100,19 @@ class Reference:
             "confirmed": machine.confirmed,
         }
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        facts = [
+            ("what", "a roofline bound, not a measurement"),
+            ("latency", f"at least {format_seconds(self.latency_seconds)}, bound by {self.bound_by}"),
+            ("throughput", f"at most {self.tokens_per_second:,.2f} tokens/s"),
+            ("holds", f"{format_bytes(self.held_bytes)} of parameters and cache"),
+            ("reads", format_bytes(self.read_bytes)),
+            ("source", self.machine.source),
+        ]
+        title = f"{self.machine.description} x {self.devices}: {self.model.name}, {self.step.phase}"
+        return card(title, facts)
+
     def __str__(self) -> str:
         """One line: the machine, its devices and the bound."""
         return (
@@ -144,7 +158,7 @@ def reference(
 
 def computed_dtype(dtypes: Dtypes) -> str:
     """What a machine multiplies in: the wider of weights and activations, for weights are widened on the way."""
-    return max((dtypes.activation.name, dtypes.weight.name), key=lambda name: BITS[name])
+    return wider(dtypes.weight.name, dtypes.activation.name)
 
 
 def _cache_bytes(graph: OperatorGraph, dtypes: Dtypes) -> tuple[int, int]:
@@ -195,7 +209,7 @@ def reference_parts(references: Sequence[Reference], best_seconds: float) -> lis
     first = references[0]
     about = (
         f"As many devices as hold {format_bytes(first.held_bytes)} of parameters and cache. They read"
-        f" {format_bytes(first.read_bytes)} once and compute {first.flops / 1e9:,.1f} Gflop at the vendors' peaks;"
+        f" {format_bytes(first.read_bytes)} once and compute {format_count(first.flops)}flop at the vendors' peaks;"
         " communication between them and all else is free, so real machines are slower, many devices by far."
     )
     return [make_table(TITLE, *head, rows=reference_rows(references, best_seconds)), textwrap.fill(about, WIDTH)]

@@ -248,22 +248,27 @@ class Report:
 
         return plot_bus_utilization(self, ax, bins=bins)
 
-    def plot_channel_heat(self, tag: str | None = None) -> Figure:
-        """The interconnect with its channels coloured by their utilization.
+    def plot_channel_heat(self, ax: Axes | None = None, *, tag: str = "all") -> Axes:
+        """The interconnect with its channels coloured by their utilization; draws into `ax` or a new figure.
 
         Args:
-            tag: one of the machine model's, "broadcast" say, or "all" for a single picture of all messages; None: a
-                panel for all messages, and one for each kind of them that was sent.
+            tag: one of the machine model's, "broadcast" say, or "all" for all messages together.
 
         Raises:
             InputError: there is no such tag.
         """
         from pe_sim.report.heat_plot import plot_channel_heat
 
-        return plot_channel_heat(self, tag)
+        return plot_channel_heat(self, ax, tag)
+
+    def plot_channel_heats(self) -> Figure:
+        """A figure with a panel for all messages, and one for each kind of them that was sent."""
+        from pe_sim.report.heat_plot import plot_channel_heats
+
+        return plot_channel_heats(self)
 
     def save_channel_heat(self, path: str | Path) -> None:
-        """Writes `plot_channel_heat()` as a PNG file."""
+        """Writes `plot_channel_heats()` as a PNG file."""
         from pe_sim.report.heat_plot import save_channel_heat
 
         save_channel_heat(self, path)

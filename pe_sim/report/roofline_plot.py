@@ -35,6 +35,7 @@ _STYLE: Final[dict[str, tuple[str, str]]] = {
 _SUFFIXES: Final = {".png": "png", ".svg": "svg"}
 _FONT: Final = 8.0  # points
 _DPI: Final = 150
+_ABOVE: Final = 1.0001  # of the roof: more than a rounding puts a point there
 _HARD_SPACE: Final = "\u00a0"
 
 
@@ -226,12 +227,13 @@ def _joined(names: Sequence[str], variants: Mapping[str, int]) -> str:
 
 
 def _x_label(found: Roofline) -> str:
-    note = ""
+    lines = ["arithmetic intensity, flop per byte read from the PEs' memories; areas: share of all operators' spans"]
     if found.unplaced_share >= 0.0005:
-        note = f"\nnot shown: operators that read no memory ({found.unplaced_share:.1%} of all operators' spans)"
-    return (
-        f"arithmetic intensity, flop per byte read from the PEs' memories; areas: share of all operators' spans{note}"
-    )
+        share = f"{found.unplaced_share:.1%} of all operators' spans"
+        lines.append(f"not shown: operators that read no memory ({share})")
+    if any(point.flops_per_second > _ABOVE * found.ceilings.roof(point.intensity) for point in found.points):
+        lines.append("above the roof: operators whose span begins after their first bytes were prefetched")
+    return "\n".join(lines)
 
 
 def _with_prefix(value: float) -> str:

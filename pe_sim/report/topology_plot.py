@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import matplotlib
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -33,13 +34,26 @@ _NODES: Final = {  # kind: name in the legend, marker, colour, size against a PE
 _DPI: Final = 130
 
 
-def draw_topology(array: ArrayConfig) -> Figure:
-    """The interconnect of an array, with its numbers in the title and a legend of nodes and levels."""
-    topology, metrics = build_topology(array), topology_metrics(array)
-    layout = lay_out(array, topology)
-    width = min(15.0, max(7.0, layout.height * layout.shape) + 3.2)
-    figure = Figure(figsize=(width, layout.height), layout="constrained", dpi=_DPI)
-    axes = figure.add_subplot()
+def plot_topology(array: ArrayConfig, ax: Axes | None = None) -> Axes:
+    """Draws the interconnect of an array, with its numbers in the title and a legend of nodes and levels.
+
+    Args:
+        ax: where to draw; None: in a new figure.
+    """
+    layout = lay_out(array, build_topology(array))
+    if ax is None:
+        _, ax = plt.subplots(figsize=_size(layout), layout="constrained")
+    _draw_layout(ax, array, layout)
+    return ax
+
+
+def _size(layout: Layout) -> tuple[float, float]:
+    """Inches."""
+    return min(15.0, max(7.0, layout.height * layout.shape) + 3.2), layout.height
+
+
+def _draw_layout(axes: Axes, array: ArrayConfig, layout: Layout) -> None:
+    metrics = topology_metrics(array)
     lines = _colours(layout, metrics.levels)
     by_level: dict[tuple[str, str], list[Stroke]] = {}
     narrowest = min((stroke.width for stroke in layout.strokes), default=1)
@@ -63,12 +77,14 @@ def draw_topology(array: ArrayConfig) -> Figure:
     _add_legend(axes, layout, lines, metrics)
     if layout.notes:
         axes.text(0.0, -0.01, "; ".join(layout.notes), transform=axes.transAxes, va="top", fontsize=8, color="0.35")
-    return figure
 
 
 def save_topology(array: ArrayConfig, path: Path) -> None:
     """Writes the drawing as a PNG file."""
-    draw_topology(array).savefig(path, format="png", metadata={"Software": "pe-sim"})
+    layout = lay_out(array, build_topology(array))
+    figure = Figure(figsize=_size(layout), layout="constrained", dpi=_DPI)
+    _draw_layout(figure.add_subplot(), array, layout)
+    figure.savefig(path, format="png", metadata={"Software": "pe-sim"})
 
 
 def _colours(layout: Layout, levels: Sequence[LevelMetrics]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pe_sim.config.network import GraphNetwork
 from pe_sim.report.channels import channels_by_level
 from pe_sim.report.memory_ports import port_accesses
 from pe_sim.report.report import Report
-from pe_sim.report.tracks import INTERCONNECT, PES
+from pe_sim.report.tracks import CHANNEL_NAMES, INTERCONNECT, PES
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, TreeStage
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
@@ -28,11 +28,6 @@ FloatArray = npt.NDArray[np.float64]
 BINS: Final = 500
 PERCENT: Final = "percent"
 BYTES: Final = "bytes"
-_NAMES: Final = {
-    Resource.BUS.value: "bus",
-    Resource.TREE.value: "reduction tree",
-    Resource.DOWNLINK.value: "tree downlink",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +89,7 @@ def _of_bus_tree(report: Report, bins: int) -> list[Counter]:
         busy, flying = _Means(makespan, bins), _Means(makespan, bins)
         busy.add(start, end, covered[stage])
         flying.add(start, end + travel[stage], uses.num_bytes[mine].astype(np.float64))
-        label = _NAMES.get(name, name)
+        label = CHANNEL_NAMES.get(name, name)
         found.append(_counter(INTERCONNECT, label, PERCENT, busy))
         found.append(_counter(INTERCONNECT, label, BYTES, flying))
     return found

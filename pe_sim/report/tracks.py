@@ -30,7 +30,7 @@ LAYER: Final = "layer"
 MAX_LANES: Final = 16
 MAX_CHANNEL_TRACKS: Final = 32
 _ROOT_UNITS: Final = ((Resource.ROOT_VECTOR, "root vector unit"), (Resource.ROOT_MEMORY, "root memory"))
-_CHANNELS: Final = {
+CHANNEL_NAMES: Final = {
     Resource.BUS.value: "bus",
     Resource.TREE.value: "reduction tree",
     Resource.DOWNLINK.value: "tree downlink",
@@ -95,7 +95,7 @@ def shared_tracks(report: Report, max_channels: int = MAX_CHANNEL_TRACKS) -> Sha
     shown, cooler = _shown_channels(report, max_channels)
     for channel in shown:
         name = report.trace.channel_use.channels[channel]
-        found, more = lanes_of(INTERCONNECT, _CHANNELS.get(name, name), _channel_slices(report, titles, channel))
+        found, more = lanes_of(INTERCONNECT, CHANNEL_NAMES.get(name, name), _channel_slices(report, titles, channel))
         tracks, left_out = [*tracks, *found], left_out + more
     return SharedTracks(tuple(tracks), cooler, left_out)
 

@@ -16,7 +16,8 @@ from pe_sim.schedule.stages import MessageStage, Resource, Stage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 ROOT_RANK = -1
-STREAMING_OVERLAP = 3
+PREFETCHING_OVERLAP = 2  # the level from which static weights are fetched before their operator starts
+STREAMING_OVERLAP = 3  # the level from which a GEMM starts at the heads of messages
 
 
 @dataclass(frozen=True, slots=True)

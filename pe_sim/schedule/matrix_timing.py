@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MatrixWork
 
@@ -39,7 +40,7 @@ class MatrixTiming:
 
     def span(self, work: PeMatrixWork, idle_cycles: int) -> MatrixSpan:
         """The operator's span if the memory has been free for `idle_cycles` when it starts; it waits for it if < 0."""
-        lead = max(0, idle_cycles) if self._overlap >= 2 and work.static else 0
+        lead = max(0, idle_cycles) if self._overlap >= PREFETCHING_OVERLAP and work.static else 0
         latency = max(0, self._memory_latency - lead) + max(0, -idle_cycles)
         fetched, spent, first_memory = 0, 0, work.first_memory
         if lead > self._memory_latency:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from itertools import product
 from typing import Any, Final
 
@@ -35,19 +36,30 @@ def check_sweep(sweep: Sweep, resolver: Resolver) -> None:
                 f"nothing says which {name} to take",
                 source=sweep.source,
                 path=name,
-                hint=f"give it in `base`, or sweep it: grid: {{{name}: [...]}}",
+                hint=_meant(sweep, (name,)) or f"give it in `base`, or sweep it: grid: {{{name}: [...]}}",
             )
     if not any(name in sweep.paths for name in _LENGTHS):
         raise InputError(
             "nothing says how long the sequences are",
             source=sweep.source,
             path="context",
-            hint="give `context` (decode), `prompt` (prefill) or `situation`, in `base` or in the grid",
+            hint=_meant(sweep, _LENGTHS)
+            or "give `context` (decode), `prompt` (prefill) or `situation`, in `base` or in the grid",
         )
     for name in _NAMED:
         for given in _distinct(sweep.values(name)):
             _blamed(sweep, name, given, resolver)
     _check_paths(sweep, resolver)
+
+
+def _meant(sweep: Sweep, names: Sequence[str]) -> str | None:
+    """A path of the sweep that looks like one of these names, none of which is there."""
+    others = [path for path in sweep.paths if path not in CHOICES and "." not in path]
+    for name in names:
+        near = get_close_matches(name, others, n=1)
+        if near:
+            return f"is {where_of(sweep, near[0])} meant to be {name!r}?"
+    return None
 
 
 def _blamed(sweep: Sweep, name: str, given: Any, resolver: Resolver) -> None:

@@ -171,7 +171,7 @@ def parameters_of(source: Source, array: ArrayConfig) -> tuple[tuple[Parameter, 
     found += _of_array(source, array)
     for each in found:
         if not any(each.numbers):
-            left_out[each.name] = "it is 0: one per cent of nothing is nothing"
+            left_out[each.name] = "0 now, and one per cent of nothing is nothing"
     return tuple(each for each in found if any(each.numbers)), left_out
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from pe_sim.notebook import Table, card
 from pe_sim.report.table import emit, make_table
 from pe_sim.studies.parameters import Kind
 from pe_sim.studies.sensitivity import Move, Sensitivity, Worth
@@ -63,10 +63,7 @@ def _bars(found: Sensitivity) -> list[Bar]:
 
 def html_of(found: Sensitivity) -> str:
     """The table as HTML."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in _HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) + "</tr>" for row in found.rows)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(found))
-    return f"<table><caption>{escape(title_of(found))}</caption><tr>{head}</tr>{body}</table>{notes}"
+    return card(title_of(found), tables=[Table(_HEAD, [_cells(row) for row in found.rows])], notes=_notes(found))
 
 
 def _cells(row: Worth) -> tuple[str, ...]:

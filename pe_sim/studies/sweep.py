@@ -7,9 +7,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pe_sim._version import __version__
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.notebook import card, frame_table
 from pe_sim.studies.check import check_sweep
 from pe_sim.studies.grid import ASK_ABOVE, Sweep, load_sweep
 from pe_sim.studies.keys import SCHEMA
@@ -31,6 +31,11 @@ from pe_sim.units import IntArray
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from pe_sim.report.lines_plot import Axes
+
+_SHOWN: Final = ("cycles", "tokens_per_second", "utilization.bus", "joules_per_token")  # of a table's figures
+_NOTEBOOK_ROWS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,19 @@ class SweepResult:
                 frame[name] = table.column(name).to_pandas(types_mapper={pa.int64(): Int64Dtype()}.get)
         return frame
 
+    def plot(self, x: str, y: str = "tokens_per_second", by: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draws a column of the table against another, a line for each value of `by`; points that failed are left out.
+
+        Args:
+            ax: where to draw; None: in a new figure.
+
+        Raises:
+            InputError: there is no such column, it has no numbers, or lines have several values at one x.
+        """
+        from pe_sim.report.lines_plot import plot_lines
+
+        return plot_lines(self.to_frame(), x, y, by, ax)
+
     def config(self, key: str) -> dict[str, Any]:
         """The resolved config behind a row: model, array, step and workflow, in the form of a report's JSON.
 
@@ -119,8 +137,14 @@ class SweepResult:
         return f"{self.num_points:,} {noun}, {self.num_failed:,} failed, {self.num_reused:,} reused"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the summary and the first rows."""
-        return f"<p>{escape(self.name)}: {self}</p>{self.to_frame().head().to_html()}"
+        """What a notebook shows: the summary and the first rows, of what tells points apart and the main figures."""
+        frame = self.to_frame()
+        frame = frame.loc[:, [*_varying(frame), *_SHOWN]]
+        words = sum(kind.kind not in "iuf" for kind in frame.dtypes)
+        frame = frame.iloc[:, sorted(range(len(frame.columns)), key=lambda at: frame.dtypes.iloc[at].kind in "iuf")]
+        notes = [f"{count:,} failed: {error}" for error, count in self.errors]
+        table = frame_table(frame, text_columns=words, most=_NOTEBOOK_ROWS)
+        return card(f"{self.name}: {self}", tables=[table], notes=notes)
 
 
 def sweep(
@@ -214,6 +238,12 @@ class _Run:
             tuple(counted.most_common()),
             tuple(self._store.set_aside),
         )
+
+
+def _varying(frame: DataFrame) -> list[str]:
+    """The columns of the points' settings that differ, which stand before their figures."""
+    settings = frame.columns[: frame.columns.get_loc("cycles")].drop(["key", "point"])
+    return [name for name in settings if frame[name].nunique(dropna=False) > 1]
 
 
 def _factors(sweep: Sweep) -> str:

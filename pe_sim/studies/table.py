@@ -50,6 +50,9 @@ _GROUPS: Final = (
     "area_mm2",
     "memory.",
 )
+# Columns that a path of the sweep may share its name with, and what they hold: where a point leaves the path out, what
+# was simulated stands there.
+_SIMULATED: Final = {"phase": "", "batch": 0, "num_pes": 0, "clock_ghz": 0.0}
 _FIRST_SETTINGS: Final = ("model", "array", "workflow", "situation", "phase", "batch", "context", "prompt")
 
 
@@ -132,12 +135,16 @@ def write_results(path: Path, sweep: Sweep, keys: Keys, figures: pa.Table) -> No
     with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for start in range(0, len(sweep), SLICE):
             stop = min(start + SLICE, len(sweep))
+            here = rows[start:stop]
             columns = [
                 pa.array([SCHEMA] * (stop - start), pa.string()).dictionary_encode(),
                 pa.array(np.arange(start, stop)),
                 pa.array([key.decode() for key in keys[start:stop].tolist()], pa.string()),
-                *(_settings_column(field, sweep.column(field.name, start, stop)) for field in settings),
-                *kept.take(rows[start:stop]).combine_chunks().columns,
+                *(
+                    _settings_column(field, _filled(field.name, sweep.column(field.name, start, stop), figures, here))
+                    for field in settings
+                ),
+                *kept.take(here).combine_chunks().columns,
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
@@ -146,7 +153,8 @@ def _settings_fields(sweep: Sweep) -> list[pa.Field]:
     """A typed column for every path that the sweep sets, what people look for first."""
     first = [path for path in _FIRST_SETTINGS if path in sweep.paths]
     ordered = [*first, *(path for path in sweep.paths if path not in first)]
-    return [pa.field(path, _type_of(sweep.values(path))) for path in ordered]
+    simulated = {path: [_SIMULATED[path]] for path in ordered if path in _SIMULATED}
+    return [pa.field(path, _type_of([*sweep.values(path), *simulated.get(path, ())])) for path in ordered]
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType:
@@ -159,6 +167,14 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     if types and types <= {int, float} and all(abs(value) < 2**53 for value in values if type(value) is int):
         return pa.float64()
     return pa.string()
+
+
+def _filled(name: str, values: list[Any], figures: pa.Table, rows: IntArray) -> list[Any]:
+    """What points set a path to; of those of `_SIMULATED`, what was simulated where they leave it out."""
+    if name not in _SIMULATED or None not in values:
+        return values
+    simulated = figures.column(name).take(rows).to_pylist()
+    return [other if value is None else value for value, other in zip(values, simulated, strict=True)]
 
 
 def _settings_column(field: pa.Field, values: list[Any]) -> pa.Array:

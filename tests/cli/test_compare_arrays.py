@@ -44,6 +44,13 @@ def test_without_equal_they_are_as_they_are(call, tiny):
     assert arrays_of(call, tiny) == [ps.load_array("bus-tree-64"), ps.load_array("mesh-256")]
 
 
+def test_the_json_says_which_report_is_which(call, tiny):
+    told = json.loads(answer(call("compare", tiny, *TWO, "--json", "-")))
+    assert told["labels"] == ["megatron on bus-tree-64", "megatron on mesh-256"]
+    cycles = [report["latency"]["cycles"] for report in told["reports"]]
+    assert told["best"] == told["labels"][cycles.index(min(cycles))]
+
+
 def test_equal_pes(call, tiny):
     first, other = arrays_of(call, tiny, "--equal", "pes")
     assert first.num_pes == other.num_pes == 64

@@ -44,6 +44,7 @@ def test_two_workflows_with_the_switch(call, tiny):
 
 def test_every_pair(call, tiny):
     told = in_json(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto", "--json", "-"))
+    assert told["schema"] == "pe-sim.switch-pairs/1"
     assert len(told["pairs"]) == 16  # auto stands for one of each phase
     totals = [pair["total_cycles"] for pair in told["pairs"]]
     assert totals == sorted(totals)
@@ -51,9 +52,28 @@ def test_every_pair(call, tiny):
     assert told["verdict"] in answer(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto"))
 
 
+def test_an_answer_of_one_token_has_no_time_per_token(call, tiny):
+    text = answer(call("generate", tiny, "--set", "num_pes=4", "--prompt", "8", "--output", "1"))
+    assert "TTFT" in text
+    assert "TPOT" not in text
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (("--pairs", "megatron"), "there is no other to switch to."),
+        (("--pairs", "megatron,all-row", "--output", "1"), "no pair that fits has to move anything."),
+    ],
+)
+def test_why_there_is_no_switch(call, tiny, given, said):
+    assert answer(call("generate", tiny, *SMALL, *given)).splitlines()[-1].endswith(f"for both phases: {said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--pairs", "megatron,,workflow-1"), "--pairs: an empty name in the list"),
+        (("--switch-weights", "reshard"), "--switch-weights: there is no switch"),
         (("--pairs", "megatron,workflo-1"), "did you mean 'workflow-1'"),
         (("--pairs", "megatron", "--workflow", "megatron"), "--workflow and --pairs exclude each other"),
         (("--pairs", "megatron", "--allow-overflow"), "--allow-overflow and --pairs exclude each other"),

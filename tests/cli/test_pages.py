@@ -36,6 +36,12 @@ def test_search_writes_the_page_of_the_best(call, tiny):
 
 
 @pytest.mark.parametrize("command", ["run", "compare", "search"])
+def test_a_page_is_of_one_step(refused, tiny, command):
+    message = refused(command, tiny, "--situation", "mixed", "--html", "out.html")
+    assert message.startswith("--html: this file holds one step, and the situation mixed has")
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "search"])
 def test_pages_go_where_files_can_go(refused, tiny, command):
     message = refused(command, tiny, "--html", "nowhere/out.html")
     assert message.startswith("--html: the folder of this file does not exist")

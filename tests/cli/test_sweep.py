@@ -102,6 +102,19 @@ def test_files_that_are_refused(refused, swept, before, after, words):
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "hint"),
+    [
+        ("model:", "modle:", "is base.modle meant to be 'model'?"),
+        ("workflow:", "worklfow:", "is base.worklfow meant to be 'workflow'?"),
+        ("context:", "contxt:", "is grid.contxt meant to be 'context'?"),
+    ],
+)
+def test_a_misspelt_name_that_is_needed(refused, swept, before, after, hint):
+    changed(before, after)
+    assert hint in refused("sweep", swept, "--out", "out", "--jobs", "1")
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--out", ""), "--out: not a folder"),

@@ -46,6 +46,7 @@ def test_the_peak_is_that_of_the_dtype_or_of_the_fastest_that_holds_it():
     assert machine.peak_for("fp16") == ("fp16", 100.0)
     assert machine.peak_for("bf16") == ("fp16", 100.0)
     assert machine.peak_for("int4") == ("int8", 300.0)
+    assert machine.peak_for("fp8") == ("fp16", 100.0)  # an integer of as many bits holds no float
     with pytest.raises(InputError, match="no peak is known for fp32"):
         machine.peak_for("fp32")
 

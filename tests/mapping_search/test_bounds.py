@@ -1,5 +1,7 @@
 """What the search takes for a lower bound is one: of every mapping, at every overlap level, with batches and groups."""
 
+from dataclasses import replace
+
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -99,3 +101,17 @@ def _norms(name):
     if name in ("workflow-1", "all-col"):
         return {"attention_norm": "replicate", "ffn_norm": "shard"}
     return {"attention_norm": "replicate", "ffn_norm": "replicate"}
+
+
+def test_layers_that_are_not_gone_through_are_bounded_all_the_same():
+    model, step = tiny_llama(num_hidden_layers=4), ps.Decode(None, [3, 50, 7, 20])
+    array = small_array(8)
+    scene = scene_of(model, array, step, groups=2)
+    parts = parts_of(scene.graph, (), batched=True, lone=False)
+    allowed = (dict.fromkeys(("q", "k", "v", "o", "gate", "up"), ("row",)),) * 4
+    whole = Paths((scene,), (1.0,), parts, allowed, ("row",))
+    short = replace(whole, most_ways=0, ways={}, prospects={})
+    best, least = whole.best()[0], short.best()
+    assert least[0].cycles[0] <= best.cycles[0]
+    assert all(plan.stands_for_more and len(plan.layers) == 4 for plan in least)
+    assert all(layer.o == "row" for plan in least for layer in plan.layers)

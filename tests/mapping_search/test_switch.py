@@ -242,7 +242,10 @@ class TestBestPair:
         assert "less than" in pays.verdict
         does_not = replace(found, table=(found.best_without, switched))
         assert does_not.verdict.startswith("A switch does not pay: ")
-        assert "no pair with a switch" in replace(found, table=(found.best_without,)).verdict
+        assert "there is no other to switch to" in replace(found, table=(found.best_without,)).verdict
+        too_large = replace(found.best, problem="too large")
+        alone = replace(found, table=(found.best_without, replace(too_large, decode=WORKFLOWS["all-row"])))
+        assert "no other pair fits" in alone.verdict
         assert "no workflow fits both" in replace(found, table=(switched,)).verdict
 
     def test_what_does_not_fit_is_left_out_and_said(self):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from pe_sim.api import simulate
 from pe_sim.config.arrays import load_array
@@ -183,7 +184,7 @@ def test_the_heat_map_tells_the_kinds_of_messages_apart(kind: str, workflow: str
     assert titles[0] == "all messages"
     assert ("broadcast and multicast" in titles) == bool(used & {"broadcast", "multicast"})
     assert all((tag in titles) == (tag in used) for tag in ("scatter", "gather", "all-gather", "reduce"))
-    figure = report.plot_channel_heat()
+    figure = report.plot_channel_heats()
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left").split("\n")[0] for axes in panels] == titles
     for axes, heat in zip(panels, heats, strict=True):
@@ -202,21 +203,22 @@ def test_the_heat_of_one_bus_and_one_tree_has_every_wire_of_the_tree() -> None:
     downlink = simulate_tiny("workflow-1", 16, network__tree__downlink=True)
     _, (heat,) = channel_heat(downlink, "multicast")
     assert heat.utilization.max() > 0
-    assert report.plot_channel_heat("all")
+    assert report.plot_channel_heat().collections
 
 
 def test_one_tag_is_one_panel_and_an_unknown_one_is_refused() -> None:
     report = tiny_on("torus")
-    figure = report.plot_channel_heat("reduce")
-    assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes if axes.get_title(loc="left")] == [
-        "reduce"
-    ]
+    axes = report.plot_channel_heat(tag="reduce")
+    assert axes.get_title(loc="left").split("\n")[0] == "reduce"
+    into = Figure().add_subplot()
+    assert report.plot_channel_heat(into) is into
+    assert into.get_title(loc="left").split("\n")[0] == "all messages"
     with pytest.raises(InputError, match=r"(?s)no such tag.*did you mean 'broadcast'"):
-        report.plot_channel_heat("brodcast")
+        report.plot_channel_heat(tag="brodcast")
 
 
 def test_a_step_without_messages_is_drawn_too() -> None:
-    figure = tiny_on("ring", "batch-block").plot_channel_heat()
+    figure = tiny_on("ring", "batch-block").plot_channel_heats()
     assert "hottest 0%: none" in figure.axes[0].get_title(loc="left")
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pe_sim.report.labels import Box, Marker, place_labels
@@ -14,6 +14,7 @@ spots = st.tuples(st.floats(150, 350), st.floats(100, 300), st.floats(2, 8))
 
 
 @given(st.lists(spots, min_size=1, max_size=8))
+@example([(344.0, 100.0, 2.0)] * 3 + [(346.0, 100.0, 8.0)])  # no room for one line, but for two
 @settings(max_examples=60, deadline=None)
 def test_labels_cover_nothing(places):
     markers = [Marker(f"name {index}", x, y, radius) for index, (x, y, radius) in enumerate(places)]

@@ -113,6 +113,18 @@ def test_texts_do_not_cover_each_other(report):
         assert not any(box.overlaps(other) for other in level[index + 1 :])
 
 
+def test_points_above_the_roof_are_explained():
+    """At overlap 2 weights are there before their operator begins, and its span is shorter than its stream."""
+    step, words = Decode(context_len=64), "above the roof"
+    for overlap, above in ((1, False), (2, True)):
+        array = load_array("bus-tree-64", {"overlap": overlap})
+        report = ps.simulate("llama-3.2-1b", array, step, "megatron")
+        found = roofline(report)
+        high = [point for point in found.points if point.flops_per_second > found.ceilings.roof(point.intensity)]
+        assert bool(high) is above
+        assert (words in report.plot_roofline().get_xlabel()) is above
+
+
 def test_the_figure_is_drawn_where_it_is_told():
     _, axes = plt.subplots(1, 2)
     assert tiny().plot_roofline(axes[1]) is axes[1]

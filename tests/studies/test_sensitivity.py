@@ -268,7 +268,7 @@ def test_changes_that_are_none(change):
 def test_bad_input():
     with pytest.raises(InputError, match="did you mean 'bus width'"):
         measured(parameters=["bus widht"])
-    with pytest.raises(InputError, match="cannot be moved: it is 0"):
+    with pytest.raises(InputError, match="cannot be moved: 0 now"):
         measured(NO_LATENCIES, parameters=["PE memory latency"])
     with pytest.raises(InputError, match="this is no step"):
         measured(step="decode")

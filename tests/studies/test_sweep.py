@@ -98,6 +98,18 @@ def test_columns_are_typed(tmp_path):
     assert schema.metadata[b"pe-sim.schema"] == b"pe-sim.sweep/1"
 
 
+def test_what_only_some_points_set_is_there_for_all(tmp_path):
+    """`num_pes` and the like are what was simulated, whoever said so; only a point that failed may have none."""
+    points = [{"num_pes": 8}, {"batch": 3}, {"clock_ghz": 2}, {"phase": "decode"}, {"batch": "x"}]
+    base = {name: value for name, value in BASE.items() if name != "num_pes"}
+    frame = ps.sweep({"base": base, "points": points}, tmp_path / "out", jobs=1).to_frame()
+    assert list(frame.num_pes[:4]) == [8, 64, 64, 64]
+    assert list(frame.batch) == ["1", "3", "1", "1", "x"]  # JSON as text, for there is a text among them
+    assert list(frame.clock_ghz[:4]) == [1.0, 1.0, 2.0, 1.0]
+    assert list(frame.phase[:4]) == ["decode"] * 4
+    assert frame[["num_pes", "clock_ghz", "phase"]].loc[4].isna().all()
+
+
 def test_failed_points_are_rows(tmp_path):
     result = ps.sweep(sweep_of({"num_pes": [4, 0, 8], "context": [10, 10**6]}), tmp_path / "out", jobs=1)
     frame = result.to_frame()

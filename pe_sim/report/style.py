@@ -1,0 +1,24 @@
+"""The style of figures: one that can be read in print and with any colour vision, for those who ask for it.
+
+Nothing is set on import. The figures of pe_sim look the same with and without it but for sizes and fonts; what else is
+drawn beside them takes its colours and dashes.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Final
+
+import matplotlib.style
+
+STYLE: Final = "pe_sim.report.print"
+
+
+def use_style() -> None:
+    """Sets the style for all figures from now on, as `matplotlib.style.use("pe_sim.report.print")` does."""
+    matplotlib.style.use(STYLE)
+
+
+def style() -> AbstractContextManager[None]:
+    """The same within a `with`: whatever was set before holds again after it."""
+    return matplotlib.style.context(STYLE)

@@ -1,0 +1,216 @@
+"""`pe_sim.compare`: takes workflows or arrays for one step, gives their reports beside each other and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pe_sim import api
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.model import ModelConfig
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.notebook import card, frame_table
+from pe_sim.report.compare import best_of, compare_table
+from pe_sim.report.explain import Explanation, explain
+from pe_sim.report.report import Report
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pe_sim.report.time_plot import Axes
+
+WorkflowLike = Workflow | str | Path
+ArrayLike = ArrayConfig | str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Comparison:
+    """Reports of one step by what to call them.
+
+    Args:
+        reports: in the order they were asked for.
+        failed: why others could not be simulated, by what to call them.
+    """
+
+    reports: Mapping[str, Report]
+    failed: Mapping[str, str]
+
+    def __getitem__(self, label: str) -> Report:
+        """The report of this name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if label not in self.reports:
+            raise InputError(
+                "there is no such report",
+                given=label,
+                expected=", ".join(self.reports),
+                hint=self.failed.get(label) or did_you_mean(label, list(self.reports)),
+            )
+        return self.reports[label]
+
+    @property
+    def best(self) -> str:
+        """The one with the most tokens per second, the first of equals."""
+        return list(self.reports)[best_of(list(self.reports.values()))]
+
+    def explain(self, first: str, other: str) -> Explanation:
+        """Where the cycles of `first` differ from those of `other`, operator by operator.
+
+        Raises:
+            InputError: there is no such report.
+        """
+        return explain(self[first], self[other])
+
+    def to_frame(self) -> DataFrame:
+        """The main figures as a pandas.DataFrame, a row a report, the fastest first."""
+        from pandas import DataFrame  # heavy, and only needed here
+
+        fastest = min(report.latency_seconds for report in self.reports.values())
+        ordered = sorted(self.reports.items(), key=lambda item: item[1].latency_seconds)
+        return DataFrame([{"name": label, **_figures(report, fastest)} for label, report in ordered])
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Prints the tables of `pe-sim compare` to `file`, or to stdout."""
+        compare_table(list(self.reports.values()), list(self.reports), file)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Where the time of each goes, as stacked bars on one scale; draws into `ax` or a new figure."""
+        from pe_sim.report.time_plot import plot_time
+
+        return plot_time(self.reports, ax)
+
+    def save_html(self, path: str | Path) -> None:
+        """Writes the page of `pe-sim compare --html`, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        from pe_sim.report.html import save_comparison_html
+
+        save_comparison_html(path, list(self.reports.values()), list(self.reports), self.failed)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Comparison of {', '.join(self.reports)}: {self.best} is the fastest>"
+
+    def _repr_html_(self) -> str:
+        """The main figures as a notebook shows them, the best in bold."""
+        first = next(iter(self.reports.values()))
+        title = f"{first.model.name}, {first.step.phase}: {self.best} is the fastest"
+        notes = [f"{label} cannot do this step: {reason}" for label, reason in self.failed.items()]
+        return card(title, tables=[frame_table(self.to_frame(), text_columns=1, marked=0)], notes=notes)
+
+
+def compare(
+    model: ModelConfig | str | Path | Mapping[str, Any],
+    array: ArrayLike | Sequence[ArrayLike],
+    step: api.Step,
+    workflows: WorkflowLike | Sequence[WorkflowLike] = tuple(api.WORKFLOWS),
+    engine: str = api.DEFAULT_ENGINE,
+    *,
+    allow_overflow: bool = False,
+) -> Comparison:
+    """One step of one model under several workflows, on one array or on several.
+
+    Args:
+        model, step, engine, allow_overflow: as of `simulate`.
+        array: one, or a list of them.
+        workflows: one, or a list of them; all named ones if left out. Those that the model, the array or the step
+            rules out are in `failed`, with the reason.
+
+    Raises:
+        InputError: something given is wrong, two arrays have one name, or no workflow works.
+    """
+    model = model if isinstance(model, ModelConfig) else api.load_model(model)
+    given = [workflows] if isinstance(workflows, Workflow | str | Path) else list(workflows)
+    loaded = [each if isinstance(each, Workflow) else api.load_workflow(each) for each in given]
+    named = labelled([str(getattr(each, "name", each)) for each in given], loaded)
+    arrays = _arrays(array)
+    for path, things in (("workflows", named), ("array", arrays)):
+        if not things:
+            raise InputError("there is nothing to compare", path=path, given=[], expected="at least one")
+    found: dict[str, Report] = {}
+    failures: dict[str, InputError] = {}
+    for label, (on, workflow) in _cases(named, arrays).items():
+        try:
+            found[label] = api.simulate(model, on, step, workflow, engine, allow_overflow=allow_overflow)
+        except InputError as error:
+            failures[label] = error
+    if not found:
+        raise none_works(failures)
+    return Comparison(found, {label: str(error) for label, error in failures.items()})
+
+
+def labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, Workflow]:
+    """The workflows by their names, or by what the user called them where two files give the same name."""
+    names = [workflow.name for workflow in workflows]
+    labels = [name if names.count(name) == 1 else given for name, given in zip(names, listed, strict=True)]
+    return dict(zip(labels, workflows, strict=True))
+
+
+def none_works(failures: Mapping[str, InputError]) -> InputError:
+    """The one reason if all share it, else all reasons in one message."""
+    errors = list(failures.values())
+    if len({str(error) for error in errors}) == 1:
+        return errors[0]
+    reasons = reason_rows({label: str(error) for label, error in failures.items()})
+    return InputError("none of the workflows can do this step\n" + reasons.rstrip())
+
+
+def reason_rows(reasons: Mapping[str, str]) -> str:
+    """A paragraph for each workflow that cannot do the step."""
+    return "".join(
+        f"\n{label} cannot do this step:\n{_indented(reason.splitlines())}" for label, reason in reasons.items()
+    )
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _arrays(given: ArrayLike | Sequence[ArrayLike]) -> dict[str, ArrayConfig]:
+    """By their names, with the numbers of PEs where arrays share a name."""
+    listed = [given] if isinstance(given, ArrayConfig | str | Path | Mapping) else list(given)
+    arrays = [each if isinstance(each, ArrayConfig) else api.load_array(each) for each in listed]
+    names = [array.name for array in arrays]
+    labels = [
+        array.name if names.count(array.name) == 1 else f"{array.name} ({array.num_pes:,} PEs)" for array in arrays
+    ]
+    if len(set(labels)) < len(labels):
+        raise InputError(
+            "arrays that are compared need different names or numbers of PEs",
+            path="array",
+            given=", ".join(labels),
+            hint="load_array(..., overrides={'name': ...}) names one",
+        )
+    return dict(zip(labels, arrays, strict=True))
+
+
+def _cases(
+    workflows: Mapping[str, Workflow], arrays: Mapping[str, ArrayConfig]
+) -> dict[str, tuple[ArrayConfig, Workflow]]:
+    """Every workflow on every array, called by what tells them apart."""
+
+    def label(workflow: str, array: str) -> str:
+        if len(arrays) == 1:
+            return workflow
+        return array if len(workflows) == 1 else f"{workflow} on {array}"
+
+    return {label(workflow, array): (arrays[array], workflows[workflow]) for array in arrays for workflow in workflows}
+
+
+def _figures(report: Report, fastest_seconds: float) -> dict[str, Any]:
+    return {
+        "cycles": report.latency_cycles,
+        "microseconds": report.latency_seconds * 1e6,
+        "tokens_per_second": report.tokens_per_second,
+        "x_best": report.latency_seconds / fastest_seconds,
+        "messages": sum(use.messages for use in report.traffic.values()),
+        "bytes": sum(use.bytes for use in report.traffic.values()),
+        "joules_per_token": report.energy["per_token_joules"],
+    }
