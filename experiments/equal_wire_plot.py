@@ -2,85 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Final
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from experiments.equal_wire_arrays import BUS_TREE
-from experiments.equal_wire_steps import EVENTS, Point
-from experiments.equal_wire_tables import numbers_of, ranked, workflows_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from experiments.equal_wire_steps import EVENTS
+from experiments.equal_wire_tables import is_equal_wire, numbers_of, ranked, title_of, width_of, workflows_of
+from experiments.marks import heading, legend_below
 
 # Okabe and Ito's palette.
-COLOURS = {
+COLOURS: Final = {
     "buses": "#0072B2",
     "trees of switches": "#009E73",
     "links to neighbours": "#E69F00",
     "links to far away": "#CC79A7",
 }
-PALE = 0.3
+PALE: Final = 0.3
+PANEL: Final = 3.1  # inches, for the words beside a bar
+SMALL: Final = 6.5
 
 
-def draw(points: Sequence[Point], title: str, path: Path) -> None:
+def figures(table: pd.DataFrame) -> Mapping[str, Figure]:
     """Cycles of work and of waiting, with width and tokens/s at the end of each bar."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.artist import Artist
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    numbers, workflows = numbers_of(points), workflows_of(points)
-    per_panel = len({point.topology for point in points})
+    numbers, workflows = numbers_of(table), workflows_of(table)
+    per_panel = table["topology"].nunique()
     figure, panels = plt.subplots(
         len(numbers),
         len(workflows),
-        figsize=(5.2 * len(workflows), len(numbers) * (0.24 * per_panel + 0.75) + 1.1),
+        figsize=(max(PANEL * len(workflows), 2 * PANEL), len(numbers) * (0.16 * per_panel + 0.6) + 0.9),
         sharex="row",
         squeeze=False,
         layout="constrained",
     )
     for row, pes in zip(panels, numbers, strict=True):
         for axes, workflow in zip(row, workflows, strict=True):
-            _draw_panel(axes, ranked(points, pes, workflow))
-            axes.set_title(f"{pes} PEs, {workflow}", fontsize=11)
-        most = max(point.cycles for point in points if point.pes == pes)
-        row[0].set_xlim(0, most * 1.6 / 1e6)
+            _draw_panel(axes, ranked(table, pes, workflow))
+            heading(axes, f"{pes} PEs, {workflow}")
+        most = table.loc[table["pes"] == pes, "cycles"].max()
+        row[0].set_xlim(0, 1 if pd.isna(most) else most * 1.9 / 1e6)
     for axes in panels[-1]:
         axes.set_xlabel("million cycles for one token")
-    families = dict.fromkeys(point.wired.design.family for point in points)
-    handles: list[Artist] = [Patch(color=COLOURS[family], label=family) for family in families]
+    handles: list[Patch | Line2D] = [Patch(color=COLOURS[family], label=family) for family in table["family"].unique()]
     handles.append(Patch(color="0.35", label="dark: PEs or root work"))
     handles.append(Patch(color="0.35", alpha=PALE, label="pale: all wait for messages"))
-    if any(point.simulated == EVENTS for point in points):
+    if (table["simulated"] == EVENTS).any():
         handles.append(Line2D([], [], linestyle="", color="0.2", marker="$*$", label="simulated event by event"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=10, frameon=False)
-    figure.suptitle(f"{title}, {_terms(points)}\nbeside each bar: tokens/s, and how wide its channels are", fontsize=13)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    legend_below(figure, handles, min(len(handles), 3 * len(workflows)))
+    figure.suptitle(f"{title_of(table)}, {_terms(table)}\nbeside each bar: tokens/s, at the width of its channels")
+    return {"cycles": figure}
 
 
-def _draw_panel(axes: Axes, ranking: Sequence[Point]) -> None:
-    for place, point in enumerate(ranking):
-        colour, cycles = COLOURS[point.wired.design.family], point.cycles / 1e6
-        work = cycles * (1 - point.waiting)
+def _draw_panel(axes: Axes, ranking: pd.DataFrame) -> None:
+    for place, row in enumerate(ranking.to_dict("records")):
+        if pd.isna(row["cycles"]):
+            axes.text(0, place, " left out", va="center", fontsize=SMALL)
+            continue
+        colour, cycles = COLOURS[row["family"]], row["cycles"] / 1e6
+        work = cycles * (1 - row["waiting"])
         axes.barh(place, work, color=colour, height=0.74)
         axes.barh(place, cycles - work, left=work, color=colour, alpha=PALE, height=0.74)
-        said = f" {point.tokens_per_second:,.0f} tokens/s at {point.wired.width} B/cycle"
-        mark = " *" if point.simulated == EVENTS else ""
-        axes.text(cycles, place, said + mark if point.cycles else " left out", va="center", fontsize=8)
-    axes.set_yticks(range(len(ranking)), [point.topology for point in ranking], fontsize=9)
-    for tick, point in zip(axes.get_yticklabels(), ranking, strict=True):
-        tick.set_fontweight("bold" if point.topology == BUS_TREE else "normal")
+        mark = " *" if row["simulated"] == EVENTS else ""
+        said = f" {row['tokens_per_second']:,.0f} at {width_of(row)} B/cycle{mark}"
+        axes.text(cycles, place, said, va="center", fontsize=SMALL)
+    axes.set_yticks(range(len(ranking)), ranking["topology"].tolist())
+    for tick, topology in zip(axes.get_yticklabels(), ranking["topology"], strict=True):
+        tick.set_fontweight("bold" if topology == BUS_TREE else "normal")
     axes.set_ylim(len(ranking) - 0.4, -0.6)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
-def _terms(points: Sequence[Point]) -> str:
-    if points[0].wired.budget_bits_mm is None:
-        return "widths as in the presets, whatever wire that takes"
-    return "every interconnect made of the same amount of wire"
+def _terms(table: pd.DataFrame) -> str:
+    if is_equal_wire(table):
+        return "every interconnect made of the same amount of wire"
+    return "widths as in the presets, whatever wire that takes"

@@ -2,196 +2,221 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any, Final
 
-from experiments.equal_wire_arrays import BUS_TREE, DOWNLINK, Wired
+import pandas as pd
+
+from experiments.equal_wire_arrays import BUS_TREE, DOWNLINK
 from experiments.equal_wire_steps import EVENTS, Point
 
-COLUMNS = (
-    "PEs",
-    "workflow",
-    "topology",
-    "narrowest B/cycle",
-    "widest B/cycle",
-    "budget bit mm",
-    "wire bit mm",
-    "cycles",
-    "tokens/s",
-    "waiting",
-    "hottest channel",
-    "its level",
-    "its utilization",
-    "multicasts",
-    "simulated",
-)
-FEW = 3  # how many of the narrowest and widest designs a sentence is about
+# budget_wire_bit_mm: none where the widths were left alone. widths_factor: what they were multiplied by, before
+# rounding down to whole bytes. What was left out has no figures.
+COLUMNS: Final = {
+    "model": "string",
+    "context": "int64",
+    "pes": "int64",
+    "workflow": "string",
+    "topology": "string",
+    "family": "string",
+    "narrowest_bytes_per_cycle": "int64",
+    "widest_bytes_per_cycle": "int64",
+    "widths_factor": "float64",
+    "unscaled_wire_bit_mm": "float64",
+    "budget_wire_bit_mm": "float64",
+    "wire_bit_mm": "float64",
+    "cycles": "Int64",
+    "tokens_per_second": "float64",
+    "waiting": "float64",
+    "hottest_channel": "string",
+    "hottest_level": "string",
+    "hottest_utilization": "float64",
+    "multicasts": "Int64",
+    "simulated": "string",
+}
+FEW: Final = 3  # how many of the narrowest and widest designs a sentence is about
 
 
-def cells(point: Point) -> list[str]:
-    """A row of the CSV."""
+def row_of(model: str, context: int, point: Point) -> dict[str, Any]:
+    """A row of the table."""
     wired = point.wired
-    budget = "" if wired.budget_bits_mm is None else f"{wired.budget_bits_mm:.0f}"
-    widths = [str(wired.narrowest), str(wired.widest), budget, f"{wired.reached_bits_mm:.0f}"]
-    head = [str(point.pes), point.workflow, point.topology, *widths]
-    if not point.cycles:
-        return [*head, *[""] * 7, point.simulated]
-    figures = [str(point.cycles), f"{point.tokens_per_second:.2f}", f"{point.waiting:.4f}"]
-    hottest = [point.hottest, point.hottest_level, f"{point.utilization:.4f}"]
-    return [*head, *figures, *hottest, str(point.multicasts), point.simulated]
+    hottest = (point.hottest, point.hottest_level, point.utilization)
+    known = (point.cycles, point.tokens_per_second, point.waiting, *hottest, point.multicasts)
+    figures = known if point.cycles else (None,) * len(known)
+    point_names = (model, context, point.pes, point.workflow, point.topology, wired.design.family)
+    widths = (wired.narrowest, wired.widest, wired.factor)
+    wire = (wired.unscaled_bits_mm, wired.budget_bits_mm, wired.reached_bits_mm)
+    return dict(zip(COLUMNS, (*point_names, *widths, *wire, *figures, point.simulated), strict=True))
 
 
-def write_table(points: Iterable[Point], path: Path) -> None:
-    """The CSV, in the order of the simulation."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(cells(point) for point in points)
+def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def numbers_of(points: Iterable[Point]) -> list[int]:
+def numbers_of(table: pd.DataFrame) -> list[int]:
     """The numbers of PEs, in order."""
-    return sorted({point.pes for point in points})
+    return sorted(int(pes) for pes in table["pes"].unique())
 
 
-def workflows_of(points: Iterable[Point]) -> list[str]:
+def workflows_of(table: pd.DataFrame) -> list[str]:
     """The workflows, in order."""
-    return list(dict.fromkeys(point.workflow for point in points))
+    return [str(name) for name in table["workflow"].unique()]
 
 
-def ranked(points: Iterable[Point], pes: int, workflow: str) -> list[Point]:
+def ranked(table: pd.DataFrame, pes: int, workflow: str) -> pd.DataFrame:
     """The points of one comparison, the fastest first, those left out last."""
-    mine = [point for point in points if (point.pes, point.workflow) == (pes, workflow)]
-    return sorted(mine, key=lambda point: point.cycles or float("inf"))
+    mine = table[(table["pes"] == pes) & (table["workflow"] == workflow)]
+    return mine.sort_values("cycles", kind="stable", na_position="last")
 
 
-def format_wire(arrays: Sequence[Wired]) -> str:
+def width_of(row: Any) -> str:
+    """Bytes per cycle of a design's channels, of a row of the table."""
+    narrow, wide = row["narrowest_bytes_per_cycle"], row["widest_bytes_per_cycle"]
+    return str(narrow) if narrow == wide else f"{narrow} to {wide}"
+
+
+def is_equal_wire(table: pd.DataFrame) -> bool:
+    """Whether all had one budget; else the widths were left alone."""
+    return bool(table["budget_wire_bit_mm"].notna().all())
+
+
+def title_of(table: pd.DataFrame) -> str:
+    """What was simulated."""
+    first = table.iloc[0]
+    return f"{first['model']}, one decode step at a context of {first['context']} tokens"
+
+
+def said(table: pd.DataFrame) -> str:
+    """All that is printed."""
+    return "\n".join([format_wire(table), format_points(table), findings(table)])
+
+
+def format_wire(table: pd.DataFrame) -> str:
     """What each design has of wire and width, number of PEs by number of PEs."""
     lines = []
-    for pes in dict.fromkeys(each.pes for each in arrays):
-        mine = [each for each in arrays if each.pes == pes]
-        budget = mine[0].budget_bits_mm
-        said = "widths as in the presets, wire as it comes" if budget is None else f"equal wire: {budget:,.0f} bit mm"
+    for pes, rows in table.groupby("pes", sort=False):
+        mine, equal = rows.drop_duplicates("topology"), is_equal_wire(rows)
+        budget = mine["budget_wire_bit_mm"].iloc[0]
+        terms = f"equal wire: {budget:,.0f} bit mm" if equal else "widths as in the presets, wire as it comes"
         heading = f"  {'topology':<20}{'wire at 64 B/cycle':>20}{'widths x':>10}{'B/cycle':>12}{'wire':>14}"
-        heading += "" if budget is None else f"{'of budget':>11}"
-        lines += [f"{pes} PEs, {said}", heading, "  " + "-" * (len(heading) - 2)]
-        for each in mine:
-            line = f"  {each.design.name:<20}{each.unscaled_bits_mm:>20,.0f}{each.factor:>10.4f}{each.width:>12}"
-            share = "" if budget is None else f"{each.reached_bits_mm / budget:>11.1%}"
-            lines.append(f"{line}{each.reached_bits_mm:>14,.0f}{share}")
+        heading += f"{'of budget':>11}" if equal else ""
+        lines += [f"{pes} PEs, {terms}", heading, "  " + "-" * (len(heading) - 2)]
+        for each in mine.to_dict("records"):
+            line = f"  {each['topology']:<20}{each['unscaled_wire_bit_mm']:>20,.0f}{each['widths_factor']:>10.4f}"
+            share = f"{each['wire_bit_mm'] / budget:>11.1%}" if equal else ""
+            lines.append(f"{line}{width_of(each):>12}{each['wire_bit_mm']:>14,.0f}{share}")
         lines.append("")
     return "\n".join(lines)
 
 
-def format_points(points: Sequence[Point], title: str) -> str:
+def format_points(table: pd.DataFrame) -> str:
     """The points, best first within each number of PEs and workflow."""
-    lines = [title]
-    for pes in numbers_of(points):
-        for workflow in workflows_of(points):
-            lines += ["", *_one_comparison(ranked(points, pes, workflow), f"{pes} PEs, {workflow}")]
-    if any(point.simulated == EVENTS for point in points):
+    lines = [title_of(table)]
+    for pes in numbers_of(table):
+        for workflow in workflows_of(table):
+            lines += ["", *_one_comparison(ranked(table, pes, workflow), f"{pes} PEs, {workflow}")]
+    if (table["simulated"] == EVENTS).any():
         lines += ["", "* simulated event by event: its messages overtake each other"]
     return "\n".join([*lines, ""])
 
 
-def _one_comparison(ranking: Sequence[Point], heading: str) -> list[str]:
+def _one_comparison(ranking: pd.DataFrame, heading: str) -> list[str]:
     head = f"{heading:<23}{'B/cycle':>10}{'cycles':>12}  {'x best':>6}{'tokens/s':>10}{'waiting':>9}"
     lines = [f"{head}   hottest channel", "-" * 104]
-    for point in ranking:
-        line = f"  {point.topology:<21}{point.wired.width:>10}"
-        if not point.cycles:
-            lines.append(f"{line}   {point.simulated}")
+    for row in ranking.to_dict("records"):
+        line = f"  {row['topology']:<21}{width_of(row):>10}"
+        if pd.isna(row["cycles"]):
+            lines.append(f"{line}   {row['simulated']}")
             continue
-        mark = "*" if point.simulated == EVENTS else " "
-        line += f"{point.cycles:>12,}{mark} {point.cycles / ranking[0].cycles:>6.3f}{point.tokens_per_second:>10,.1f}"
-        lines.append(f"{line}{point.waiting:>9.1%}   {point.utilization:>5.1%} {point.hottest}")
+        mark = "*" if row["simulated"] == EVENTS else " "
+        line += f"{int(row['cycles']):>12,}{mark} {row['cycles'] / ranking['cycles'].iloc[0]:>6.3f}"
+        line += f"{row['tokens_per_second']:>10,.1f}{row['waiting']:>9.1%}"
+        lines.append(f"{line}   {row['hottest_utilization']:>5.1%} {row['hottest_channel']}")
     return lines
 
 
-def findings(points: Sequence[Point]) -> str:
+def findings(table: pd.DataFrame) -> str:
     """What the figures say, number of PEs by number of PEs."""
-    done = [point for point in points if point.cycles]
-    sentences = []
+    return "\n".join(["Findings", *(f"- {sentence}" for sentence in _sentences(table[table["cycles"].notna()]))])
+
+
+def _sentences(done: pd.DataFrame) -> Iterator[str]:
     for pes in numbers_of(done):
-        mine = [point for point in done if point.pes == pes]
-        sentences += [_winners(mine), *_of_groups(mine), *_of_downlinks(mine), *_of_widths(mine)]
-    return "\n".join(["Findings", *(f"- {sentence}" for sentence in sentences)])
+        mine = done[done["pes"] == pes]
+        yield _winners(mine)
+        yield from _of_groups(mine)
+        yield from _of_downlinks(mine)
+        yield from _of_widths(mine)
 
 
-def _winners(points: Sequence[Point]) -> str:
-    best, worst = min(points, key=_cycles), max(points, key=_cycles)
-    firsts = [ranked(points, best.pes, workflow)[0] for workflow in workflows_of(points)]
-    by_workflow = ", ".join(f"{first.topology} under {first.workflow}" for first in firsts)
+def _winners(points: pd.DataFrame) -> str:
+    best, worst = (points.loc[points["cycles"].astype(float).agg(end)] for end in ("idxmin", "idxmax"))
+    firsts = [ranked(points, best["pes"], workflow).iloc[0] for workflow in workflows_of(points)]
+    by_workflow = ", ".join(f"{first['topology']} under {first['workflow']}" for first in firsts)
     text = (
-        f"{best.pes} PEs: the fastest is {by_workflow}; of all, {best.topology} under {best.workflow} with"
-        f" {best.cycles:,} cycles, the slowest {worst.topology} under {worst.workflow} with"
-        f" {worst.cycles / best.cycles:.2f} times that."
+        f"{best['pes']} PEs: the fastest is {by_workflow}; of all, {best['topology']} under {best['workflow']} with"
+        f" {int(best['cycles']):,} cycles, the slowest {worst['topology']} under {worst['workflow']} with"
+        f" {worst['cycles'] / best['cycles']:.2f} times that."
     )
-    own = [point for point in points if point.topology == BUS_TREE]
-    if not own:
+    own = points[points["topology"] == BUS_TREE].sort_values("cycles", kind="stable")
+    if own.empty:
         return text
-    fastest = min(own, key=_cycles)
-    return f"{text} The bus and tree come to {fastest.cycles / best.cycles:.3f} times it, under {fastest.workflow}."
+    first = own.iloc[0]
+    times = first["cycles"] / best["cycles"]
+    return f"{text} The bus and tree come to {times:.3f} times it, under {first['workflow']}."
 
 
-def _of_widths(points: Sequence[Point]) -> list[str]:
+def _of_widths(points: pd.DataFrame) -> list[str]:
     """How the narrowest and the widest designs fare, each under the workflow that suits it best."""
-    best: dict[str, Point] = {}
-    for point in sorted(points, key=_cycles):
-        best.setdefault(point.topology, point)
-    by_width = sorted(best.values(), key=lambda point: point.wired.narrowest)
-    if len(by_width) < 2 * FEW or points[0].wired.budget_bits_mm is None:
+    best = points.sort_values("cycles", kind="stable").drop_duplicates("topology")
+    if len(best) < 2 * FEW or not is_equal_wire(points):
         return []
-    narrow, wide = by_width[:FEW], by_width[-FEW:]
+    by_width = best.sort_values("narrowest_bytes_per_cycle", kind="stable")
+    narrow, wide = by_width.head(FEW), by_width.tail(FEW)
     return [
-        f"{points[0].pes} PEs, each under its best workflow: {_listed(narrow)} wait {_range(narrow)} of the step,"
-        f" {_listed(wide)} {_range(wide)}."
+        f"{points['pes'].iloc[0]} PEs, each under its best workflow: {_listed(narrow)} wait {_range(narrow)} of the"
+        f" step, {_listed(wide)} {_range(wide)}."
     ]
 
 
-def _of_groups(points: Sequence[Point]) -> list[str]:
+def _of_groups(points: pd.DataFrame) -> list[str]:
     """How the bus and tree fare with and without results that go back to groups of PEs, one after the other."""
-    own = [point for point in points if point.topology == BUS_TREE]
+    own = points[points["topology"] == BUS_TREE]
     parts = []
     for how, mine in (
-        ("without multicasts to groups of PEs", [point for point in own if not point.multicasts]),
-        ("with them", [point for point in own if point.multicasts]),
+        ("without multicasts to groups of PEs", own[own["multicasts"] == 0]),
+        ("with them", own[own["multicasts"] > 0]),
     ):
+        if mine.empty:
+            return []
         times = [
-            f"{point.cycles / ranked(points, point.pes, point.workflow)[0].cycles:.3f} under {point.workflow}"
-            + (f" ({point.multicasts:,} of them)" if point.multicasts else "")
-            for point in mine
+            f"{row['cycles'] / ranked(points, row['pes'], row['workflow'])['cycles'].iloc[0]:.3f} under"
+            f" {row['workflow']}" + (f" ({int(row['multicasts']):,} of them)" if row["multicasts"] else "")
+            for row in mine.to_dict("records")
         ]
         parts.append(f"{how} {' and '.join(times)}")
-        if not mine:
-            return []
-    return [f"{own[0].pes} PEs, cycles of the bus and tree over those of the fastest: {', '.join(parts)}."]
+    pes = own["pes"].iloc[0]
+    return [f"{pes} PEs, cycles of the bus and tree over those of the fastest: {', '.join(parts)}."]
 
 
-def _of_downlinks(points: Sequence[Point]) -> list[str]:
+def _of_downlinks(points: pd.DataFrame) -> list[str]:
     """What results on their way down the tree are worth to the bus and tree."""
-    cycles = {(point.topology, point.workflow): point for point in points}
-    parts = []
-    for workflow in workflows_of(points):
-        plain, down = cycles.get((BUS_TREE, workflow)), cycles.get((DOWNLINK, workflow))
-        if plain and down:
-            parts.append(f"{down.cycles / plain.cycles - 1:+.1%} under {workflow}")
+    cycles = points.set_index(["topology", "workflow"])["cycles"]
+    parts = [
+        f"{cycles[DOWNLINK, workflow] / cycles[BUS_TREE, workflow] - 1:+.1%} under {workflow}"
+        for workflow in workflows_of(points)
+        if {(BUS_TREE, workflow), (DOWNLINK, workflow)} <= set(cycles.index)
+    ]
     if not parts:
         return []
-    said = ", ".join(parts)
-    paid = "widths left alone" if points[0].wired.budget_bits_mm is None else "paid for with narrower channels"
-    return [f"{points[0].pes} PEs: a downlink in the tree, {paid}, changes the cycles by {said}."]
+    paid = "paid for with narrower channels" if is_equal_wire(points) else "widths left alone"
+    return [f"{points['pes'].iloc[0]} PEs: a downlink in the tree, {paid}, changes the cycles by {', '.join(parts)}."]
 
 
-def _listed(points: Sequence[Point]) -> str:
-    return ", ".join(f"{point.topology} ({point.wired.width} B/cycle)" for point in points)
+def _listed(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{row['topology']} ({width_of(row)} B/cycle)" for row in rows.to_dict("records"))
 
 
-def _range(points: Sequence[Point]) -> str:
-    shares = [point.waiting for point in points]
-    return f"{min(shares):.0%} to {max(shares):.0%}"
-
-
-def _cycles(point: Point) -> int:
-    return point.cycles
+def _range(rows: pd.DataFrame) -> str:
+    return f"{rows['waiting'].min():.0%} to {rows['waiting'].max():.0%}"

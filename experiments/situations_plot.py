@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from scipy import ndimage
 
 from experiments.situations_map import USUAL, WORKFLOWS, Spot
 from experiments.situations_tables import areas
@@ -32,29 +39,18 @@ NO_FIT, HATCH = "#EDEDED", "#BDBDBD"
 NOTHING = -1
 GAIN_STEPS = (0.0, 0.01, 0.02, 0.05, 0.10, 0.20, 0.40, 0.60, 0.80, 1.0)
 SMALLEST_LABELLED = 3  # squares
-LETTER = 0.21  # of a square's width
-DPI = 130
+LETTER = 0.25  # of a square's width
+PANEL, LEAST_WIDTH = 2.2, 7.2  # inches
+NAMES, SMALL, TINY = 6.5, 6.0, 5.5  # points
 
 
-def draw(spots: Sequence[Spot], model: str, situations: Sequence[Situation], paths: Sequence[Path]) -> None:
-    """Writes the picture of one model to every path, by its ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.artist import Artist
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import BoundaryNorm, ListedColormap
-    from matplotlib.patches import Patch
-
-    plt.rcParams["svg.hashsalt"] = "pe_sim"  # the same picture is the same file
-    plt.rcParams["svg.fonttype"] = "none"
-    plt.rcParams["hatch.linewidth"] = 0.6
+def draw(spots: Sequence[Spot], model: str, situations: Sequence[Situation]) -> Figure:
+    """The picture of one model."""
     arrays = [array for of_model, array in areas(spots) if of_model == model]
+    size = (max(PANEL * len(arrays) + 0.9, LEAST_WIDTH), 5.3)
     figure, panels = plt.subplots(
-        2, len(arrays), figsize=(3.6 * len(arrays) + 1.6, 8.4), sharex=True, sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        2, len(arrays), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
     palette = plt.get_cmap("magma_r", len(GAIN_STEPS) + 3)
     colours = [palette(index) for index in range(len(GAIN_STEPS) - 1)]
     gains, norm = ListedColormap(colours), BoundaryNorm(GAIN_STEPS, len(colours))
@@ -67,13 +63,13 @@ def draw(spots: Sequence[Spot], model: str, situations: Sequence[Situation], pat
         _draw_winners(above, grid, marks)
         _draw_marks(above, marks)
         _draw_gains(below, grid, gains, norm)
-        above.set_title(array, fontsize=12)
+        above.set_title(array)
         below.set_xlabel("context (tokens)")
     for row in panels:
         row[0].set_ylabel("batch (sequences)")
     bar = figure.colorbar(ScalarMappable(norm, gains), ax=panels[1], ticks=GAIN_STEPS, pad=0.01, aspect=28)
-    bar.ax.set_yticklabels([f"{step:.0%}" for step in GAIN_STEPS], fontsize=8)
-    bar.set_label(f"fewer cycles than {USUAL} (numbers: percent)", fontsize=9)
+    bar.ax.set_yticklabels([f"{step:.0%}" for step in GAIN_STEPS], fontsize=SMALL)
+    bar.set_label(f"fewer cycles than {USUAL} (numbers: percent)", fontsize=NAMES)
     handles: list[Artist] = [
         Patch(facecolor=COLOURS[name], edgecolor="0.2", label=name) for name in WORKFLOWS if name in present
     ]
@@ -81,17 +77,14 @@ def draw(spots: Sequence[Spot], model: str, situations: Sequence[Situation], pat
         Patch(facecolor=NO_FIT, edgecolor=HATCH, hatch="///", label="does not fit the memories under any workflow")
     )
     handles.append(Patch(facecolor="white", edgecolor="0.2", hatch="..", label=f"{USUAL} does not fit, others do"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9.5, frameon=False)
+    columns = min(len(handles), 3 * len(arrays))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     numbered = ", ".join(f"{index + 1} {each.name}" for index, each in enumerate(situations))
     figure.suptitle(
         f"{model}, one decode step: the fastest named workflow (above) and what it saves (below)\n"
-        f"a square is a simulated step; circles are the situations at the middle of their answers: {numbered}",
-        fontsize=12,
+        f"a square is a simulated step; circles are the situations at the middle of their answers: {numbered}"
     )
-    for path in paths:
-        stamp = {"Software": None} if path.suffix == ".png" else {"Date": None}
-        figure.savefig(path, dpi=DPI, metadata=stamp)
-    plt.close(figure)
+    return figure
 
 
 class Grid:
@@ -128,8 +121,6 @@ class Grid:
 
 
 def _draw_winners(axes: Axes, grid: Grid, marks: Sequence[tuple[float, float]]) -> None:
-    from matplotlib.colors import to_rgb
-
     winners = grid.winners
     colours = np.array([to_rgb(COLOURS[name]) for name in WORKFLOWS] + [to_rgb(NO_FIT)])
     axes.imshow(colours[winners], origin="lower", aspect="auto", interpolation="nearest")
@@ -139,7 +130,7 @@ def _draw_winners(axes: Axes, grid: Grid, marks: Sequence[tuple[float, float]]) 
             if len(squares) >= SMALLEST_LABELLED:
                 x, y, room = place_of_label(squares, name, marks)
                 turned = 90 if room < LETTER * len(name) else 0
-                axes.text(x, y, name, ha="center", va="center", fontsize=9, rotation=turned, fontweight="bold")
+                axes.text(x, y, name, ha="center", va="center", fontsize=NAMES, rotation=turned, fontweight="bold")
 
 
 def _draw_gains(axes: Axes, grid: Grid, colours: Any, norm: Any) -> None:
@@ -152,43 +143,39 @@ def _draw_gains(axes: Axes, grid: Grid, colours: Any, norm: Any) -> None:
             gain = spot.gain_over(USUAL) if spot.cycles else None
             if gain:
                 axes.text(column, row, f"{gain * 100:.0f}" if gain >= 0.01 else "<1", ha="center", va="center",
-                          fontsize=7, color="white" if gain >= 0.4 else "black")  # fmt: skip
+                          fontsize=TINY, color="white" if gain >= 0.4 else "black")  # fmt: skip
             elif spot.cycles and gain is None:
                 _hatch(axes, column, row, "white", "0.4", "..")
 
 
 def _finish(axes: Axes, grid: Grid) -> None:
     """Hatched where nothing fits, lines between regions, and the axes in tokens and sequences."""
-    from matplotlib.collections import LineCollection
-
     winners = grid.winners
     for row, column in zip(*np.nonzero(winners == NOTHING), strict=True):
         _hatch(axes, column, row, NO_FIT, HATCH, "///")
-    axes.add_collection(LineCollection(boundaries(winners), colors="black", linewidths=1.4, capstyle="round"))
+    axes.add_collection(LineCollection(boundaries(winners), colors="black", linewidths=1.0, capstyle="round"))
     contexts, batches = grid.contexts, grid.batches
     # Every second power, else they run into each other.
     axes.set_xticks(range(0, len(contexts), 2), [_short(value) for value in contexts[::2]])
     axes.set_yticks(range(0, len(batches), 2), [_short(value) for value in batches[::2]])
     axes.set_xlim(-0.5, len(contexts) - 0.5)
     axes.set_ylim(-0.5, len(batches) - 0.5)
-    axes.tick_params(length=2, labelsize=9)
+    axes.tick_params(length=2, labelsize=NAMES)
     if (winners == NOTHING).sum() >= 2 * SMALLEST_LABELLED:
         x, y, _ = place_of_label(regions(winners == NOTHING)[0], "does not fit")
         box = {"facecolor": NO_FIT, "edgecolor": "none", "pad": 1.5}
-        axes.text(x, y, "does not fit", ha="center", va="center", fontsize=9, color="0.3", bbox=box)
+        axes.text(x, y, "does not fit", ha="center", va="center", fontsize=NAMES, color="0.3", bbox=box)
 
 
 def _hatch(axes: Axes, column: int, row: int, face: str, edge: str, hatch: str) -> None:
-    from matplotlib.patches import Rectangle
-
     square = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0)
     axes.add_patch(square)
 
 
 def _draw_marks(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
     for index, (x, y) in enumerate(marks):
-        axes.plot(x, y, marker="o", markersize=12, markerfacecolor="white", markeredgecolor="black", alpha=0.9)
-        axes.text(x, y, str(index + 1), ha="center", va="center", fontsize=8)
+        axes.plot(x, y, marker="o", markersize=7.5, markerfacecolor="white", markeredgecolor="black", alpha=0.9)
+        axes.text(x, y, str(index + 1), ha="center", va="center", fontsize=TINY)
 
 
 def middle_context(situation: Situation) -> float:
@@ -213,8 +200,6 @@ def boundaries(winners: NDArray[np.int64]) -> list[tuple[tuple[float, float], tu
 
 def regions(inside: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
     """The squares (row, column) of the connected regions, the largest first."""
-    from scipy import ndimage
-
     names, count = ndimage.label(inside)
     found = [
         [(int(row), int(column)) for row, column in zip(*np.nonzero(names == name), strict=True)]

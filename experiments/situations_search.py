@@ -1,29 +1,35 @@
-"""Situations under every named workflow and under the searched mapping, on one array."""
+"""What does a searched mapping gain over the named workflows, for whole situations of prompts and answers?
+
+The situations that come with pe-sim (`pe-sim situations`) under every named workflow and under the mapping that the
+search finds for all of their steps together. The named workflows are candidates of the search, so that it is never
+slower than the best of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
 
 import pe_sim as ps
-from experiments.situations_map import PIPELINE, WORKFLOWS, reason_of
-from pe_sim import api
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.model import ModelConfig
+from experiments.options import names
+from experiments.parallel import in_order
+from experiments.situations import ARRAYS, MODELS, SITUATIONS
+from experiments.situations_map import WORKFLOWS as NAMED
+from experiments.situations_map import reason_of
+from experiments.situations_search_plot import figures
+from experiments.situations_search_table import COLUMNS, SEARCHED, format_table
+from experiments.study import Ask, Study, main
 from pe_sim.config.situations import Situation
-from pe_sim.config.step import Step
-from pe_sim.engine.fast import run_block_by_block
-from pe_sim.engine.recurrences import OutOfOrderError
 from pe_sim.errors import InputError
-from pe_sim.mapping.footprint import footprint
-from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.schedule.lowering import lower
 
-NAMED = tuple(name for name in WORKFLOWS if name != PIPELINE)
-SIMULATIONS = 8  # in each search, beside the named workflows
-TAKEN = 4  # the best mappings of each search that are tried on all steps
-SEARCHED = "searched"
+NAME: Final = "situations_search"
+QUICK_MODELS, QUICK_ARRAYS, QUICK_SITUATIONS = MODELS[:1], ARRAYS[:1], SITUATIONS[:2]
+SIMULATIONS = 16  # in each search, beside the named workflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Served:
         step_cycles: one a step of the situation; empty if it cannot serve it.
         reason: why it cannot.
         mapping: of the searched one, what it is.
+        proof: of the searched one, how sure it is that nothing is better.
     """
 
     model: str
@@ -44,6 +51,7 @@ class Served:
     step_cycles: tuple[int, ...] = ()
     reason: str = ""
     mapping: str = ""
+    proof: str = ""
 
     @property
     def cycles(self) -> float:
@@ -57,87 +65,21 @@ class Served:
 
 
 def serve_all(model_name: str, array_name: str, situation_name: str) -> list[Served]:
-    """One situation under all mappings, the searched one last.
-
-    A search over all steps of a situation, or with a batch, takes many minutes. So each phase is searched by itself for
-    one sequence, and the best mappings found are tried on all steps, in any number of groups of PEs, beside the named
-    ones. The one that takes least is the searched one.
-    """
+    """One situation under all mappings, the searched one last: what `ps.search` finds for all of its steps together."""
     model, array, situation = ps.load_model(model_name), ps.load_array(array_name), ps.load_situation(situation_name)
     situation.check_against(model)
     head = model.name, array.name, situation
-    served: list[Served] = []
-    for name in NAMED:
-        try:
-            served.append(Served(*head, name, simulated(model, array, situation, ps.load_workflow(name))))
-        except InputError as error:
-            served.append(Served(*head, name, reason=reason_of(error)))
-    named = [each for each in served if each.step_cycles]
-    found = [
-        Served(*head, SEARCHED, cycles, mapping=in_words(workflow, model.num_layers))
-        for workflow in searched(model, array, situation)
-        if (cycles := _simulated_if_it_fits(model, array, situation, workflow))
-    ]
-    found += [Served(*head, SEARCHED, each.step_cycles, mapping=each.workflow) for each in named]
-    if not found:
-        return [*served, Served(*head, SEARCHED, reason=min(each.reason for each in served))]
-    return [*served, min(found, key=lambda each: each.cycles)]
-
-
-def searched(model: ModelConfig, array: ArrayConfig, situation: Situation) -> list[Workflow]:
-    """The best mappings for each phase by itself, and with a batch in every number of groups."""
-    best: dict[Workflow, None] = {}
-    for step in dict.fromkeys(of_one_sequence(situation)):
-        try:
-            result = api.search(model, array, step, max_simulations=SIMULATIONS)
-        except InputError:
-            continue
-        ranked = sorted(result.candidates, key=lambda one: one.figure)
-        best |= dict.fromkeys([one.workflow for one in ranked if one.name not in api.WORKFLOWS][:TAKEN])
-    groups = [2**power for power in range(situation.batch_sequences.bit_length()) if array.num_pes % 2**power == 0]
-    return [replace(workflow, groups=count) for count in groups for workflow in best]
-
-
-def of_one_sequence(situation: Situation) -> list[Step]:
-    """The longest step of each phase; of a batch for its mean lengths, in decode also for as many rows as it has."""
-    longest = {step.phase: step for step, _ in situation.steps}
-    batch = situation.batch_sequences
-    if batch == 1:
-        return list(longest.values())
-    found: list[Step] = []
-    context = sum(situation.context_tokens) // batch
-    prompt = sum(situation.prompt_tokens) // batch
-    if "prefill" in longest:
-        found.append(ps.Prefill(1, prompt_len=prompt, context_len=context))
-    if "decode" in longest:
-        context += prompt + max(situation.output_tokens) - 2
-        rows = min(batch, context)
-        found += [ps.Decode(1, context), ps.Prefill(1, prompt_len=rows, context_len=context - rows, logits="all")]
-    return found
-
-
-def simulated(model: ModelConfig, array: ArrayConfig, situation: Situation, workflow: Workflow) -> tuple[int, ...]:
-    """The cycles of every step.
-
-    Raises:
-        InputError: it does not fit.
-    """
-    return tuple(ps.simulate(model, array, step, workflow).latency_cycles for step, _ in situation.steps)
-
-
-def _simulated_if_it_fits(
-    model: ModelConfig, array: ArrayConfig, situation: Situation, workflow: Workflow
-) -> tuple[int, ...]:
-    """The cycles; empty also where layers overtake each other, which takes up to minutes to simulate."""
-    cycles = []
     try:
-        for step, _ in situation.steps:
-            placed = place(model, array, step, workflow)
-            footprint(placed, placed.graph.shape).check()
-            cycles.append(run_block_by_block(lower(placed)).makespan_cycles)
-    except (InputError, OutOfOrderError):
-        return ()
-    return tuple(cycles)
+        found = ps.search(model, array, situation.steps, max_simulations=SIMULATIONS)
+    except InputError as error:
+        reason = reason_of(error)
+        return [Served(*head, name, reason=reason) for name in (*NAMED, SEARCHED)]
+    cycles = {one.name: tuple(report.latency_cycles for report in one.reports) for one in found.candidates}
+    reasons = {one.name: one.reason for one in found.excluded}
+    served = [Served(*head, name, cycles.get(name, ()), reasons.get(name, "")) for name in NAMED]
+    best = tuple(report.latency_cycles for report in found.reports)
+    words = found.best.name if found.best.is_named else in_words(found.workflow, model.num_layers)
+    return [*served, Served(*head, SEARCHED, best, mapping=words, proof=found.proof_in_words())]
 
 
 def in_words(workflow: Workflow, num_layers: int) -> str:
@@ -151,15 +93,70 @@ def in_words(workflow: Workflow, num_layers: int) -> str:
     return said + ("" if plans.count(usual) == num_layers else f" ({plans.count(usual)} of {num_layers} layers)")
 
 
-def best_named(served: Sequence[Served]) -> Served | None:
-    """Of one situation on one array, the named workflow that takes least."""
-    named = [each for each in served if each.workflow != SEARCHED and each.step_cycles]
-    return min(named, key=lambda each: each.cycles) if named else None
+def rows_of(model_name: str, array_name: str, situation_name: str) -> list[dict[str, object]]:
+    """The rows of the table for one situation."""
+    served = serve_all(model_name, array_name, situation_name)
+    found = round(served[-1].cycles) if served[-1].step_cycles else 0
+    return [_row(each, found) for each in served]
 
 
-def by_case(served: Sequence[Served]) -> Mapping[tuple[str, str, str], list[Served]]:
-    """All mappings of each model, array and situation."""
-    cases: dict[tuple[str, str, str], list[Served]] = {}
-    for each in served:
-        cases.setdefault((each.model, each.array, each.situation.name), []).append(each)
-    return cases
+def _row(served: Served, found_cycles: int) -> dict[str, object]:
+    place = (served.model, served.array, served.situation.name, served.workflow)
+    if not served.step_cycles:
+        return dict(zip(COLUMNS, (*place, None, None, None, None, None, None, served.reason), strict=True))
+    cycles = round(served.cycles)
+    phases = (round(served.of_phase("prefill")), round(served.of_phase("decode")))
+    gain = 1 - found_cycles / cycles
+    words = (served.mapping or None, served.proof or None, None)
+    return dict(zip(COLUMNS, (*place, *phases, cycles, gain, *words), strict=True))
+
+
+def compute(ask: Ask) -> pd.DataFrame:
+    """A row for each model, array, situation and mapping, the searched one last."""
+    given = ask.options
+    models = given.models or (QUICK_MODELS if ask.quick else MODELS)
+    arrays = given.arrays or (QUICK_ARRAYS if ask.quick else ARRAYS)
+    situations = given.situations or (QUICK_SITUATIONS if ask.quick else SITUATIONS)
+    _check(models, arrays, situations)
+    cases = [(model, array, name) for model in models for array in arrays for name in situations]
+    tasks = {f"{model} on {array}, {name}": (model, array, name) for model, array, name in cases}
+    rows = [row for found in in_order(rows_of, tasks, ask) for row in found]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _check(models: Sequence[str], arrays: Sequence[str], situations: Sequence[str]) -> None:
+    """Raises InputError for what is not there, before a minute is spent on the rest."""
+    for array in arrays:
+        ps.load_array(array)
+    for model_name in models:
+        model = ps.load_model(model_name)
+        for name in situations:
+            ps.load_situation(name).check_against(model)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Other models, arrays and situations."""
+    parser.add_argument("--models", type=names, metavar="A,B", help=f"models ({','.join(MODELS)})")
+    parser.add_argument("--arrays", type=names, metavar="A,B", help=f"arrays ({','.join(ARRAYS)})")
+    parser.add_argument("--situations", type=names, metavar="A,B", help=f"what is served ({','.join(SITUATIONS)})")
+
+
+STUDY: Final = Study(
+    NAME,
+    __doc__,
+    f"""One mapping is searched for all steps of a situation together, with {SIMULATIONS} simulations beside the named
+workflows. The table has what the mapping is, and how sure it is that nothing is better. All of it takes far longer than
+the other experiments: a case takes seconds with one sequence on few PEs, and many minutes with a batch on many.
+
+For instance:
+  python -m experiments.situations_search --quick
+  python -m experiments.situations_search --models llama-3.2-1b --arrays bus-tree-64 --situations one-short
+  python -m experiments.situations_search --plot-only   (the picture anew, from the table)""",
+    compute,
+    format_table,
+    figures,
+    options,
+)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -1,100 +1,58 @@
-"""Tables of the map and of the situations, and what one reads from them; every number in a sentence is computed."""
+"""The table of the map, and what one reads from it; every number in a sentence is computed."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any, Final
 
-from experiments.situations_map import USUAL, WORKFLOWS, Spot
-from experiments.situations_search import SEARCHED, Served, best_named, by_case
+import pandas as pd
 
-MAP_COLUMNS = (
-    "model",
-    "array",
-    "batch",
-    "context",
-    "best",
-    "gain over second",
-    f"gain over {USUAL}",
-    *(f"{name} cycles" for name in WORKFLOWS),
-    "why nothing fits",
-)
-SITUATION_COLUMNS = (
-    "model",
-    "array",
-    "situation",
-    "workflow",
-    "prefill cycles",
-    "decode cycles",
-    "all cycles",
-    "gain of searched",
-    "mapping or why not",
-)
-AT_LEAST, CONTINUED = ">=", "~"
+from experiments.situations_map import PIPELINE, USUAL, WORKFLOWS, Spot
+
+AT_LEAST, CONTINUED = f"at_least.{PIPELINE}", f"continued.{PIPELINE}"
+# cycles.WORKFLOW: of those that were simulated. at_least.*: not simulated, as it takes at least that and is not the
+# best. continued.*: its cycles are those of few sequences, continued. reason: where nothing fits, what comes nearest.
+COLUMNS: Final = {
+    "model": "string",
+    "array": "string",
+    "batch": "int64",
+    "context": "int64",
+    "best": "string",
+    "gain_over_second": "float64",
+    f"gain_over_{USUAL}": "float64",
+    **{f"cycles.{name}": "Int64" for name in WORKFLOWS},
+    AT_LEAST: "Int64",
+    CONTINUED: "bool",
+    "reason": "string",
+}
 
 
-def map_cells(spot: Spot) -> list[str]:
-    """A row of the map's CSV; `>=`: not simulated, as it takes at least that; `~`: continued from few sequences."""
-    gains = [spot.gain_over("second"), spot.gain_over(USUAL)]
-    cycles = []
-    for name in WORKFLOWS:
-        mark = CONTINUED if name in spot.continued else ""
-        known = f"{mark}{spot.cycles[name]}" if name in spot.cycles else ""
-        cycles.append(f"{AT_LEAST}{spot.at_least[name]}" if name in spot.at_least else known)
-    head = [spot.model, spot.array, str(spot.batch), str(spot.context), spot.best]
-    return [*head, *("" if gain is None else f"{gain:.4f}" for gain in gains), *cycles, spot.reason]
+def map_table(spots: Iterable[Spot]) -> pd.DataFrame:
+    """A row for each square."""
+    return pd.DataFrame([_row(spot) for spot in spots], columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def situation_cells(served: Sequence[Served]) -> list[list[str]]:
-    """The rows of one case in the CSV of situations."""
-    found = served[-1]
-    rows = []
-    for each in served:
-        head = [each.model, each.array, each.situation.name, each.workflow]
-        if not each.step_cycles:
-            rows.append([*head, "", "", "", "", each.reason])
-            continue
-        figures = [f"{each.of_phase('prefill'):.0f}", f"{each.of_phase('decode'):.0f}", f"{each.cycles:.0f}"]
-        rows.append([*head, *figures, f"{1 - found.cycles / each.cycles:.4f}", each.mapping])
-    return rows
+def _row(spot: Spot) -> dict[str, Any]:
+    assert set(spot.at_least) | set(spot.continued) <= {PIPELINE}, "only that one has a bound"
+    best = (spot.best or None, spot.gain_over("second"), spot.gain_over(USUAL)) if spot.cycles else (None, None, None)
+    cycles = [spot.cycles.get(name) for name in WORKFLOWS]
+    pipeline = (spot.at_least.get(PIPELINE), PIPELINE in spot.continued)
+    place = (spot.model, spot.array, spot.batch, spot.context)
+    return dict(zip(COLUMNS, (*place, *best, *cycles, *pipeline, spot.reason or None), strict=True))
 
 
-def write_map(spots: Iterable[Spot], path: Path) -> None:
-    """The CSV of the map."""
-    _write(path, MAP_COLUMNS, map(map_cells, spots))
+def spots_in(table: pd.DataFrame) -> list[Spot]:
+    """The squares of a table; of the reasons, the one that comes nearest to fitting where nothing does."""
+    return [_spot(row) for row in table.to_dict("records")]
 
 
-def write_situations(served: Sequence[Served], path: Path) -> None:
-    """The CSV of the situations."""
-    _write(path, SITUATION_COLUMNS, (row for case in by_case(served).values() for row in situation_cells(case)))
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def read_map(path: Path) -> list[Spot]:
-    """The spots of a CSV, for a picture without simulating anew."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [_spot(row) for row in csv.DictReader(stream)]
-
-
-def _spot(row: dict[str, str]) -> Spot:
-    cycles, at_least, continued = {}, {}, []
-    for name in WORKFLOWS:
-        text = row[f"{name} cycles"]
-        if text.startswith(AT_LEAST):
-            at_least[name] = int(text.removeprefix(AT_LEAST))
-        elif text:
-            cycles[name] = int(text.removeprefix(CONTINUED))
-            continued += [name] if text.startswith(CONTINUED) else []
-    reasons = {WORKFLOWS[0]: row["why nothing fits"]} if row["why nothing fits"] else {}
+def _spot(row: dict[Any, Any]) -> Spot:
+    cycles = {name: int(row[f"cycles.{name}"]) for name in WORKFLOWS if pd.notna(row[f"cycles.{name}"])}
+    at_least = {PIPELINE: int(row[AT_LEAST])} if pd.notna(row[AT_LEAST]) else {}
+    continued = (PIPELINE,) if row[CONTINUED] else ()
+    reasons = {WORKFLOWS[0]: row["reason"]} if pd.notna(row["reason"]) else {}
     place = row["model"], row["array"], int(row["batch"]), int(row["context"])
-    return Spot(*place, cycles, at_least, tuple(continued), reasons)
+    return Spot(*place, cycles, at_least, continued, reasons)
 
 
 def areas(spots: Iterable[Spot]) -> list[tuple[str, str]]:
@@ -132,29 +90,3 @@ def _for_the_smallest_batch(fitting: Sequence[Spot]) -> str:
     gain = last.gain_over(USUAL)
     saved = "" if gain is None else f", {gain:.1%} fewer cycles than {USUAL} at {last.context:,}"
     return f"Batch {last.batch} by context: {said}{saved}."
-
-
-def format_situations(served: Sequence[Served]) -> str:
-    """The gains of the searched mapping, a line a situation and array."""
-    if not served:
-        return ""
-    names = [each.workflow for each in next(iter(by_case(served).values())) if each.workflow != SEARCHED]
-    lines = [
-        "Fewer cycles of the searched mapping than each named workflow takes for the whole situation; -: does not fit"
-    ]
-    for model in dict.fromkeys(each.model for each in served):
-        heading = f"{model:<14}{'situation':<13}{'cycles':>16}" + "".join(f"{name:>13}" for name in names)
-        lines += ["", heading, "-" * len(heading)]
-        for (of_model, array, situation), case in by_case(served).items():
-            if of_model != model:
-                continue
-            found, gains = case[-1], []
-            best = best_named(case)
-            for each in case[:-1]:
-                gain = f"{1 - found.cycles / each.cycles:.1%}" if each.step_cycles else "-"
-                gains.append(f"{'* ' if each is best else ''}{gain}")
-            cycles = f"{found.cycles:,.0f}" if found.step_cycles else "does not fit"
-            lines.append(f"{array:<14}{situation:<13}{cycles:>16}" + "".join(f"{gain:>13}" for gain in gains))
-    lines += ["", "* the best of the named ones"]
-    reasons = {each.reason for each in served if each.workflow == SEARCHED and each.reason}
-    return "\n".join([*lines, *(f"does not fit: {reason}" for reason in sorted(reasons)), ""])

@@ -10,9 +10,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -30,10 +30,11 @@ Tell = Callable[[str], None]
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, QUICK_RESULTS = ROOT / "experiments" / "results", ROOT / "build" / "experiments"
 TABLE = "results.parquet"
+_SHARED = ("quick", "jobs", "plot_only", "out")
 DPI = 200
 # Of a figure's text in points: 7 in print when two columns of 3.5 inches are filled by `WIDTH` inches.
 WIDTH = 7.2
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 7.5,
     "axes.titlesize": 8.0,
     "axes.labelsize": 7.5,
@@ -63,11 +64,22 @@ class Ask:
         quick: a small part of it.
         jobs: processes; None: as many as there are usable cores.
         tell: for progress.
+        options: the experiment's own, as `Study.options` declares them.
     """
 
     quick: bool
     jobs: int | None
     tell: Tell
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)
+
+
+def no_options(parser: argparse.ArgumentParser) -> None:
+    """Of an experiment that has none of its own."""
+
+
+def nothing_to_hold(table: pd.DataFrame) -> bool:
+    """Of an experiment whose table is not held against anything."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ class Study:
         compute: gives the table.
         findings: says what the table shows.
         figures: draws the table; pictures by name.
+        options: declares options of its own; each is None, or False, where it is not given.
+        holds: whether the table is what it has to be; else the command ends with exit code 1, its files written.
     """
 
     name: str
@@ -89,6 +103,8 @@ class Study:
     compute: Callable[[Ask], pd.DataFrame]
     findings: Callable[[pd.DataFrame], str]
     figures: Callable[[pd.DataFrame], Mapping[str, Figure]]
+    options: Callable[[argparse.ArgumentParser], None] = no_options
+    holds: Callable[[pd.DataFrame], bool] = nothing_to_hold
 
     @property
     def schema(self) -> str:
@@ -98,7 +114,11 @@ class Study:
 
 def main(study: Study, arguments: Sequence[str] | None = None) -> None:
     """The command of an experiment; what is wrong with the input is one message and exit code 2."""
-    options = _parser(study).parse_args(arguments)
+    parser = _parser(study)
+    options = parser.parse_args(arguments)
+    options.own = _own_options(parser, options)
+    if options.own and options.plot_only:
+        parser.error(f"--plot-only draws the table as it is; --{options.own[0]} is for computing one")
     try:
         _run(study, options)
     except InputError as error:
@@ -107,7 +127,7 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(study: Study, options: argparse.Namespace) -> None:
-    folder: Path = options.out or (QUICK_RESULTS if options.quick else RESULTS) / study.name
+    folder: Path = options.out or (QUICK_RESULTS if options.quick or options.own else RESULTS) / study.name
     path = folder / TABLE
     began = time.perf_counter()
 
@@ -116,13 +136,22 @@ def _run(study: Study, options: argparse.Namespace) -> None:
 
     if not options.plot_only:
         _make_folder(folder)
-        write_table(study, study.compute(Ask(options.quick, options.jobs, tell)), path)
+        write_table(study, study.compute(Ask(options.quick, options.jobs, tell, options)), path)
     table = read_table(study, path)
     print(study.findings(table))
     tell("drawing")
     names = [name for picture, drawn in _drawn(study, table).items() for name in _save(drawn, folder, picture)]
     written = names if options.plot_only else [TABLE, *names]
     print(f"wrote {', '.join(written)} in {folder}")
+    if not study.holds(table):
+        raise SystemExit(1)
+
+
+def _own_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The names of the experiment's own options that are given: what comes out is not the study as it is committed."""
+    usual = vars(parser.parse_args([]))
+    own = [name for name, value in vars(options).items() if name not in _SHARED and value != usual[name]]
+    return [name.replace("_", "-") for name in own]
 
 
 def _parser(study: Study) -> argparse.ArgumentParser:
@@ -137,8 +166,9 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_jobs, metavar="J", help="processes (as many as there are usable cores)")
     parser.add_argument("--plot-only", action="store_true", help=f"only the pictures, from {TABLE} in the folder")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"folder for the files ({home}; with --quick {quick_home})"
+        "--out", type=Path, metavar="DIR", help=f"folder for the files ({home}; of a part of it {quick_home})"
     )
+    study.options(parser)
     return parser
 
 
@@ -164,8 +194,16 @@ def write_table(study: Study, table: pd.DataFrame, path: Path) -> None:
         InputError: the file cannot be written.
     """
     told = {"pe-sim.schema": study.schema, "pe-sim.version": __version__}
-    columns = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(told)
+    columns = pa.Table.from_pandas(table, preserve_index=False)
+    columns = columns.cast(_portable(columns.schema)).replace_schema_metadata(told)
     write_whole(path, lambda draft: pq.write_table(columns, draft, compression="zstd"))
+
+
+def _portable(schema: pa.Schema) -> pa.Schema:
+    """Texts are of the type that every reader knows, and so is what has no value at all (errors, say)."""
+    return pa.schema(
+        [pa.field(each.name, pa.string()) if each.type in (pa.large_string(), pa.null()) else each for each in schema]
+    )
 
 
 def read_table(study: Study, path: Path) -> pd.DataFrame:
@@ -192,7 +230,7 @@ def _drawn(study: Study, table: pd.DataFrame) -> Mapping[str, Figure]:
     import matplotlib
 
     matplotlib.use("Agg")
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its names are plain texts here
         return study.figures(table)
 
 
@@ -202,7 +240,7 @@ def _save(figure: Figure, folder: Path, name: str) -> list[str]:
     import matplotlib.pyplot as plt
 
     names = [f"{name}.{kind}" for kind in ("png", "svg")]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for each, metadata in zip(names, ({"Software": None}, {"Date": None}), strict=True):
             kind = each.rpartition(".")[2]
 

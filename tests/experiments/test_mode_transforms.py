@@ -1,77 +1,103 @@
 """Mode transforms: each takes what the mapper expects, and the committed figures are what comes out."""
 
-import csv
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
-
+import pandas as pd
 import pytest
 
 import pe_sim as ps
 from experiments import mode_transforms as experiment
+from experiments import mode_transforms_table as tables
 from experiments.mode_transforms_plot import short
+from experiments.study import RESULTS
 from pe_sim.engine.engines import engine_named
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.placement import Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMITTED = ROOT / "experiments" / "results" / "mode_transforms.csv"
+KEYS = ["tensor", "pes", "from", "to"]
 
 
 @pytest.fixture(scope="module")
-def points():
-    return experiment.collect(experiment.QUICK)
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transforms")
+    return (*quick_run(experiment.STUDY, folder), folder)
 
 
-def test_the_committed_table_is_what_comes_out(points):
-    with COMMITTED.open(encoding="utf-8", newline="") as stream:
-        heading, *rows = csv.reader(stream)
-    assert tuple(heading) == experiment.COLUMNS
-    quick = {str(pes) for pes in experiment.QUICK}
-    assert [row for row in rows if row[1] in quick] == [point.cells() for point in points]
+@pytest.fixture(scope="module")
+def table(quick):
+    return quick[0]
+
+
+def test_files(quick):
+    table, done, folder = quick
+    assert_pictures(folder, ["cycles"])
+    assert "All 180 transforms of vectors take what the mapper chooses their ways by, to the cycle." in done.stdout
+    assert "KV, 32 MiB, 64 PEs" in done.stderr
+    assert_schema(experiment.STUDY, folder, {"way": "string", "cycles": "int64", "closed_form_cycles": "int64"})
+    assert tuple(table) == tables.COLUMNS
+
+
+def test_the_committed_table_is_what_comes_out(table):
+    known = committed(experiment.STUDY)
+    assert_same_rows(table, known, KEYS)
     vectors, caches = 3 * 6 * 5, 4 * 3
-    assert len(rows) == (vectors + caches) * len(experiment.NUMBERS)
+    assert len(known) == (vectors + caches) * len(experiment.NUMBERS)
+    assert not known.duplicated(KEYS).any()
+    assert set(known["pes"]) == set(experiment.NUMBERS)
+    assert_pictures(RESULTS / experiment.NAME, ["cycles"])
 
 
-def test_every_transform_of_a_vector_is_what_the_mapper_expects(points):
-    known = [point for point in points if point.closed_form is not None]
+def test_every_transform_of_a_vector_is_what_the_mapper_expects(table):
+    known = table[table["closed_form_cycles"].notna()]
     assert len(known) == 2 * 3 * 6 * 5
-    assert [point for point in known if point.cycles != point.closed_form] == []
-    assert experiment.verdict(points).startswith(f"All {len(known)} transforms of vectors")
+    assert (known["cycles"] == known["closed_form_cycles"]).all()
+    assert tables.verdict(table).startswith(f"All {len(known)} transforms of vectors")
+    assert experiment.STUDY.holds(table)
 
 
-def test_a_difference_is_named(points):
-    wrong = [*points[:3], replace(points[3], cycles=1)]
-    assert experiment.verdict(wrong).splitlines() == [
+def test_a_difference_is_named_and_fails(table):
+    wrong = table.head(4).copy()
+    wrong.loc[3, "cycles"] = 1
+    assert tables.verdict(wrong).splitlines() == [
         "1 of 4 transforms DIFFER from what the mapper expects:",
-        f"  4 KiB, 16 PEs, Root -> Shard(batch): 1, not {points[3].closed_form}",
+        f"  4 KiB, 16 PEs, Root -> Shard(batch): 1, not {table['cycles'][3]}",
     ]
+    assert not experiment.STUDY.holds(wrong)
 
 
-def test_by_hand(points):
+def test_the_matrix(table):
+    names, cycles = tables.matrix(table, "4 KiB", 16)
+    assert names == [str(each) for each in experiment.PLACEMENTS]
+    assert (cycles.diagonal() == -1).all()
+    one = table[(table["tensor"] == "4 KiB") & (table["pes"] == 16)].set_index(["from", "to"])["cycles"]
+    assert cycles[0, 1] == one["Root", "Replicate"]
+    assert cycles[5, 0] == one["Partial(sum)", "Root"]
+
+
+def test_by_hand(table):
     """The formulas of the contract on 16 PEs of the preset: bus and tree of 64 B/cycle, bf16 and fp32."""
-    found = {(p.kind.name, p.pes, p.source, p.target): p for p in points}
+    found = table[table["pes"] == 16].set_index(["tensor", "from", "to"])
     network = ps.load_array("bus-tree-256", overrides={"num_pes": 16}).bus_tree
     bus, tree = network.bus, network.tree
     hops = sum(tree.level_latency_cycles) + 4 * tree.combine_cycles
     broadcast = bus.overhead_cycles + 4096 // 64 + bus.latency_cycles
     reduce = hops + 8192 // 64
-    assert found["4 KiB", 16, "Root", "Replicate"].cycles == broadcast
-    assert found["4 KiB", 16, "Partial(sum)", "Root"].cycles == reduce
-    assert found["4 KiB", 16, "Partial(sum)", "Replicate"].cycles == reduce + broadcast
+    cycles = found["cycles"]["4 KiB"]
+    assert cycles["Root", "Replicate"] == broadcast
+    assert cycles["Partial(sum)", "Root"] == reduce
+    assert cycles["Partial(sum)", "Replicate"] == reduce + broadcast
     gathered = 16 * (bus.overhead_cycles + 256 // 64) + bus.request_cycles + bus.latency_cycles
-    assert found["4 KiB", 16, "Shard(hidden)", "Replicate"].cycles == gathered
-    assert found["4 KiB", 16, "Shard(hidden)", "Replicate"].messages == 16
-    free = found["4 KiB", 16, "Replicate", "Shard(head)"]
-    assert (free.cycles, free.messages, free.num_bytes, free.way) == (0, 0, 0, "local")
-    relaid = found["KV, 32 MiB", 16, "Shard(head)", "Shard(token)"]
-    assert (relaid.messages, relaid.num_bytes) == (16, 32 * 2**20 * 15 // 16)
+    assert cycles["Shard(hidden)", "Replicate"] == gathered
+    assert found["messages"]["4 KiB", "Shard(hidden)", "Replicate"] == 16
+    free = found.loc[("4 KiB", "Replicate", "Shard(head)")]
+    assert (free["cycles"], free["messages"], free["bytes"], free["way"]) == (0, 0, 0, "local")
+    relaid = found.loc[("KV, 32 MiB", "Shard(head)", "Shard(token)")]
+    assert (relaid["messages"], relaid["bytes"]) == (16, 32 * 2**20 * 15 // 16)
+    assert pd.isna(relaid["closed_form_cycles"])
 
 
 def test_the_event_engine_agrees():
-    array, kind = experiment.array_of(16), experiment.KINDS[2]
+    array, kind = experiment.array_of(16), tables.KINDS[2]
     layouts = experiment.layouts_of(kind, array)
     tensor = Tensor("vector", "query", kind.heads * kind.head_dim)
     for source in experiment.PLACEMENTS:
@@ -84,7 +110,7 @@ def test_the_event_engine_agrees():
 
 
 def test_what_has_no_way_of_its_own_goes_through_replicate():
-    array, kind = experiment.array_of(16), experiment.KINDS[0]
+    array, kind = experiment.array_of(16), tables.KINDS[0]
     transforms = Transforms(array, experiment.layouts_of(kind, array))
     tensor = Tensor("vector", "query", 2048)
     partial = experiment.PLACEMENTS[-1]
@@ -98,28 +124,3 @@ def test_what_has_no_way_of_its_own_goes_through_replicate():
 )
 def test_cells(cycles, text):
     assert short(cycles) == text
-
-
-def test_the_picture(points, tmp_path):
-    panels = {(kind.name, kind.what): [(16, *experiment.matrix(points, kind, 16))] for kind in experiment.KINDS}
-    experiment.draw(panels, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "experiments.mode_transforms", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command(tmp_path):
-    done = run("--quick", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "All 180 transforms of vectors take what the mapper chooses their ways by, to the cycle." in done.stdout
-    assert "KV, 32 MiB, 64 PEs" in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_help_teaches():
-    done = run("--help")
-    for word in ("--quick", "--no-files", "For instance", "goes through Replicate"):
-        assert word in done.stdout

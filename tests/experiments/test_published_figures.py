@@ -1,21 +1,32 @@
 """Published figures of other simulators: reproduced where the machine is the same, explained where it is not."""
 
-import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import pe_sim as ps
 from experiments import aim_banks, other_simulators, published_figures, published_rooflines
-
-ROOT = Path(__file__).resolve().parents[2]
+from experiments.study import RESULTS
+from tests.experiments.studies import (
+    ROOT,
+    assert_pictures,
+    assert_same_rows,
+    assert_schema,
+    committed,
+    quick_run,
+)
 
 
 @pytest.fixture(scope="module")
-def table():
-    return published_figures.collect()
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    return (*quick_run(published_figures.STUDY, folder), folder)
+
+
+@pytest.fixture(scope="module")
+def table(quick):
+    return quick[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +93,7 @@ class TestOurs:
         assert other_simulators.our_gemv(4096, 4096, 32, 32, 1) == 128 + stream // 32 + 1 + 7 + 128
 
     def test_llm_viewer_in_the_digits_it_prints(self, table):
-        rows = [row for row in table if row.source == published_rooflines.LLM_VIEWER]
+        rows = table[table["source"] == published_rooflines.LLM_VIEWER].itertuples()
         digits = [(f"{row.ours:.1e}" if row.unit != "operations/s" else f"{row.ours:.2e}") for row in rows]
         assert digits == ["3.4e+07", "3.4e+07", "7.68e+11", "6.9e+10", "6.7e+07", "1.55e+14"]
 
@@ -98,50 +109,44 @@ class TestOurs:
 
 
 def test_equal_means_equal(table):
-    for row in table:
+    for row in table.itertuples():
         if row.reason.startswith("equal:"):
             assert row.ours == row.published, row
         else:
             assert row.reason
-    assert not [row for row in table if not 0.3 < row.ratio < 1.1]
+    assert (table["ours_over_published"] == table["ours"] / table["published"]).all()
+    assert table["ours_over_published"].between(0.3, 1.1).all()
+
+
+def test_predictions_are_marked(table):
+    assert (table["predicted"] == table["formula"].str.startswith("predicted")).all()
+    assert 0 < table["predicted"].sum() < len(table)
 
 
 def test_the_committed_table_is_what_comes_out(table):
-    path = published_figures.RESULTS / "published_figures.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
-        header, *committed = csv.reader(stream)
-    assert tuple(header) == published_figures.COLUMNS
-    assert committed == [published_figures.cells(row) for row in table]
+    known = committed(published_figures.STUDY)
+    assert_same_rows(table, known, ["source", "case", "unit"])
+    assert len(table) == len(known)
+    assert tuple(known) == published_figures.COLUMNS
+    assert_pictures(RESULTS / published_figures.NAME, ["ratios"])
 
 
-def test_both_files_are_written(table, tmp_path):
-    published_figures.write_table(table, tmp_path / "table.csv")
-    published_figures.draw(table, tmp_path / "picture.png")
-    assert (tmp_path / "table.csv").read_text(encoding="utf-8").count("\n") == len(table) + 1
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("module", "words"),
-    [
-        ("experiments.published_figures", ("--out", "--no-files", "CENT")),
-        ("experiments.aim_banks", ("--inputs", "--outputs", "For instance")),
-    ],
-)
-def test_help_teaches(module, words):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for word in words:
-        assert word in done.stdout
-
-
-def test_the_table_is_printed():
-    command = [sys.executable, "-m", "experiments.published_figures", "--no-files"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+def test_files(quick):
+    _, done, folder = quick
+    assert_pictures(folder, ["ratios"])
+    expected = {"published": "double", "ours": "double", "predicted": "bool", "reason": "string"}
+    assert_schema(published_figures.STUDY, folder, expected)
+    assert "LLM-Viewer, CENT" in done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["GEMV", "1024", "->", "1024", "18432", "18432", "1.000"] in lines
     assert "* predicted" in done.stdout
+
+
+def test_help_of_the_banks_teaches():
+    command = [sys.executable, "-m", "experiments.aim_banks", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for word in ("--inputs", "--outputs", "For instance"):
+        assert word in done.stdout
 
 
 def test_an_array_without_banks_is_refused():

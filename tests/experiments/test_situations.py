@@ -1,9 +1,4 @@
-"""Situations: the committed map is what comes out, it is what it says, and the searched mapping is never worse."""
-
-import csv
-import subprocess
-import sys
-from pathlib import Path
+"""The map of situations: the committed map is what comes out, and it is what it says."""
 
 import numpy as np
 import pytest
@@ -12,43 +7,62 @@ import pe_sim as ps
 from experiments import situations as experiment
 from experiments import situations_tables as tables
 from experiments.situations_map import PIPELINE, STRAIGHT_FROM, USUAL, WORKFLOWS, Pipeline, Spot, load
-from experiments.situations_plot import COLOURS, boundaries, draw, middle_context, place_of_label, regions
-from experiments.situations_search import NAMED, SEARCHED, best_named, by_case, serve_all
+from experiments.situations_plot import COLOURS, boundaries, middle_context, place_of_label, regions
+from experiments.study import RESULTS, Ask
 from pe_sim import api
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
 
-ROOT = Path(__file__).resolve().parents[2]
-ARRAYS = experiment.QUICK["arrays"].split(",")
+KEYS = ["model", "array", "batch", "context"]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("situations")
+    return (*quick_run(experiment.STUDY, folder), folder)
+
+
+@pytest.fixture(scope="module")
+def table(quick):
+    return quick[0]
 
 
 @pytest.fixture(scope="module")
 def spots():
-    return experiment.spots(["llama-2-7b"], ARRAYS, experiment.QUICK_BATCHES, experiment.QUICK_CONTEXTS)
+    quiet = Ask(quick=True, jobs=1, tell=lambda text: None)
+    batches, contexts = experiment.QUICK_BATCHES, experiment.QUICK_CONTEXTS
+    return experiment.spots(experiment.QUICK_MODELS, experiment.QUICK_ARRAYS, batches, contexts, quiet)
 
 
-@pytest.fixture(scope="module")
-def case():
-    return serve_all("llama-2-7b", "bus-tree-64", "one-short")
+class TestFiles:
+    def test_quick(self, quick):
+        table, done, folder = quick
+        assert_pictures(folder, ["map_llama-2-7b"])
+        assert "llama-2-7b on bus-tree-64: of 9 squares 6 fit" in done.stdout
+        assert "llama-2-7b on bus-tree-256" in done.stderr
+        expected = {"best": "string", "cycles.megatron": "int64", tables.CONTINUED: "bool", "reason": "string"}
+        assert_schema(experiment.STUDY, folder, expected)
+        assert tuple(table) == tuple(tables.COLUMNS)
 
+    def test_committed_figures_are_what_comes_out(self, table):
+        assert_same_rows(table, committed(experiment.STUDY), KEYS)
+        assert_pictures(RESULTS / experiment.NAME, [f"map_{model}" for model in experiment.MODELS])
 
-def committed(name, columns):
-    with (experiment.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        header, *rows = csv.reader(stream)
-    assert tuple(header) == columns
-    return rows
+    def test_committed_figures_are_complete(self):
+        known = committed(experiment.STUDY)
+        places = {(m, a, b, c) for m in experiment.MODELS for a in experiment.ARRAYS for b in experiment.BATCHES
+                  for c in experiment.CONTEXTS}  # fmt: skip
+        assert set(known[KEYS].itertuples(index=False, name=None)) == places
+        assert len(known) == len(places)
+        assert (known["best"].isna() == known["reason"].notna()).all()
+
+    def test_the_table_holds_the_map(self, spots, table):
+        again = tables.spots_in(table)
+        for mine, theirs in zip(spots, again, strict=True):
+            for name in ("model", "array", "batch", "context", "cycles", "at_least", "continued", "best", "reason"):
+                assert getattr(mine, name) == getattr(theirs, name), name
 
 
 class TestMap:
-    def test_committed_figures_are_what_comes_out(self, spots):
-        rows = committed(experiment.MAP_NAME, tables.MAP_COLUMNS)
-        assert [row for row in map(tables.map_cells, spots) if row not in rows] == []
-
-    def test_committed_figures_are_complete(self):
-        rows = committed(experiment.MAP_NAME, tables.MAP_COLUMNS)
-        areas = [(model, array) for model in experiment.MODELS.split(",") for array in experiment.ARRAYS.split(",")]
-        places = {(str(batch), str(context)) for batch in experiment.BATCHES for context in experiment.CONTEXTS}
-        assert {tuple(row[:4]) for row in rows} == {(*area, *place) for area in areas for place in places}
-        assert len(rows) == len(areas) * len(places)
-
     def test_a_square_is_what_pe_sim_run_gives(self, spots):
         (spot,) = [each for each in spots if (each.array, each.batch, each.context) == ("bus-tree-256", 8, 2048)]
         for workflow, cycles in spot.cycles.items():
@@ -98,22 +112,8 @@ class TestMap:
         assert text.startswith("llama-2-7b on bus-tree-64: of 9 squares 6 fit; the best is ")
         assert "fewer cycles than megatron (batch 1, context 32,768)" in text
 
-    def test_the_table_holds_the_map(self, spots, tmp_path):
-        tables.write_map(spots, tmp_path / "map.csv")
-        again = tables.read_map(tmp_path / "map.csv")
-        assert [tables.map_cells(spot) for spot in again] == [tables.map_cells(spot) for spot in spots]
-
 
 class TestPicture:
-    def test_files(self, spots, tmp_path):
-        paths = [tmp_path / "map.png", tmp_path / "map.svg"]
-        draw(spots, "llama-2-7b", [ps.load_situation("mixed")], paths)
-        first = [path.read_bytes() for path in paths]
-        assert first[0].startswith(b"\x89PNG")
-        assert b"</svg>" in first[1]
-        draw(spots, "llama-2-7b", [ps.load_situation("mixed")], paths)
-        assert [path.read_bytes() for path in paths] == first
-
     def test_a_colour_each(self):
         assert set(COLOURS) == set(WORKFLOWS)
         assert len(set(COLOURS.values())) == len(WORKFLOWS)
@@ -132,74 +132,18 @@ class TestPicture:
         assert middle_context(ps.load_situation("one-long")) == 3584 + 511 / 2
 
 
-class TestSearched:
-    def test_never_worse_than_a_named_workflow(self, case):
-        found, named = case[-1], case[:-1]
-        assert [each.workflow for each in case] == [*NAMED, SEARCHED]
-        assert all(found.cycles <= each.cycles for each in named if each.step_cycles)
-        assert found.cycles < best_named(case).cycles
-        assert [each.workflow for each in named if each.reason] == ["batch-block"]
-
-    def test_committed_figures_of_the_named_are_what_comes_out(self, case):
-        rows = committed(experiment.SEARCH_NAME, tables.SITUATION_COLUMNS)
-        mine = [row for row in rows if tuple(row[:3]) == ("llama-2-7b", "bus-tree-64", "one-short")]
-        *named, found = tables.situation_cells(case)
-        assert [row[:7] for row in mine[:-1]] == [row[:7] for row in named]
-        assert float(found[6]) <= float(mine[-1][6])  # a better search is no fault: write the table anew
-
-    def test_committed_figures_are_complete_and_never_worse(self):
-        rows = committed(experiment.SEARCH_NAME, tables.SITUATION_COLUMNS)
-        arrays, situations = experiment.ARRAYS.split(","), experiment.SITUATIONS.split(",")
-        places = {(array, name) for array in arrays for name in situations}
-        assert {tuple(row[1:3]) for row in rows if row[0] == "llama-2-7b"} == places
-        for row in rows:
-            assert row[7] == "" or float(row[7]) >= 0
-            assert row[6] or row[8].startswith("needs ")
-
-    def test_the_table(self, case):
-        text = tables.format_situations(case)
-        assert "bus-tree-64   one-short" in text
-        assert "* the best of the named ones" in text
-        assert list(by_case(case)) == [("llama-2-7b", "bus-tree-64", "one-short")]
-
-    def test_what_does_not_fit(self):
-        case = serve_all("llama-2-7b", "bus-tree-16-large", "one-short")
-        text = tables.format_situations(case)
-        assert case[-1].step_cycles or "does not fit: needs " in text
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "experiments.situations", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command(tmp_path):
-    done = run("--quick", "--arrays", "bus-tree-64", "--no-search", "--jobs", "1", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "llama-2-7b on bus-tree-64: of 9 squares 6 fit" in done.stdout
-    names = ["situations_map.csv", "situations_map_llama-2-7b.png", "situations_map_llama-2-7b.svg"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    again = run("--draw-only", "--out", str(tmp_path))
-    assert again.returncode == 0, again.stderr
-
-
-def test_help_teaches():
-    done = run("--help")
-    for word in ("--quick", "--draw-only", "For instance", "straight line", "batch-lockstep is megatron"):
-        assert word in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--models", "nope"), "error: unknown model"),
         (("--arrays", "bus-tre-64"), "did you mean"),
-        (("--situations", "one-shrt"), "did you mean 'one-short'?"),
-        (("--jobs", "0"), "--jobs 0: at least 1"),
+        (("--arrays", "bus-tree-64,bus-tree-64"), "is not a list of different names"),
+        (("--jobs", "0"), "'0' is not a whole number"),
     ],
 )
-def test_bad_input(arguments, message):
-    done = run("--quick", "--no-files", *arguments)
+def test_bad_input(arguments, message, tmp_path):
+    done = run(experiment.NAME, "--quick", *arguments, "--out", tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,10 +1,6 @@
 """Topologies at equal wire: the same wire, the same work, the committed figures; and what the tables say of them."""
 
-import csv
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,15 +8,15 @@ import pe_sim as ps
 from experiments import equal_wire_tables as tables
 from experiments import topologies_at_equal_wire as experiment
 from experiments.equal_wire_arrays import DESIGNS, base_array, base_mapping, wired
-from experiments.equal_wire_plot import draw
+from experiments.equal_wire_plot import figures
 from experiments.equal_wire_steps import EVENTS, FAST, LEFT_OUT, simulate, waiting_share
+from experiments.study import RESULTS
 from pe_sim.network.wire import wire_bits_mm
 from pe_sim.report.breakdown import parts
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
 
-ROOT = Path(__file__).resolve().parents[2]
 STEP = ps.Decode(context_len=2048)
-# Enough to be quick, of every family, with a fat tree that loses most to rounding.
-SOME = ("bus-tree", "bus-tree-downlink", "h-tree", "fat-tree", "ring", "mesh", "hypercube", "butterfly")
+KEYS = ["pes", "workflow", "topology"]
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +25,48 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def points(model):
-    arrays = experiment.wirings([64], [DESIGNS[name] for name in SOME], equal_wire=True)
-    return list(experiment.points(model, STEP, arrays, experiment.WORKFLOWS.split(",")))
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wire")
+    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")
-def committed():
-    with (experiment.RESULTS / f"{experiment.NAME}.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream))
+def table(quick):
+    return quick[0]
+
+
+class TestFiles:
+    def test_quick(self, quick):
+        table, done, folder = quick
+        assert_pictures(folder, ["cycles"])
+        assert "64 PEs, equal wire: 202,752 bit mm" in done.stdout
+        assert "64 PEs, mesh" in done.stderr
+        expected = {"cycles": "int64", "multicasts": "int64", "budget_wire_bit_mm": "double", "simulated": "string"}
+        assert_schema(experiment.STUDY, folder, expected)
+        assert tuple(table) == tuple(tables.COLUMNS)
+
+    def test_committed_figures_are_what_comes_out(self, table):
+        assert_same_rows(table, committed(experiment.STUDY), KEYS)
+        assert_pictures(RESULTS / experiment.NAME, ["cycles"])
+
+    def test_committed_figures_are_complete(self):
+        known = committed(experiment.STUDY)
+        asked = {(pes, flow) for pes in experiment.PES for flow in experiment.WORKFLOWS}
+        names = {design.name for design in DESIGNS.values()}
+        assert set(known[KEYS].itertuples(index=False, name=None)) == {
+            (*pair, name) for pair in asked for name in names
+        }
+        assert len(known) == len(asked) * len(names)
+
+    def test_a_part_of_ones_own_at_equal_width(self, tmp_path):
+        given = ("--pes", 32, "--topologies", "bus-tree,mesh", "--workflows", "workflow-2", "--model", "llama-3.2-1b")
+        done = run(experiment.NAME, *given, "--equal-width", "--context", 100, "--out", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "32 PEs, widths as in the presets" in done.stdout
+        assert "llama-3.2-1b, one decode step at a context of 100 tokens" in done.stdout
+        again = run(experiment.NAME, "--plot-only", "--out", tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert "32 PEs, widths as in the presets" in again.stdout
 
 
 class TestWire:
@@ -66,19 +95,21 @@ class TestWire:
         assert base_array(16) == ps.load_array("bus-tree-256", overrides={"num_pes": 16, "name": "bus-tree-16"})
         assert base_mapping(1024)["name"] == "bus-tree-1024"
 
-    def test_the_table_of_wire(self):
-        arrays = experiment.wirings([64], [DESIGNS["mesh"]], equal_wire=True)
-        assert "64 PEs, equal wire: 202,752 bit mm" in tables.format_wire(arrays)
-        alone = experiment.wirings([64], [DESIGNS["mesh"]], equal_wire=False)
-        assert "64 PEs, widths as in the presets" in tables.format_wire(alone)
+    def test_the_table_of_wire(self, table):
+        text = tables.format_wire(table)
+        assert "64 PEs, equal wire: 202,752 bit mm" in text
+        (mesh,) = [line.split() for line in text.splitlines() if line.startswith("  mesh ")]
+        each = experiment.wiring(DESIGNS["mesh"], 64, equal_wire=True)
+        assert mesh[-3:] == [each.width, f"{each.reached_bits_mm:,.0f}", f"{each.reached_bits_mm / 202752:.1%}"]
 
 
 class TestSteps:
-    def test_all_by_the_fast_engine(self, points):
-        assert {point.simulated for point in points} == {FAST}
+    def test_all_by_the_fast_engine(self, table):
+        assert set(table["simulated"]) == {FAST}
 
-    def test_the_plain_array_is_what_pe_sim_run_gives(self, points):
-        own = {point.workflow: point.cycles for point in points if point.topology == "bus-tree"}
+    def test_the_plain_array_is_what_pe_sim_run_gives(self, table):
+        own = table[table["topology"] == "bus-tree"].set_index("workflow")["cycles"]
+        assert set(own.index) == set(experiment.WORKFLOWS)
         for workflow, cycles in own.items():
             assert cycles == ps.simulate("llama-2-7b", "bus-tree-64", STEP, workflow).latency_cycles
 
@@ -94,12 +125,17 @@ class TestSteps:
         fair = replace(each.array, network=replace(each.array.network, arbitration="round_robin"))
         left = simulate(model, STEP, replace(each, array=fair), "workflow-2", event_by_event=False)
         assert (left.simulated, left.cycles) == (LEFT_OUT, 0)
-        assert tables.cells(left)[-1] == LEFT_OUT
-        assert len(tables.cells(left)) == len(tables.COLUMNS)
-        said = replace(left, cycles=1000, simulated=EVENTS)
-        text = tables.format_points([left, said], "title")
+        rows = [
+            tables.row_of("llama-2-7b", 2048, each) for each in (left, replace(left, cycles=1000, simulated=EVENTS))
+        ]
+        table = tables.table_of(rows)
+        assert table["cycles"].isna().tolist() == [True, False]
+        text = tables.format_points(table)
         assert LEFT_OUT in text
         assert "* simulated event by event" in text
+        assert len(figures(table)["cycles"].axes) == 1
+        assert len(figures(table.head(1))["cycles"].axes) == 1
+        assert tables.findings(table.head(1)) == "Findings"
 
     def test_the_step_needs_no_more_of_less_wire(self, model):
         budget = wire_bits_mm(base_array(64))
@@ -112,71 +148,38 @@ class TestSteps:
 
 
 class TestTables:
-    def test_committed_figures_are_what_comes_out(self, points, committed):
-        header, *rows = committed
-        assert tuple(header) == tables.COLUMNS
-        assert [row for row in map(tables.cells, points) if row not in rows] == []
+    def test_best_first(self, table):
+        for workflow in tables.workflows_of(table):
+            cycles = tables.ranked(table, 64, workflow)["cycles"]
+            assert cycles.is_monotonic_increasing
+            assert len(cycles) == len(DESIGNS)
 
-    def test_committed_figures_are_complete(self, committed):
-        _, *rows = committed
-        asked = {(pes, flow) for pes in experiment.PES.split(",") for flow in experiment.WORKFLOWS.split(",")}
-        names = {design.name for design in DESIGNS.values()}
-        assert {tuple(row[:3]) for row in rows} == {(*pair, name) for pair in asked for name in names}
-
-    def test_best_first(self, points):
-        for workflow in tables.workflows_of(points):
-            cycles = [point.cycles for point in tables.ranked(points, 64, workflow)]
-            assert cycles == sorted(cycles)
-
-    def test_findings_name_what_is_fastest(self, points):
-        text = tables.findings(points)
-        best = min(points, key=lambda point: point.cycles)
-        assert f"of all, {best.topology} under {best.workflow} with {best.cycles:,} cycles" in text
+    def test_findings_name_what_is_fastest(self, table):
+        text = tables.findings(table)
+        best = table.loc[table["cycles"].idxmin()]
+        assert f"of all, {best['topology']} under {best['workflow']} with {best['cycles']:,} cycles" in text
         assert "without multicasts to groups of PEs 1.000 under workflow-2" in text
         assert "a downlink in the tree, paid for with narrower channels" in text
-
-    def test_files(self, points, tmp_path):
-        tables.write_table(points, tmp_path / "table.csv")
-        draw(points[:9], "title", tmp_path / "picture.png")
-        assert (tmp_path / "table.csv").read_text(encoding="utf-8").count("\n") == len(points) + 1
-        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "experiments.topologies_at_equal_wire", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command(tmp_path):
-    small = ("--pes", "64", "--topologies", "bus-tree,mesh", "--workflows", "workflow-2")
-    done = run(*small, "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "equal wire: 202,752 bit mm" in done.stdout
-    assert "64 PEs, mesh, workflow-2: " in done.stderr
-    done = run(*small, "--equal-width", "--out", str(tmp_path))
-    assert "widths as in the presets" in done.stdout
-    stems = [f"{name}.{kind}" for name in (experiment.NAME_OF_WIDTHS, experiment.NAME) for kind in ("csv", "png")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == stems
-
-
-def test_help_teaches():
-    done = run("--help")
-    for word in ("Equal wire is the default", "--equal-width", "--event-limit", "For instance", "bus-tree-downlink"):
-        assert word in done.stdout
+        assert "each under its best workflow: fat-tree (8 to 256 B/cycle)" in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (("--topologies", "mash"), 2, "no topology mash; there are bus-tree,"),
-        (("--pes", "64,x"), 2, "--pes 64,x: numbers above 1"),
-        (("--pes", "60", "--topologies", "hypercube"), 2, "expected: a power of 2"),
-        (("--model", "nope"), 2, "error: "),
-        (("--pes", "16", "--topologies", "bus-tree"), 2, "error: "),
+        (("--topologies", "mash"), "did you mean 'mesh'?"),
+        (("--pes", "64,x"), "'x' is not a whole number from 1 on"),
+        (("--pes", "64,64"), "has a number twice"),
+        (("--pes", "60", "--topologies", "hypercube"), "expected: a power of 2"),
+        (("--model", "nope"), "error: "),
+        (("--workflows", "workflow-3"), "did you mean 'workflow-"),
+        (("--workflows", "megatron,"), "is not a list of different names"),
+        (("--pes", "16", "--topologies", "bus-tree"), "error: "),
+        (("--context", "0"), "'0' is not a whole number from 1 on"),
     ],
 )
-def test_bad_input(arguments, code, message):
-    done = run(*arguments, "--no-files")
-    assert done.returncode == code
+def test_bad_input(arguments, message, tmp_path):
+    done = run(experiment.NAME, *arguments, "--out", tmp_path)
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
