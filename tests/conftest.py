@@ -4,7 +4,10 @@ Tests marked `rtl` are skipped on a machine that cannot build the RTL; where PE_
 """
 
 import os
+from collections.abc import Iterator
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 from hypothesis import settings
 
@@ -22,3 +25,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(reason, pytrace=False)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture
+def no_window() -> Iterator[None]:
+    """Plots open no window, change no settings and are closed."""
+    with mpl.rc_context():
+        plt.switch_backend("agg")
+        yield
+        plt.close("all")

@@ -9,15 +9,9 @@ from experiments import collectives_against_n as experiment
 from experiments import collectives_against_n_table as tables
 from experiments.collectives_against_n_plot import apart
 from experiments.study import RESULTS, Ask
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, run
 
 QUIET = Ask(quick=False, jobs=1, tell=lambda text: None)
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("collectives")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

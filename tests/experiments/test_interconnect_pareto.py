@@ -9,16 +9,10 @@ import pe_sim as ps
 from experiments import interconnect_pareto as experiment
 from experiments.interconnect_pareto import COSTS, DESIGN, array_settings, on_front
 from pe_sim.network.wire import wire_bits_mm
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 KEYS = ["phase", *DESIGN]
 FRONTS = [f"front.{cost}" for cost in COSTS]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("interconnects")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

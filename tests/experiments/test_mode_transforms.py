@@ -12,15 +12,9 @@ from pe_sim.engine.engines import engine_named
 from pe_sim.graph.tensors import Tensor
 from pe_sim.mapping.placement import Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 KEYS = ["tensor", "pes", "from", "to"]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("transforms")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

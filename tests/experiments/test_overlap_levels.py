@@ -6,15 +6,9 @@ import pytest
 import pe_sim as ps
 from experiments import overlap_levels as experiment
 from experiments.overlap_levels_plot import LEVELS_STUDY, lost, saved
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 KEYS = [*experiment.ACROSS, "overlap"]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("overlap")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

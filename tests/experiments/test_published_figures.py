@@ -14,14 +14,9 @@ from tests.experiments.studies import (
     assert_same_rows,
     assert_schema,
     committed,
-    quick_run,
 )
 
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published")
-    return (*quick_run(published_figures.STUDY, folder), folder)
+experiment = published_figures  # what `quick` runs
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,9 @@ import pe_sim as ps
 from experiments import scaling as experiment
 from experiments.cases import CAUSES, SHARDED
 from experiments.scaling_table import WEAK_STUDIES, efficiency, share_of_peak
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 PATHS = [f"path.{cause}" for cause in CAUSES]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scaling")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,9 @@ from experiments.situations_map import PIPELINE, STRAIGHT_FROM, USUAL, WORKFLOWS
 from experiments.situations_plot import COLOURS, boundaries, middle_context, place_of_label, regions
 from experiments.study import RESULTS, Ask
 from pe_sim import api
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, run
 
 KEYS = ["model", "array", "batch", "context"]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("situations")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,10 @@ from experiments import situations_search_table as tables
 from experiments.situations_map import WORKFLOWS
 from experiments.situations_search_plot import figures
 from experiments.study import RESULTS
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, run
 
 KEYS = ["model", "array", "situation", "workflow"]
 CASE = ("llama-2-7b", "bus-tree-64", "one-short")
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("search")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

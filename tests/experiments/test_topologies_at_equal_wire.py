@@ -13,7 +13,7 @@ from experiments.equal_wire_steps import EVENTS, FAST, LEFT_OUT, simulate, waiti
 from experiments.study import RESULTS
 from pe_sim.network.wire import wire_bits_mm
 from pe_sim.report.breakdown import parts
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run, run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, run
 
 STEP = ps.Decode(context_len=2048)
 KEYS = ["pes", "workflow", "topology"]
@@ -22,12 +22,6 @@ KEYS = ["pes", "workflow", "topology"]
 @pytest.fixture(scope="module")
 def model():
     return ps.load_model("llama-2-7b")
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wire")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,9 @@ import pe_sim as ps
 from experiments import workflows_side_by_side as experiment
 from experiments.cases import CAUSES
 from experiments.workflows_side_by_side_plot import format_mebibytes, format_milliseconds, mebibytes, milliseconds
-from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, quick_run
+from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 KEYS = ["model", "step", "workflow"]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workflows")
-    return (*quick_run(experiment.STUDY, folder), folder)
 
 
 @pytest.fixture(scope="module")

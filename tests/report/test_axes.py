@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -25,6 +25,8 @@ from pe_sim.report.time_plot import plot_time
 from pe_sim.report.tornado_plot import Bar, plot_tornado
 from tests.report.samples import tiny, tiny_on
 
+pytestmark = pytest.mark.usefixtures("no_window")
+
 FRAME = pd.DataFrame(
     {"pes": [1, 2, 4, 1, 2, 4], "speed": [1.0, 2.0, 3.5, 2.0, None, 9.0], "by": list("aaabbb"), "text": list("uvwxyz")}
 )
@@ -37,14 +39,6 @@ PLOTS: dict[str, Callable[[Axes | None], Axes]] = {
     "plot_time": lambda ax: plot_time({"a": tiny(), "b": tiny("megatron")}, ax),
     "plot_lines": lambda ax: plot_lines(FRAME, "pes", "speed", "by", ax),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_window() -> Iterator[None]:
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
 
 
 def test_every_plot_of_the_room_is_tested_here() -> None:

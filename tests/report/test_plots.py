@@ -1,8 +1,5 @@
 """The picture of the bus: what it draws, not how it looks."""
 
-from collections.abc import Iterator
-
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -14,13 +11,7 @@ from pe_sim.report.plots import TAG_COLOURS
 from pe_sim.schedule.stages import Tag
 from tests.report.samples import WORKFLOWS, tiny
 
-
-@pytest.fixture(autouse=True)
-def _no_window() -> Iterator[None]:
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)

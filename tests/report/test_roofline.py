@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -18,13 +17,7 @@ from pe_sim.report.roofline import ceilings_of, roofline
 from pe_sim.report.roofline_plot import save_roofline
 from tests.report.samples import WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
 
-
-@pytest.fixture(autouse=True)
-def _no_window():
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 def test_ceilings_of_a_preset():

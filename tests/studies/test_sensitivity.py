@@ -3,7 +3,6 @@
 import io
 from functools import cache
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 from hypothesis import given, settings
@@ -15,6 +14,8 @@ from pe_sim.errors import InputError
 from pe_sim.studies.parameters import EVERY_LATENCY, PES, Kind
 from pe_sim.studies.sensitivity import Sensitivity, sensitivity
 from tests.helpers import tiny_llama
+
+pytestmark = pytest.mark.usefixtures("no_window")
 
 STEP = ps.Decode(context_len=64)
 NO_LATENCIES = {
@@ -39,14 +40,6 @@ MEMORY_ALONE = NO_LATENCIES | {
     "pe.memory.bytes_per_cycle": 8,
     "pe.memory.capacity_bytes": 2**36,
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_window():
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
 
 
 def measured(overrides=None, workflow="megatron", model=None, step=STEP, array="bus-tree-64", **more):
