@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from benchmarks.growth import REPEATS, Section
 from benchmarks.interconnects import all_reduces
 from benchmarks.measure import MIB, process_seconds, run_python
+from benchmarks.search_run import search_seconds
 from benchmarks.step import CONTEXT_LEN, MODEL, WORKFLOW, decode_step, time_again, time_step, time_written_out
 from benchmarks.sweep_runs import sweep_rows
 from benchmarks.sweeps import GENERATION_ARRAY, GENERATION_MODEL, PROMPT_LEN, SWEEP_ARRAY, SWEEPS
@@ -23,6 +24,7 @@ SPEEDUP_TARGETS = {"bus-tree-1024": 1000.0}
 BIG_MODEL, BIG_ARRAY, BIG_TARGET = "llama-3-70b", "bus-tree-4096", 0.010
 MEMORY_TARGETS = (("event", MODEL, "bus-tree-1024", 1024.0), ("fast", BIG_MODEL, BIG_ARRAY, 200.0))  # MiB
 POINTS_TARGET, GENERATION_TARGET = 300.0, 1.0
+SEARCH_ARRAY, SEARCH_TARGET = "bus-tree-1024", 2.0
 MODELS_TARGET, RUN_TARGET = 0.4, 0.8
 RUN = ("run", MODEL, "--workflow", WORKFLOW, "--phase", "decode", "--context", str(CONTEXT_LEN))
 
@@ -39,6 +41,8 @@ def promised(generation: Section) -> Iterator[Row]:
         what = f"{SWEEP_ARRAY}, {len(values)} points: {name} {values[0]} to {values[-1]}"
         yield Row(what, points_per_second(changes, values), "/s", POINTS_TARGET, at_least=True)
     yield from sweep_rows()
+    seconds = search_seconds(MODEL, SEARCH_ARRAY, PROCESS_REPEATS)
+    yield Row(f"{MODEL} on {SEARCH_ARRAY}: `search`, caches empty", seconds, "s", SEARCH_TARGET)
     yield from _generation_rows(generation)
     yield from all_reduces()
     yield Row("`pe-sim models`, whole process", process_seconds(("models",), PROCESS_REPEATS), "s", MODELS_TARGET)
