@@ -55,6 +55,7 @@ class Search:
     excluded: list[Excluded] = field(default_factory=list)
     seen: dict[tuple[object, ...], Candidate | None] = field(default_factory=dict)
     bounds: list[float] = field(default_factory=list)
+    allowance: int = 0  # of simulations, up to the division that is searched
     open_divisions: int = 0
     unmixed: bool = False
     num_tried: int = 0
@@ -69,7 +70,9 @@ class Search:
         self.given.check(graphs[0].num_layers)
         if self.is_free:
             self._try_named(graphs[0])
-        for groups in self._groupings(graphs):
+        divisions = self._groupings(graphs)[::-1]  # what many groups do not need is left for fewer
+        for index, groups in enumerate(divisions, start=1):
+            self.allowance = math.ceil(self.max_simulations * index / len(divisions))
             self._divide(groups, graphs)
         if not self.candidates:
             raise nothing_fits(self.wanted, graphs, self.excluded)
@@ -271,7 +274,7 @@ class _Division:
                 self.search_.seen.setdefault(key, None)
                 fits = False
                 continue
-            if key not in self.search_.seen and self.search_.num_tried >= self.search_.max_simulations:
+            if key not in self.search_.seen and self.search_.num_tried >= self.search_.allowance:
                 break
             if self._simulate(plan.layers, plan.lm_head) is None:
                 fits = False
@@ -317,14 +320,14 @@ class _Division:
         for layer in dict.fromkeys(plan.layers):
             self._simulate([layer] * len(plan.layers), plan.lm_head)
         improved = True
-        while improved and search.num_tried < search.max_simulations:
+        while improved and search.num_tried < search.allowance:
             improved = False
             best = search._best()
             if best.workflow.groups != self.groups or best.name in WORKFLOWS:
                 return
             layers = [best.workflow.plan(layer) for layer in range(len(plan.layers))]
             for changed in self._neighbours(layers):
-                if search.num_tried >= search.max_simulations:
+                if search.num_tried >= search.allowance:
                     return
                 found = self._simulate(changed, best.workflow.lm_head)
                 if found is not None and found.figure < best.figure:

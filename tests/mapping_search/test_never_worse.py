@@ -5,7 +5,7 @@ import pytest
 import pe_sim as ps
 from pe_sim.config.network import GraphNetwork
 from pe_sim.config.presets import preset_names
-from pe_sim.errors import InputError
+from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS
 from tests.helpers import tiny_llama
 
@@ -29,16 +29,20 @@ def cycles(array, situation, workflow):
 
 
 def cases():
-    """Every situation on one array, and every array in one situation; all of them with a large model are committed."""
-    arrays, situations = preset_names("arrays"), preset_names("situations")
-    turns = [(array, situations[index % len(situations)]) for index, array in enumerate(arrays)]
-    return sorted({*turns, *(("bus-tree-64", situation) for situation in situations)})
+    """Every array in a situation of one sequence; the experiment has them all with large models on bus trees."""
+    situations = [name for name in preset_names("situations") if name.startswith("one-")]
+    return [(array, situations[index % len(situations)]) for index, array in enumerate(preset_names("arrays"))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("array", "situation"), cases())
 def test_never_worse_than_a_named_workflow(array, situation):
     array, situation = loaded(array), ps.load_situation(situation)
-    found = ps.search(MODEL, array, situation.steps, max_simulations=4)
-    named = {name: cycles(array, situation, name) for name in WORKFLOWS}
-    assert found.best.cycles <= min(value for value in named.values() if value is not None)
+    named = [cycles(array, situation, name) for name in WORKFLOWS]
+    fitting = [value for value in named if value is not None]
+    try:
+        found = ps.search(MODEL, array, situation.steps, max_simulations=4)
+    except InfeasibleError:
+        assert not fitting
+    else:
+        assert found.best.cycles <= min(fitting)
