@@ -58,6 +58,20 @@ class Reserve:
         return layers * sum(self.parts) + later + self.end
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Begun:
+    """What all choices of a part begin with.
+
+    Args:
+        matters: of what was chosen before, what its placement depends on.
+        places, ready: by step, where its inputs are, and since when.
+    """
+
+    matters: Choice
+    places: tuple[Where, ...]
+    ready: tuple[tuple[IntArray, ...], ...]
+
+
 @dataclass(eq=False)
 class Paths:
     """The search on one division of the PEs.
@@ -102,6 +116,14 @@ class Paths:
     def _shares(self) -> tuple[int, ...]:
         """The weights as whole numbers: what an energy is multiplied by."""
         return whole_shares(self.weights)
+
+    @cached_property
+    def _needed_behind(self) -> tuple[frozenset[str], ...]:
+        """By part, fields that placements behind it depend on."""
+        return tuple(
+            frozenset(name for other in self.parts[index + 1 :] for name in other.needs)
+            for index in range(len(self.parts))
+        )
 
     def best(self) -> list[Plan]:
         """Complete plans, the best bound first: all that were not dropped for `keep` that are nowhere worse."""
@@ -220,13 +242,14 @@ class Paths:
     def _through_part(self, label: Label, part: Part, options: tuple[Choice, ...]) -> list[Label]:
         """Everything that may come of a label behind a part."""
         entry = Entry.of(label.moments, part)
-        key = (part.index, options, *self._placed(label, part), entry.there)
+        begun = self._begun(label, part)
+        key = (part.index, options, begun.matters, begun.places, entry.there)
         known = self.prospects.get(key)
         worth = None if known is None else known.worth(entry, self.keep)
         tried = [
             one
             for choice in options
-            if (worth is None or choice in worth) and (one := self._try(label, part, choice)) is not None
+            if (worth is None or choice in worth) and (one := self._try(label, part, begun, choice)) is not None
         ]
         if known is None:
             self.prospects[key] = Prospects.of(
@@ -235,28 +258,31 @@ class Paths:
         extended = (self._extended(label, part, one) for one in tried)
         return [after for after in extended if after is not None]
 
-    def _placed(self, label: Label, part: Part) -> tuple[Choice, tuple[Where, ...]]:
-        """What decides which pieces a part is made of: what was chosen before, and by step where its inputs are."""
+    def _begun(self, label: Label, part: Part) -> _Begun:
+        """What all choices of a part begin with."""
         matters = tuple(pair for pair in label.matters if pair[0] in part.needs)
-        wheres = (dict(moment.where) for moment in label.moments)
-        return matters, tuple(tuple((name, places[name]) for name in part.touched) for places in wheres)
+        places, ready = [], []
+        for moment in label.moments:
+            index = {name: number for number, (name, _) in enumerate(moment.where)}
+            places.append(tuple(moment.where[index[name]] for name in part.touched))
+            ready.append(tuple(moment.ready[index[name]] for name in part.touched))
+        return _Begun(matters, tuple(places), tuple(ready))
 
-    def _try(self, label: Label, part: Part, choice: Choice) -> Tried | None:
+    def _try(self, label: Label, part: Part, begun: _Begun, choice: Choice) -> Tried | None:
         """A choice, run in every step; None where no rule places it."""
-        matters, entering = self._placed(label, part)
         pieces: list[Piece] = []
-        for scene, places in zip(self.scenes, entering, strict=True):
-            piece = scene.piece(part, choice, matters, places)
+        for scene, places in zip(self.scenes, begun.places, strict=True):
+            piece = scene.piece(part, choice, begun.matters, places)
             if piece is None:
                 return None
             pieces.append(piece)
-        passages = []
-        for piece, moment in zip(pieces, label.moments, strict=True):
-            ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
-            passages.append(piece.timing.run(moment.free, [ready[name] for name in part.touched], moment.somewhere))
-        later = tuple(pair for pair in choice if any(pair[0] in other.needs for other in self.parts[part.index + 1 :]))
+        passages = tuple(
+            piece.timing.run(moment.free, ready, moment.somewhere)
+            for piece, moment, ready in zip(pieces, label.moments, begun.ready, strict=True)
+        )
+        later = tuple(pair for pair in choice if pair[0] in self._needed_behind[part.index])
         energy = sum(share * piece.energy for share, piece in zip(self._shares, pieces, strict=True))
-        return Tried(choice, later, tuple(pieces), tuple(passages), energy)
+        return Tried(choice, later, tuple(pieces), passages, energy)
 
     def _extended(self, label: Label, part: Part, tried: Tried) -> Label | None:
         """The label with one choice more; None if that does not fit."""

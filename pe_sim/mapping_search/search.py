@@ -24,6 +24,7 @@ from pe_sim.mapping_search.result import EXACT, EXACT_ALIKE, Excluded, SearchRes
 from pe_sim.mapping_search.rivals import rivals_of
 from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, parts_of
 from pe_sim.mapping_search.worth import Load, Loads, least, loads_of, worth_trying
+from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"
@@ -113,7 +114,7 @@ class Search:
         size = array.num_pes // min(array.num_pes, graph.num_layers)
         matrices = [operator for operator in graph.layer if isinstance(operator, Linear)]
         layer_bytes = sum(operator.weight_bytes(array.dtypes) for operator in matrices)
-        prefetched = len(matrices) * array.pe.buffer.prefetch_bytes if array.overlap >= 2 else 0
+        prefetched = len(matrices) * array.pe.buffer.prefetch_bytes if array.overlap >= PREFETCHING_OVERLAP else 0
         streamed = max(0.0, layer_bytes / size - prefetched)
         return sum(self.wanted.weights) * graph.num_layers * streamed / array.pe.memory.bytes_per_cycle
 

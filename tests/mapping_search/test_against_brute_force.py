@@ -50,8 +50,9 @@ def plans(draw, arrays, most, first=()):
     return array, (tuple(is_open), {name: draw(st.sampled_from(fields[name])) for name in names})
 
 
-def machines_of(num_pes):
-    """Arrays of these sizes."""
+def machines_of(num_pes, **more):
+    """Arrays of these sizes; `more` says what else may vary, or otherwise."""
+    varied = {"overlap": st.sampled_from([0, 1]), **more}
     return st.builds(
         small_array,
         num_pes,
@@ -64,8 +65,8 @@ def machines_of(num_pes):
         hop=st.integers(1, 6),
         combine=st.integers(1, 6),
         softmax_combine=st.integers(6, 20),
-        overlap=st.sampled_from([0, 1]),
         gather=st.sampled_from(["best", "serial", "by_reduction"]),
+        **varied,
     )
 
 

@@ -16,22 +16,12 @@ from pe_sim.mapping_search.paths import Paths
 from pe_sim.mapping_search.pieces import Scene
 from pe_sim.mapping_search.space import choices, parts_of, plan_of
 from tests.helpers import small_array, tiny_llama
+from tests.mapping_search.test_against_brute_force import machines_of
 
-machines = st.builds(
-    small_array,
+machines = machines_of(
     st.sampled_from([2, 4, 6, 8, 16]),
-    width=st.sampled_from([1, 4, 16, 64]),
-    latency=st.integers(1, 20),
-    overhead=st.integers(0, 8),
-    request=st.integers(0, 6),
-    arity=st.sampled_from([2, 3]),
-    tree_width=st.sampled_from([2, 8, 64]),
-    hop=st.integers(1, 6),
-    combine=st.integers(1, 6),
-    softmax_combine=st.integers(6, 20),
     downlink=st.booleans(),
     overlap=st.sampled_from([0, 1, 2, 3]),
-    gather=st.sampled_from(["best", "serial", "by_reduction"]),
     scatter=st.sampled_from(["best", "serial", "by_reduction"]),
 )
 steps = st.one_of(
