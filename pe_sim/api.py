@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays import array_to_dict, as_array, load_array
 from pe_sim.config.model import ModelConfig
-from pe_sim.config.models import load_model
+from pe_sim.config.models import as_model, load_model
 from pe_sim.config.situations import load_situation
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.decoding import decode_in_order
@@ -20,7 +20,7 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping.workflow_loading import as_workflow, load_workflow
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation, total_traffic
 from pe_sim.report.part_result import PartResult
@@ -66,9 +66,9 @@ def simulate(
     Raises:
         InputError: something given is wrong; InfeasibleError where it does not fit the memories.
     """
-    model = model if isinstance(model, ModelConfig) else load_model(model)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
-    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    model = as_model(model)
+    array = as_array(array)
+    workflow = as_workflow(workflow)
     run = engine_named(engine)
     workflow = _resolved(model, array, step, workflow)
     placed = place(model, array, step, workflow)
@@ -105,9 +105,9 @@ def search(
     """
     from pe_sim.mapping_search.request import search_for  # the pipeline does not need the search
 
-    model = model if isinstance(model, ModelConfig) else load_model(model)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
-    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    model = as_model(model)
+    array = as_array(array)
+    workflow = as_workflow(workflow)
     return search_for(model, array, step, objective, workflow, max_simulations=max_simulations, progress=progress)
 
 
@@ -143,9 +143,9 @@ def execute(
     Raises:
         InputError: something given is wrong; a tensor that is missing or misshapen is named with both shapes.
     """
-    model = model if isinstance(model, ModelConfig) else load_model(model)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
-    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    model = as_model(model)
+    array = as_array(array)
+    workflow = as_workflow(workflow)
     from pe_sim.numeric.executor import execute_placed  # timing alone does not need the numeric room
 
     placed = place(model, array, step, _resolved(model, array, step, workflow))
@@ -170,9 +170,9 @@ def verify(
     Raises:
         InputError: something given is wrong.
     """
-    model = model if isinstance(model, ModelConfig) else load_model(model)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
-    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    model = as_model(model)
+    array = as_array(array)
+    workflow = as_workflow(workflow)
     from pe_sim.numeric.proof import prove
 
     def plan(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
@@ -213,10 +213,10 @@ def generate(
     """
     from pe_sim.mapping_search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
 
-    model = model if isinstance(model, ModelConfig) else load_model(model)
+    model = as_model(model)
     phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
-    workflow = workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+    array = as_array(array)
+    workflow = as_workflow(workflow)
     workflow, decoding = _of_phases(model, array, phases, workflow, decode_workflow)
     switch = None
     if phases.decodes:
@@ -248,7 +248,7 @@ def _of_phases(
     if other is None:
         last: list[Step | tuple[Step, float]] = [(later[-1], float(len(later)))] if later else []
         return (_resolved(model, array, [(phases.prefill, 1.0), *last], workflow),) * 2
-    decoding = other if isinstance(other, Workflow) else load_workflow(other)
+    decoding = as_workflow(other)
     decoding = _resolved(model, array, later[-1], decoding) if later else decoding
     return _resolved(model, array, phases.prefill, workflow), decoding
 
@@ -277,12 +277,12 @@ def best_switch(
     """
     from pe_sim.mapping_search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
 
-    model = model if isinstance(model, ModelConfig) else load_model(model)
+    model = as_model(model)
     phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine)
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    array = as_array(array)
     steps, chosen = phases.ends, list[Workflow]()
     for each in candidates:
-        workflow = each if isinstance(each, Workflow) else load_workflow(each)
+        workflow = as_workflow(each)
         found = [_resolved(model, array, step, workflow) for step in (steps if workflow.searched else steps[:1])]
         named = [replace(one, name=f"{one.name} ({step.phase})") for one, step in zip(found, steps, strict=False)]
         chosen += named if workflow.searched else found
@@ -302,7 +302,7 @@ def collective(
     Raises:
         InputError: no such kind or array, or no positive number of bytes.
     """
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    array = as_array(array)
     planned = collective_schedule(kind, array, num_bytes)
     trace = engine_named(engine)(planned.schedule)
     assumed = {"kind": kind, "bytes": num_bytes, "ready_at_cycle": 0, "array": array_to_dict(array)}
@@ -328,7 +328,7 @@ def gemm(
     Raises:
         InputError: a size is not positive, or the array is wrong.
     """
-    array = array if isinstance(array, ArrayConfig) else load_array(array)
+    array = as_array(array)
     trace = engine_named(engine)(gemm_schedule(array, rows, inner, outer))
     assumed = {"m": rows, "k": inner, "n": outer, "prefetched_bytes": 0, "array": array_to_dict(array)}
     judge = partial(_gemm_envelope, array, rows, inner, outer, trace.makespan_cycles)

@@ -48,6 +48,11 @@ def load_array(
     return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder)
 
 
+def as_array(array: ArrayConfig | str | Path | Mapping[str, Any]) -> ArrayConfig:
+    """The array itself, or what `load_array` makes of it."""
+    return array if isinstance(array, ArrayConfig) else load_array(array)
+
+
 def array_paths(
     name_or_path_or_dict: str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None = None
 ) -> frozenset[str]:

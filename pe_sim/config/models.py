@@ -35,6 +35,11 @@ def load_model(
     return apply_overrides(model, changes) if overrides else model
 
 
+def as_model(model: ModelConfig | str | Path | Mapping[str, object]) -> ModelConfig:
+    """The model itself, or what `load_model` makes of it."""
+    return model if isinstance(model, ModelConfig) else load_model(model)
+
+
 def describe_model(model: ModelConfig) -> str:
     """One line: name, family, sizes, parameters; sizes are elements and tokens."""
     heads = f"{model.num_heads} heads"

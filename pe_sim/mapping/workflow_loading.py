@@ -29,6 +29,11 @@ def load_workflow(name_or_path: str | Path) -> Workflow:
     return _from_file(check_workflow_file(load_mapping(path), text), path)
 
 
+def as_workflow(workflow: Workflow | str | Path) -> Workflow:
+    """The workflow itself, or what `load_workflow` makes of it."""
+    return workflow if isinstance(workflow, Workflow) else load_workflow(workflow)
+
+
 def _from_file(file: WorkflowFile, path: Path) -> Workflow:
     base = named_workflow(file.base) if file.base else Workflow("", "", ())
     rules = tuple(_rule(entry, f"{path}: layers.{index}.layers") for index, entry in enumerate(file.layers))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping.workflow_loading import as_workflow
 from pe_sim.mapping_search.candidates import Candidate, nowhere_worse, simulated
 from pe_sim.mapping_search.workflow_text import workflow_text
 from pe_sim.notebook import card, frame_table
@@ -141,7 +141,7 @@ class SearchResult:
         known = next((one for one in self.candidates if one.name == other), None)
         if known is not None:
             return explain(self.report, known.reports[0])
-        workflow = other if isinstance(other, Workflow) else load_workflow(other)
+        workflow = as_workflow(other)
         check_explained(workflow)
         wanted = self.best.wanted
         first = replace(wanted, steps=wanted.steps[:1], weights=wanted.weights[:1])

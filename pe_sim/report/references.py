@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.config.dtypes import Dtype, Dtypes, wider
 from pe_sim.config.machines import Machine, load_machine
 from pe_sim.config.model import ModelConfig
-from pe_sim.config.models import load_model
+from pe_sim.config.models import as_model
 from pe_sim.config.step import Decode, Step
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
@@ -139,7 +139,7 @@ def reference(
         InputError: something given is wrong, or the machine has no peak for the dtypes.
     """
     machine = machine if isinstance(machine, Machine) else load_machine(machine)
-    model = model if isinstance(model, ModelConfig) else load_model(model)
+    model = as_model(model)
     graph = build_graph(model, step)
     operators = [operator for _, operator in graph.instances()]
     weights = sum(operator.weight_bytes(dtypes) for operator in operators)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim import api
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import as_array
 from pe_sim.config.model import ModelConfig
+from pe_sim.config.models import as_model
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping.workflow_loading import as_workflow
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.compare import best_of, compare_table
 from pe_sim.report.explain import Explanation, explain
@@ -126,9 +129,9 @@ def compare(
     Raises:
         InputError: something given is wrong, two arrays have one name, or no workflow works.
     """
-    model = model if isinstance(model, ModelConfig) else api.load_model(model)
+    model = as_model(model)
     given = [workflows] if isinstance(workflows, Workflow | str | Path) else list(workflows)
-    loaded = [each if isinstance(each, Workflow) else api.load_workflow(each) for each in given]
+    loaded = [as_workflow(each) for each in given]
     named = labelled([str(getattr(each, "name", each)) for each in given], loaded)
     arrays = _arrays(array)
     for path, things in (("workflows", named), ("array", arrays)):
@@ -176,7 +179,7 @@ def _indented(lines: Iterable[str]) -> str:
 def _arrays(given: ArrayLike | Sequence[ArrayLike]) -> dict[str, ArrayConfig]:
     """By their names, with the numbers of PEs where arrays share a name."""
     listed = [given] if isinstance(given, ArrayConfig | str | Path | Mapping) else list(given)
-    arrays = [each if isinstance(each, ArrayConfig) else api.load_array(each) for each in listed]
+    arrays = [as_array(each) for each in listed]
     names = [array.name for array in arrays]
     labels = [
         array.name if names.count(array.name) == 1 else f"{array.name} ({array.num_pes:,} PEs)" for array in arrays

@@ -29,6 +29,7 @@ from pe_sim import api
 from pe_sim._version import __version__
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
+from pe_sim.config.models import as_model
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.studies.parameters import (
     COLUMN_TIME,
@@ -264,7 +265,7 @@ def sensitivity(
         InputError: something given is wrong, or the step cannot be simulated on the array as it is.
     """
     _check_change(change)
-    model = model if isinstance(model, ModelConfig) else api.load_model(model)
+    model = as_model(model)
     source = Source.of(array, overrides)
     loaded, steps = source.load(), _weighted(step)
     mapping = workflow if isinstance(workflow, api.Workflow) else api.load_workflow(workflow)
