@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pe_sim.report.references import reference
     from pe_sim.report.style import style, use_style
     from pe_sim.report.topology_plot import plot_topology
+    from pe_sim.studies.calibration import calibrate
     from pe_sim.studies.comparison import compare
     from pe_sim.studies.sensitivity import sensitivity
     from pe_sim.studies.sweep import sweep
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "at_area",
     "best_switch",
+    "calibrate",
     "collective",
     "compare",
     "execute",
@@ -72,6 +74,7 @@ __all__ = [
 # What does not come from `pe_sim.api`.
 _MODULES = {
     "at_area": "pe_sim.network.area",
+    "calibrate": "pe_sim.studies.calibration",
     "compare": "pe_sim.studies.comparison",
     "plot_topology": "pe_sim.report.topology_plot",
     "reference": "pe_sim.report.references",

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from pe_sim._version import __version__
+from pe_sim.cli.calibrate import calibrate
 from pe_sim.cli.collective import collective
 from pe_sim.cli.compare import compare
 from pe_sim.cli.faults import exit_code_of
@@ -30,6 +31,7 @@ _COMMANDS: Final = (
     search,
     sweep,
     sensitivity,
+    calibrate,
     collective,
     gemm,
     verify,

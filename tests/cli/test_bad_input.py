@@ -160,7 +160,7 @@ def test_targets_that_cannot_be_written(refused, tiny, option, monkeypatch):
     ("args", "words"),
     [
         (["rum"], "did you mean 'run'?"),
-        (["frobnicate"], "known: arrays, collective, compare"),
+        (["frobnicate"], "known: arrays, calibrate, collective, compare"),
         (["run"], "MODEL"),
         (["run", "llama-2-7b", "--contxt", "3"], "Did you mean '--context'?"),
         (["run", "llama-2-7b", "--phase", "encode"], "'encode' is not one of"),
