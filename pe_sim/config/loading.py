@@ -21,6 +21,18 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return parse_json(text, str(path)) if path.suffix.lower() == ".json" else parse_yaml(text, str(path))
 
 
+def load_value(path: Path) -> Any:
+    """What a `.json` file (read as JSON) or any other file (read as YAML) holds, a mapping or not.
+
+    Raises:
+        InputError: as `load_mapping`, but for the last.
+    """
+    from pe_sim.config.strict_yaml import parse_yaml_value
+
+    text, source = read_text(path), str(path)
+    return parse_json_value(text, source) if path.suffix.lower() == ".json" else parse_yaml_value(text, source)
+
+
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """The top-level mapping of a YAML text; `source` is what error messages call it.
 
@@ -39,8 +51,17 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
     Raises:
         InputError: malformed text, a duplicate key, NaN, Infinity or a number beyond a double, no mapping at the top.
     """
+    return _require_mapping(parse_json_value(text, source), source)
+
+
+def parse_json_value(text: str, source: str) -> Any:
+    """The value of a JSON text, whatever it is; `source` is what error messages call it.
+
+    Raises:
+        InputError: malformed text, a duplicate key, NaN, Infinity or a number beyond a double.
+    """
     try:
-        value = json.loads(
+        return json.loads(
             text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_float
         )
     except json.JSONDecodeError as error:
@@ -50,7 +71,6 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
         raise InputError("malformed JSON: nested too deeply", source=source) from None
     except ValueError as error:
         raise InputError(f"malformed JSON: {error}", source=source) from None
-    return _require_mapping(value, source)
 
 
 def _require_mapping(value: Any, source: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class ModelConfig:
 
     `norm` is rmsnorm or layernorm; `activation` is silu, gelu or gelu_tanh; `position` is rope or learned;
     `rope_scaling` holds the parameters of a scaled RoPE (rope_type and its factors) and is empty without one.
+    `attention_bias` is biases on query, key, value and output projections, `qkv_bias` on the first three (Qwen2).
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     rope_scaling: Mapping[str, float | int | str] = field(default_factory=dict, hash=False)
     type_vocab_size: int = 0
+    qkv_bias: bool = False
     ignored_keys: tuple[str, ...] = ()
 
     @property
@@ -55,6 +57,11 @@ class ModelConfig:
     def heads_per_kv_head(self) -> int:
         """Query heads that share one kv head."""
         return self.num_heads // self.num_kv_heads
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether the query, key and value projections have biases; `attention_bias` says it of the output's."""
+        return self.attention_bias or self.qkv_bias
 
     @property
     def has_kv_cache(self) -> bool:

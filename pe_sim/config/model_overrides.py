@@ -17,6 +17,7 @@ _FOLLOWS_FAMILY: Final = ("family", "norm", "gated_ffn", "position", "ignored_ke
 # Fields that mean something in some families only; in the others they are fixed.
 _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "attention_bias": ("llama",),
+    "qkv_bias": ("llama",),
     "mlp_bias": ("llama",),
     "rope_theta": ("llama",),
     "rope_scaling": ("llama",),
@@ -41,6 +42,7 @@ class ModelOverrides(StrictSchema):
     activation: Text = "-"
     tie_word_embeddings: Flag = False
     attention_bias: Flag = False
+    qkv_bias: Flag = False
     mlp_bias: Flag = False
     rope_theta: Positive = 1.0
     rope_scaling: dict[str, object] | None = None

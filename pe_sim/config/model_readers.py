@@ -8,6 +8,16 @@ from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
+from pe_sim.config.galvatron import (
+    is_galvatron_bert,
+    is_galvatron_gpt,
+    is_galvatron_llama,
+    read_galvatron_bert,
+    read_galvatron_gpt,
+    read_galvatron_llama,
+)
+from pe_sim.config.galvatron_yaml import is_galvatron_yaml, read_galvatron_yaml
+from pe_sim.config.hetu import is_hetu, read_hetu
 from pe_sim.config.hf import is_hf, read_hf
 from pe_sim.config.meta import is_meta, read_meta
 from pe_sim.config.model import ModelConfig
@@ -41,8 +51,23 @@ def _read_hf(raw: Mapping[str, object], source: str, name: str, vocab_size: int 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
 DIALECTS: Final[tuple[Dialect, ...]] = (
+    Dialect("Hetu LlamaConfig", "ffn_hidden_size beside n_embd or Hugging Face names", is_hetu, read_hetu),
     Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
+    Dialect("Galvatron model_configs", "num_query_groups or gated_linear_unit", is_galvatron_yaml, read_galvatron_yaml),
+    Dialect(
+        "Galvatron meta_configs",
+        "dim and n_layers beside n_positions or ffn_dim",
+        is_galvatron_llama,
+        read_galvatron_llama,
+    ),
     Dialect("Meta params.json", "dim and n_layers", is_meta, read_meta),
+    Dialect("Galvatron meta_configs, gpt", "n_embd and n_layer", is_galvatron_gpt, read_galvatron_gpt),
+    Dialect(
+        "Galvatron meta_configs, bert",
+        "hidden_size, num_hidden_layers and num_attention_heads",
+        is_galvatron_bert,
+        read_galvatron_bert,
+    ),
 )
 
 

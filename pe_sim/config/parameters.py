@@ -118,10 +118,9 @@ def _layernorm(model: ModelConfig) -> int:
 
 def _attention(model: ModelConfig) -> int:
     """The query, key, value and output projections."""
-    bias = model.attention_bias
-    query = _linear(model.hidden_size, model.q_size, bias=bias)
-    key_and_value = 2 * _linear(model.hidden_size, model.kv_size, bias=bias)
-    output = _linear(model.q_size, model.hidden_size, bias=bias)
+    query = _linear(model.hidden_size, model.q_size, bias=model.has_qkv_bias)
+    key_and_value = 2 * _linear(model.hidden_size, model.kv_size, bias=model.has_qkv_bias)
+    output = _linear(model.q_size, model.hidden_size, bias=model.attention_bias)
     return query + key_and_value + output
 
 

@@ -69,7 +69,7 @@ def projections(model: ModelConfig, rows: int, source: str) -> tuple[Linear, Lin
     def project(name: str, dim: str, size: int) -> Linear:
         sizes = (model.hidden_size, size, "hidden", dim)
         output = Tensor(name, dim, size)
-        return Linear(name, (source,), (output,), rows, *sizes, bias=model.attention_bias, bundle="q+k+v")
+        return Linear(name, (source,), (output,), rows, *sizes, bias=model.has_qkv_bias, bundle="q+k+v")
 
     return (
         project("q", "query", model.q_size),

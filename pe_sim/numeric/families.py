@@ -69,7 +69,9 @@ _LLAMA_NORMS = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention
 
 
 def _llama_has_bias(model: ModelConfig, operator: str) -> bool:
-    return model.mlp_bias if operator in ("gate", "up", "down") else model.attention_bias
+    if operator in ("gate", "up", "down"):
+        return model.mlp_bias
+    return model.attention_bias if operator == "o" else model.has_qkv_bias
 
 
 def _llama_shapes(model: ModelConfig) -> dict[str, Shape]:

@@ -87,8 +87,13 @@ def test_no_dialect():
     assert message({"hidden_size": 64}) == (
         "model config: this is no model config of a known dialect\n"
         "  given:    ['hidden_size']\n"
-        "  expected: Hugging Face config.json (has model_type or architectures);"
-        " Meta params.json (has dim and n_layers)"
+        "  expected: Hetu LlamaConfig (has ffn_hidden_size beside n_embd or Hugging Face names);"
+        " Hugging Face config.json (has model_type or architectures);"
+        " Galvatron model_configs (has num_query_groups or gated_linear_unit);"
+        " Galvatron meta_configs (has dim and n_layers beside n_positions or ffn_dim);"
+        " Meta params.json (has dim and n_layers);"
+        " Galvatron meta_configs, gpt (has n_embd and n_layer);"
+        " Galvatron meta_configs, bert (has hidden_size, num_hidden_layers and num_attention_heads)"
     )
 
 

@@ -105,8 +105,8 @@ def test_known_paths_hold_the_optional_ones_too() -> None:
         ("floorplan.zzzzzzzzzzzzzzzzzzzzzz", "known: floorplan.mm_per_cycle, floorplan.pe_pitch_mm"),
         (
             "qqqqqqq",
-            "known: area, clock_ghz, dtypes, energy, floorplan, name, network, num_pes, overlap, pe, process, root,"
-            " schema_version",
+            "known: area, clock_ghz, dead_pes, dtypes, energy, floorplan, name, network, num_pes, overlap, pe, process,"
+            " root, schema_version",
         ),
     ],
 )
