@@ -15,7 +15,7 @@ PRESET_FOLDERS = ("workloads", "topologies")
 PRINT_PRESETS = """
 import pe_sim, pe_sim.config.presets as presets
 print(pe_sim.__file__)
-for kind in ("models", "arrays", "situations", "machines"):
+for kind in ("models", "arrays", "situations", "machines", "systems"):
     names = sorted(presets.preset_names(kind))
     print(kind, *names)
     for name in names:

@@ -78,6 +78,11 @@ def graph_to_dict(shape: UserGraphShape) -> dict[str, Any]:
     return {"directed": True, "nodes": nodes, "edges": edges}
 
 
+def describe_links(network: GraphNetwork) -> str:
+    """As `describe_network`, of links between arrays, whose root has no place."""
+    return describe_network(network).partition(", root at PE ")[0].replace("PEs", "arrays")
+
+
 def describe_network(network: GraphNetwork) -> str:
     """A few words for a listing: the structure, and the width and latency of its channels."""
     match network.shape:

@@ -10,12 +10,13 @@ from typing import Final, Literal
 
 from pe_sim.errors import InputError, PeSimError, did_you_mean
 
-PresetKind = Literal["models", "arrays", "situations", "machines"]
+PresetKind = Literal["models", "arrays", "systems", "situations", "machines"]
 
 # Folder below the data root and the endings of the files in it, per kind.
 _FOLDERS: Final[dict[str, str]] = {
     "models": "workloads/models",
     "arrays": "topologies",
+    "systems": "topologies/systems",
     "situations": "workloads/situations",
     "machines": "topologies/machines",
 }
@@ -23,6 +24,7 @@ _YAML: Final = (".yaml", ".yml")
 _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
     "models": (".json",),
     "arrays": _YAML,
+    "systems": _YAML,
     "situations": _YAML,
     "machines": _YAML,
 }

@@ -39,12 +39,12 @@ def ring_all_gather(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 def recursive_halving(interconnect: Interconnect, pattern: Pattern) -> Program:
     """Partners at half the size, a quarter, ... 1 send each other the half that the other one keeps: log2 P rounds."""
-    return _reduce_scatter(interconnect, pattern, lambda builder: _blocks(builder, pattern, halving=True))
+    return _reduce_scatter(interconnect, pattern, lambda builder: blocks(builder, pattern, halving=True))
 
 
 def recursive_doubling(interconnect: Interconnect, pattern: Pattern) -> Program:
     """Partners at 1, 2, 4, ... send each other all that they have: log2 P rounds."""
-    return _all_gather(interconnect, pattern, lambda builder: _blocks(builder, pattern, halving=False))
+    return _all_gather(interconnect, pattern, lambda builder: blocks(builder, pattern, halving=False))
 
 
 def doubling_all_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
@@ -53,13 +53,7 @@ def doubling_all_reduce(interconnect: Interconnect, pattern: Pattern) -> Program
     scope_of = np.zeros(interconnect.topology.num_pes, dtype=np.int64)
     scope_of[pes] = scopes
 
-    def fill(builder: RoundsBuilder) -> None:
-        for distance in _distances(pattern):
-            senders, partners = _partners(pattern, distance)
-            builder.repeat(senders, partners, scope_of[senders][None, :, None])
-            builder.settle()
-
-    return _reduce_scatter(interconnect, pattern, fill)
+    return _reduce_scatter(interconnect, pattern, lambda builder: doublings(builder, pattern, scope_of))
 
 
 def dimension_reduce_scatter(interconnect: Interconnect, pattern: Pattern) -> Program:
@@ -98,12 +92,12 @@ def _ring(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, 
     for size in np.unique(pattern.sizes[pattern.sizes > 1]).tolist():
         rounds = np.arange(rounds_done, size - 1, dtype=np.int64)
         going = [order for order in orders if len(order) >= size]
-        _turns(builder, going, rounds + first, forth=forth)
+        turns(builder, going, rounds + first, forth=forth)
         rounds_done = size - 1
     builder.settle()
 
 
-def _turns(builder: RoundsBuilder, orders: Sequence[IntArray], away: IntArray, *, forth: bool) -> None:
+def turns(builder: RoundsBuilder, orders: Sequence[IntArray], away: IntArray, *, forth: bool) -> None:
     """Rounds of several rings at once, whose part j is PE j's."""
     senders = np.concatenate(orders)
     receivers = np.concatenate([np.roll(order, -1 if forth else 1) for order in orders])
@@ -136,7 +130,15 @@ def _distances(pattern: Pattern) -> list[int]:
     return [1 << bit for bit in range(int(pattern.sizes.max()).bit_length() - 1)]
 
 
-def _blocks(builder: RoundsBuilder, pattern: Pattern, *, halving: bool) -> None:
+def doublings(builder: RoundsBuilder, pattern: Pattern, payload_of: IntArray) -> None:
+    """Partners send each other all that they have; `payload_of`: (PEs,) what each sends."""
+    for distance in _distances(pattern):
+        senders, partners = _partners(pattern, distance)
+        builder.repeat(senders, partners, payload_of[senders][None, :, None])
+        builder.settle()
+
+
+def blocks(builder: RoundsBuilder, pattern: Pattern, *, halving: bool) -> None:
     """Partners send each other blocks of parts: halving the partner's own block, doubling the one they have."""
     pes, scopes = pattern.members()
     first_of = np.zeros(int(pattern.last_pe.max()), dtype=np.int64)

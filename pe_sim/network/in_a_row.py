@@ -25,18 +25,45 @@ class Loaded:
     payload_bytes: IntArray
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RowTimes:
+    """What programs in a row took.
+
+    Args:
+        channel, grant, release: (hops,) of all of them, program by program.
+        cycles: completion of the last one.
+    """
+
+    channel: IntArray
+    grant: IntArray
+    release: IntArray
+    cycles: int
+
+
 def cycles_in_a_row(interconnect: Interconnect, programs: Sequence[Loaded]) -> int:
     """Completion of the last one when everything is ready at 0 and nothing else runs."""
+    return times_in_a_row(interconnect, programs).cycles
+
+
+def times_in_a_row(interconnect: Interconnect, programs: Sequence[Loaded]) -> RowTimes:
+    """When everything is ready at 0 and nothing else runs."""
     state = ChannelTimes.idle(len(interconnect.topology.channels))
     ready = np.zeros(programs[0].program.hops.num_sources, dtype=np.int64)
+    found = []
     for each in programs:
-        ready = timed(interconnect, each.program, each.payload_bytes, ready, state).complete
+        found.append(timed(interconnect, each.program, each.payload_bytes, ready, state))
+        ready = found[-1].complete
     if state.overtaken:  # some PE begins the next program before others are done with channels that it wants
-        return _joined_cycles(interconnect, programs)
-    return int(ready.max(initial=0))
+        return _joined_times(interconnect, programs)
+    return RowTimes(
+        np.concatenate([each.program.hops.channel for each in programs]),
+        np.concatenate([times.grant for times in found]),
+        np.concatenate([times.release for times in found]),
+        int(ready.max(initial=0)),
+    )
 
 
-def _joined_cycles(interconnect: Interconnect, programs: Sequence[Loaded]) -> int:
+def _joined_times(interconnect: Interconnect, programs: Sequence[Loaded]) -> RowTimes:
     """All programs as one: what a target gets goes over a free channel of its own to who sends it on."""
     channels = interconnect.topology.channels
     join = _Join(len(channels))
@@ -63,7 +90,9 @@ def _joined_cycles(interconnect: Interconnect, programs: Sequence[Loaded]) -> in
         ready=np.zeros(join.num_sources, dtype=np.int64),
     )
     times = by_arrival(work, ChannelTimes.idle(join.num_channels))
-    return int(times.tail[join.last].max(initial=0))
+    real = hops.channel < len(channels)
+    grant = times.grant[real]
+    return RowTimes(hops.channel[real], grant, grant + work.busy[real], int(times.tail[join.last].max(initial=0)))
 
 
 class _Join:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.array import ArrayConfig, Floorplan
 from pe_sim.config.network import GraphNetwork
+from pe_sim.config.system import SystemConfig
+from pe_sim.network.assembly import Plan
 from pe_sim.network.coordinates import coordinates_of
 from pe_sim.network.flows import Flows
 from pe_sim.network.routes import Routes
-from pe_sim.network.topologies import build_topology
+from pe_sim.network.topologies import plan_of, topology_of
 from pe_sim.network.topology import Topology
 
 if TYPE_CHECKING:
@@ -41,10 +43,26 @@ class Interconnect:
 
 def interconnect_of(array: ArrayConfig) -> Interconnect:
     """The interconnect of an array; kept, as its topology is."""
-    return _interconnect(build_topology(array), array.num_pes, array.network)
+    return interconnect_for(plan_of(array))
+
+
+def links_of(system: SystemConfig) -> Interconnect:
+    """The links of a system as an interconnect whose PEs are the arrays; kept. Its root has no part in anything.
+
+    Raises:
+        InputError: a wire that `auto` makes too long.
+    """
+    return interconnect_for(plan_of_links(system))
+
+
+def plan_of_links(system: SystemConfig) -> Plan:
+    """What the links of a system depend on."""
+    assert system.links is not None, "one array alone has no links"
+    return Plan(system.num_arrays, system.links, Floorplan(system.pitch_mm, system.mm_per_cycle))
 
 
 @lru_cache(maxsize=32)
-def _interconnect(topology: Topology, num_pes: int, network: object) -> Interconnect:
-    coordinates = coordinates_of(network, num_pes) if isinstance(network, GraphNetwork) else None
-    return Interconnect(topology, Flows(Routes(topology, coordinates)))
+def interconnect_for(plan: Plan) -> Interconnect:
+    """The interconnect of a plan; kept."""
+    coordinates = coordinates_of(plan.network, plan.num_pes) if isinstance(plan.network, GraphNetwork) else None
+    return Interconnect(topology_of(plan), Flows(Routes(topology_of(plan), coordinates)))

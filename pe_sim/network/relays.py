@@ -78,8 +78,8 @@ def tree_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
     sources[ends.hubs] = np.where(ends.hub_sends, pattern.hub, NONE)
     builder = RoundsBuilder(interconnect, ends.nodes, sources, Costs(receive=pattern.combine_cycles))
     orders = [ends.ranked(scope, pattern.sends) for scope in range(pattern.num_scopes)]
-    for distance in _distances(orders):
-        _add_round(builder, orders, distance, towards_hub=True)
+    for distance in tree_distances(orders):
+        add_round(builder, orders, distance, towards_hub=True)
     scopes = np.arange(pattern.num_scopes, dtype=np.int64)
     hops = builder.finish(ends.hubs, scopes, interconnect.topology.num_pes, pattern.num_scopes)
     return builder.program(hops, ends.ranks)
@@ -95,8 +95,8 @@ def tree_broadcast(interconnect: Interconnect, pattern: Pattern) -> Program:
     builder = RoundsBuilder(interconnect, ends.nodes, sources, Costs(send=topology.forward_cycles))
     orders = [ends.ranked(scope, everyone) for scope in range(pattern.num_scopes)]
     orders = [order if sends else order[:0] for order, sends in zip(orders, pattern.sends.tolist(), strict=True)]
-    for distance in _distances(orders)[::-1]:
-        _add_round(builder, orders, distance, towards_hub=False)
+    for distance in tree_distances(orders)[::-1]:
+        add_round(builder, orders, distance, towards_hub=False)
     receivers = np.concatenate([order[1:] for order in orders])
     own = scopes[ends.hub_inside[scopes]]
     reached, targets = np.concatenate([receivers, ends.hubs[own]]), np.concatenate([receivers, pattern.hub[own]])
@@ -229,13 +229,14 @@ def _place(interconnect: Interconnect, pes: IntArray, of: IntArray) -> IntArray:
     return place
 
 
-def _distances(orders: list[IntArray]) -> list[int]:
+def tree_distances(orders: list[IntArray]) -> list[int]:
     """1, 2, 4, ... below the most end points."""
     most = max((len(order) for order in orders), default=0)
     return [1 << bit for bit in range(max(most - 1, 0).bit_length())]
 
 
-def _add_round(builder: RoundsBuilder, orders: list[IntArray], distance: int, *, towards_hub: bool) -> None:
+def add_round(builder: RoundsBuilder, orders: list[IntArray], distance: int, *, towards_hub: bool) -> None:
+    """One round of binomial trees, of (scopes,) end points from the hub on: between those `distance` apart."""
     near, far, scopes = [], [], []
     for scope, order in enumerate(orders):
         outer = order[distance :: 2 * distance]

@@ -44,9 +44,14 @@ def build_topology(array: ArrayConfig) -> Topology:
     Raises:
         InputError: a wire that `auto` makes too long.
     """
-    return _build(plan_of(array))
+    return topology_of(plan_of(array))
 
 
 @lru_cache(maxsize=32)
-def _build(plan: Plan) -> Topology:
+def topology_of(plan: Plan) -> Topology:
+    """The topology of a plan; kept.
+
+    Raises:
+        InputError: a wire that `auto` makes too long.
+    """
     return KINDS[plan.network.kind].build(plan)

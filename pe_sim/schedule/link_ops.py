@@ -1,0 +1,260 @@
+"""Exchanges over the links of a system: takes who has what, gives the operation in the way that is done first alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+
+from pe_sim.config.system import SystemConfig
+from pe_sim.errors import InfeasibleError
+from pe_sim.network.assembly import Plan
+from pe_sim.network.bounds import load
+from pe_sim.network.in_a_row import Loaded, RowTimes, times_in_a_row
+from pe_sim.network.interconnect import Interconnect, interconnect_for, plan_of_links
+from pe_sim.network.members import Members
+from pe_sim.schedule.link_ways import (
+    Way,
+    ways_of_all_gather,
+    ways_of_all_reduce,
+    ways_of_broadcast,
+    ways_of_messages,
+    ways_of_reduce,
+    ways_of_reduce_scatter,
+)
+from pe_sim.schedule.stages import Tag
+from pe_sim.schedule.system import LinkLeg, LinkOperation
+
+_HOPS_TO_TRY: Final = 2**20  # of ways to be compared; where each has more, the one with the fewest is taken
+_MAX_HOPS: Final = 2**23  # about 2 GiB
+_KEPT: Final = 1024  # operations
+
+_Kind = Literal["messages", "all-reduce", "all-gather", "reduce-scatter", "reduce", "broadcast"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """All that an operation depends on.
+
+    Args:
+        sizes: bytes; of messages: sender's place, receiver's place and bytes of each.
+        place: where a value starts or ends.
+        takes_part: of a reduction: whether the member at `place` has a value of its own.
+        tag: of a broadcast.
+        softmax: whether what is combined are softmax partials.
+    """
+
+    links: Plan
+    kind: _Kind
+    members: tuple[int, ...]
+    sizes: tuple[int, ...]
+    place: int = 0
+    takes_part: bool = True
+    tag: Tag = Tag.BROADCAST
+    softmax: bool = False
+
+
+def messages(system: SystemConfig, sent: Sequence[tuple[int, int, int]], name: str) -> LinkOperation | None:
+    """Unicasts that start together, each counted; None if there is nothing to move.
+
+    Args:
+        sent: (source, target, bytes) of each; none has to move from an array to itself, or if it has no bytes.
+        name: what a person calls it.
+    """
+    moved = [(source, target, num_bytes) for source, target, num_bytes in sent if source != target and num_bytes]
+    if not moved:
+        return None
+    members = tuple(sorted({rank for source, target, _ in moved for rank in (source, target)}))
+    place = {rank: index for index, rank in enumerate(members)}
+    sizes = [(place[source], place[target], num_bytes) for source, target, num_bytes in moved]
+    flat = tuple(number for message in sizes for number in message)
+    return _with_name(_request(system, "messages", members, flat), name)
+
+
+def all_reduce(
+    system: SystemConfig,
+    members: Sequence[int],
+    partial_bytes: int,
+    result_bytes: int,
+    name: str,
+    *,
+    softmax: bool = False,
+) -> LinkOperation | None:
+    """Every member ends with the sum over all; counted as a reduction of the one size and a broadcast of the other.
+
+    Args:
+        members: ranks, each once, in any order.
+        partial_bytes, result_bytes: of the terms, and of the sum in the dtype in which results travel.
+        name: what a person calls it.
+        softmax: whether terms are softmax partials, which cost more to combine.
+
+    Returns:
+        None for one member, or if there is nothing to move.
+    """
+    if len(members) < 2 or not partial_bytes:
+        return None
+    return _with_name(_request(system, "all-reduce", members, (partial_bytes, result_bytes), softmax=softmax), name)
+
+
+def all_gather(
+    system: SystemConfig, members: Sequence[int], parts_bytes: Sequence[int], name: str
+) -> LinkOperation | None:
+    """Every member ends with all parts, of which member i has part i; counted: one message a part that is not empty.
+
+    Returns:
+        None for one member, or if all parts are empty.
+    """
+    if len(members) < 2 or not any(parts_bytes):
+        return None
+    _check_parts(members, parts_bytes)
+    return _with_name(_request(system, "all-gather", members, tuple(parts_bytes)), name)
+
+
+def reduce_scatter(
+    system: SystemConfig, members: Sequence[int], parts_bytes: Sequence[int], name: str, softmax: bool = False
+) -> LinkOperation | None:
+    """Member i ends with part i summed over all; counted as one reduction of all parts, and as nothing else.
+
+    Who gets what is a matter of where the sum ends: nothing is sent that was not summed on its way.
+
+    Returns:
+        None for one member, or if all parts are empty.
+    """
+    if len(members) < 2 or not any(parts_bytes):
+        return None
+    _check_parts(members, parts_bytes)
+    return _with_name(_request(system, "reduce-scatter", members, tuple(parts_bytes), softmax=softmax), name)
+
+
+def reduce_to(
+    system: SystemConfig, members: Sequence[int], target: int, num_bytes: int, name: str, *, softmax: bool = False
+) -> LinkOperation | None:
+    """The sum over all members' values ends at one array, a member or not; counted as one reduction.
+
+    Returns:
+        None if the target alone has a value, or if it has no bytes.
+    """
+    if not num_bytes or set(members) <= {target}:
+        return None
+    everyone = tuple(members) if target in members else (*members, target)
+    request = _request(system, "reduce", everyone, (num_bytes,), softmax=softmax)
+    request = replace(request, place=everyone.index(target), takes_part=target in members)
+    return _with_name(request, name)
+
+
+def broadcast_from(
+    system: SystemConfig, source: int, members: Sequence[int], num_bytes: int, name: str
+) -> LinkOperation | None:
+    """One array's value ends at all members; counted as one broadcast if that are all that work, else as a multicast.
+
+    Returns:
+        None if nobody else wants it, or if it has no bytes.
+    """
+    if not num_bytes or set(members) <= {source}:
+        return None
+    everyone = tuple(members) if source in members else (source, *members)
+    request = _request(system, "broadcast", everyone, (num_bytes,))
+    tag = Tag.BROADCAST if set(everyone) == set(system.alive) else Tag.MULTICAST
+    return _with_name(replace(request, place=everyone.index(source), tag=tag), name)
+
+
+def _check_parts(members: Sequence[int], parts_bytes: Sequence[int]) -> None:
+    if len(parts_bytes) != len(members):
+        raise ValueError(f"{len(parts_bytes)} parts for {len(members)} members")
+
+
+def _request(
+    system: SystemConfig, kind: _Kind, members: Sequence[int], sizes: tuple[int, ...], *, softmax: bool = False
+) -> _Request:
+    if len(set(members)) < len(members) or not set(members) <= set(system.alive):
+        raise ValueError(f"the members of an exchange are different arrays that work, not {list(members)}")
+    return _Request(plan_of_links(system), kind, tuple(members), sizes, softmax=softmax)
+
+
+@lru_cache(maxsize=_KEPT)
+def _with_name(request: _Request, name: str) -> LinkOperation:
+    return replace(_operation(request), name=name)
+
+
+@lru_cache(maxsize=_KEPT)
+def _operation(request: _Request) -> LinkOperation:
+    """The operation in the way that is done first; of those that are done in one cycle the first of the list."""
+    interconnect = interconnect_for(request.links)
+    best: LinkOperation | None = None
+    for way in _worth_trying(request, _ways(request, interconnect)):
+        legs = tuple(LinkLeg(leg.build(), leg.payload_bytes, leg.counted) for leg in way.legs)
+        if best is not None and max(load(interconnect, leg.program, leg.payload_bytes) for leg in legs) >= best.cycles:
+            continue
+        row = times_in_a_row(interconnect, [Loaded(leg.program, leg.payload_bytes) for leg in legs])
+        if best is None or row.cycles < best.cycles:
+            best = _with_times(request, way.name, legs, row)
+    assert best is not None, "every exchange has a way"
+    return best
+
+
+def _ways(request: _Request, interconnect: Interconnect) -> tuple[Way, ...]:
+    topology = interconnect.topology
+    combine = topology.softmax_combine_cycles if request.softmax else topology.combine_cycles
+    members = Members(interconnect, np.array(request.members, dtype=np.int64), combine)
+    sizes = np.array(request.sizes, dtype=np.int64)
+    match request.kind:
+        case "messages":
+            return ways_of_messages(members, sizes.reshape(-1, 3))
+        case "all-reduce":
+            partial_bytes, result_bytes = request.sizes
+            return ways_of_all_reduce(members, partial_bytes, result_bytes)
+        case "all-gather":
+            counted = (Tag.ALL_GATHER.value, int(np.count_nonzero(sizes)), int(sizes.sum()))
+            return ways_of_all_gather(members, sizes, (counted,))
+        case "reduce-scatter":
+            return ways_of_reduce_scatter(members, sizes, ((Tag.REDUCE.value, 1, int(sizes.sum())),))
+        case "reduce":
+            places = members.places
+            contributors = places if request.takes_part else np.delete(places, request.place)
+            return ways_of_reduce(members, request.place, contributors, request.sizes[0])
+        case "broadcast":
+            return ways_of_broadcast(members, request.place, request.sizes[0], request.tag)
+
+
+def _worth_trying(request: _Request, ways: tuple[Way, ...]) -> list[Way]:
+    """Ways of few hops, or the one with the fewest.
+
+    Raises:
+        InfeasibleError: too many even so.
+    """
+    found = [way for way in ways if way.hops <= _HOPS_TO_TRY]
+    if found:
+        return found
+    least = min(ways, key=lambda way: way.hops)
+    if least.hops > _MAX_HOPS:
+        raise InfeasibleError(
+            f"{request.kind} among {len(request.members)} arrays takes too many messages to simulate hop by hop",
+            demand=least.hops,
+            bound=_MAX_HOPS,
+            unit="hops",
+            levers=("fewer arrays that share an operator", "a power of two of them"),
+        )
+    return [least]
+
+
+def _with_times(request: _Request, algorithm: str, legs: tuple[LinkLeg, ...], row: RowTimes) -> LinkOperation:
+    used, position = np.unique(row.channel, return_inverse=True)
+    first = np.full(len(used), np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(first, position, row.grant)
+    last, busy = np.zeros_like(first), np.zeros_like(first)
+    np.maximum.at(last, position, row.release)
+    np.add.at(busy, position, row.release - row.grant)
+    return LinkOperation(
+        name=request.kind,
+        algorithm=algorithm,
+        members=request.members,
+        legs=legs,
+        channels=used,
+        first_cycles=first,
+        last_cycles=last,
+        busy_cycles=busy,
+        cycles=row.cycles,
+    )

@@ -1,0 +1,134 @@
+"""What arrays that are joined by links do in a step: passes on arrays, and exchanges over the links between them.
+
+The semantics, one level above the machine model:
+
+- An array works on one pass at a time, in program order. A pass begins when everything it waits for is done and the
+  array's pass before it is, and takes as long as it does alone, from an idle array on.
+- An exchange (a message, or a collective among some arrays) moves over the links as one. It is ready when everything it
+  waits for is done. Exchanges are served in the order in which they are ready, ties in program order: each begins as
+  soon as every channel it uses will be free by the time it uses it, and is done when the last of its values is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pe_sim.config.system import SystemConfig
+from pe_sim.network.programs import Program
+from pe_sim.units import IntArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LinkLeg:
+    """One program of hops over the links with its payloads; legs of an exchange follow one another.
+
+    Args:
+        program: its senders and targets are members of the exchange.
+        payload_bytes: (payloads,) what the messages carry.
+        counted: messages and bytes under each tag, as section 9 of the machine model counts them.
+    """
+
+    program: Program
+    payload_bytes: IntArray
+    counted: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LinkOperation:
+    """What moves over the links as one, and what it takes alone.
+
+    Args:
+        name: what a person calls it: all-reduce o.
+        algorithm: how it is done.
+        members: arrays that take part.
+        legs: in order; a member's part of a leg begins when its part of the leg before is done.
+        channels: (used,) channels it uses, each once.
+        first_cycles, last_cycles: (used,) from its begin to the first grant and the last release of each.
+        busy_cycles: (used,) that each is occupied in all.
+        cycles: from its begin until the last of its values is there.
+    """
+
+    name: str
+    algorithm: str
+    members: tuple[int, ...]
+    legs: tuple[LinkLeg, ...]
+    channels: IntArray
+    first_cycles: IntArray
+    last_cycles: IntArray
+    busy_cycles: IntArray
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayPass:
+    """A pass on one array.
+
+    Args:
+        array: rank.
+        work: index of what it does; the program says how long each takes.
+        after: indices of the tasks it waits for, beside the array's pass before it.
+        label: what a person calls it.
+        stage, pipeline, microbatch: whose it is.
+    """
+
+    array: int
+    work: int
+    after: tuple[int, ...]
+    label: str
+    pipeline: int = 0
+    stage: int = 0
+    microbatch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTask:
+    """An exchange over the links.
+
+    Args:
+        operation: index of what it moves.
+        after: indices of the tasks it waits for.
+        pipeline, stage, microbatch: whose it is.
+    """
+
+    operation: int
+    after: tuple[int, ...]
+    pipeline: int = 0
+    stage: int = 0
+    microbatch: int = 0
+
+
+Task = ArrayPass | LinkTask
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SystemProgram:
+    """All tasks of a step in program order; a task waits for earlier ones alone.
+
+    Args:
+        system: the arrays and links.
+        tasks: in program order, which is the order of each array's passes.
+        operations: what link tasks move.
+    """
+
+    system: SystemConfig
+    tasks: tuple[Task, ...]
+    operations: tuple[LinkOperation, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SystemTimes:
+    """When every task of a program began and was done.
+
+    Args:
+        start, end: (tasks,) cycles.
+        engine: that found them.
+    """
+
+    start: IntArray
+    end: IntArray
+    engine: str
+
+    @property
+    def makespan_cycles(self) -> int:
+        """The last event."""
+        return int(self.end.max(initial=0))
