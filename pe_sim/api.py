@@ -76,7 +76,14 @@ def simulate(
     if not allow_overflow:
         memory.check()
     schedule = lower(placed)
-    return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory)
+    all_alive = partial(_cycles_all_alive, model, array, step, workflow) if array.dead_pes else None
+    return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory, all_alive)
+
+
+def _cycles_all_alive(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow) -> int:
+    """Of the same step where no PE is dead, under the same mapping."""
+    placed = place(model, replace(array, dead_pes=()), step, workflow)
+    return engine_named(DEFAULT_ENGINE)(lower(placed)).makespan_cycles
 
 
 def search(

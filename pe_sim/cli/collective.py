@@ -122,7 +122,7 @@ def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -
 
 
 def _copies(kind: str, num_pes: int) -> int:
-    """How many PEs or pairs of PEs have the size each."""
+    """How many living PEs or pairs of PEs have the size each."""
     if kind == "all-to-all":
         return num_pes * (num_pes - 1)
     return num_pes if kind in _PER_PE else 1
@@ -130,8 +130,10 @@ def _copies(kind: str, num_pes: int) -> int:
 
 def _heading(kind: str, array: ArrayConfig) -> str:
     scope = "per PE" if kind in _PER_PE else "per pair of PEs" if kind == "all-to-all" else "of the whole"
+    dead = f" ({len(array.dead_pes)} of them dead)" if array.dead_pes else ""
     return (
-        f"# {kind} on {array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {_channels(array)}; size {scope}\n"
+        f"# {kind} on {array.name}: {array.num_pes} PEs{dead} at {array.clock_ghz:g} GHz, {_channels(array)};"
+        f" size {scope}\n"
     )
 
 
@@ -148,7 +150,7 @@ def _channels(array: ArrayConfig) -> str:
 
 
 def _cells(kind: str, array: ArrayConfig, row: _Row) -> tuple[str, ...]:
-    result, total = row.result, row.size * _copies(kind, array.num_pes)
+    result, total = row.result, row.size * _copies(kind, array.num_living)
     messages = sum(use.messages for use in result.traffic.values())
     seconds = result.cycles / (array.clock_ghz * 1e9)
     carried = _carried(kind, array, total, result)
@@ -168,7 +170,7 @@ def _carried(kind: str, array: ArrayConfig, total: int, result: PartResult) -> f
     """The bytes that busbw counts."""
     if not isinstance(array.network, GraphNetwork):
         return sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
-    return total * _FACTORS[kind](array.num_pes) if kind in _FACTORS else total
+    return total * _FACTORS[kind](array.num_living) if kind in _FACTORS else total
 
 
 def _rate(num_bytes: float, seconds: float) -> str:

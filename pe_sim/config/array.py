@@ -166,7 +166,8 @@ class Network:
 class ArrayConfig:
     """A PE array with everything resolved; times are cycles of one clock.
 
-    `process` is that of the logic, by which energy and area were filled in.
+    `process` is that of the logic, by which energy and area were filled in. `dead_pes`, in order, keep their places
+    on the floor plan and in the interconnect, but hold nothing, work nothing and send nothing.
     """
 
     name: str
@@ -181,6 +182,12 @@ class ArrayConfig:
     process: str
     energy: Energy
     area: Area
+    dead_pes: tuple[int, ...] = ()
+
+    @property
+    def num_living(self) -> int:
+        """PEs that work."""
+        return self.num_pes - len(self.dead_pes)
 
     @property
     def bus_tree(self) -> Network:

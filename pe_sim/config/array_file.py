@@ -73,6 +73,27 @@ TreeLatency = Annotated[
 ]
 
 
+def check_pe_list(value: Any) -> Any:
+    """A validator: refuse all but a list of numbers of PEs; which PEs there are is checked with the whole array."""
+    if isinstance(value, tuple):
+        value = list(value)
+    if not isinstance(value, list):
+        raise fault("not a list of PEs", "their numbers in brackets, for instance [3, 17]", _list_advice(value))
+    for item in value:
+        if not isinstance(item, int) or isinstance(item, bool) or item < 0:
+            raise fault(
+                f"{item!r} is no number of a PE", "whole numbers from 0 on", number_advice(item, whole=True) or ""
+            )
+    return tuple(value)
+
+
+def _list_advice(given: object) -> str:
+    return f"write [{given}]" if isinstance(given, int) and not isinstance(given, bool) else ""
+
+
+DeadPes = Annotated[tuple[int, ...], BeforeValidator(check_pe_list)]
+
+
 class DtypeFile(Section):
     """An element type, with its groups of shared scales when it is quantised."""
 
@@ -267,6 +288,7 @@ class ArrayFile(Section):
     )
     clock_ghz: float = Field(gt=0, le=1000, description="clock of the whole machine, GHz")
     num_pes: int = Field(ge=1, le=MAX_PES, description="number of PEs, N")
+    dead_pes: DeadPes = Field(default=(), description="numbers of PEs that do not work; [] if all do")
     overlap: int = Field(default=1, ge=0, le=3, description="0 none, 1 in the operator, 2 prefetch, 3 streaming")
     dtypes: DtypesFile = Field(description="dtype of each role")
     floorplan: FloorplanFile = Field(description="what auto latencies are derived from")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pe_sim.config.array import ArrayConfig, DramBank, LocalMemory, Network, VectorUnit
+from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.dtypes import Dtype
 from pe_sim.config.floorplan import resolve_array
 from pe_sim.config.loading import load_mapping
@@ -45,7 +46,7 @@ def load_array(
     changed = apply_overrides(raw, changes, known_paths(schema), scalar_keys(schema))
     if _FILE in changes or "network" in changes:
         folder = None  # what is named on the command line is named from where the user stands
-    return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder)
+    return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder, tuple(changes))
 
 
 def as_array(array: ArrayConfig | str | Path | Mapping[str, Any]) -> ArrayConfig:
@@ -83,6 +84,7 @@ def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
         "name": array.name,
         "clock_ghz": array.clock_ghz,
         "num_pes": array.num_pes,
+        **({"dead_pes": list(array.dead_pes)} if array.dead_pes else {}),
         "overlap": array.overlap,
         "dtypes": {
             "weight": _dtype_to_plain(array.dtypes.weight),
@@ -127,6 +129,7 @@ def describe_array(array: ArrayConfig) -> str:
         f" {format_bytes(pe.memory.capacity_bytes)} at {describe_rate(pe.memory)} ({total} in all),"
         f" {describe_network_of(array)},"
         f" {array.dtypes.weight.name} weights, {array.clock_ghz:g} GHz"
+        + (f", dead: {describe_dead_pes(array.dead_pes, array.num_pes)}" if array.dead_pes else "")
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import describe_network_of, describe_rate
+from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.model import ModelConfig
 from pe_sim.notebook import card
 from pe_sim.units import format_bytes, format_count
@@ -33,8 +34,9 @@ def array_card(array: ArrayConfig) -> str:
     macs = pe.matrix.outputs * pe.matrix.depth
     whole = array.num_pes * pe.memory.capacity_bytes
     types = array.dtypes
+    dead = f", dead: {describe_dead_pes(array.dead_pes, array.num_pes)}" if array.dead_pes else ""
     facts = [
-        ("PEs", f"{array.num_pes:,} at {array.clock_ghz:g} GHz"),
+        ("PEs", f"{array.num_pes:,} at {array.clock_ghz:g} GHz{dead}"),
         ("matrix unit", f"{pe.matrix.outputs} x {pe.matrix.depth} MACs ({macs * array.num_pes:,} in all)"),
         ("vector unit", f"{pe.vector.lanes} lanes"),
         ("memory", f"{format_bytes(pe.memory.capacity_bytes)} a PE at {describe_rate(pe.memory)}"),

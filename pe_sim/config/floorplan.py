@@ -26,6 +26,7 @@ from pe_sim.config.array import (
     Tree,
     VectorUnit,
 )
+from pe_sim.config.dead_pes import check_dead_pes
 from pe_sim.config.dtypes import Dtype, Dtypes
 from pe_sim.config.network import Collectives, GraphNetwork
 from pe_sim.config.technology import PROCESSES, default_area, default_energy
@@ -89,7 +90,11 @@ def wire_cycles(pitches: float | Fraction, floorplan: Floorplan) -> int:
 
 
 def resolve_array(
-    file: ArrayFile, default_name: str, source: str | None = None, folder: Path | None = None
+    file: ArrayFile,
+    default_name: str,
+    source: str | None = None,
+    folder: Path | None = None,
+    overridden: tuple[str, ...] = (),
 ) -> ArrayConfig:
     """The frozen array: defaults filled in, every latency an integer number of cycles.
 
@@ -98,11 +103,13 @@ def resolve_array(
         default_name: the array's name if the file has none.
         source: what error messages call the file.
         folder: where the files it names are looked up; None: the current folder.
+        overridden: dotted paths that `--set` changed, for the messages.
 
     Raises:
-        InputError: an `auto` latency beyond the accepted range, a list of tree latencies of the wrong length, or an
-            interconnect that does not fit the number of PEs.
+        InputError: dead PEs that do not exist, an `auto` latency beyond the accepted range, a list of tree latencies of
+            the wrong length, or an interconnect that does not fit the number of PEs.
     """
+    dead_pes = check_dead_pes(file.dead_pes, file.num_pes, source, overridden)
     floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
     dtypes, pe, root = (
         _dtypes(file),
@@ -126,6 +133,7 @@ def resolve_array(
         process=file.process,
         energy=filled_energy(file.energy, default_energy(process, dtypes, pe, root)),
         area=filled_area(file.area, default_area(process, dtypes, pe, root)),
+        dead_pes=dead_pes,
     )
 
 

@@ -33,6 +33,8 @@ class AttentionShape:
         num_heads, num_kv_heads, head_dim: as in the model.
         new_lens, context_lens: new rows and cached tokens of each sequence.
         causal_skip: row i sees context + i + 1 tokens; otherwise every row sees context + new tokens.
+        token_stride, token_offsets: of each sequence only positions offset, offset + stride, ... are here, the others
+            on other arrays; no offsets: all positions are.
     """
 
     num_heads: int
@@ -41,10 +43,17 @@ class AttentionShape:
     new_lens: tuple[int, ...]
     context_lens: tuple[int, ...]
     causal_skip: bool
+    token_stride: int = 1
+    token_offsets: tuple[int, ...] = ()
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """(sequences,) the first position of each sequence that is here."""
+        return self.token_offsets or (0,) * len(self.new_lens)
 
     @property
     def visible_pairs(self) -> int:
-        """(row, token) pairs of one head, summed over the sequences."""
+        """(row, token) pairs of one head, summed over the sequences; of all arrays together."""
         return sum(
             visible_pairs(new, context, self.causal_skip)
             for new, context in zip(self.new_lens, self.context_lens, strict=True)
@@ -177,6 +186,30 @@ class Select(Operator):
     def num_bytes(self, dtypes: Dtypes) -> int:
         """Nothing is read or written."""
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receive(Operator):
+    """A tensor that is there when a part of a step begins: from another array, or left by the part before it.
+
+    `to_all`: it comes to the root, and every PE needs it whole.
+    """
+
+    to_all: bool = False
+
+    def num_bytes(self, dtypes: Dtypes) -> int:
+        """What brought it is counted elsewhere."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Operator):
+    """A tensor that leaves for other arrays: the root has it in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedSoftmax(Operator):
+    """Divides weighted values by their sums, once the softmax partials of all arrays are merged."""
 
 
 @dataclass(frozen=True, slots=True)

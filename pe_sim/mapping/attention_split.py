@@ -10,11 +10,12 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.graph.operators import AttentionShape
-from pe_sim.mapping.groups import PeGroups, even_counts, largest_power
+from pe_sim.mapping.groups import PeGroups, even_counts
+from pe_sim.mapping.head_blocks import HeadBlocks, head_blocks
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
-# (new tokens, cached tokens, residue of each PE) -> a number for each PE
-SequenceTerm = Callable[[int, int | IntArray, IntArray], IntArray]
+# (new tokens, cached tokens, residue of each PE, from one token of a PE to its next) -> a number for each PE
+SequenceTerm = Callable[[int, int | IntArray, IntArray, int | IntArray], IntArray]
 
 
 _PER_PE = (
@@ -40,7 +41,8 @@ class AttentionSplit:
         kv_first, kv_heads: first kv head and how many; a kv head lives wherever one of its query heads does.
         pair_first, pair_count: the rotary pairs (i, i + head_dim / 2) of each of its heads that the PE holds.
         sequence_first, sequence_last: sequences first .. last - 1 of the batch.
-        token_stride, token_residue: the PE holds positions residue, residue + stride, ... of a sequence.
+        token_stride, token_residue: the PE holds positions residue, residue + stride, ... of a sequence; the strides of
+            groups with different numbers of PEs are an array.
         head_group_size: PEs that share one query head (1 unless PEs outnumber heads).
         later: tokens in the cache beyond `shape`: 0, or (steps, 1) for the steps of a generation, each a row of every
             array.
@@ -56,7 +58,7 @@ class AttentionSplit:
     pair_count: IntArray
     sequence_first: IntArray
     sequence_last: IntArray
-    token_stride: int
+    token_stride: int | IntArray
     token_residue: IntArray
     head_group_size: int
     later: IntArray | int = 0
@@ -70,23 +72,20 @@ class AttentionSplit:
     def row_sum(self, divisor: int) -> IntArray:
         """(PEs,) sum over rows of ceil(t / divisor), t the tokens the PE holds of those the row sees."""
         if divisor not in self.row_sums:
-            skip, width = self.shape.causal_skip, self.token_stride * divisor
+            skip = self.shape.causal_skip
             self.row_sums[divisor] = self._sum(
-                lambda new, context, residue: _row_sum(new, context, residue, width, skip)
+                lambda new, context, residue, stride: _row_sum(new, context, residue, stride * divisor, skip)
             )
         return self.row_sums[divisor]
 
     def over_cached(self, of_tokens: Callable[[IntArray], IntArray]) -> IntArray:
         """(PEs,) sum over sequences of a figure of the tokens the PE holds after the step."""
-        return self._sum(
-            lambda new, context, residue: of_tokens(held_tokens(new + context, residue, self.token_stride))
-        )
+        return self._sum(lambda new, context, residue, stride: of_tokens(held_tokens(new + context, residue, stride)))
 
     def over_new(self, of_tokens: Callable[[IntArray], IntArray]) -> IntArray:
         """(PEs,) sum over sequences of a figure of the tokens of this step whose K and V the PE keeps."""
-        stride = self.token_stride
         return self._sum(
-            lambda new, context, residue: of_tokens(
+            lambda new, context, residue, stride: of_tokens(
                 held_tokens(new + context, residue, stride) - held_tokens(context, residue, stride)
             )
         )
@@ -97,7 +96,7 @@ class AttentionSplit:
 
     def new_rows(self) -> IntArray:
         """(PEs,) rows of this step whose attention the PE works on."""
-        return self._sum(lambda new, _context, residue: np.full_like(residue, new))
+        return self._sum(lambda new, _context, residue, _stride: np.full_like(residue, new))
 
     def cached_tokens(self) -> IntArray:
         """(PEs,) tokens the PE holds after the step."""
@@ -106,25 +105,35 @@ class AttentionSplit:
     def of(self, representative: IntArray, later: IntArray) -> AttentionSplit:
         """The split of (steps, classes) representative PEs, with `later` (steps, 1) tokens more in the cache."""
         arrays = {name: getattr(self, name)[representative] for name in _PER_PE}
-        return replace(self, **arrays, later=later, row_sums={})
+        stride = self.token_stride if isinstance(self.token_stride, int) else self.token_stride[representative]
+        return replace(self, **arrays, token_stride=stride, later=later, row_sums={})
+
+    def stride_at(self, pe: int) -> int:
+        """From one token of a PE to its next, among those of this array."""
+        return self.token_stride if isinstance(self.token_stride, int) else int(self.token_stride[pe])
 
     def distinctions(self) -> Iterator[IntArray]:
         """(PEs,) arrays that tell PEs apart: how much they hold, not which of it, and who shares a head."""
         yield from (self.q_heads, self.kv_heads, self.pair_count, self.sequence_first, self.sequence_last)
         if self.head_group_size > 1:
-            yield np.arange(len(self.q_heads)) // self.head_group_size
+            yield self.q_first
+
+    @property
+    def splits_tokens(self) -> bool:
+        """Whether PEs hold some of the tokens each."""
+        return not isinstance(self.token_stride, int) or self.token_stride > 1
 
     @cached_property
-    def _segments(self) -> list[tuple[BoolArray | slice, dict[tuple[int, int], int]]]:
-        """PEs that share their sequences, with the (new, cached) lengths of those and how often each occurs."""
-        spans = list(zip(self.shape.new_lens, self.shape.context_lens, strict=True))
+    def _segments(self) -> list[tuple[BoolArray | slice, dict[tuple[int, int, int], int]]]:
+        """PEs that share their sequences, with (new, cached) lengths and offset of those and how often each occurs."""
+        spans = list(zip(self.shape.new_lens, self.shape.context_lens, self.shape.offsets, strict=True))
         # Tokens move between the PEs of a group alone: a class has the same sequences in every step.
         starts, ends = (np.atleast_2d(bounds)[0] for bounds in (self.sequence_first, self.sequence_last))
         bounds = np.unique(starts * (len(spans) + 1) + ends)
         if len(bounds) == 1:
             first, last = divmod(int(bounds[0]), len(spans) + 1)
             return [(slice(None), Counter(spans[first:last]))]
-        segments: list[tuple[BoolArray | slice, dict[tuple[int, int], int]]] = []
+        segments: list[tuple[BoolArray | slice, dict[tuple[int, int, int], int]]] = []
         for bound in bounds.tolist():
             first, last = divmod(bound, len(spans) + 1)
             segments.append(((starts == first) & (ends == last), Counter(spans[first:last])))
@@ -138,57 +147,69 @@ class AttentionSplit:
         totals = np.zeros(np.broadcast_shapes(self.q_heads.shape, np.shape(self.later)), dtype=np.int64)
         nowhere = np.zeros(1, dtype=np.int64)  # tokens are not split: every PE has the same of a sequence
         for members, lengths in self._segments:
-            residues = self.token_residue[..., members] if self.token_stride > 1 else nowhere
-            for (new, context), count in lengths.items():
-                totals[..., members] += count * term(new, context + self.later, residues)
+            residues = self.token_residue[..., members] if self.splits_tokens else nowhere
+            among = self.token_stride if isinstance(self.token_stride, int) else self.token_stride[..., members]
+            stride = among * self.shape.token_stride
+            for (new, context, offset), count in lengths.items():
+                held = offset + self.shape.token_stride * residues
+                totals[..., members] += count * term(new, context + self.later, held, stride)
         return totals * self._takes_part
 
 
 def split_by_head(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Contiguous heads; with more PEs than heads, groups of arity^j PEs split each head's rotary pairs."""
-    size, heads = groups.size, shape.num_heads
+    """Contiguous heads; with more PEs than heads, blocks of arity^j PEs split each head's rotary pairs."""
+    blocks = head_blocks(groups, shape.num_heads)
     pairs = shape.head_dim // pair_width(shape.head_dim)
-    if size <= heads:
-        share = 1
-        q_heads = even_counts(heads, size)
-        q_first = np.cumsum(q_heads) - q_heads
-        pair_count = np.full(size, pairs, dtype=np.int64)
+    if blocks.size > 1:
+        q_first, q_heads, pair_first, pair_count = _in_blocks(blocks, groups, pairs)
     else:
-        share = largest_power(groups.arity, size // heads)
-        rank = np.arange(size, dtype=np.int64)
-        busy = rank < share * heads
-        q_heads = busy.astype(np.int64)
-        q_first = np.where(busy, rank // share, 0)
-        pair_count = np.where(busy, even_counts(pairs, share)[rank % share], 0)
-    slices = even_counts(pairs, share)
-    pair_first = (np.cumsum(slices) - slices)[np.arange(size) % share]
+        q_heads = groups.spread(lambda size: even_counts(shape.num_heads, size))
+        before = groups.spread(lambda size: np.cumsum(even_counts(shape.num_heads, size)))
+        q_first = np.where(q_heads > 0, before - q_heads, 0)
+        pair_first = np.zeros_like(q_heads)
+        pair_count = pairs * (q_heads > 0)
     per_kv = shape.num_heads // shape.num_kv_heads
     kv_first = q_first // per_kv
     kv_heads = np.where(q_heads > 0, (q_first + q_heads - 1) // per_kv - kv_first + 1, 0)
-    return _tiled(shape, groups, (q_first, q_heads, kv_first, kv_heads, pair_first, pair_count), share)
+    return _split(shape, groups, (q_first, q_heads, kv_first, kv_heads, pair_first, pair_count), blocks.size)
+
+
+def _in_blocks(blocks: HeadBlocks, groups: PeGroups, pairs: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """First head and number of heads, first rotary pair and number of pairs, where the PEs of a block share a head.
+
+    A dead PE has the first head of its block, which tells the blocks apart, and none of its pairs.
+    """
+    num_heads = blocks.first_pe.shape[1]
+    pes = blocks.first_pe[:, :, None] + np.arange(blocks.size, dtype=np.int64)
+    q_first = np.full(groups.num_pes, num_heads, dtype=np.int64)  # of those in no block
+    q_heads, pair_first, pair_count = (np.zeros(groups.num_pes, dtype=np.int64) for _ in range(3))
+    q_first[pes] = np.arange(num_heads, dtype=np.int64)[None, :, None]
+    q_heads[pes] = blocks.alive
+    pair_first[pes], pair_count[pes] = blocks.slices(pairs)
+    return q_first, q_heads, pair_first, pair_count
 
 
 def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Position p of a sequence lives on PE p mod n of its group; every PE has all heads."""
-    whole = _all_heads(shape, groups.size)
-    return _tiled(shape, groups, whole, 1, token_stride=groups.size)
+    """Position p of a sequence lives on PE p mod n of the n of its group; every PE has all heads."""
+    if groups.is_even:
+        return _split(shape, groups, _all_heads(shape, groups), 1, token_stride=int(groups.living[0]))
+    stride = np.where(groups.is_member, groups.living[groups.group_of_pe], 1)
+    return _split(shape, groups, _all_heads(shape, groups), 1, token_stride=stride)
 
 
 def split_by_batch(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
     """Each PE has its own contiguous sequences, whole."""
-    counts = np.zeros(groups.num_pes, dtype=np.int64)
-    shares = np.diff(groups.sequence_bounds).tolist()
-    counts[groups.members] = np.concatenate([even_counts(share, groups.size) for share in shares])
+    counts = groups.dealt(np.diff(groups.sequence_bounds))
     last = np.cumsum(counts)
-    return _tiled(shape, groups, _all_heads(shape, groups.size), 1, sequences=(last - counts, last))
+    return _split(shape, groups, _all_heads(shape, groups), 1, sequences=(last - counts, last))
 
 
 def unsplit(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
     """Every PE of a group computes all of the group's attention."""
-    return _tiled(shape, groups, _all_heads(shape, groups.size), 1)
+    return _split(shape, groups, _all_heads(shape, groups), 1)
 
 
-def held_tokens(total: int | IntArray, residue: IntArray, stride: int) -> IntArray:
+def held_tokens(total: int | IntArray, residue: IntArray, stride: int | IntArray) -> IntArray:
     """Positions p < total with p mod stride == residue."""
     return np.maximum(ceil_div(total - residue, stride), 0)
 
@@ -198,23 +219,21 @@ def pair_width(head_dim: int) -> int:
     return 2 if head_dim % 2 == 0 else 1
 
 
-def _all_heads(shape: AttentionShape, size: int) -> tuple[IntArray, ...]:
+def _all_heads(shape: AttentionShape, groups: PeGroups) -> tuple[IntArray, ...]:
     pairs = shape.head_dim // pair_width(shape.head_dim)
-    return tuple(
-        np.full(size, value, dtype=np.int64) for value in (0, shape.num_heads, 0, shape.num_kv_heads, 0, pairs)
-    )
+    return tuple(groups.is_member * value for value in (0, shape.num_heads, 0, shape.num_kv_heads, 0, pairs))
 
 
-def _tiled(
+def _split(
     shape: AttentionShape,
     groups: PeGroups,
-    one_group: tuple[IntArray, ...],
+    heads: tuple[IntArray, ...],
     share: int,
     *,
-    token_stride: int = 1,
+    token_stride: int | IntArray = 1,
     sequences: tuple[IntArray, IntArray] | None = None,
 ) -> AttentionSplit:
-    q_first, q_heads, kv_first, kv_heads, pair_first, pair_count = (groups.spread(values) for values in one_group)
+    q_first, q_heads, kv_first, kv_heads, pair_first, pair_count = heads
     bounds = groups.sequence_bounds
     first, last = sequences or (bounds[groups.group_of_pe], bounds[groups.group_of_pe + 1])
     return AttentionSplit(
@@ -228,12 +247,14 @@ def _tiled(
         sequence_first=first,
         sequence_last=last,
         token_stride=token_stride,
-        token_residue=groups.rank_of_pe if token_stride > 1 else np.zeros_like(q_first),
+        token_residue=groups.rank_of_pe if np.max(token_stride) > 1 else np.zeros_like(q_first),
         head_group_size=share,
     )
 
 
-def _row_sum(new: int, context: int | IntArray, residue: IntArray, divisor: int, causal_skip: bool) -> IntArray:
+def _row_sum(
+    new: int, context: int | IntArray, residue: IntArray, divisor: int | IntArray, causal_skip: bool
+) -> IntArray:
     """Sum over rows i of ceil(max(0, n_i - residue) / divisor), n_i = context + i + 1, or all when not skipping.
 
     Nesting ceilings is exact: ceil(ceil(x / stride) / d) = ceil(x / (stride d)).
@@ -243,7 +264,7 @@ def _row_sum(new: int, context: int | IntArray, residue: IntArray, divisor: int,
     return _ceil_prefix(context + new - residue, divisor) - _ceil_prefix(context - residue, divisor)
 
 
-def _ceil_prefix(last: IntArray, divisor: int) -> IntArray:
+def _ceil_prefix(last: IntArray, divisor: int | IntArray) -> IntArray:
     """Sum of ceil(t / divisor) for t = 1 .. last; 0 where last <= 0."""
     full, rest = np.divmod(np.maximum(last, 0), divisor)
     prefix: IntArray = divisor * full * (full + 1) // 2 + rest * (full + 1)

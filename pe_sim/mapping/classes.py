@@ -163,7 +163,10 @@ def _token_cuts(layouts: Layouts, starts: IntArray, later: IntArray) -> list[Int
     Those below the owner hold a token more than those above it.
     """
     groups = layouts.groups
-    base = groups.first_pe[groups.group_of_pe[starts]]
-    owners = sorted({context % groups.size for context in layouts.shape.context_lens})
-    cuts = [base + (owner + later) % groups.size for owner in owners]
+    group = groups.group_of_pe[starts]
+    size = groups.living[group]
+    contexts = np.array(layouts.shape.context_lens, dtype=np.int64)
+    sizes = np.unique(groups.living)
+    _, different = np.unique(contexts[:, None] % sizes, axis=0, return_index=True)
+    cuts = [groups.at_rank(group, (context + later) % size) for context in contexts[different].tolist()]
     return [*cuts, *(cut + 1 for cut in cuts)]

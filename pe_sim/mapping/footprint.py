@@ -132,6 +132,7 @@ def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
     what = placed.kept.nodes.recall(placed.sequence, _contents, placed)
     streamed_bytes = _streamed_bytes(placed)
     weights = np.full(array.num_pes, streamed_bytes, dtype=np.int64)
+    weights[list(array.dead_pes)] = 0
     for node, block, count in what.on_pes:
         weights = weights + count * _weight_bytes(node, array, placed.blocks[block].layouts)
     root_bytes = sum(count * _root_bytes(node, array) for node, _, count in what.at_root)
@@ -198,7 +199,7 @@ def _alike(placed: PlacedGraph, nodes: Iterable[tuple[_N, int, int]]) -> tuple[t
 
 
 def _cache(layouts: Layouts, node: Work, layers: int, lane: int) -> Cache:
-    distribution = "replicate" if layouts.groups.size == 1 else node.distribution
+    distribution = "replicate" if layouts.groups.is_lone else node.distribution
     return Cache(layouts, distribution, layers, lane)
 
 
@@ -243,9 +244,7 @@ def _sequences_per_pe(groups: PeGroups, distribution: str, batch: int) -> IntArr
     shares = even_counts(batch, groups.num_groups)
     if distribution != "batch":
         return shares[groups.group_of_pe]
-    counts = np.zeros(groups.num_pes, dtype=np.int64)
-    counts[groups.members] = np.concatenate([even_counts(share, groups.size) for share in shares.tolist()])
-    return counts
+    return groups.dealt(shares)
 
 
 def _largest(fits: Callable[[int], bool]) -> int:
@@ -286,7 +285,7 @@ def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
         place = place.own_part(operator.out_dim)
     if isinstance(place, Replicate | Shard):
         return layouts.pe_columns(operator.out_dim, operator.out_size, place)
-    return layouts.groups.spread(even_counts(operator.out_size, layouts.groups.size))
+    return layouts.groups.spread(lambda pes: even_counts(operator.out_size, pes))
 
 
 def _root_bytes(node: Node, array: ArrayConfig) -> int:

@@ -32,8 +32,8 @@ def grid_ways(name: str) -> int | None:
 
 
 def fits_grid(array: ArrayConfig, groups: PeGroups, ways: int) -> bool:
-    """Whether a group's PEs stand in rows of `ways`, each with a joint of its own."""
-    if groups.size % ways:
+    """Whether a group's PEs stand in rows of `ways`, all of them alive, each with a joint of its own."""
+    if groups.size % ways or (groups.has_dead and ways not in (1, groups.size)):
         return False
     return isinstance(array.network, GraphNetwork) or ways == groups.size or groups.joint_levels(ways) is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,13 +16,16 @@ from pe_sim.units import BoolArray, IntArray
 class PeGroups:
     """Contiguous groups of equal size; group i owns a contiguous share of the sequences.
 
+    A group is a range of places, so that it stays aligned to the joints; dead PEs keep theirs and take no part.
+
     Args:
         num_pes: PEs of the array.
-        size: PEs of one group.
+        size: PEs of one group, dead ones among them.
         num_groups: groups, side by side from `first_member` on; PEs outside them are idle.
         arity: of the reduction tree, which decides which groups are aligned to it.
         num_sequences: sequences of the batch; shares differ by at most one, lower groups get the larger.
-        first_member: lowest PE that takes part.
+        first_member: where the first group begins.
+        dead_pes: of the array, in order.
     """
 
     num_pes: int
@@ -30,15 +34,23 @@ class PeGroups:
     arity: int
     num_sequences: int
     first_member: int = 0
+    dead_pes: tuple[int, ...] = ()
 
     @classmethod
     def of_array(
-        cls, num_pes: int, num_groups: int, arity: int, num_sequences: int, *, source: str | None = None
+        cls,
+        num_pes: int,
+        num_groups: int,
+        arity: int,
+        num_sequences: int,
+        dead_pes: tuple[int, ...] = (),
+        *,
+        source: str | None = None,
     ) -> PeGroups:
         """The whole array in `num_groups` groups.
 
         Raises:
-            InputError: the PEs do not divide evenly.
+            InputError: the PEs do not divide evenly, or all PEs of a group are dead.
         """
         if num_groups < 1 or num_pes % num_groups:
             raise InputError(
@@ -48,12 +60,56 @@ class PeGroups:
                 given=num_groups,
                 expected=f"a divisor of {num_pes}",
             )
-        return cls(num_pes, num_pes // num_groups, num_groups, arity, num_sequences)
+        size = num_pes // num_groups
+        groups = cls(num_pes, size, num_groups, arity, num_sequences, dead_pes=dead_pes)
+        if not groups.living.all():
+            first = int(groups.first_pe[groups.living.argmin()])
+            alive = map(str, groups_alive(num_pes, dead_pes))
+            raise InputError(
+                f"PEs {first} to {first + size - 1}, one of {num_groups} groups, are all in dead_pes",
+                source=source,
+                path="groups",
+                given=num_groups,
+                expected="groups with a living PE each: " + ", ".join(alive),
+            )
+        return groups
+
+    @cached_property
+    def places(self) -> IntArray:
+        """The PEs of all groups, dead ones among them, in order."""
+        return self.first_member + np.arange(self.size * self.num_groups, dtype=np.int64)
 
     @cached_property
     def members(self) -> IntArray:
         """The PEs that take part, in order."""
-        return self.first_member + np.arange(self.size * self.num_groups, dtype=np.int64)
+        if not self.dead_pes:
+            return self.places
+        dead = np.zeros(self.num_pes, dtype=bool)
+        dead[list(self.dead_pes)] = True
+        living: IntArray = self.places[~dead[self.places]]
+        return living
+
+    @cached_property
+    def living(self) -> IntArray:
+        """(groups,) PEs of each that take part."""
+        if not self.dead_pes:
+            return np.full(self.num_groups, self.size, dtype=np.int64)
+        return np.bincount((self.members - self.first_member) // self.size, minlength=self.num_groups)
+
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether as many PEs take part in each group."""
+        return not self.dead_pes or bool((self.living == self.living[0]).all())
+
+    @cached_property
+    def has_dead(self) -> bool:
+        """Whether a PE of a group is dead."""
+        return bool(self.dead_pes) and len(self.members) < len(self.places)
+
+    @cached_property
+    def is_lone(self) -> bool:
+        """Whether there is one PE a group."""
+        return int(self.living.max()) == 1
 
     @cached_property
     def is_member(self) -> BoolArray:
@@ -64,8 +120,21 @@ class PeGroups:
 
     @cached_property
     def first_pe(self) -> IntArray:
-        """(groups,) lowest PE of each group."""
+        """(groups,) where each group begins."""
         return self.first_member + np.arange(self.num_groups, dtype=np.int64) * self.size
+
+    @cached_property
+    def lowest(self) -> IntArray:
+        """(groups,) lowest PE of each group that takes part."""
+        return self.at_rank(np.arange(self.num_groups), np.zeros(self.num_groups, dtype=np.int64))
+
+    def at_rank(self, group: IntArray, rank: IntArray) -> IntArray:
+        """The PEs of these ranks in these groups."""
+        if not self.has_dead:
+            return self.first_pe[group] + rank
+        before = np.cumsum(self.living) - self.living
+        found: IntArray = self.members[before[group] + rank]
+        return found
 
     @cached_property
     def group_of_pe(self) -> IntArray:
@@ -76,8 +145,8 @@ class PeGroups:
 
     @cached_property
     def rank_of_pe(self) -> IntArray:
-        """(PEs,) position inside the group; 0 for PEs outside."""
-        return self.spread(np.arange(self.size, dtype=np.int64))
+        """(PEs,) position among those of the group that take part; 0 for the others."""
+        return self.spread(lambda size: np.arange(size, dtype=np.int64))
 
     @cached_property
     def sequence_bounds(self) -> IntArray:
@@ -95,11 +164,41 @@ class PeGroups:
             return None
         return aligned_levels(0, scope_size, self.arity)
 
-    def spread(self, one_group: IntArray) -> IntArray:
-        """(PEs,) the (size,) values of one group for every group, 0 for PEs outside."""
+    def spread(self, of_group: Callable[[int], IntArray]) -> IntArray:
+        """(PEs,) for every group the values of its PEs by rank, 0 for PEs that take no part.
+
+        Args:
+            of_group: from the number of PEs that take part in a group to their values.
+        """
         values = np.zeros(self.num_pes, dtype=np.int64)
-        values[self.members] = np.tile(one_group, self.num_groups)
+        if self.is_even:
+            values[self.members] = np.tile(of_group(int(self.living[0])), self.num_groups)
+            return values
+        size_of_member = np.repeat(self.living, self.living)
+        for size in np.unique(self.living).tolist():
+            pes = self.members[size_of_member == size]
+            values[pes] = np.tile(of_group(size), len(pes) // size)
         return values
+
+    def dealt(self, shares: IntArray) -> IntArray:
+        """(PEs,) the (groups,) units of each group dealt to its PEs; they differ by at most one."""
+        counts = np.zeros(self.num_pes, dtype=np.int64)
+        pairs = zip(shares.tolist(), self.living.tolist(), strict=True)
+        counts[self.members] = np.concatenate([even_counts(share, size) for share, size in pairs])
+        return counts
+
+
+def groups_alive(num_pes: int, dead_pes: tuple[int, ...]) -> tuple[int, ...]:
+    """Into how many equal groups the array divides so that none is dead as a whole."""
+    divisors = (count for count in range(1, num_pes + 1) if num_pes % count == 0)
+    return tuple(count for count in divisors if _each_has_one(num_pes, count, dead_pes))
+
+
+def _each_has_one(num_pes: int, num_groups: int, dead_pes: tuple[int, ...]) -> bool:
+    """Whether no group is dead as a whole."""
+    size = num_pes // num_groups
+    dead = np.bincount(np.array(dead_pes, dtype=np.int64) // size, minlength=num_groups)
+    return bool((dead < size).all())
 
 
 def even_counts(size: int, parts: int) -> IntArray:

@@ -21,6 +21,7 @@ from pe_sim.mapping.attention_split import (
 )
 from pe_sim.mapping.grids import grid_slices
 from pe_sim.mapping.groups import PeGroups, even_counts
+from pe_sim.mapping.head_blocks import head_blocks
 from pe_sim.mapping.placement import Partial, Placement, Scope, Shard
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
@@ -115,14 +116,24 @@ class Layouts:
             yield self.groups.rank_of_pe // grid  # who is reduced together
 
     def scopes(self, scope: Scope) -> tuple[IntArray, int]:
-        """(scopes,) lowest PE of each scope, and how many PEs each has."""
+        """(scopes,) where each scope begins, and how many PEs each has, dead ones among them."""
         firsts = self.groups.first_pe
         if scope == "group":
             return firsts, self.groups.size
+        if scope == "head":
+            blocks = head_blocks(self.groups, self.shape.num_heads)
+            return blocks.first_pe.reshape(-1), blocks.size
         size = self.scope_size(scope)
-        count = self.shape.num_heads if scope == "head" else self.groups.size // size
-        inside = np.arange(count, dtype=np.int64) * size
+        inside = np.arange(self.groups.size // size, dtype=np.int64) * size
         return (firsts[:, None] + inside[None, :]).reshape(-1), size
+
+    def scope_speakers(self, scope: Scope) -> IntArray:
+        """(scopes,) the lowest PE of each scope that takes part."""
+        if scope == "group":
+            return self.groups.lowest
+        if scope == "head":
+            return head_blocks(self.groups, self.shape.num_heads).lowest.reshape(-1)
+        return self.scopes(scope)[0]  # the rows of a grid have no dead PE
 
     def scope_size(self, scope: Scope) -> int:
         """PEs of each scope."""
@@ -179,11 +190,11 @@ class Layouts:
         if not isinstance(placement, Shard) or placement.dim == "batch":
             return size * self.groups.is_member.astype(np.int64)
         if placement.grid:
-            return self.groups.spread(grid_slices(size, self.groups.size, placement)[1])
+            return self.groups.spread(lambda pes: grid_slices(size, pes, placement)[1])
         if placement.dim == "head":
             split = self.head_split
             return (split.q_heads if dim == "query" else split.kv_heads) * split.dims
-        return self.groups.spread(even_counts(size, self.groups.size))
+        return self.groups.spread(lambda pes: even_counts(size, pes))
 
     def column_indices(self, dim: str, size: int, placement: Placement, pe: int) -> IntArray:
         """The columns PE `pe` holds, in the order it holds them."""
@@ -194,10 +205,11 @@ class Layouts:
         if placement.dim == "head":
             return self._head_columns(dim, pe)
         rank = int(self.groups.rank_of_pe[pe])
+        pes = int(self.groups.living[self.groups.group_of_pe[pe]])
         if placement.grid:
-            starts, widths = grid_slices(size, self.groups.size, placement)
+            starts, widths = grid_slices(size, pes, placement)
             return np.arange(starts[rank], starts[rank] + widths[rank])
-        counts = even_counts(size, self.groups.size)
+        counts = even_counts(size, pes)
         first = int(counts[:rank].sum())
         return np.arange(first, first + int(counts[rank]))
 
@@ -217,6 +229,7 @@ class Layouts:
             return FP32_BITS
         if tensor.element is Element.CANDIDATE:
             return CANDIDATE_BITS
+        partial = partial or tensor.element is Element.TERM
         return self.dtypes.partial.bits if partial else self.dtypes.activation.bits
 
     def group_bytes(self, tensor: Tensor, *, partial: bool) -> IntArray:

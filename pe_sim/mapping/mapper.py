@@ -42,10 +42,10 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
     """
     placements = _placements(model, step, workflow, workflow.source)
     if workflow.pipelined:
-        what_matters = _PipelineInputs(array.num_pes, array.overlap, array.dtypes, array.network, array)
+        what_matters = _PipelineInputs(array.num_pes, array.dead_pes, array.overlap, array.dtypes, array.network, array)
         return replace(_place_pipeline(placements, what_matters), array=array)
     divided = _divided_small if array.num_pes <= _FEW_PES else _divided_large
-    return divided(placements, array.num_pes, array.network.arity, array.dtypes).place(array)
+    return divided(placements, array.num_pes, array.dead_pes, array.network.arity, array.dtypes).place(array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +106,10 @@ def _placements(model: ModelConfig, step: Step, workflow: Workflow, source: str)
     return _Placements(graph, workflow)
 
 
-def _divide(placements: _Placements, num_pes: int, arity: int, dtypes: Dtypes) -> _Divided:
+def _divide(placements: _Placements, num_pes: int, dead_pes: tuple[int, ...], arity: int, dtypes: Dtypes) -> _Divided:
     graph, workflow = placements.graph, placements.workflow
-    groups = PeGroups.of_array(
-        num_pes, workflow.groups, arity, len(graph.shape.new_lens), source=workflow.source or workflow.name
-    )
+    sequences, source = len(graph.shape.new_lens), workflow.source or workflow.name
+    groups = PeGroups.of_array(num_pes, workflow.groups, arity, sequences, dead_pes, source=source)
     return _Divided(placements, Layouts(groups, graph.shape, dtypes, graph.selected_per_sequence))
 
 
@@ -123,6 +122,7 @@ class _PipelineInputs:
     """What the placement of a pipeline depends on of an array: equal ones share their placed graphs."""
 
     num_pes: int
+    dead_pes: tuple[int, ...]
     overlap: int
     dtypes: Dtypes
     network: Network | GraphNetwork

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig
+from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM, OperatorGraph
 from pe_sim.graph.operators import AttentionOperator, Operator, Select
 from pe_sim.mapping.groups import PeGroups, even_counts
@@ -23,7 +25,8 @@ from pe_sim.mapping.workflow import Workflow
 def place_pipeline(graph: OperatorGraph, array: ArrayConfig, workflow: Workflow) -> PlacedGraph:
     """The placed graph with one lane per sequence and one stage per group of PEs.
 
-    As many stages as there are layers, or PEs if those are fewer; what PEs do not divide stay idle. Lanes run in
+    As many stages as there are layers, or PEs if those are fewer; what PEs do not divide stay idle. A stage whose PEs
+    are all dead is left out, and its layers go to the others. Lanes run in
     waves: in wave t stage s works on sequence t - s, so that reductions enter the tree in the order they happen.
     """
     return _PipelinePlacer(graph, array, workflow).run()
@@ -40,26 +43,48 @@ class _PipelinePlacer:
 
     def run(self) -> PlacedGraph:
         lanes = len(self.graph.shape.new_lens)
-        stages = min(self.array.num_pes, self.graph.num_layers)
+        stages = len(self.ranges)
         bounds = np.concatenate(([0], np.cumsum(even_counts(self.graph.num_layers, stages)))).tolist()
         leaving: dict[int, tuple[Value, ...]] = {}
         for wave in range(lanes + stages - 1):
             for stage in range(min(wave, stages - 1), -1, -1):
                 lane = wave - stage
                 if lane < lanes:
-                    layouts = self._layouts(stage, stages, lane)
                     first, last = bounds[stage], bounds[stage + 1]
-                    leaving[lane] = self._run_stage(layouts, lane, leaving.get(lane, ()), first, last)
+                    leaving[lane] = self._run_stage(stage, lane, leaving.get(lane, ()), first, last)
         return PlacedGraph(self.array, self.graph, tuple(self.blocks), tuple(self.sequence), lanes)
 
+    @cached_property
+    def ranges(self) -> tuple[PeGroups, ...]:
+        """The PEs of each stage; a range of PEs that are all dead is none."""
+        array = self.array
+        most = min(array.num_pes, self.graph.num_layers)
+        size = array.num_pes // most
+        ranges = (
+            PeGroups(array.num_pes, size, 1, array.network.arity, 1, place * size, array.dead_pes)
+            for place in range(most)
+        )
+        living = tuple(groups for groups in ranges if groups.living[0])
+        if not living:
+            raise InputError(
+                f"no pipeline stage has a living PE: {most} stages of {size} {'PE' if size == 1 else 'PEs'} each",
+                source=self.workflow.source or self.workflow.name,
+                path="dead_pes",
+                given=list(array.dead_pes),
+                expected=f"a living PE below {most * size}",
+            )
+        return living
+
     def _run_stage(
-        self, layouts: Layouts, lane: int, entering: tuple[Value, ...], first: int, last: int
+        self, stage: int, lane: int, entering: tuple[Value, ...], first: int, last: int
     ) -> tuple[Value, ...]:
+        layouts = self._layouts(stage, lane)
         if first == 0:
             plan = end_plan(self.workflow, self.workflow.plan(0), prologue=True)
             leaving = self._append(self._of_lane(self.graph.prologue, layouts), plan, layouts, lane, (), None)
         else:
-            leaving = self._forward(layouts, lane, entering, first)
+            sender = int(self.ranges[stage - 1].lowest[0])
+            leaving = self._forward(layouts, lane, entering, first, sender)
         for layer in range(first, last):
             plan = layer_plan(self.workflow, self.workflow.plan(layer))
             if layer == last - 1 < self.graph.num_layers - 1:
@@ -70,11 +95,12 @@ class _PipelinePlacer:
             self._append(self._of_lane(self.graph.epilogue, layouts), plan, layouts, lane, leaving, None)
         return leaving
 
-    def _forward(self, layouts: Layouts, lane: int, entering: tuple[Value, ...], layer: int) -> tuple[Value, ...]:
+    def _forward(
+        self, layouts: Layouts, lane: int, entering: tuple[Value, ...], layer: int, sender: int
+    ) -> tuple[Value, ...]:
         """The stream goes from the lowest PE of the stage before to all PEs of this one."""
         source = Value(0, entering[0].tensor, Replicate())
         target = Value(1, entering[0].tensor, Replicate())
-        sender = layouts.groups.first_member - layouts.groups.size
         reader = next(operator for operator in self.graph.layer if STREAM in operator.inputs)
         move = Move(reader, MoveKind.FORWARD, "group", (source,), (target,), sender=sender)
         block = PlacedBlock((move,), (source,), (target,), layouts)
@@ -105,15 +131,13 @@ class _PipelinePlacer:
         self.sequence.append(BlockRun(index, layer, lane))
         return self.blocks[index].exits
 
-    def _layouts(self, stage: int, stages: int, lane: int) -> Layouts:
-        size = self.array.num_pes // stages
+    def _layouts(self, stage: int, lane: int) -> Layouts:
         shape = replace(
             self.graph.shape,
             new_lens=self.graph.shape.new_lens[lane : lane + 1],
             context_lens=self.graph.shape.context_lens[lane : lane + 1],
         )
-        groups = PeGroups(self.array.num_pes, size, 1, self.array.network.arity, 1, first_member=stage * size)
-        return Layouts(groups, shape, self.array.dtypes, self.graph.selected_per_sequence)
+        return Layouts(self.ranges[stage], shape, self.array.dtypes, self.graph.selected_per_sequence)
 
     def _of_lane(self, operators: tuple[Operator, ...], layouts: Layouts) -> tuple[Operator, ...]:
         """The operators with the rows of one lane."""

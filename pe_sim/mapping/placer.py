@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pe_sim.config.dead_pes import name_pes
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
 from pe_sim.graph.operators import (
@@ -13,9 +14,13 @@ from pe_sim.graph.operators import (
     Elementwise,
     Embedding,
     Linear,
+    MergedSoftmax,
     Norm,
     Operator,
+    Receive,
     Select,
+    Send,
+    Softmax,
     Values,
 )
 from pe_sim.graph.tensors import Element, Tensor
@@ -47,6 +52,8 @@ class BlockPlan:
         source: workflow name, for messages.
         stream_weights: matrices come from the root every step.
         local_ends: PEs look up their own sequences' embeddings and keep their own results.
+        held: placements of tensors that are received; the others come to the root.
+        shares_tokens: other arrays have tokens of the same sequences: softmax partials are merged among them, later.
     """
 
     matrices: Mapping[str, str]
@@ -56,6 +63,8 @@ class BlockPlan:
     source: str
     stream_weights: bool = False
     local_ends: bool = False
+    held: Mapping[str, Placement] = field(default_factory=dict)
+    shares_tokens: bool = False
 
 
 @dataclass
@@ -117,12 +126,24 @@ class BlockPlacer:
                 self._work(operator, "select", (self.values[operator.inputs[0]].placement,))
             case Argmax():
                 self._place_argmax(operator)
+            case Receive():
+                self._place_receive(operator)
+            case Send():
+                self._need(operator, {operator.inputs[0]: Root()})
+            case MergedSoftmax():
+                self._work(operator, "softmax_merge", (Root(),))
             case _:
                 raise TypeError(f"no rule places a {type(operator).__name__}")
 
     def _place_embedding(self, operator: Embedding) -> None:
         place = self._normal(Shard("batch")) if self.plan.local_ends else Root()
         self._work(operator, "embedding", (place,) * len(operator.outputs))
+
+    def _place_receive(self, operator: Receive) -> None:
+        name = operator.outputs[0].name
+        self._work(operator, "receive", (self.plan.held.get(name, Root()),))
+        if operator.to_all:
+            self._need(operator, {name: Replicate()})
 
     def _place_distributed(self, operator: Operator) -> None:
         placement = self._static_placement(operator)
@@ -156,8 +177,8 @@ class BlockPlacer:
         held, target = self._value(tensor, Root()), self._value(tensor, Replicate())
         room_for = self.transforms.matrices_held
         done = self.recent_matrices[-room_for:]
-        after = (done[0] if len(done) == room_for else self.values[STREAM],)
-        self.nodes.append(Move(operator, MoveKind.WEIGHT_STREAM, "group", (held,), (target,), after=after))
+        waited_for = done[0] if len(done) == room_for else self.values.get(STREAM, self.values[operator.inputs[0]])
+        self.nodes.append(Move(operator, MoveKind.WEIGHT_STREAM, "group", (held,), (target,), after=(waited_for,)))
         self.values[name] = target
         return name
 
@@ -165,7 +186,8 @@ class BlockPlacer:
         partial = softmax_partial(operator.outputs[0], self.layouts.shape)
         self._work(operator, "values", (Partial("softmax"),), outputs=(partial,))
         self._need(operator, {partial.name: Root()})
-        self._work(operator, "softmax_merge", (Root(),), inputs=(partial.name,))
+        if not self.plan.shares_tokens:
+            self._work(operator, "softmax_merge", (Root(),), inputs=(partial.name,))
 
     def _place_norm(self, operator: Norm) -> None:
         name = operator.inputs[0]
@@ -289,7 +311,7 @@ class BlockPlacer:
         ways = grid_ways(name)
         if ways is not None and not self.transforms.fits_grid(ways):
             raise self._misfit(operator, ways)
-        if self.transforms.is_lone:
+        if self.transforms.is_lone and not self._leaves_partial(operator):
             name = "replicate"  # with one PE a group Partial, Shard and Replicate are the same thing
         path = "attention" if isinstance(operator, AttentionOperator) else operator.name
         distribution = distribution_for(operator, name, self.plan.source, path)
@@ -297,10 +319,17 @@ class BlockPlacer:
             return distribution.place_on_one_row(operator)
         return distribution.place(operator, self.plan.attention, self.transforms.head_group_size)
 
+    def _leaves_partial(self, operator: Operator) -> bool:
+        """Whether its softmax is divided later: where arrays share tokens, a lone PE has some of them, too."""
+        return self.plan.shares_tokens and isinstance(operator, Softmax | Values)
+
     def _misfit(self, operator: Operator, ways: int) -> InputError:
         groups = self.transforms.layouts.groups
+        problem = f"{groups.size} PEs do not stand in rows of {ways} that each have a joint of their own"
+        if groups.has_dead:
+            problem = f"a grid's rows need all their PEs, and some are in dead_pes: {name_pes(groups.dead_pes)}"
         return InputError(
-            f"{groups.size} PEs do not stand in rows of {ways} that each have a joint of their own",
+            problem,
             source=self.plan.source,
             path=operator.name,
             given=grid_name(ways),

@@ -56,7 +56,7 @@ def routed_cycles(
         algorithm, name = "broadcast", names.broadcast
     else:
         payload = np.zeros(num_pes, dtype=np.int64)
-        payload[groups.first_pe] = total(layouts.group_bytes(tensor, partial=False) for tensor in tensors)
+        payload[groups.lowest] = total(layouts.group_bytes(tensor, partial=False) for tensor in tensors)
         pattern = _pattern(interconnect, layouts, True, payload > 0)
         algorithm, name = "gather", "serial"
     _, program = choose(algorithm, name, interconnect, pattern, payload)
@@ -68,7 +68,7 @@ def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Ten
 
     A whole all-gather has a hop for every two PEs: where this is more than the other way takes, nobody need look at it.
     """
-    topology, pes = interconnect_of(array).topology, layouts.groups.members[: layouts.groups.size]
+    topology, pes = interconnect_of(array).topology, layouts.groups.members[: int(layouts.groups.living[0])]
     sent = total(layouts.pe_bytes(tensor, source) for tensor in tensors)[pes]
     into = topology.edges[topology.edges[:, 1] == pes[0], 2]
     if (into == TAP).any() or not len(into):

@@ -234,7 +234,7 @@ class Transforms:
 
 
 def _is_lone(transforms: Transforms) -> bool:
-    return transforms.layouts.groups.size == 1
+    return transforms.layouts.groups.is_lone
 
 
 def _head_group_size(transforms: Transforms) -> int:

@@ -150,7 +150,7 @@ def _leanest(graphs: Sequence[OperatorGraph], array: ArrayConfig, num_pes: int |
     count = num_pes or array.num_pes
     of_steps = []
     for graph in graphs:
-        groups = PeGroups.of_array(count, 1, array.network.arity, len(graph.shape.new_lens))
+        groups = PeGroups.of_array(count, 1, array.network.arity, len(graph.shape.new_lens), array.dead_pes)
         of_steps.append((graph, Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)))
     return min(
         max(_leanest_step(graph, layouts, array, attention) for graph, layouts in of_steps) for attention in _ATTENTIONS

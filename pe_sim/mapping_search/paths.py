@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Least bytes that PE 0 of one step keeps.
+    """Least bytes that the watched PE of one step keeps.
 
     Args:
         parts: of a layer, one after the other.
@@ -87,11 +87,12 @@ class Paths:
         capacity: bytes of a PE that parameters and caches may take; None: not watched.
         width: labels kept at one place at most; one stands for all the others.
         limit: mappings that cost as much or more do not matter.
-        reserves: by step, what PE 0 keeps at least.
+        reserves: by step, what the watched PE keeps at least.
         rivals: choices that need not be looked at beside others.
-        rest: by step, least cycles of PE 0 in every layer and behind the last one.
+        rest: by step, least cycles of the watched PE in every layer and behind the last one.
         most_ways: through a layer; with more of them (groups that drift apart enter every layer otherwise) the layers
-            that are left are counted as what PE 0 does in them at least, and get the mapping of the one before.
+            that are left are counted as what the watched PE does in them at least, and get the mapping of the one
+            before.
     """
 
     scenes: tuple[Scene, ...]
@@ -172,13 +173,17 @@ class Paths:
             held = np.concatenate([scene.prologue(stream).held_bytes for scene in self.scenes])
         return Label(tuple(moments), energy, held, own_bytes=held)
 
+    @property
+    def _watched_pe(self) -> int:
+        return self.scenes[0].watched_pe
+
     def _has_room(self, held: IntArray, layers: int, part: int | None = None) -> bool:
         """Whether what is still to come can fit beside `held`, the bytes of every PE in every step."""
         if self.capacity is None:
             return True
-        on_first = held[:: len(held) // len(self.scenes)]
+        on_watched = held[self._watched_pe :: len(held) // len(self.scenes)]
         least = [reserve.behind(layers, part) for reserve in self.reserves] or [0] * len(self.scenes)
-        return int(held.max()) <= self.capacity and int((on_first + np.array(least)).max()) <= self.capacity
+        return int(held.max()) <= self.capacity and int((on_watched + np.array(least)).max()) <= self.capacity
 
     def _through_layer(self, labels: list[Label], layer: int, first_stream: str | None) -> list[Label]:
         allowed, leaving = self.allowed[layer], list[Label]()
@@ -201,11 +206,11 @@ class Paths:
         return undominated(leaving, self.keep, self.width, by_energy=self.by_energy)
 
     def _may_win(self, label: Label, layers_left: int) -> bool:
-        """Whether PE 0, with the least of everything to come, can be done within the limit."""
+        """Whether the watched PE, with the least of everything to come, can be done within the limit."""
         if not self.rest:
             return True
         least = (
-            weight * (int(moment.free[0]) + layers_left * layer + end)
+            weight * (int(moment.free[self._watched_pe]) + layers_left * layer + end)
             for weight, moment, (layer, end) in zip(self.weights, label.moments, self.rest, strict=True)
         )
         return sum(least) < self.limit
@@ -306,9 +311,9 @@ class Paths:
 
     def _cut_short(self, label: Label, layers_left: int) -> Label:
         """A bound for all that may come behind a label."""
-        least = self.rest or ((0.0, 0.0),) * len(self.scenes)
+        least, watched = self.rest or ((0.0, 0.0),) * len(self.scenes), self._watched_pe
         moments = tuple(
-            replace(moment, end=max(moment.end, int(moment.free[0]) + math.ceil(layers_left * layer + end)))
+            replace(moment, end=max(moment.end, int(moment.free[watched]) + math.ceil(layers_left * layer + end)))
             for moment, (layer, end) in zip(label.moments, least, strict=True)
         )
         return replace(label, moments=moments, stands_for_more=True)

@@ -66,6 +66,15 @@ class Scene:
     pieces: dict[tuple[object, ...], Piece | None] = field(default_factory=dict)
 
     @cached_property
+    def watched_pe(self) -> int:
+        """The PE by which the rest is judged: without dead PEs none has more to do or to keep than PE 0.
+
+        With dead ones it is in the group with the fewest living, and may have no head where PEs share them.
+        """
+        groups = self.layouts.groups
+        return int(groups.lowest[groups.living.argmin()])
+
+    @cached_property
     def machine(self) -> Machine:
         """What the bound needs."""
         return Machine(self.array, self.layouts)

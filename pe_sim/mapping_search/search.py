@@ -12,7 +12,7 @@ from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.grids import grid_ways
-from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.groups import PeGroups, groups_alive
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.mapping_search.candidates import Candidate, Wanted, reason_of, simulated
@@ -111,7 +111,7 @@ class Search:
         array = self.wanted.array
         if self.wanted.objective == "energy":
             return 0.0
-        size = array.num_pes // min(array.num_pes, graph.num_layers)
+        size = array.num_pes // min(array.num_pes, graph.num_layers)  # if no PE of it is dead
         matrices = [operator for operator in graph.layer if isinstance(operator, Linear)]
         layer_bytes = sum(operator.weight_bytes(array.dtypes) for operator in matrices)
         prefetched = len(matrices) * array.pe.buffer.prefetch_bytes if array.overlap >= PREFETCHING_OVERLAP else 0
@@ -124,7 +124,7 @@ class Search:
             return [self.given.groups]
         num_pes, arity = self.wanted.array.num_pes, self.wanted.array.network.arity
         most = min(min(len(graph.shape.new_lens) for graph in graphs), num_pes)
-        divisors = [count for count in range(1, most + 1) if num_pes % count == 0]
+        divisors = [count for count in groups_alive(num_pes, self.wanted.array.dead_pes) if count <= most]
         if len(divisors) <= _MOST_GROUPINGS:
             return divisors
         powers = {arity**exponent for exponent in range(num_pes.bit_length())}
@@ -133,7 +133,7 @@ class Search:
     def _divide(self, groups: int, graphs: Sequence[OperatorGraph]) -> None:
         """Searches the mappings with so many groups of PEs."""
         scenes = tuple(self._scene(graph, groups) for graph in graphs)
-        lone = scenes[0].layouts.groups.size == 1
+        lone = scenes[0].layouts.groups.is_lone
         batched = not lone and any(len(graph.shape.new_lens) > groups for graph in graphs)
         grids = grid_options(self.wanted.array, scenes[0].layouts.groups)
         loads = [loads_of(scene, grids, lone=lone) for scene in scenes]
@@ -142,7 +142,7 @@ class Search:
         label = f"{groups} groups" if groups > 1 else "one group"
         held = max(least(of_step, layers, _held) for of_step in loads)
         if held > capacity:
-            self._exclude(label, f"PE 0 holds at least {held:,.0f} bytes, has {capacity:,}")
+            self._exclude(label, f"PE {scenes[0].watched_pe} holds at least {held:,.0f} bytes, has {capacity:,}")
             return
         options = self._options(loads, layers, capacity - held)
         if options is None:
@@ -158,9 +158,9 @@ class Search:
         _Division(self, paths, groups, label).search()
 
     def _scene(self, graph: OperatorGraph, groups: int) -> Scene:
-        array = self.wanted.array
+        array, source = self.wanted.array, self.given.source or NAME
         division = PeGroups.of_array(
-            array.num_pes, groups, array.network.arity, len(graph.shape.new_lens), source=self.given.source or NAME
+            array.num_pes, groups, array.network.arity, len(graph.shape.new_lens), array.dead_pes, source=source
         )
         return Scene(array, graph, Layouts(division, graph.shape, array.dtypes, graph.selected_per_sequence))
 

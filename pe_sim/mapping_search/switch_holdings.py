@@ -36,10 +36,10 @@ class Spans:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Residues:
-    """PE p holds indices residue[p], residue[p] + stride, ... of `size`."""
+    """PE p holds indices residue[p], residue[p] + stride[p], ... of `size`; a stride that all have is a number."""
 
     size: int
-    stride: int
+    stride: int | IntArray
     residue: IntArray
 
 
@@ -97,7 +97,7 @@ def caches_of(placed: PlacedGraph) -> dict[int, list[CachePart]]:
         block = placed.blocks[run.block]
         for node in block.nodes:
             if isinstance(node, Work) and isinstance(node.operator, KvAppend) and run.layer is not None:
-                alone = block.layouts.groups.size == 1
+                alone = block.layouts.groups.is_lone
                 split = block.layouts.attention_split("replicate" if alone else node.distribution)
                 found.setdefault(run.layer, []).append(CachePart(run.lane, run.lane + len(split.shape.new_lens), split))
     return {layer: sorted(parts, key=lambda part: part.first) for layer, parts in sorted(found.items())}

@@ -119,7 +119,9 @@ def _first_of_each(masks: list[BoolArray]) -> list[int]:
 
 def _axis(before: Dim, after: Dim, num_pes: int) -> Axis:
     if isinstance(before, Residues) or isinstance(after, Residues):
-        strides = [dim.stride for dim in (before, after) if isinstance(dim, Residues)]
+        strides = {
+            each for dim in (before, after) if isinstance(dim, Residues) for each in np.unique(dim.stride).tolist()
+        }
         period = min(lcm(*strides), before.size)
         atoms = np.arange(period, dtype=np.int64)
         sizes = held_tokens(before.size, atoms, period)
@@ -131,7 +133,7 @@ def _axis(before: Dim, after: Dim, num_pes: int) -> Axis:
 def _of_residues(dim: Dim, atoms: IntArray, num_pes: int) -> BoolArray:
     if isinstance(dim, Spans):  # nowhere
         return np.zeros((num_pes, len(atoms)), dtype=bool)
-    mask: BoolArray = atoms[None, :] % dim.stride == dim.residue[:, None]
+    mask: BoolArray = atoms[None, :] % np.reshape(dim.stride, (-1, 1)) == dim.residue[:, None]
     return mask
 
 

@@ -24,7 +24,7 @@ _ATTENTIONS = ("head", "token")  # how the heads' features can be cut
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Of one option of one operator: cycles and bytes on PE 0, which has never less than any other."""
+    """Of one option of one operator: cycles and bytes on the watched PE."""
 
     cycles: float
     held_bytes: int
@@ -61,36 +61,36 @@ def worth_trying(loads: Loads, figure: Callable[[Load], float], spare: float) ->
 
 
 def _linear(scene: Scene, operator: Linear, option: str) -> Load:
-    layouts, array = scene.layouts, scene.array
+    layouts, array, pe = scene.layouts, scene.array, scene.watched_pe
     tensor_rows = operator.outputs[0].rows
     place: Placement = Shard("batch") if option == "batch" else Replicate()
-    rows = layouts.pe_rows(tensor_rows, place)[:1]
+    rows = layouts.pe_rows(tensor_rows, place)[pe : pe + 1]
 
     def columns(dim: str, size: int, *, cut: bool) -> IntArray:
         if not cut:
             return np.array([size], dtype=np.int64)
-        cuts = [layouts.pe_columns(dim, size, feature_shard(dim, attention))[:1] for attention in _ATTENTIONS]
-        return np.minimum(*cuts)
+        cuts = [layouts.pe_columns(dim, size, feature_shard(dim, attention)) for attention in _ATTENTIONS]
+        return np.minimum(*(cut[pe : pe + 1] for cut in cuts))
 
     if grid_ways(option) is None:
         inner = columns(operator.in_dim, operator.in_size, cut=option == "col")
         outer = columns(operator.out_dim, operator.out_size, cut=option == "row")
     else:
-        inner, outer = (columns[:1] for columns in matrix_columns(operator, layouts, option))
+        inner, outer = (columns[pe : pe + 1] for columns in matrix_columns(operator, layouts, option))
     work = gemm_work(array, rows, inner, outer)
     cycles = int(matrix_cycles(work, array)[0]) if rows[0] * inner[0] * outer[0] else 0
     return Load(cycles, int(np.asarray(array.dtypes.weight.matrix_bytes(outer, inner))[0]))
 
 
 def _attention(scene: Scene, option: str) -> Load:
-    layouts, array = scene.layouts, scene.array
+    layouts, array, pe = scene.layouts, scene.array, scene.watched_pe
     split = layouts.attention_split(option)
     works = (scores_work(array, split), values_work(array, split))
-    busy = bool(split.q_heads[0]) and bool(
-        layouts.pe_rows(Rows.ALL, Shard("batch") if option == "batch" else Replicate())[0]
+    busy = bool(split.q_heads[pe]) and bool(
+        layouts.pe_rows(Rows.ALL, Shard("batch") if option == "batch" else Replicate())[pe]
     )
-    cycles = sum(int(matrix_cycles(work, array)[0]) for work in works) if busy else 0
+    cycles = sum(int(matrix_cycles(work, array)[pe]) for work in works) if busy else 0
     if not scene.graph.keeps_cache:
         return Load(cycles, 0)
-    rows = split.cached_tokens()[:1] * split.kv_heads[:1]
-    return Load(cycles, 2 * int(np.asarray(array.dtypes.kv_cache.matrix_bytes(rows, split.dims[:1]))[0]))
+    rows = split.cached_tokens() * split.kv_heads
+    return Load(cycles, 2 * int(np.asarray(array.dtypes.kv_cache.matrix_bytes(rows, split.dims))[pe]))

@@ -22,9 +22,8 @@ def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
         return None
     if isinstance(placement, Root | Joint):
         return np.concatenate(pieces)
-    firsts = geometry.groups.first_pe.tolist()
     if isinstance(placement, Replicate):
-        return np.concatenate([pieces[pe] for pe in firsts])
+        return np.concatenate([pieces[pe] for pe in geometry.groups.lowest.tolist()])
     if isinstance(placement, Partial) and placement.held is not None:
         return _from_shards(geometry, value, placement, pieces)
     if isinstance(placement, Partial):

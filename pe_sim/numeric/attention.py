@@ -124,14 +124,16 @@ class PeAttention:
         spans = []
         first_row = 0
         for sequence in self.sequences:
-            span = self._span(first_row, self.shape.new_lens[sequence], self.shape.context_lens[sequence])
+            lengths = self.shape.new_lens[sequence], self.shape.context_lens[sequence]
+            span = self._span(first_row, *lengths, self.shape.offsets[sequence])
             spans.append(span)
             first_row += span.new_len
         return tuple(spans)
 
-    def _span(self, first_row: int, new_len: int, context_len: int) -> Span:
-        residue = int(self.split.token_residue[self.pe])
-        positions = np.arange(residue, context_len + new_len, self.split.token_stride)
+    def _span(self, first_row: int, new_len: int, context_len: int, offset: int) -> Span:
+        across = self.shape.token_stride
+        residue = offset + across * int(self.split.token_residue[self.pe])
+        positions = np.arange(residue, context_len + new_len, across * self.split.stride_at(self.pe))
         seen = positions[None, :] <= context_len + np.arange(new_len)[:, None]
         every = np.ones_like(seen)
         computed = seen if self.shape.causal_skip else every

@@ -10,14 +10,14 @@ import numpy as np
 from pe_sim.config.model import ModelConfig
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
-from pe_sim.graph.operators import Argmax, Embedding, KvAppend, Linear
+from pe_sim.graph.operators import Argmax, Embedding, Linear
 from pe_sim.graph.tensors import Element
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
 from pe_sim.mapping.placement import Placement, Replicate, Root
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.assemble import assemble
-from pe_sim.numeric.attention import CacheSlice
+from pe_sim.numeric.blocks import caches_before, name_of, piece_of, run_nodes
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.lanes import Lane, lanes_of
 from pe_sim.numeric.moves import Mover
@@ -98,12 +98,13 @@ class _Run:
             self._keep_final(run, geometry, block.entries[0], held[block.entries[0].key])
         worker = self._worker(run, block, geometry)
         mover = Mover(self.placed.array, geometry, self.counter, self.weights, run.layer)
-        for node in block.nodes:
-            self._run_node(node, held, worker, mover)
-            for value in node.outputs:
-                self._note_ends(run, node, value)
-                self._look(run, node, value, geometry, held[value.key])
-        self._carried[run.lane] = [self._held(held, value, "the block after") for value in block.exits]
+
+        def look(node: Node, value: Value, pieces: Pieces) -> None:
+            self._note_ends(run, node, value)
+            self._look(run, node, value, geometry, pieces)
+
+        run_nodes(block, held, worker, mover, look)
+        self._carried[run.lane] = [piece_of(held, value, "the block after") for value in block.exits]
 
     def _entries(self, run: BlockRun, block: PlacedBlock, geometry: Geometry) -> dict[int, Pieces]:
         """What the block before left, by the keys of this block."""
@@ -116,49 +117,14 @@ class _Run:
                 geometry.check(value, pieces, "the block before")
         return {value.key: pieces for value, pieces in zip(block.entries, carried, strict=True)}
 
-    def _run_node(self, node: Node, held: dict[int, Pieces], worker: Worker, mover: Mover) -> None:
-        name = _name_of(node)
-        if isinstance(node, Move) and node.kind is MoveKind.WEIGHT_STREAM:
-            outputs = mover.run(node, [])
-            worker.streamed[node.operator.name] = outputs[0]
-        else:
-            inputs = [self._held(held, value, name) for value in node.inputs]
-            _check_inputs(node, inputs, worker.geometry)
-            outputs = _guarded(name, mover if isinstance(node, Move) else worker, node, inputs)
-        for value, pieces in zip(node.outputs, outputs, strict=True):
-            worker.geometry.check(value, pieces, name)
-            held[value.key] = pieces
-
-    def _held(self, held: dict[int, Pieces], value: Value, who: str) -> Pieces:
-        if value.key not in held:
-            raise PlacementError(f"{who} needs {value.tensor.name} as {value.placement}, which nothing gives")
-        return held[value.key]
-
     def _worker(self, run: BlockRun, block: PlacedBlock, geometry: Geometry) -> Worker:
         lane = self.lanes[run.lane]
         graph = self.placed.graph
-        caches = self._caches(run, block, geometry, lane)
+        cached = None if run.layer is None else lane.cached[run.layer]
+        caches = caches_before(block, geometry, cached, causal=graph.keeps_cache)
         return Worker(
             self.model, self.weights, geometry, run.layer, lane.ids, graph.select, graph.keeps_cache, caches, {}
         )
-
-    def _caches(
-        self, run: BlockRun, block: PlacedBlock, geometry: Geometry, lane: Lane
-    ) -> tuple[CacheSlice | None, ...]:
-        """What every PE holds of this layer's cache before the step."""
-        work = next(
-            (node for node in block.nodes if isinstance(node.operator, KvAppend) and isinstance(node, Work)), None
-        )
-        if work is None or run.layer is None:
-            return ()
-        keys, values = lane.cached[run.layer]
-        source, causal = work.inputs[0], self.placed.graph.keeps_cache
-
-        def fill(pe: int) -> CacheSlice:
-            part = geometry.attention(work.distribution, pe, causal=causal)
-            return part.cached_slice(keys, values, geometry.columns_of(source, pe))
-
-        return geometry.map(work.outputs[0].placement, fill)
 
     def _geometry(self, layouts: Layouts) -> Geometry:
         if id(layouts) not in self._geometries:
@@ -189,7 +155,7 @@ class _Run:
         wanted = value.tensor.name in ("logits", "best", "pooled")
         if not (self.observe or wanted) or _is_unfinished(node):
             return
-        observed = self._observation(run, _name_of(node), geometry, value, pieces)
+        observed = self._observation(run, name_of(node), geometry, value, pieces)
         if observed is None:
             return
         if wanted and isinstance(node, Work):
@@ -218,32 +184,6 @@ class _Run:
 def _is_way(block: PlacedBlock) -> bool:
     """Whether the block leads from one pipeline stage to the next: what enters it is where the stage before put it."""
     return any(isinstance(node, Move) and node.kind is MoveKind.FORWARD for node in block.nodes)
-
-
-def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:
-    if isinstance(node, Move) and node.kind is MoveKind.FORWARD:
-        return
-    for value, pieces in zip(node.inputs, inputs, strict=True):
-        geometry.check(value, pieces, _name_of(node))
-
-
-def _guarded(name: str, runner: Any, node: Node, inputs: list[Pieces]) -> list[Pieces]:
-    """NumPy refuses what cannot be: that is the placed graph's fault."""
-    try:
-        outputs: list[Pieces] = runner.run(node, inputs)
-    except (ValueError, IndexError, TypeError, AttributeError) as error:
-        raise PlacementError(f"{name}: {error}") from error
-    return outputs
-
-
-def _name_of(node: Node) -> str:
-    if isinstance(node, Move):
-        return node.label
-    return (
-        node.operator.name
-        if node.function in ("matrix", node.operator.name)
-        else f"{node.operator.name}: {node.function}"
-    )
 
 
 def _is_unfinished(node: Node) -> bool:

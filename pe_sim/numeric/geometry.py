@@ -53,16 +53,20 @@ class Geometry:
         self.members: list[int] = self.groups.members.tolist()
         self._prefixes = {rows: self.layouts.row_prefix(rows).tolist() for rows in Rows}
 
-    def scopes(self, scope: Scope) -> list[range]:
-        """The PEs of every scope: of each group, or of each query head or row of a grid of each group."""
+    def scopes(self, scope: Scope) -> list[list[int]]:
+        """The PEs of every scope that take part: of each group, or of each query head or row of a grid of each."""
         firsts, size = self.layouts.scopes(scope)
-        return [range(first, first + size) for first in firsts.tolist()]
+        return [[pe for pe in range(first, first + size) if self.layouts.is_member[pe]] for first in firsts.tolist()]
+
+    def is_whole_array(self, scope: Scope) -> bool:
+        """Whether one scope is all PEs there are, dead ones among them."""
+        return self.layouts.scope_size(scope) == self.groups.num_pes
 
     def attention(self, distribution: str, pe: int, *, causal: bool) -> PeAttention:
         """One PE's part of attention; one PE a group does all of it."""
         key = (distribution, pe, causal)
         if key not in self._attention:
-            split = self.layouts.attention_split("replicate" if self.groups.size == 1 else distribution)
+            split = self.layouts.attention_split("replicate" if self.groups.is_lone else distribution)
             self._attention[key] = PeAttention(split, pe, causal)
         return self._attention[key]
 

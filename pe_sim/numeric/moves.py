@@ -55,7 +55,7 @@ class Mover:
 
     def _local_one(self, source: Value, target: Value, pieces: Pieces) -> Pieces:
         geometry = self.geometry
-        if geometry.groups.size == 1 and not isinstance(source.placement, Root) and source.tensor == target.tensor:
+        if geometry.groups.is_lone and not isinstance(source.placement, Root) and source.tensor == target.tensor:
             return pieces  # with one PE a group all placements are the same thing
         match source.placement, target.placement:
             case Replicate(), Shard():
@@ -112,7 +112,7 @@ class Mover:
             for output, pieces in zip(outputs, inputs, strict=True):
                 for pe in scope:
                     output[pe] = pieces[index]
-            tag = "broadcast" if len(scope) == self.array.num_pes else "multicast"
+            tag = "broadcast" if self.geometry.is_whole_array(move.scope) else "multicast"
             sent = [(value.tensor, pieces[index]) for value, pieces in zip(move.inputs, inputs, strict=True)]
             self.counter.count(tag, sent)
         return [PePieces(output) for output in outputs]
@@ -131,7 +131,8 @@ class Mover:
         """The root's matrix with its bias to every PE, in one message."""
         matrix = self.weights.matrix(self.layer, move.operator.name)
         self.counter.count_bytes("weight-stream", _matrix_bytes(matrix, self.array))
-        return [PePieces(matrix for _ in range(self.array.num_pes))]
+        dead = frozenset(self.array.dead_pes)
+        return [PePieces(None if pe in dead else matrix for pe in range(self.array.num_pes))]
 
     # ------------------------------------------------------------------------------------------------------------- PEs
     def _gather(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
@@ -145,7 +146,7 @@ class Mover:
 
     def _unicast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
         """The lowest PE of each group sends its copy to the root."""
-        senders = self.geometry.groups.first_pe.tolist()
+        senders = self.geometry.groups.lowest.tolist()
         for pe in senders:
             self.counter.count("unicast", self._of_pe(move, inputs, pe))
         return [HubPieces(pieces[pe] for pe in senders) for pieces in inputs]

@@ -118,11 +118,11 @@ def collect_results(
     output = [rows["logits" if model.has_kv_cache else STREAM][at] for at in range(batch)]
     best = pooled = None
     if rows["best"]:
-        best = _pad([rows["best"][at]["index"][:, 0].astype(np.int64) for at in range(batch)], -1)
+        best = padded([rows["best"][at]["index"][:, 0].astype(np.int64) for at in range(batch)], -1)
     if rows["pooled"]:
         pooled = np.concatenate([rows["pooled"][at] for at in range(batch)])
     counts = tuple(len(part) for part in output)
-    return Execution(_pad(output, np.nan), counts, best, pooled, traffic, tuple(observations))
+    return Execution(padded(output, np.nan), counts, best, pooled, traffic, tuple(observations))
 
 
 def _by_sequence(finals: list[Observation], name: str) -> dict[int, Array]:
@@ -130,7 +130,7 @@ def _by_sequence(finals: list[Observation], name: str) -> dict[int, Array]:
     return {sequence: part for final in finals if final.tensor.name == name for sequence, part in final.per_sequence}
 
 
-def _pad(parts: list[Array], missing: float) -> Array:
+def padded(parts: list[Array], missing: float) -> Array:
     """(parts, most rows, ...) with `missing` below shorter parts."""
     most = max(len(part) for part in parts)
     padded = np.full((len(parts), most, *parts[0].shape[1:]), missing, dtype=parts[0].dtype)

@@ -52,4 +52,5 @@ class TrafficCounter:
             return _STATISTIC_BITS
         if tensor.element is Element.CANDIDATE:
             return _CANDIDATE_BITS
+        partial = partial or tensor.element is Element.TERM
         return self.dtypes.partial.bits if partial else self.dtypes.activation.bits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Worker:
         select: which row of a sequence the epilogue works on, last or first.
         caches: of this layer before the step, one a PE.
         streamed: matrices that came from the root, one a PE, by operator.
+        received: what is there when the first block of a pass begins, by tensor.
     """
 
     model: ModelConfig
@@ -45,6 +46,7 @@ class Worker:
     causal: bool
     caches: tuple[CacheSlice | None, ...]
     streamed: dict[str, Pieces]
+    received: Mapping[str, Pieces] = field(default_factory=dict)
 
     def run(self, work: Work, inputs: list[Pieces]) -> list[Pieces]:
         """What the work's outputs hold."""
@@ -116,6 +118,10 @@ def _bias(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
         return result
 
     return [worker.geometry.map(value.placement, add_bias)]
+
+
+def _receive(worker: Worker, work: Work, _: list[Pieces]) -> list[Pieces]:
+    return [worker.received[value.tensor.name] for value in work.outputs]
 
 
 def _select(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
@@ -321,6 +327,7 @@ FUNCTIONS: dict[str, Function] = {
     "kv_append": _kv_append,
     "layernorm": _norm,
     "matrix": _matrix,
+    "receive": _receive,
     "rmsnorm": _norm,
     "rope": _rope,
     "scale": _scale,

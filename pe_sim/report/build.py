@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Step
@@ -22,6 +24,11 @@ def build_report(
     schedule: Schedule,
     trace: Trace,
     footprint: Footprint,
+    all_alive: Callable[[], int] | None = None,
 ) -> Report:
-    """The report of one step; its figures are worked out when they are asked for."""
-    return Report(model, array, step, workflow, graph, schedule, trace, footprint)
+    """The report of one step; its figures are worked out when they are asked for.
+
+    Args:
+        all_alive: of an array with dead PEs, gives the cycles of the same step with all PEs alive.
+    """
+    return Report(model, array, step, workflow, graph, schedule, trace, footprint, all_alive)

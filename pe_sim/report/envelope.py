@@ -64,6 +64,7 @@ def collective_envelope(kind: str, array: ArrayConfig, compared: Compared | None
         *_unless_listed(kind, own.kinds, kind),
         *_network(array, known, own.arities),
         *_unless_between(array.num_pes, own.num_pes),
+        *_dead_pes(array),
         *_unless_listed(array.overlap, own.overlaps, f"overlap {array.overlap}"),
     )
     return _judged(reasons, own.worst_percent)
@@ -116,6 +117,7 @@ def step_envelope(
         *_unless_listed(groups, own.groups, f"{groups} {'group' if groups == 1 else 'groups'} of PEs"),
         *_network(array, known, own.arities),
         *_unless_between(array.num_pes, own.num_pes),
+        *_dead_pes(array),
         *_unless_listed(array.overlap, own.overlaps, f"overlap {array.overlap}"),
         *_memory(array, known),
         *_tiles(array),
@@ -158,6 +160,11 @@ def _network(array: ArrayConfig, known: Compared, arities: Sequence[int]) -> Ite
 def _memory(array: ArrayConfig, known: Compared) -> Iterator[str]:
     kind = "flat" if isinstance(array.pe.memory, Memory) else "dram_bank"
     yield from _unless_listed(kind, known.machine.memories, f"local memory of kind {kind}")
+
+
+def _dead_pes(array: ArrayConfig) -> Iterator[str]:
+    if array.dead_pes:
+        yield f"{len(array.dead_pes):,} dead {'PE' if len(array.dead_pes) == 1 else 'PEs'} (compared: none)"
 
 
 def _scales(what: str, dtype: Dtype) -> Iterator[str]:

@@ -10,10 +10,11 @@ first in the order of `BOUND_KINDS`; an operator that takes no cycle is `free`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.network import GraphNetwork
 from pe_sim.graph.graph import OperatorGraph
@@ -22,6 +23,7 @@ from pe_sim.report.critical_path import WAIT, Link
 from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import Resource
 from pe_sim.trace import StageSpan
+from pe_sim.units import IntArray
 
 KIND_OF: dict[Resource, str] = {
     Resource.PE_MEMORY: "memory",
@@ -63,23 +65,41 @@ class OperatorRow:
 
 
 def utilization(timeline: Timeline, channels: ChannelTable) -> dict[str, float]:
-    """Busy over elapsed, each in 0..1: mean over the PEs for their units, over the leaves' paths for the tree.
+    """Busy over elapsed, each in 0..1: mean over the living PEs for their units, over the leaves' paths for the tree.
 
     On a graph of channels each level has the mean over its channels under its own name, and network_mean and
     network_max are over all channels.
     """
-    schedule, trace = timeline.schedule, timeline.trace
+    trace = timeline.trace
     elapsed = max(trace.makespan_cycles, 1)
-    units = {**trace.pe_busy, **trace.root_busy}
+    return busy_shares(timeline.schedule.array, trace.pe_busy, trace.root_busy, channels, elapsed)
+
+
+def busy_shares(
+    array: ArrayConfig,
+    pe_busy: Mapping[str, IntArray],
+    root_busy: Mapping[str, int],
+    channels: ChannelTable,
+    elapsed: int,
+) -> dict[str, float]:
+    """`utilization` of an array that was busy for so long, in `elapsed` cycles.
+
+    Args:
+        pe_busy: by resource, (PEs,) busy cycles.
+        root_busy: by resource of the root, busy cycles.
+        channels: what its interconnect carried, of a step of `elapsed` cycles.
+    """
+    units = {**pe_busy, **root_busy}
     found: dict[str, float] = {}
     for level, row in channels.by_level().items():
         name = f"level {level}" if level in units or level in _OVER_ALL else level  # a user's graph may call it so
         found[name] = row["utilization_mean"]
-    if isinstance(schedule.array.network, GraphNetwork):
+    if isinstance(array.network, GraphNetwork):
         each = channels.utilization()
         found |= dict(zip(_OVER_ALL, (float(each.mean()), float(each.max())), strict=True))
-    found |= {name: float(cycles.mean()) / elapsed for name, cycles in trace.pe_busy.items()}
-    return found | {name: cycles / elapsed for name, cycles in trace.root_busy.items()}
+    alive = array.num_living / array.num_pes
+    found |= {name: float(cycles.mean()) / alive / elapsed for name, cycles in pe_busy.items()}
+    return found | {name: cycles / elapsed for name, cycles in root_busy.items()}
 
 
 def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:

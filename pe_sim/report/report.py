@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ class Report:
     schedule: Schedule = field(repr=False)
     trace: Trace = field(repr=False)
     footprint: Footprint = field(repr=False)
+    all_alive: Callable[[], int] | None = field(default=None, repr=False)
 
     @property
     def latency_cycles(self) -> int:
@@ -153,6 +154,20 @@ class Report:
 
         return step_envelope(self.model, compared_phase(self.step), self.step.batch_size, self.array, self.workflow)
 
+    @cached_property
+    def degradation(self) -> Mapping[str, Any] | None:
+        """What dead PEs cost: who they are, the cycles with all PEs alive and the ratio; None if there are none."""
+        if not self.array.dead_pes or self.all_alive is None:
+            return None
+        whole = self.all_alive()
+        return MappingProxyType(
+            {
+                "dead_pes": list(self.array.dead_pes),
+                "cycles_all_alive": whole,
+                "slowdown": self.latency_cycles / whole,
+            }
+        )
+
     def critical_path(self) -> tuple[Link, ...]:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path
@@ -172,6 +187,7 @@ class Report:
             "overlap": self.array.overlap,
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},
+            **({"degradation": dict(self.degradation)} if self.degradation else {}),
             "accuracy": self.envelope.to_dict(),
             "traffic": {
                 tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}

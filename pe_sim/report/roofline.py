@@ -92,7 +92,7 @@ class Roofline:
 
 
 def ceilings_of(array: ArrayConfig) -> Ceilings:
-    """The ceilings of an array."""
+    """The ceilings of an array: of its living PEs."""
     hertz, unit = array.clock_ghz * 1e9, array.pe.matrix
     if isinstance(array.network, Network):
         width, name = array.network.bus.bytes_per_cycle, "bus"
@@ -103,8 +103,8 @@ def ceilings_of(array: ArrayConfig) -> Ceilings:
         widest = int(channels.bytes_per_cycle.argmax())
         width, name = int(channels.bytes_per_cycle[widest]), f"one {channels.level[widest]}"
     return Ceilings(
-        flops_per_second=array.num_pes * unit.outputs * unit.depth * FLOPS_PER_MAC * hertz,
-        memory_bytes_per_second=array.num_pes * array.pe.memory.bytes_per_cycle * hertz,
+        flops_per_second=array.num_living * unit.outputs * unit.depth * FLOPS_PER_MAC * hertz,
+        memory_bytes_per_second=array.num_living * array.pe.memory.bytes_per_cycle * hertz,
         shared_bytes_per_second=width * hertz,
         shared_name=name,
     )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.network import GraphNetwork
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.report import Report
@@ -103,6 +104,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
         ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
         ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
         ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
+        *_dead_rows(report),
         ("accuracy", report.envelope.one_line()),
         ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
         ("bound by", f"{KIND_NAMES[kind]}: {cycles / report.latency_cycles:.1%} of the critical path"),
@@ -111,6 +113,17 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
             f"{format_bytes(int(peak.max()))} of {format_bytes(array.pe.memory.capacity_bytes)} in the fullest PE",
         ),
     ]
+
+
+def _dead_rows(report: Report) -> list[tuple[str, str]]:
+    """Which PEs are dead and what that costs."""
+    array, cost = report.array, report.degradation
+    if not array.dead_pes:
+        return []
+    said = describe_dead_pes(array.dead_pes, array.num_pes)
+    if cost is not None:
+        said += f"; {cost['cycles_all_alive']:,} cycles with all alive: {cost['slowdown'] - 1:+.1%}"
+    return [("dead PEs", said)]
 
 
 def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: int = WIDTH) -> None:

@@ -129,7 +129,7 @@ def _of_levels(report: Report, bins: int) -> list[Counter]:
 
 
 def _of_pes(report: Report, bins: int) -> list[Counter]:
-    makespan, num_pes = report.latency_cycles, report.array.num_pes
+    makespan, num_pes = report.latency_cycles, report.array.num_living
     matrix, vector, memory = (_Means(makespan, bins) for _ in range(3))
     for span, stage in report.timeline.active():
         if not isinstance(stage, PeStage) or span.pe_start is None or span.pe_end is None:

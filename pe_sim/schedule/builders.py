@@ -172,9 +172,10 @@ def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> M
     return replace(stage, streams=alone and not stage.to_root, early_cycles=early)
 
 
-def pairs(labels: Labels, num_pes: int, num_bytes: int) -> MessageStage:
-    """All-to-all: each PE sends `num_bytes` to every other, lower receivers first."""
-    sender, receiver = np.divmod(np.arange(num_pes * num_pes, dtype=np.int64), num_pes)
+def pairs(labels: Labels, members: BoolArray, num_bytes: int) -> MessageStage:
+    """All-to-all: each member of (PEs,) sends `num_bytes` to every other, lower receivers first."""
+    num_pes, pes = len(members), np.flatnonzero(members)
+    sender, receiver = np.repeat(pes, len(pes)), np.tile(pes, len(pes))
     others = (sender != receiver) & (num_bytes > 0)
     every = np.arange(num_pes, dtype=np.int64)
     return MessageStage(

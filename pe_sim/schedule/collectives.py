@@ -22,7 +22,7 @@ from pe_sim.schedule.builders import (
     streamed,
 )
 from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
-from pe_sim.units import IntArray, ceil_div
+from pe_sim.units import BoolArray, IntArray, ceil_div
 
 MAX_MESSAGES = 2**22  # about 2 GiB event by event
 MAX_BYTES = 2**60
@@ -47,7 +47,7 @@ class CollectiveSchedule:
 
 
 def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> CollectiveSchedule:
-    """The schedule of collective `kind` on the whole array.
+    """The schedule of collective `kind` on the whole array; dead PEs have no part of it.
 
     Args:
         num_bytes: per PE for scatter, gather, all-gather, the result of reduce-scatter and the pair of all-to-all,
@@ -103,8 +103,15 @@ def check_collective(kind: str, array: ArrayConfig, num_bytes: int) -> None:
         raise InputError(
             "a collective moves at least one byte", path="--bytes", given=num_bytes, expected="an int >= 1"
         )
+    if array.dead_pes and isinstance(array.network, GraphNetwork):
+        raise InputError(
+            "a collective alone on a graph of channels goes over all PEs",
+            path="dead_pes",
+            given=list(array.dead_pes),
+            expected="[], or an array with one bus and one tree (network.kind bus_tree)",
+        )
     if kind == "all-to-all":
-        _check_pairs(array.num_pes, num_bytes)
+        _check_pairs(array.num_living, num_bytes)
 
 
 def _check_pairs(num_pes: int, num_bytes: int) -> None:
@@ -166,11 +173,11 @@ class _Collective:
     def _reduce_scatter(self) -> str:
         if self._alone():
             return "nothing to move"
-        self._reduce_to_root(self._rescaled(self.num_bytes * self.array.num_pes, to_partial=True))
+        self._reduce_to_root(self._rescaled(self.num_bytes * self.array.num_living, to_partial=True))
         return "reduce + " + self._spread(self.num_bytes)
 
     def _all_to_all(self) -> str:
-        self.stages.append(pairs(self._labels("all-to-all"), self.array.num_pes, self.num_bytes))
+        self.stages.append(pairs(self._labels("all-to-all"), self._living(), self.num_bytes))
         return "serial"
 
     def _spread(self, per_pe: int) -> str:
@@ -207,9 +214,10 @@ class _Collective:
         return way == "serial" or (way == "best" and serial < at_once)
 
     def _reduce_to_root(self, num_bytes: int) -> None:
-        active = np.ones(self.array.num_pes, dtype=bool)
         sent = np.array([num_bytes], dtype=np.int64)
-        self.stages.append(reduction(self._labels("reduce"), self.array, self._whole(), sent, active, at_root=True))
+        self.stages.append(
+            reduction(self._labels("reduce"), self.array, self._whole(), sent, self._living(), at_root=True)
+        )
 
     def _hub_to_all(self, num_bytes: int) -> None:
         sent = np.array([num_bytes], dtype=np.int64)
@@ -225,7 +233,13 @@ class _Collective:
         return Scopes(np.zeros(1, dtype=np.int64), self.array.num_pes)
 
     def _shards(self, per_pe: int) -> IntArray:
-        return np.full(self.array.num_pes, per_pe, dtype=np.int64)
+        return per_pe * self._living().astype(np.int64)
+
+    def _living(self) -> BoolArray:
+        """(PEs,) those that are not dead."""
+        living = np.ones(self.array.num_pes, dtype=bool)
+        living[list(self.array.dead_pes)] = False
+        return living
 
     def _rescaled(self, num_bytes: int, *, to_partial: bool) -> int:
         """The same elements in the other dtype: partial sums travel in `partial`, results in `activation`."""
@@ -235,4 +249,4 @@ class _Collective:
 
     def _alone(self) -> bool:
         """With one PE, Partial, Shard and Replicate are the same thing."""
-        return self.array.num_pes == 1
+        return self.array.num_living == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pe_sim.config.array import ArrayConfig, VectorUnit
-from pe_sim.graph.operators import AttentionOperator, Embedding, Linear
+from pe_sim.graph.operators import AttentionOperator, Embedding, Linear, Receive
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Shard
@@ -52,10 +52,19 @@ def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mappin
     if isinstance(node.operator, Embedding):
         cycles, read_bytes = lookup(node, array, layouts)
         return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, None, read_bytes)
+    if isinstance(node.operator, Receive):
+        return LocalWork(Resource.PE_VECTOR, holders(node.outputs[0], layouts), layouts.nothing)
     if node.function == "kv_append":
         cycles, written = kv_append(node, array, layouts)
         return LocalWork(Resource.PE_MEMORY, cycles > 0, cycles, written_bytes=written)
     return vector_work(node, array, layouts, support)
+
+
+def holders(value: Value, layouts: Layouts) -> BoolArray:
+    """(PEs,) PEs that have some of a value."""
+    if isinstance(value.placement, Shard):
+        return _held(value, layouts) > 0
+    return layouts.is_member
 
 
 def matrix_work(node: Work, array: ArrayConfig, layouts: Layouts) -> MatrixWork | None:
@@ -132,6 +141,8 @@ def root_work(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resourc
         memory = array.root.memory
         cycles = memory.latency_cycles + ceil_div(read_bytes, memory.bytes_per_cycle)
         return Resource.ROOT_MEMORY, np.array([cycles], dtype=np.int64), read_bytes, 0
+    if isinstance(node.operator, Receive):
+        return Resource.ROOT_VECTOR, np.zeros(1, dtype=np.int64), 0, 0
     tensor = node.inputs[0].tensor if node.function == "argmax" else node.outputs[0].tensor
     elements = layouts.group_rows(tensor.rows) * tensor.size
     unit, entries = array.root.vector, table_entries(node)
@@ -146,7 +157,7 @@ def table_entries(node: Work) -> tuple[str, ...]:
 
 
 def _attention_distribution(node: Work, layouts: Layouts) -> str:
-    return "replicate" if layouts.groups.size == 1 else node.distribution
+    return "replicate" if layouts.groups.is_lone else node.distribution
 
 
 def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:

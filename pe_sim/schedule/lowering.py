@@ -16,10 +16,10 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network import GraphNetwork
 from pe_sim.mapping.classes import ClassLayouts, PeClasses
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.placed import Move, PlacedBlock, PlacedGraph, Value, Work
-from pe_sim.mapping.placement import Root, Shard
+from pe_sim.mapping.placed import Move, PlacedBlock, PlacedGraph, Work
+from pe_sim.mapping.placement import Root
 from pe_sim.schedule.builders import streamed
-from pe_sim.schedule.local_work import LocalWork, local_work, root_work
+from pe_sim.schedule.local_work import LocalWork, holders, local_work, root_work
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.outline import BlockOutline, Task, outline_of
 from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, RoutedStage, Schedule, Stage
@@ -63,16 +63,16 @@ class PieceLowering:
     costs: dict[int, LocalWork] = field(default_factory=dict)
     moves: dict[tuple[int, bytes], Stage] = field(default_factory=dict)
 
-    def lower(self, piece: PlacedBlock, holders: Sequence[BoolArray | None]) -> tuple[Block, tuple[BoolArray, ...]]:
+    def lower(self, piece: PlacedBlock, entering: Sequence[BoolArray | None]) -> tuple[Block, tuple[BoolArray, ...]]:
         """The lowered piece, and who holds some of each value that leaves it.
 
         Args:
-            holders: (PEs,) who holds some of each value that enters; None: as its placement says.
+            entering: (PEs,) who holds some of each value that enters; None: as its placement says.
         """
         own = (self.layouts,)
         outline = outline_of((piece,), self.jobs)
         active = _entering(outline[0], self.layouts)
-        for slot, mask in zip(outline[0].entries, holders, strict=True):
+        for slot, mask in zip(outline[0].entries, entering, strict=True):
             if mask is not None:
                 active[slot] = mask
         work = _lower_work(self.array, own, outline, self.costs, [active])
@@ -103,13 +103,13 @@ def _lower_work(
     layouts: tuple[Layouts, ...],
     outline: tuple[BlockOutline, ...],
     costs: dict[int, LocalWork] | None = None,
-    holders: list[list[BoolArray]] | None = None,
+    held_by: list[list[BoolArray]] | None = None,
 ) -> _LoweredWork:
-    """All local work; `costs` by job are added to, and so are `holders`, of each block who holds some of a slot."""
+    """All local work; `costs` by job are added to, and so are `held_by`, of each block who holds some of a slot."""
     costs = {} if costs is None else costs
     stages: list[Stage] = []
     senders: list[BoolArray] = []
-    masks = [_entering(block, own) for block, own in zip(outline, layouts, strict=True)] if holders is None else holders
+    masks = [_entering(block, own) for block, own in zip(outline, layouts, strict=True)] if held_by is None else held_by
     for block, own, active in zip(outline, layouts, masks, strict=True):
         for task in block.tasks:
             if isinstance(task.node, Move):
@@ -130,16 +130,8 @@ def _entering(block: BlockOutline, layouts: Layouts) -> list[BoolArray]:
     """By slot, (PEs,) who holds some of it before the block begins; a slot that is still to be written: everybody."""
     active = [layouts.is_member] * block.num_slots
     for slot, value in zip(block.entries, block.entering, strict=True):
-        active[slot] = _holders(value, layouts)
+        active[slot] = holders(value, layouts)
     return active
-
-
-def _holders(value: Value, layouts: Layouts) -> BoolArray:
-    """(PEs,) PEs that have some of a value that enters a block."""
-    if isinstance(value.placement, Shard):
-        tensor, where = value.tensor, value.placement
-        return layouts.pe_rows(tensor.rows, where) * layouts.pe_columns(tensor.dim, tensor.size, where) > 0
-    return layouts.is_member
 
 
 def _root_stage(task: Task, node: Work, array: ArrayConfig, layouts: Layouts) -> RootStage:
@@ -165,12 +157,12 @@ def _lower_moves(
 ) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     known = {} if known is None else known
-    holders = iter(senders)
+    sending = iter(senders)
     for block, own in zip(outline, layouts, strict=True):
         producers: dict[int, Stage] = {}
         for task in block.tasks:
             if isinstance(task.node, Move):
-                stage = _move_stage(task, task.node, next(holders), array, own, known)
+                stage = _move_stage(task, task.node, next(sending), array, own, known)
                 fed_by = producers.get(task.inputs[0]) if len(task.inputs) == 1 else None
                 producers[task.output] = streams = _streamed(stage, array, fed_by)
                 stages.append(streams)

@@ -49,7 +49,7 @@ def lower_move(
             sent = payload.per_pe(outputs=False)
         case MoveKind.UNICAST:
             sent = np.zeros(array.num_pes, dtype=np.int64)
-            sent[scopes.first_pe] = payload.per_scope(partial=False)
+            sent[layouts.groups.lowest] = payload.per_scope(partial=False)
         case MoveKind.FORWARD:
             return forward(labels, array, node.sender, scopes, payload.per_scope(partial=False))
         case MoveKind.WEIGHT_STREAM:
@@ -78,7 +78,8 @@ class Payload:
             return total(self.layouts.group_bytes(value.tensor, partial=partial) for value in values)
         if self.node.scope != "head":
             return total(self._per_row(value, partial=partial) for value in self._sliced)
-        elements = self.layouts.head_split.row_sum(1)[..., self.layouts.first_entry(self.scopes().first_pe)]
+        speakers = self.layouts.scope_speakers("head")
+        elements = self.layouts.head_split.row_sum(1)[..., self.layouts.first_entry(speakers)]
         return ceil_div(elements * self.layouts.element_bits(values[0].tensor, partial=partial), 8)
 
     @property

@@ -108,7 +108,7 @@ class _Routing:
     def unicast(self) -> RoutedStage:
         """The lowest PE of every scope to the root."""
         sent = np.zeros(self.array.num_pes, dtype=np.int64)
-        sent[self.payload.scopes().first_pe] = self.payload.per_scope(partial=False)
+        sent[self.layouts.groups.lowest] = self.payload.per_scope(partial=False)
         pattern = self._pattern(True, sent > 0)
         _, program = self._choose("gather", SERIAL, pattern, sent)
         return self._stage(Tag.UNICAST, program, sent, from_pe=True, to_pes=None, counted=sent)

@@ -242,5 +242,5 @@ def _rank(axis: Axis) -> tuple[int, int]:
     for place, name in enumerate(_SLOWEST_FIRST):
         if any(path == name or path.startswith(f"{name}.") for path in axis.paths):
             return 0, place
-    divides = ("array", "num_pes", "dtypes", "network.tree.arity")
+    divides = ("array", "num_pes", "dead_pes", "dtypes", "network.tree.arity")
     return (1, 0) if any(path.startswith(divides) for path in axis.paths) else (2, 0)

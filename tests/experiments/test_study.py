@@ -10,6 +10,7 @@ import pytest
 
 from experiments import (
     collectives_against_n,
+    degradation,
     interconnect_pareto,
     mode_transforms,
     overlap_levels,
@@ -37,6 +38,7 @@ IN_THE_README = [
         topologies_at_equal_wire,
         collectives_against_n,
         mode_transforms,
+        degradation,
         published_figures,
     )
 ]

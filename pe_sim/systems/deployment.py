@@ -1,0 +1,196 @@
+"""A plan on a system: which arrays hold which layers, how they share them, and which sequences they serve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pe_sim.config.model import ModelConfig
+from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.step import Step
+from pe_sim.config.system import SystemConfig
+from pe_sim.errors import InputError
+from pe_sim.graph.shares import OperatorShare, bounds_of, model_share
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Stages that a share of the batch goes through.
+
+    Args:
+        stages: in order; the first begins with layer 0.
+        sequences: of the batch.
+        microbatches: parts at most.
+    """
+
+    stages: tuple[StagePlan, ...]
+    sequences: range
+    microbatches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan with everything resolved.
+
+    Args:
+        plan: what it was made of.
+        pipelines: with stages whose layers are known.
+        head: how the arrays of the last stages share the end of the model; None: as their last layer.
+    """
+
+    plan: ParallelPlan
+    pipelines: tuple[Pipeline, ...]
+    head: Degrees | None
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Ranks that take part, in order."""
+        return tuple(sorted(rank for line in self.pipelines for stage in line.stages for rank in stage.arrays))
+
+    def vocabulary(self, degrees: Degrees, index: int, model: ModelConfig) -> OperatorShare:
+        """The share of the LM head of the array that has share `index` of the operators."""
+        if not self.plan.split_vocabulary or not model.has_kv_cache:
+            return OperatorShare()
+        return OperatorShare(index, degrees.tp)
+
+
+def laid_out(plan: ParallelPlan, system: SystemConfig, num_layers: int) -> tuple[PipelinePlan, ...]:
+    """The arrays of every stage, before layers are cut; stages whose layers the plan leaves open have none.
+
+    Raises:
+        InputError: degrees that do not multiply to the arrays, a rank that is named twice, dead or not there.
+    """
+    if plan.num_layers is not None and plan.num_layers != num_layers:
+        raise _fault(plan, "the plan is for another number of layers", "num_layers", plan.num_layers, str(num_layers))
+    lines = plan.pipelines or _from_degrees(plan, system)
+    _check_ranks(plan, system, lines)
+    return lines
+
+
+def _from_degrees(plan: ParallelPlan, system: SystemConfig) -> tuple[PipelinePlan, ...]:
+    dead = {*system.dead_arrays, *plan.unused}
+    ranks = [rank for rank in range(system.num_arrays) if rank not in dead]
+    inside = plan.layers[0] if plan.layers else Degrees(1, plan.cp, plan.tp)
+    per_stage = inside.num_arrays
+    wanted = plan.pp * plan.dp * per_stage
+    if wanted != len(ranks):
+        product = f"dp {plan.dp} x tp {plan.tp} x pp {plan.pp} x cp {plan.cp} = {wanted}"
+        if plan.layers:
+            product = f"pp {plan.pp} x ({inside}) = {wanted}"
+        raise _fault(
+            plan,
+            "the degrees do not multiply to the arrays",
+            "dp, tp, pp, cp",
+            product,
+            f"{len(ranks)}, the arrays of {system.name}" + (f" without {len(dead)} that are not used" if dead else ""),
+            hint="name the others under unused_arrays" if wanted < len(ranks) else None,
+        )
+    lines = []
+    for line in range(plan.dp):
+        starts = [(stage * plan.dp + line) * per_stage for stage in range(plan.pp)]
+        groups = [tuple(ranks[start : start + per_stage]) for start in starts]
+        lines.append(PipelinePlan(tuple(StagePlan(group, 0, 0, (inside,)) for group in groups)))
+    return tuple(lines)
+
+
+def _check_ranks(plan: ParallelPlan, system: SystemConfig, lines: Sequence[PipelinePlan]) -> None:
+    of_stages = Counter(rank for line in lines for stage in line.stages for rank in dict.fromkeys(stage.arrays))
+    of_lines = Counter(rank for line in lines for rank in {rank for stage in line.stages for rank in stage.arrays})
+    named = [rank for line in lines for stage in line.stages for rank in stage.arrays]
+    twice = [rank for rank, times in Counter(named).items() if times > of_stages[rank] or of_lines[rank] > 1]
+    if twice:
+        expected = "every array once in a stage, and in one pipeline"
+        raise _fault(plan, "an array has two places in the plan", "arrays", twice[0], expected)
+    for rank in named:
+        if not 0 <= rank < system.num_arrays:
+            expected = f"0 to {system.num_arrays - 1}, the arrays of {system.name}"
+            raise _fault(plan, "there is no such array", "arrays", rank, expected)
+        if rank in system.dead_arrays:
+            expected = "one of " + ", ".join(map(str, system.alive))
+            raise _fault(plan, "the plan uses an array that is dead", "arrays", rank, expected)
+
+
+def deployed(
+    plan: ParallelPlan, model: ModelConfig, step: Step, lines: Sequence[PipelinePlan], bounds: Sequence[Sequence[int]]
+) -> Deployment:
+    """The deployment of a plan whose stages have been given their layers.
+
+    Args:
+        lines: the pipelines with their arrays.
+        bounds: of each pipeline, first layers of its stages and the number of layers.
+
+    Raises:
+        InputError: the model or the batch cannot be shared out so.
+    """
+    batch = step.batch_size
+    if len(lines) > batch:
+        raise _fault(
+            plan,
+            "the batch has fewer sequences than the plan has pipelines",
+            "dp",
+            len(lines),
+            f"at most {batch}, the sequences of the step",
+            hint="a larger batch (--batch), or a smaller dp",
+        )
+    pipelines = []
+    for at, (line, cuts) in enumerate(zip(lines, bounds, strict=True)):
+        stages = tuple(
+            _with_layers(plan, stage, first, last)
+            for stage, first, last in zip(line.stages, cuts, cuts[1:], strict=False)
+        )
+        for stage in stages:
+            _check_shares(plan, model, stage)
+        sequences = OperatorShare(at, len(lines)).part(batch)
+        pipelines.append(Pipeline(stages, sequences, plan.microbatches or len(stages)))
+    head = plan.head
+    if head is not None:
+        for pipeline in pipelines:
+            count = len(pipeline.stages[-1].arrays)
+            if head.num_arrays != count:
+                raise _fault(plan, "the degrees of the LM head do not multiply to the stage", "vtp", str(head), count)
+    return Deployment(plan, tuple(pipelines), head)
+
+
+def _with_layers(plan: ParallelPlan, stage: StagePlan, first: int, last: int) -> StagePlan:
+    if plan.layers:
+        degrees = plan.layers[first:last]
+    elif len(stage.degrees) == last - first:
+        degrees = stage.degrees
+    else:
+        degrees = stage.degrees[:1] * (last - first)
+    for one in degrees:
+        if one.num_arrays != len(stage.arrays):
+            expected = f"{len(stage.arrays)}, the arrays of the stage"
+            raise _fault(plan, "the degrees do not multiply to the stage", "dp, tp, cp", str(one), expected)
+    return replace(stage, first_layer=first, num_layers=last - first, degrees=tuple(degrees))
+
+
+def _check_shares(plan: ParallelPlan, model: ModelConfig, stage: StagePlan) -> None:
+    for degrees in dict.fromkeys(stage.degrees):
+        try:
+            model_share(model, OperatorShare(degrees.tp - 1, degrees.tp), stage.num_layers)
+        except InputError as error:
+            raise _of_plan(error, plan) from None
+
+
+def _of_plan(error: InputError, plan: ParallelPlan) -> InputError:
+    """The same error, of the plan's file."""
+    source = plan.source or plan.name
+    facts = {"path": error.path, "given": error.given, "expected": error.expected, "hint": error.hint}
+    return InputError(error.problem, source=source, **facts)
+
+
+def layer_bounds(stages: Sequence[StagePlan]) -> list[int] | None:
+    """Bounds of stages that name their layers; None where they leave them open."""
+    if not any(stage.num_layers for stage in stages):
+        return None
+    return bounds_of([stage.num_layers for stage in stages])
+
+
+def _fault(
+    plan: ParallelPlan, message: str, path: str, given: object, expected: object, hint: str | None = None
+) -> InputError:
+    return InputError(
+        message, source=plan.source or plan.name, path=path, given=given, expected=str(expected), hint=hint
+    )

@@ -1,0 +1,355 @@
+"""Executes a script with real numbers: every array from its own shards, every exchange for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pe_sim.graph.parts import attention_shape
+from pe_sim.graph.segments import Meeting
+from pe_sim.graph.shares import OperatorShare
+from pe_sim.mapping.layouts import Layouts
+from pe_sim.numeric.arrays import Array, PlacementError
+from pe_sim.numeric.combine import combine_tree, combiner
+from pe_sim.numeric.geometry import Geometry, Pieces
+from pe_sim.numeric.passes import PassInputs, PassResults, at_root, cache_by_token, execute_pass
+from pe_sim.numeric.reference import run_reference
+from pe_sim.numeric.results import Execution, padded
+from pe_sim.numeric.shares import from_layer, kv_columns, shared_weights
+from pe_sim.numeric.state_dict import Source, read_weights
+from pe_sim.numeric.tokens import read_token_types, read_tokens
+from pe_sim.numeric.traffic import TrafficCounter
+from pe_sim.numeric.weights import ModelWeights
+from pe_sim.systems.parts import OwnSpan, Row, batch_share, listed
+from pe_sim.systems.script import CHOICES, TOKENS, MeetingAction, Move, PassAction, Script
+from pe_sim.systems.timing import CANDIDATE_BITS, TOKEN_BITS
+from pe_sim.systems.walk import CACHE
+from pe_sim.trace import TagTraffic
+from pe_sim.units import IntArray, ceil_div
+
+_Key = tuple[int, int]  # an array, and the part that it works on
+_Cached = tuple[list[Array], list[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a tensor."""
+
+    rows: tuple[Row, ...]
+    values: Array
+
+    def by_row(self) -> dict[Row, Array]:
+        return dict(zip(self.rows, self.values, strict=True))
+
+
+def execute_script(
+    script: Script, weights: ModelWeights | Source, tokens: Any, *, dtype: str = "float32", token_types: Any = None
+) -> Execution:
+    """Runs a step on several arrays with real numbers.
+
+    Args:
+        weights, tokens, dtype, token_types: as of `execute_placed`.
+
+    Raises:
+        InputError: weights or tokens do not fit the model or the step.
+        PlacementError: the script cannot be executed.
+    """
+    model, shape = script.model, attention_shape(script.model, script.step)
+    read = weights if isinstance(weights, ModelWeights) else read_weights(model, weights, dtype)
+    ids, types = read_tokens(tokens, model, shape), read_token_types(token_types, model, shape)
+    with np.errstate(all="ignore"):  # weights that are not finite give results that are not
+        run = _Run(script, read, ids, types or [np.zeros_like(each) for each in ids])
+        run.run()
+        return run.result()
+
+
+@dataclass
+class _Run:
+    script: Script
+    weights: ModelWeights
+    ids: list[IntArray]
+    types: list[IntArray]
+    counters: dict[int, TrafficCounter] = field(default_factory=dict)
+    held: dict[_Key, dict[str, Pieces]] = field(default_factory=dict)
+    left: dict[_Key, dict[str, _Rows]] = field(default_factory=dict)  # at the roots, to be exchanged
+    arrived: dict[_Key, dict[str, dict[Row, Array]]] = field(default_factory=dict)
+    appended: dict[tuple[int, int], tuple[tuple[int, ...], Any]] = field(default_factory=dict)
+    logits: dict[Row, dict[int, Array]] = field(default_factory=dict)
+    best: dict[Row, Any] = field(default_factory=dict)
+    pooled: dict[int, Array] = field(default_factory=dict)
+    streams: dict[Row, Array] = field(default_factory=dict)
+    _shares: dict[tuple[OperatorShare, OperatorShare], ModelWeights] = field(default_factory=dict)
+    _geometries: dict[int, Geometry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        model = self.script.model
+        context = [span.context_len for span in self.script.step.sequences]
+        # Of the whole sequences: what is in a cache before a later chunk is what an earlier one puts there.
+        wholes = run_reference(model, self.weights, self.ids, self.types)
+        self._keys = [[keys.reshape(len(keys), -1) for keys in whole.keys] for whole in wholes]
+        self._values = [[values.reshape(len(values), -1) for values in whole.values] for whole in wholes]
+        self._context = context
+
+    def run(self) -> None:
+        """Every action in program order."""
+        for action in self.script.actions:
+            if isinstance(action, PassAction):
+                self._pass(action)
+            else:
+                self._meet(action)
+
+    # ------------------------------------------------------------------------------------------------------- passes
+    def _pass(self, action: PassAction) -> None:
+        does, key = action.run.does, (action.array, action.part)
+        rows = self._rows_of(action)
+        geometry = self._geometry(does.layouts)
+        first = action.first_layer + action.run.layer
+        share = self._weights(action.share, action.vocabulary)
+        inputs = PassInputs(
+            model=self.script.model,
+            weights=from_layer(share, first),
+            ids=self._ids(listed(action.own)),
+            cached=self._caches(action, first),
+            appended=self._left_caches(action, first),
+            received={name: self._kept(action, name, geometry, first) for name in does.kept},
+            arrived={name: self._arrival(key, name, rows) for name in does.received},
+        )
+        done = execute_pass(does.work, inputs, geometry, self._counter(action.array))
+        self._keep(action, first, done)
+        if does.sends:
+            self.left.setdefault(key, {})[does.sends] = _Rows(rows, at_root(does.work, done, does.sends))
+        self._look(action, rows, done)
+
+    def _rows_of(self, action: PassAction) -> tuple[Row, ...]:
+        """The rows a pass works on: the array's own, or those of all arrays that share the sequences."""
+        if action.run.does.layouts is not action.run.does.local.token_layouts:
+            return listed(action.own)
+        part = self.script.parts[action.pipeline][action.part]
+        spans = batch_share(part, action.degrees.dp, action.place.batch)
+        return tuple((span.sequence, span.context_len + row) for span in spans for row in range(span.new_len))
+
+    def _ids(self, rows: Sequence[Row]) -> tuple[IntArray, ...]:
+        tokens = np.array([self.ids[sequence][position] for sequence, position in rows], dtype=np.int64)
+        types = np.array([self.types[sequence][position] for sequence, position in rows], dtype=np.int64)
+        return tokens, np.array([position for _, position in rows], dtype=np.int64), types
+
+    def _caches(self, action: PassAction, first: int) -> dict[int, _Cached]:
+        """Of every layer of the pass, what the array has of its own sequences before their new rows."""
+        columns = kv_columns(self.script.model, action.share)
+        layers = range(first, min(first + self._layers_of(action), self.script.model.num_layers))
+        return {layer - first: self._own_cache(action.own, layer, columns) for layer in layers}
+
+    def _layers_of(self, action: PassAction) -> int:
+        return 1 + max((run.layer for run in action.run.does.work.placed.sequence if run.layer is not None), default=-1)
+
+    def _own_cache(self, own: Sequence[OwnSpan], layer: int, columns: slice) -> _Cached:
+        keys, values = [], []
+        for span in own:
+            stride = span.positions.step
+            held = np.arange(span.positions.start % stride, span.positions.start, stride)
+            keys.append(self._keys[span.sequence][layer][held][:, columns])
+            values.append(self._values[span.sequence][layer][held][:, columns])
+        return keys, values
+
+    def _left_caches(self, action: PassAction, first: int) -> dict[int, Any]:
+        """What earlier chunks of the same sequences have left."""
+        sequences = tuple(span.sequence for span in action.own)
+        layers = range(self._layers_of(action))
+        found = {layer: self.appended.get((action.array, first + layer)) for layer in layers}
+        return {layer: entry[1] for layer, entry in found.items() if entry is not None and entry[0] == sequences}
+
+    def _keep(self, action: PassAction, first: int, done: PassResults) -> None:
+        held = self.held.setdefault((action.array, action.part), {})
+        held.update(done.pieces)
+        sequences = tuple(span.sequence for span in action.own)
+        for layer, pieces in done.caches.items():
+            self.appended[action.array, first + layer] = sequences, pieces
+
+    def _kept(self, action: PassAction, name: str, geometry: Geometry, first: int) -> Pieces:
+        held = self.held.setdefault((action.array, action.part), {})
+        if name != CACHE:
+            return held[name]
+        part = self.script.parts[action.pipeline][action.part]
+        spans = batch_share(part, action.degrees.dp, action.place.batch)
+        columns = kv_columns(self.script.model, action.share)
+        cached = (
+            [self._keys[span.sequence][first][:, columns] for span in spans],
+            [self._values[span.sequence][first][:, columns] for span in spans],
+        )
+        order = [span.sequence for span in action.own]
+        own = {at: order.index(span.sequence) for at, span in enumerate(spans) if span.sequence in order}
+        return cache_by_token(geometry, cached, own, held.pop(name, None))
+
+    def _arrival(self, key: _Key, name: str, rows: Sequence[Row]) -> Array:
+        """The rows that a pass needs: from other arrays, or left at the array's own root."""
+        there = self.arrived.setdefault(key, {}).pop(name, {})
+        own = self.left.get(key, {}).pop(name, None)
+        if own is not None:
+            there = {**own.by_row(), **there}
+        missing = [row for row in rows if row not in there]
+        if missing:
+            raise PlacementError(f"array {key[0]} needs row {missing[0]} of {name}, which nobody sends")
+        return np.stack([there[row] for row in rows])
+
+    def _look(self, action: PassAction, rows: Sequence[Row], done: PassResults) -> None:
+        """Keeps what results are made of."""
+        wholes = done.wholes
+        if not self.script.model.has_kv_cache and self._ends_layers(action):
+            self.streams.update(zip(rows, wholes["stream"], strict=True))
+        if "pooled" in wholes:
+            self.pooled.update(zip(dict.fromkeys(sequence for sequence, _ in rows), wholes["pooled"], strict=True))
+        if "logits" not in wholes:
+            return
+        part = self.script.parts[action.pipeline][action.part]
+        wanted = set(part.selected(every=len(wholes["logits"]) == len(rows), first=False))
+        selected = [row for row in rows if row in wanted] if len(wholes["logits"]) < len(rows) else list(rows)
+        offset = action.vocabulary.part(self.script.model.vocab_size).start
+        best = wholes["best"].copy()
+        best["index"] += offset
+        for row, logits, choice in zip(selected, wholes["logits"], best, strict=True):
+            self.logits.setdefault(row, {})[offset] = logits
+            self.best[row] = choice
+        self.left.setdefault((action.array, action.part), {})["best"] = _Rows(tuple(selected), best)
+
+    def _ends_layers(self, action: PassAction) -> bool:
+        """Whether the stream that leaves the last layer is written in this pass."""
+        layers = self._layers_of(action)
+        is_last = layers > 0 and action.first_layer + action.run.layer + layers == self.script.model.num_layers
+        return is_last and action.run.does.sends in ("", "stream")
+
+    # ----------------------------------------------------------------------------------------------------- exchanges
+    def _meet(self, action: MeetingAction) -> None:
+        match action.kind:
+            case Meeting.SUM:
+                self._sum(action)
+            case Meeting.QUERIES:
+                self._gather(action)
+            case Meeting.ATTENTION:
+                self._merge(action)
+            case _ if action.kind == CHOICES:
+                self._choose(action)
+            case _:
+                self._move(action)
+
+    def _sum(self, action: MeetingAction) -> None:
+        terms = [self._leave(action, rank) for rank in action.members]
+        total = combine_tree(terms, 2, combiner("sum", self.script.model.head_dim))
+        self._count(action, "reduce", total.size, partial=True)
+        self._count(action, "broadcast", total.size)
+        for rank in action.members:
+            self._arrive(rank, action, zip(action.rows[0], total, strict=True))
+
+    def _gather(self, action: MeetingAction) -> None:
+        every: dict[Row, Array] = {}
+        for rank, rows in zip(action.members, action.rows, strict=True):
+            if rows:
+                part = self._leave(action, rank)
+                self._count(action, "all-gather", part.size)
+                every.update(zip(rows, part, strict=True))
+        for rank in action.members:
+            self._arrive(rank, action, every.items())
+
+    def _merge(self, action: MeetingAction) -> None:
+        every = sorted(row for rows in action.rows for row in rows)
+        partials = [self._leave(action, rank) for rank in action.members]
+        merged = combine_tree(partials, 2, combiner("softmax", self.script.model.head_dim))
+        sizes = [len(rows) * action.row_size for rows in action.rows]
+        self._count_parts(action, "reduce", sizes)
+        of_row = dict(zip(every, merged, strict=True))
+        for rank, rows in zip(action.members, action.rows, strict=True):
+            self._arrive(rank, action, ((row, of_row[row]) for row in rows))
+
+    def _choose(self, action: MeetingAction) -> None:
+        candidates = [self.left[rank, action.part].pop("best").values for rank in action.members]
+        chosen = combine_tree(candidates, 2, combiner("max", self.script.model.head_dim))
+        self._counter(action.members[0]).count_bytes("reduce", ceil_div(chosen.size * CANDIDATE_BITS, 8))
+        self.best.update(zip(action.rows[0], chosen, strict=True))
+
+    def _move(self, action: MeetingAction) -> None:
+        left = {rank: self.left.get((rank, action.part), {}).get(action.tensor) for rank in action.members}
+        for move in action.moves:
+            if action.kind == TOKENS:
+                self._tokens(move)
+                continue
+            array = left[move.source]
+            assert array is not None
+            rows = array.by_row()
+            moved = [(row, rows[row]) for row in move.rows]
+            self._count(action, "unicast", sum(piece.size for _, piece in moved))
+            self._arrive(move.target, action, moved)
+
+    def _tokens(self, move: Move) -> None:
+        """The chosen tokens of sequences whose next rows are looked up elsewhere."""
+        for sequence, position in move.rows:
+            if (sequence, position - 1) not in self.best:
+                raise PlacementError(f"the next token of sequence {sequence} is not chosen where it is sent from")
+        self._counter(move.source).count_bytes("unicast", ceil_div(len(move.rows) * TOKEN_BITS, 8))
+
+    def _leave(self, action: MeetingAction, rank: int) -> Array:
+        return self.left[rank, action.part].pop(action.tensor).values
+
+    def _arrive(self, rank: int, action: MeetingAction, rows: Iterable[tuple[Row, Array]]) -> None:
+        there = self.arrived.setdefault((rank, action.part), {})
+        there.setdefault(action.tensor, {}).update(rows)
+
+    def _count(self, action: MeetingAction, tag: str, elements: int, *, partial: bool = False) -> None:
+        dtypes = self.script.system.arrays[action.members[0]].dtypes
+        if len(action.members) > 1:
+            bits = dtypes.partial.bits if partial else dtypes.activation.bits
+            self._counter(action.members[0]).count_bytes(tag, ceil_div(elements * bits, 8))
+
+    def _count_parts(self, action: MeetingAction, tag: str, sizes: Sequence[int]) -> None:
+        bits = self.script.system.arrays[action.members[0]].dtypes.partial.bits
+        self._counter(action.members[0]).count_bytes(tag, sum(ceil_div(size * bits, 8) for size in sizes))
+
+    # ------------------------------------------------------------------------------------------------------- results
+    def result(self) -> Execution:
+        """The execution of all arrays together."""
+        model, batch = self.script.model, self.script.step.batch_size
+        traffic = total_of(counter.by_tag for counter in self.counters.values())
+        if not model.has_kv_cache:
+            output = [np.stack([self.streams[row] for row in self._of(self.streams, at)]) for at in range(batch)]
+            pooled = np.stack([self.pooled[at] for at in range(batch)])
+            return Execution(padded(output, np.nan), tuple(len(part) for part in output), None, pooled, traffic)
+        rows = [self._of(self.logits, at) for at in range(batch)]
+        output = [np.stack([self._whole_logits(row) for row in own]) for own in rows]
+        best = padded([np.array([self.best[row]["index"][0] for row in own], dtype=np.int64) for own in rows], -1)
+        return Execution(padded(output, np.nan), tuple(len(part) for part in output), best, None, traffic)
+
+    def _of(self, of_rows: Mapping[Row, Any], sequence: int) -> list[Row]:
+        return sorted(row for row in of_rows if row[0] == sequence)
+
+    def _whole_logits(self, row: Row) -> Array:
+        parts = self.logits[row]
+        return np.concatenate([parts[offset] for offset in sorted(parts)])
+
+    def _weights(self, share: OperatorShare, vocabulary: OperatorShare) -> ModelWeights:
+        key = (share, vocabulary)
+        if key not in self._shares:
+            self._shares[key] = shared_weights(self.weights, self.script.model, share, vocabulary)
+        return self._shares[key]
+
+    def _geometry(self, layouts: Layouts) -> Geometry:
+        if id(layouts) not in self._geometries:
+            self._geometries[id(layouts)] = Geometry(layouts)
+        return self._geometries[id(layouts)]
+
+    def _counter(self, rank: int) -> TrafficCounter:
+        if rank not in self.counters:
+            self.counters[rank] = TrafficCounter(self.script.system.arrays[rank].dtypes)
+        return self.counters[rank]
+
+
+def total_of(parts: Iterable[Mapping[str, TagTraffic]]) -> dict[str, TagTraffic]:
+    """Messages and bytes of several counts together."""
+    total: dict[str, TagTraffic] = {}
+    for part in parts:
+        for tag, use in part.items():
+            own = total.setdefault(tag, TagTraffic())
+            own.messages += use.messages
+            own.bytes += use.bytes
+            own.busy_cycles += use.busy_cycles
+    return total

@@ -1,0 +1,141 @@
+"""What every array of a deployment keeps in its memories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pe_sim.config.plan import Degrees, StagePlan
+from pe_sim.config.step import Decode
+from pe_sim.errors import InfeasibleError
+from pe_sim.mapping.footprint import footprint
+from pe_sim.systems.deployment import Deployment, Pipeline
+from pe_sim.systems.parts import Part, Span, batch_share, offset_of, place_of
+from pe_sim.systems.script import runs_of
+from pe_sim.systems.shop import Shop
+from pe_sim.units import IntArray
+
+_LEVERS = (
+    "more arrays (a larger tp, cp or pp)",
+    "a smaller dtype (--set array.dtypes.weight=int8, --set array.dtypes.kv_cache=int8)",
+    "a shorter context or a smaller batch",
+    "--allow-overflow to simulate all the same",
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ArrayMemory:
+    """Bytes that an array holds while the step runs.
+
+    Args:
+        rank: of the array.
+        pipeline, stage: where it works.
+        weight_bytes_per_pe, kv_cache_bytes_per_pe: (PEs,).
+        root_bytes: at its root.
+        capacity_bytes_per_pe, root_capacity_bytes: what fits.
+    """
+
+    rank: int
+    pipeline: int
+    stage: int
+    weight_bytes_per_pe: IntArray
+    kv_cache_bytes_per_pe: IntArray
+    root_bytes: int
+    capacity_bytes_per_pe: int
+    root_capacity_bytes: int
+
+    @property
+    def peak_bytes_per_pe(self) -> int:
+        """Of the fullest PE."""
+        return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
+
+    def check(self) -> None:
+        """Raises InfeasibleError where it does not fit."""
+        where = f"array {self.rank} (pipeline {self.pipeline}, stage {self.stage})"
+        if self.peak_bytes_per_pe > self.capacity_bytes_per_pe:
+            held = self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe
+            pe = int(held.argmax())
+            raise InfeasibleError(
+                f"the memory of PE {pe} of {where} is too small for weights"
+                f" ({int(self.weight_bytes_per_pe[pe]):,} bytes) and KV cache"
+                f" ({int(self.kv_cache_bytes_per_pe[pe]):,} bytes)",
+                demand=self.peak_bytes_per_pe,
+                bound=self.capacity_bytes_per_pe,
+                unit="bytes",
+                levers=_LEVERS,
+            )
+        if self.root_bytes > self.root_capacity_bytes:
+            raise InfeasibleError(
+                f"the memory of the root of {where} is too small for the embedding table and what is kept there",
+                demand=self.root_bytes,
+                bound=self.root_capacity_bytes,
+                unit="bytes",
+                levers=_LEVERS,
+            )
+
+
+def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayMemory, ...]:
+    """Of every array that takes part, by rank."""
+    found: dict[int, ArrayMemory] = {}
+    for number, line in enumerate(deployment.pipelines):
+        for stage, plan in enumerate(line.stages):
+            for own in _of_stage(shop, deployment, line, number, stage, plan):
+                found[own.rank] = _together(found[own.rank], own) if own.rank in found else own
+    return tuple(found[rank] for rank in sorted(found))
+
+
+def _of_stage(
+    shop: Shop, deployment: Deployment, line: Pipeline, number: int, stage: int, plan: StagePlan
+) -> Iterator[ArrayMemory]:
+    runs = runs_of(plan)
+    for at, (degrees, first, last) in enumerate(runs):
+        opens = plan.first_layer + first == 0
+        closes = stage == len(line.stages) - 1 and at == len(runs) - 1
+        plans = shop.plans(plan.first_layer + first, plan.first_layer + last)
+        for index, rank in enumerate(plan.arrays):
+            place = place_of(degrees, index)
+            lengths = _tokens(shop, line, degrees, place.batch, place.tokens)
+            vocabulary = deployment.vocabulary(degrees, place.operators, shop.model) if closes else None
+            placed = shop.whole(rank, place.operators, degrees.tp, lengths, plans, opens, vocabulary)
+            one = footprint(placed, placed.graph.shape)
+            array = shop.system.arrays[rank]
+            yield ArrayMemory(
+                rank,
+                number,
+                stage,
+                one.weight_bytes_per_pe,
+                one.kv_cache_bytes_per_pe,
+                one.root_bytes,
+                array.pe.memory.capacity_bytes,
+                array.root.memory.capacity_bytes,
+            )
+
+
+def _together(left: ArrayMemory, right: ArrayMemory) -> ArrayMemory:
+    return replace(
+        left,
+        weight_bytes_per_pe=left.weight_bytes_per_pe + right.weight_bytes_per_pe,
+        kv_cache_bytes_per_pe=left.kv_cache_bytes_per_pe + right.kv_cache_bytes_per_pe,
+        root_bytes=left.root_bytes + right.root_bytes,
+    )
+
+
+def _tokens(shop: Shop, line: Pipeline, degrees: Degrees, batch: int, tokens: int) -> tuple[tuple[int, int], ...]:
+    """(new, cached) tokens of every sequence that an array holds when the step is done, all parts together."""
+    every = [shop.step.sequences[at] for at in line.sequences]
+    spans = tuple(Span(at, each.new_len, each.context_len) for at, each in zip(line.sequences, every, strict=True))
+    part = Part(0, tuple(line.sequences), spans)
+    lengths = []
+    for span in batch_share(part, degrees.dp, batch):
+        offset = offset_of(span.sequence, degrees.cp, tokens)
+        total = max(0, -(-(span.context_len + span.new_len - offset) // degrees.cp))
+        if total:
+            new = 1 if isinstance(shop.step, Decode) else min(span.new_len, total)
+            lengths.append((new, total - new))
+    return tuple(lengths)
+
+
+def check_memory(held: Sequence[ArrayMemory]) -> None:
+    """Raises InfeasibleError for the first array whose memories are too small."""
+    for each in held:
+        each.check()

@@ -1,0 +1,73 @@
+"""The proof with dead PEs: logits and traffic of every workflow, whichever PEs are dead."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pe_sim as ps
+from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.step import Decode, Prefill
+from pe_sim.mapping.groups import groups_alive
+from pe_sim.mapping.mapper import place
+from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.numeric.executor import execute_placed
+from tests.helpers import small_array
+from tests.network.networks import array_of
+from tests.numeric.cases import counts, prove, timed_traffic, weights_of
+from tests.numeric.cases import llama as tiny
+from tests.numeric.test_every_workflow import TOLERANCE, loaded
+
+# Of 16 PEs and 4 heads: a first PE, two of one head's, one of each head's, whole blocks, all but one.
+DEAD = ([0], [5, 6], [0, 5, 10, 15], [4, 5, 6, 7, 8], [*range(11), 12, 13, 14, 15])
+
+
+def check(array, workflow):
+    """Prefill and decode against the logits of the transformers library; traffic as the engine counts it."""
+    case, model, weights = loaded("llama-gqa")
+    length = case.tokens.shape[1]
+    for step, expected in (
+        (Prefill(3, prompt_len=length, logits="all"), case.logits[:3]),
+        (Decode(3, context_len=length - 1), case.decode_logits[:3]),
+    ):
+        placed = place(model, array, step, WORKFLOWS[workflow])
+        done = execute_placed(placed, model, weights, case.tokens[:3])
+        assert np.abs(done.logits - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
+        assert counts(done.traffic) == counts(timed_traffic(placed))
+
+
+@pytest.mark.parametrize("dead", DEAD)
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_every_workflow(workflow, dead):
+    check(small_array(16, {"dead_pes": dead}), workflow)
+
+
+@pytest.mark.parametrize("kind", ["mesh", "ring"])
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_on_graphs_of_channels(workflow, kind):
+    check(load_array(array_to_dict(array_of(kind, 16)), overrides={"dead_pes": [0, 5, 6]}), workflow)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(2, 24),
+    st.sampled_from(sorted(WORKFLOWS)),
+    st.sampled_from([Decode(context_len=[7, 2, 5]), Prefill(prompt_len=[4, 1, 3], context_len=2)]),
+    st.data(),
+)
+def test_any_dead_pes_and_groups(num_pes, name, step, data):
+    used = num_pes // 2 * 2  # by the pipeline of two layers
+    dead = data.draw(st.sets(st.integers(0, num_pes - 1), min_size=1, max_size=used - 1))
+    array, workflow = small_array(num_pes, {"dead_pes": sorted(dead)}), WORKFLOWS[name]
+    if not workflow.pipelined:
+        groups = data.draw(st.sampled_from(groups_alive(num_pes, array.dead_pes)[:4]))
+        workflow = replace(workflow, groups=groups)
+    verdict = prove(tiny(), array, step, workflow, weights=weights_of("llama"))
+    assert verdict.holds, verdict
+
+
+def test_the_command_proves_it_too():
+    array = ps.load_array("bus-tree-64", {"num_pes": 12, "dead_pes": [1, 7]})
+    assert ps.verify("llama-3-8b", array, "megatron").holds
