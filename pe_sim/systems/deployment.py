@@ -106,6 +106,15 @@ def _check_ranks(plan: ParallelPlan, system: SystemConfig, lines: Sequence[Pipel
         if not 0 <= rank < system.num_arrays:
             expected = f"0 to {system.num_arrays - 1}, the arrays of {system.name}"
             raise _fault(plan, "there is no such array", "arrays", rank, expected)
+        if system.arrays[rank].dtypes != system.arrays[named[0]].dtypes:
+            raise _fault(
+                plan,
+                f"arrays {named[0]} and {rank} hold numbers in different dtypes, and cannot add up one another's",
+                "arrays",
+                rank,
+                "arrays of equal dtypes",
+                hint="--set array.dtypes.weight=... sets that of all arrays; kv_cache, activation and partial likewise",
+            )
         if rank in system.dead_arrays:
             expected = "one of " + ", ".join(map(str, system.alive))
             raise _fault(plan, "the plan uses an array that is dead", "arrays", rank, expected)
@@ -141,6 +150,7 @@ def deployed(
         )
         for stage in stages:
             _check_shares(plan, model, stage)
+        _check_vocabulary(plan, model, plan.head or next(iter(stages[-1].degrees[-1:]), Degrees()))
         sequences = OperatorShare(at, len(lines)).part(batch)
         pipelines.append(Pipeline(stages, sequences, plan.microbatches or len(stages)))
     head = plan.head
@@ -172,6 +182,19 @@ def _check_shares(plan: ParallelPlan, model: ModelConfig, stage: StagePlan) -> N
             model_share(model, OperatorShare(degrees.tp - 1, degrees.tp), stage.num_layers)
         except InputError as error:
             raise _of_plan(error, plan) from None
+
+
+def _check_vocabulary(plan: ParallelPlan, model: ModelConfig, degrees: Degrees) -> None:
+    """Every array that has a share of the LM head has a word of it."""
+    if plan.split_vocabulary and model.has_kv_cache and degrees.tp > model.vocab_size:
+        raise _fault(
+            plan,
+            f"the vocabulary of {model.name} has {model.vocab_size} words for {degrees.tp} arrays",
+            "tp",
+            degrees.tp,
+            f"at most {model.vocab_size}",
+            hint="a whole LM head on every array: split_vocabulary: false",
+        )
 
 
 def _of_plan(error: InputError, plan: ParallelPlan) -> InputError:
