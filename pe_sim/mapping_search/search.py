@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pe_sim.config.network import GraphNetwork
+from pe_sim.config.step import Step
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
@@ -33,6 +34,7 @@ _PLANS_A_WAY = 4  # simulations that are allowed for every further way through a
 _WAYS = 12
 _MOST_GROUPINGS = 12
 _WIDTH = 4  # labels at a place
+_SIMULATED_A_PHASE = 16  # mappings, for what is but a candidate of several steps
 _WATCHED = 4  # times as many where memory is short: what is slower may be what fits
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
@@ -71,6 +73,7 @@ class Search:
         self.given.check(graphs[0].num_layers)
         if self.is_free:
             self._try_named(graphs[0])
+        self._try_phases()
         divisions = self._groupings(graphs)[::-1]  # what many groups do not need is left for fewer
         for index, groups in enumerate(divisions, start=1):
             self.allowance = math.ceil(self.max_simulations * index / len(divisions))
@@ -105,6 +108,20 @@ class Search:
                 self.candidates.append(simulated(name, workflow, self.wanted))
             except InputError as error:
                 self._exclude(name, reason_of(error), error)
+
+    def _try_phases(self) -> None:
+        """Of several steps, the best mapping of each phase alone, tried on all of them."""
+        heaviest: dict[str, tuple[float, Step]] = {}
+        for step, weight in zip(self.wanted.steps, self.wanted.weights, strict=True):
+            if weight > heaviest.get(step.phase, (0.0, step))[0]:
+                heaviest[step.phase] = weight, step
+        for phase, (_, step) in heaviest.items() if len(self.wanted.steps) > 1 else ():
+            alone = replace(self.wanted, steps=(step,), weights=(1.0,))
+            try:
+                best = Search(alone, self.given, min(self.max_simulations, _SIMULATED_A_PHASE), self.progress).run()
+                self.candidates.append(simulated(f"best for {phase} alone", best.workflow, self.wanted))
+            except InputError as error:
+                self._exclude(f"best for {phase} alone", reason_of(error), error)
 
     def _pipeline_bound(self, graph: OperatorGraph) -> float:
         """A sequence reads every layer's matrices on the PEs of one stage alone."""

@@ -144,6 +144,20 @@ def test_one_mapping_for_several_steps():
     assert found.best.cycles >= alone
 
 
+def test_never_worse_than_the_best_of_a_phase_alone():
+    model, array = tiny_llama(), small_array(8)
+    steps = [(ps.Prefill(4, prompt_len=16), 1), (ps.Decode(4, 20), 3), (ps.Decode(4, 24), 4)]
+    found = ps.search(model, array, steps, max_simulations=1)
+    tried = {one.name: one for one in found.candidates}
+    for name, heaviest in (("best for prefill alone", steps[0][0]), ("best for decode alone", steps[2][0])):
+        alone = ps.search(model, array, heaviest, max_simulations=1).workflow
+        assert tried[name].workflow.pattern == alone.pattern
+        cycles = sum(weight * ps.simulate(model, array, step, alone).latency_cycles for step, weight in steps)
+        assert tried[name].cycles == cycles
+        assert found.best.cycles <= cycles
+    assert not any("alone" in one.name for one in ps.search(model, array, steps[0][0]).candidates)
+
+
 def test_the_table_and_the_json():
     found = ps.search(tiny_llama(), small_array(4), ps.Decode(1, 20))
     table = found.table
