@@ -117,11 +117,16 @@ class Search:
                 heaviest[step.phase] = weight, step
         for phase, (_, step) in heaviest.items() if len(self.wanted.steps) > 1 else ():
             alone = replace(self.wanted, steps=(step,), weights=(1.0,))
+            name = f"best for {phase} alone"
             try:
                 best = Search(alone, self.given, min(self.max_simulations, _SIMULATED_A_PHASE), self.progress).run()
-                self.candidates.append(simulated(f"best for {phase} alone", best.workflow, self.wanted))
+            except InputError as error:  # what that step needs alone says nothing of what all of them need
+                self._exclude(name, reason_of(error))
+                continue
+            try:
+                self.candidates.append(simulated(name, best.workflow, self.wanted))
             except InputError as error:
-                self._exclude(f"best for {phase} alone", reason_of(error), error)
+                self._exclude(name, reason_of(error), error)
 
     def _pipeline_bound(self, graph: OperatorGraph) -> float:
         """A sequence reads every layer's matrices on the PEs of one stage alone."""
