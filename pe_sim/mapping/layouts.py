@@ -21,7 +21,7 @@ from pe_sim.mapping.attention_split import (
 )
 from pe_sim.mapping.grids import grid_slices
 from pe_sim.mapping.groups import PeGroups, even_counts
-from pe_sim.mapping.head_blocks import head_blocks
+from pe_sim.mapping.head_blocks import HeadBlocks, head_blocks
 from pe_sim.mapping.placement import Partial, Placement, Scope, Shard
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
@@ -70,6 +70,11 @@ class Layouts:
     def head_split(self) -> AttentionSplit:
         """Attention by head."""
         return split_by_head(self.shape, self.groups)
+
+    @cached_property
+    def head_blocks(self) -> HeadBlocks:
+        """The PEs that share each query head."""
+        return head_blocks(self.groups, self.shape.num_heads)
 
     @cached_property
     def token_split(self) -> AttentionSplit:
@@ -121,8 +126,7 @@ class Layouts:
         if scope == "group":
             return firsts, self.groups.size
         if scope == "head":
-            blocks = head_blocks(self.groups, self.shape.num_heads)
-            return blocks.first_pe.reshape(-1), blocks.size
+            return self.head_blocks.first_pe.reshape(-1), self.head_blocks.size
         size = self.scope_size(scope)
         inside = np.arange(self.groups.size // size, dtype=np.int64) * size
         return (firsts[:, None] + inside[None, :]).reshape(-1), size
@@ -132,7 +136,7 @@ class Layouts:
         if scope == "group":
             return self.groups.lowest
         if scope == "head":
-            return head_blocks(self.groups, self.shape.num_heads).lowest.reshape(-1)
+            return self.head_blocks.lowest.reshape(-1)
         return self.scopes(scope)[0]  # the rows of a grid have no dead PE
 
     def scope_size(self, scope: Scope) -> int:

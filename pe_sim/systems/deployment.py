@@ -62,7 +62,13 @@ def laid_out(plan: ParallelPlan, system: SystemConfig, num_layers: int) -> tuple
         InputError: degrees that do not multiply to the arrays, a rank that is named twice, dead or not there.
     """
     if plan.num_layers is not None and plan.num_layers != num_layers:
-        raise _fault(plan, "the plan is for another number of layers", "num_layers", plan.num_layers, str(num_layers))
+        raise _fault(
+            plan,
+            "the plan is for another number of layers",
+            "num_layers",
+            plan.num_layers,
+            f"{num_layers}, the layers of the model",
+        )
     lines = plan.pipelines or _from_degrees(plan, system)
     _check_ranks(plan, system, lines)
     return lines
@@ -84,7 +90,7 @@ def _from_degrees(plan: ParallelPlan, system: SystemConfig) -> tuple[PipelinePla
             "dp, tp, pp, cp",
             product,
             f"{len(ranks)}, the arrays of {system.name}" + (f" without {len(dead)} that are not used" if dead else ""),
-            hint="name the others under unused_arrays" if wanted < len(ranks) else None,
+            hint=f"a system of {wanted + len(dead)} arrays" + (", or unused_arrays for the others" if wanted < len(ranks) else ""),
         )
     lines = []
     for line in range(plan.dp):
@@ -204,11 +210,22 @@ def _of_plan(error: InputError, plan: ParallelPlan) -> InputError:
     return InputError(error.problem, source=source, **facts)
 
 
-def layer_bounds(stages: Sequence[StagePlan]) -> list[int] | None:
-    """Bounds of stages that name their layers; None where they leave them open."""
+def layer_bounds(plan: ParallelPlan, stages: Sequence[StagePlan]) -> list[int] | None:
+    """Bounds of stages that name their layers; None where they leave them open.
+
+    Raises:
+        InputError: a stage begins with another layer than the one behind the stage before it.
+    """
     if not any(stage.num_layers for stage in stages):
         return None
-    return bounds_of([stage.num_layers for stage in stages])
+    bounds = bounds_of([stage.num_layers for stage in stages])
+    firsts = [stage.first_layer for stage in stages]
+    if firsts != bounds[:-1]:
+        expected = f"{bounds[:-1]}, each behind the last of the stage before it"
+        raise _fault(
+            plan, "the stages' layers do not follow each other", "pipelines", firsts, f"first layers {expected}"
+        )
+    return bounds
 
 
 def _fault(

@@ -14,6 +14,7 @@ from pe_sim.graph.shares import OperatorShare
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.numeric.arrays import Array, PlacementError
 from pe_sim.numeric.combine import combine_tree, combiner
+from pe_sim.numeric.executor import execute_placed
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.passes import PassInputs, PassResults, at_root, cache_by_token, execute_pass
 from pe_sim.numeric.reference import run_reference
@@ -23,7 +24,7 @@ from pe_sim.numeric.state_dict import Source, read_weights
 from pe_sim.numeric.tokens import read_token_types, read_tokens
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import ModelWeights
-from pe_sim.systems.parts import OwnSpan, Row, batch_share, listed
+from pe_sim.systems.parts import OwnSpan, Row, batch_share, listed, next_rows
 from pe_sim.systems.script import CHOICES, TOKENS, MeetingAction, Move, PassAction, Script
 from pe_sim.systems.timing import CANDIDATE_BITS, TOKEN_BITS
 from pe_sim.systems.walk import CACHE
@@ -79,6 +80,7 @@ class _Run:
     appended: dict[tuple[int, int], tuple[tuple[int, ...], Any]] = field(default_factory=dict)
     logits: dict[Row, dict[int, Array]] = field(default_factory=dict)
     best: dict[Row, Any] = field(default_factory=dict)
+    chosen: set[tuple[int, Row]] = field(default_factory=set)  # rows whose next token an array knows
     pooled: dict[int, Array] = field(default_factory=dict)
     streams: dict[Row, Array] = field(default_factory=dict)
     _shares: dict[tuple[OperatorShare, OperatorShare], ModelWeights] = field(default_factory=dict)
@@ -86,20 +88,31 @@ class _Run:
 
     def __post_init__(self) -> None:
         model = self.script.model
-        context = [span.context_len for span in self.script.step.sequences]
         # Of the whole sequences: what is in a cache before a later chunk is what an earlier one puts there.
         wholes = run_reference(model, self.weights, self.ids, self.types)
         self._keys = [[keys.reshape(len(keys), -1) for keys in whole.keys] for whole in wholes]
         self._values = [[values.reshape(len(values), -1) for values in whole.values] for whole in wholes]
-        self._context = context
 
     def run(self) -> None:
         """Every action in program order."""
         for action in self.script.actions:
-            if isinstance(action, PassAction):
-                self._pass(action)
-            else:
+            if not isinstance(action, PassAction):
                 self._meet(action)
+            elif self.script.workflow.pipelined:
+                self._whole_step(action)
+            else:
+                self._pass(action)
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        """Every array has the tokens that it looks up in the next step."""
+        if not self.script.model.has_kv_cache:
+            return
+        for line, parts in zip(self.script.deployment.pipelines, self.script.parts, strict=True):
+            ends = [each for part in parts if part.is_last for each in next_rows(line.stages[0], part)]
+            for rank, (sequence, position) in ends:
+                if (rank, (sequence, position - 1)) not in self.chosen:
+                    raise PlacementError(f"array {rank} does not get the next token of sequence {sequence}")
 
     # ------------------------------------------------------------------------------------------------------- passes
     def _pass(self, action: PassAction) -> None:
@@ -122,6 +135,25 @@ class _Run:
         if does.sends:
             self.left.setdefault(key, {})[does.sends] = _Rows(rows, at_root(does.work, done, does.sends))
         self._look(action, rows, done)
+
+    def _whole_step(self, action: PassAction) -> None:
+        """All layers on one array, whose PEs are a pipeline of their own."""
+        sequences = [span.sequence for span in action.own]
+        ids, types = ([whole[at] for at in sequences] for whole in (self.ids, self.types))
+        placed, model = action.run.does.work.placed, self.script.model
+        done = execute_placed(placed, model, self.weights, ids, token_types=types if model.type_vocab_size else None)
+        counter = self._counter(action.array)
+        counter.by_tag.update(total_of([counter.by_tag, done.traffic]))
+        for at, span in enumerate(action.own):
+            count = done.row_counts[at]
+            rows = [(span.sequence, position) for position in span.positions[-count:]]
+            if done.pooled is not None:
+                self.streams.update(zip(rows, done.logits[at], strict=False))
+                self.pooled[span.sequence] = done.pooled[at]
+            if done.best_tokens is not None:
+                self.chosen.update((action.array, row) for row in rows)
+                for row, logits, best in zip(rows, done.logits[at], done.best_tokens[at], strict=False):
+                    self.logits[row], self.best[row] = {0: logits}, {"index": [best]}
 
     def _rows_of(self, action: PassAction) -> tuple[Row, ...]:
         """The rows a pass works on: the array's own, or those of all arrays that share the sequences."""
@@ -212,6 +244,8 @@ class _Run:
         for row, logits, choice in zip(selected, wholes["logits"], best, strict=True):
             self.logits.setdefault(row, {})[offset] = logits
             self.best[row] = choice
+        if action.vocabulary.of == 1:
+            self.chosen.update((action.array, row) for row in selected)
         self.left.setdefault((action.array, action.part), {})["best"] = _Rows(tuple(selected), best)
 
     def _ends_layers(self, action: PassAction) -> bool:
@@ -235,7 +269,7 @@ class _Run:
                 self._move(action)
 
     def _sum(self, action: MeetingAction) -> None:
-        terms = [self._leave(action, rank) for rank in action.members]
+        terms = [self._leave(action, rank, action.rows[0]) for rank in action.members]
         total = combine_tree(terms, 2, combiner("sum", self.script.model.head_dim))
         self._count(action, "reduce", total.size, partial=True)
         self._count(action, "broadcast", total.size)
@@ -246,7 +280,7 @@ class _Run:
         every: dict[Row, Array] = {}
         for rank, rows in zip(action.members, action.rows, strict=True):
             if rows:
-                part = self._leave(action, rank)
+                part = self._leave(action, rank, rows)
                 self._count(action, "all-gather", part.size)
                 every.update(zip(rows, part, strict=True))
         for rank in action.members:
@@ -254,19 +288,20 @@ class _Run:
 
     def _merge(self, action: MeetingAction) -> None:
         every = sorted(row for rows in action.rows for row in rows)
-        partials = [self._leave(action, rank) for rank in action.members]
+        partials = [self._leave(action, rank, every) for rank in action.members]
         merged = combine_tree(partials, 2, combiner("softmax", self.script.model.head_dim))
-        sizes = [len(rows) * action.row_size for rows in action.rows]
-        self._count_parts(action, "reduce", sizes)
+        if len(action.members) > 1:
+            self._count_parts(action, "reduce", [len(rows) * action.row_size for rows in action.rows])
         of_row = dict(zip(every, merged, strict=True))
         for rank, rows in zip(action.members, action.rows, strict=True):
             self._arrive(rank, action, ((row, of_row[row]) for row in rows))
 
     def _choose(self, action: MeetingAction) -> None:
-        candidates = [self.left[rank, action.part].pop("best").values for rank in action.members]
+        candidates = [self._leave(action, rank, action.rows[0]) for rank in action.members]
         chosen = combine_tree(candidates, 2, combiner("max", self.script.model.head_dim))
         self._counter(action.members[0]).count_bytes("reduce", ceil_div(chosen.size * CANDIDATE_BITS, 8))
         self.best.update(zip(action.rows[0], chosen, strict=True))
+        self.chosen.update((action.members[0], row) for row in action.rows[0])
 
     def _move(self, action: MeetingAction) -> None:
         left = {rank: self.left.get((rank, action.part), {}).get(action.tensor) for rank in action.members}
@@ -275,8 +310,9 @@ class _Run:
                 self._tokens(move)
                 continue
             array = left[move.source]
-            assert array is not None
-            rows = array.by_row()
+            rows = {} if array is None else array.by_row()
+            if not set(move.rows) <= set(rows):
+                raise PlacementError(f"array {move.source} does not have what it sends of {action.tensor}")
             moved = [(row, rows[row]) for row in move.rows]
             self._count(action, "unicast", sum(piece.size for _, piece in moved))
             self._arrive(move.target, action, moved)
@@ -284,12 +320,16 @@ class _Run:
     def _tokens(self, move: Move) -> None:
         """The chosen tokens of sequences whose next rows are looked up elsewhere."""
         for sequence, position in move.rows:
-            if (sequence, position - 1) not in self.best:
+            if (move.source, (sequence, position - 1)) not in self.chosen:
                 raise PlacementError(f"the next token of sequence {sequence} is not chosen where it is sent from")
+            self.chosen.add((move.target, (sequence, position - 1)))
         self._counter(move.source).count_bytes("unicast", ceil_div(len(move.rows) * TOKEN_BITS, 8))
 
-    def _leave(self, action: MeetingAction, rank: int) -> Array:
-        return self.left[rank, action.part].pop(action.tensor).values
+    def _leave(self, action: MeetingAction, rank: int, rows: Iterable[Row]) -> Array:
+        left = self.left.get((rank, action.part), {}).pop(action.tensor, None)
+        if left is None or sorted(left.rows) != sorted(rows):
+            raise PlacementError(f"array {rank} does not have the rows of {action.tensor} that are exchanged")
+        return left.values
 
     def _arrive(self, rank: int, action: MeetingAction, rows: Iterable[tuple[Row, Array]]) -> None:
         there = self.arrived.setdefault((rank, action.part), {})

@@ -29,7 +29,7 @@ class Local:
         graph: of its share of the model, for its own rows; None where it has none.
         layouts: of its PEs and own rows; None where it has none.
         token_layouts: of its PEs and the rows of all arrays that share its sequences, with its own tokens; None where
-            tokens are not shared.
+            tokens are not shared, or it has none.
         segments: of a layer.
     """
 
@@ -58,6 +58,11 @@ class View:
     every: tuple[tuple[int, int, int], ...] = ()
     stride: int = 1
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether tokens are shared, and one of those that its sequences have by now is its own."""
+        return any(new + cached > offset for new, cached, offset in self.every)
+
 
 def view_of(array: int, degrees: Degrees, place: Place, part: Part, own: Sequence[OwnSpan]) -> View:
     """The view of an array; arrays whose shares are of the same sizes have equal views."""
@@ -79,12 +84,12 @@ def local_of(model: ModelConfig, step: Step, workflow: Workflow, array: ArrayCon
         InputError: the model cannot be shared out so.
     """
     own = model_share(model, view.share, model.num_layers)
-    graph = build_graph(own, _step_of(step, view.own or ((1, 0),)))
+    graph = build_graph(own, own_step(step, view.own or ((1, 0),)))
     segments = cut_layer(graph.layer, shares_operators=view.share.of > 1, shares_tokens=view.stride > 1)
     if view.share.index > 0:
         segments = tuple(_without_bias(segment) for segment in segments)
     tokens = None
-    if view.every:
+    if view.has_tokens:
         new_lens, context_lens, offsets = (tuple(column) for column in zip(*view.every, strict=True))
         shape = replace(
             graph.shape,
@@ -108,8 +113,10 @@ def uncut_local(
     lengths: Sequence[tuple[int, int]],
 ) -> Local:
     """The view of an array as if it met no others: for what it keeps, not for what it does."""
-    graph = build_graph(model_share(model, share, model.num_layers), _step_of(step, lengths))
+    graph = build_graph(model_share(model, share, model.num_layers), own_step(step, lengths))
     segments = cut_layer(graph.layer, shares_operators=False, shares_tokens=False)
+    if share.index > 0:
+        segments = tuple(_without_bias(segment) for segment in segments)
     return Local(array, graph, divide(array, workflow, graph.shape, graph.selected_per_sequence), None, segments)
 
 
@@ -120,7 +127,7 @@ def end_local(model: ModelConfig, step: Step, workflow: Workflow, array: ArrayCo
     return Local(array, graph, divide(array, workflow, graph.shape, graph.selected_per_sequence), None, ())
 
 
-def _step_of(step: Step, own: Sequence[tuple[int, int]]) -> Step:
+def own_step(step: Step, own: Sequence[tuple[int, int]]) -> Step:
     """A step with the rows of one array."""
     new_lens, context_lens = [new for new, _ in own], [cached for _, cached in own]
     if isinstance(step, Decode):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pe_sim.config.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode
 from pe_sim.errors import InfeasibleError
@@ -80,7 +82,8 @@ def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayMemory, ...]:
     for number, line in enumerate(deployment.pipelines):
         for stage, plan in enumerate(line.stages):
             for own in _of_stage(shop, deployment, line, number, stage, plan):
-                found[own.rank] = _together(found[own.rank], own) if own.rank in found else own
+                before = found.get(own.rank)
+                found[own.rank] = own if before is None else _together(before, own, shop.model.has_kv_cache)
     return tuple(found[rank] for rank in sorted(found))
 
 
@@ -104,18 +107,20 @@ def _of_stage(
                 number,
                 stage,
                 one.weight_bytes_per_pe,
-                one.kv_cache_bytes_per_pe,
+                one.kv_cache_bytes_per_pe if lengths else np.zeros_like(one.kv_cache_bytes_per_pe),
                 one.root_bytes,
                 array.pe.memory.capacity_bytes,
                 array.root.memory.capacity_bytes,
             )
 
 
-def _together(left: ArrayMemory, right: ArrayMemory) -> ArrayMemory:
+def _together(left: ArrayMemory, right: ArrayMemory, keeps_cache: bool) -> ArrayMemory:
+    """Of two runs of layers on one array; an encoder has keys and values only while their layer runs."""
+    add = np.add if keeps_cache else np.maximum
     return replace(
         left,
         weight_bytes_per_pe=left.weight_bytes_per_pe + right.weight_bytes_per_pe,
-        kv_cache_bytes_per_pe=left.kv_cache_bytes_per_pe + right.kv_cache_bytes_per_pe,
+        kv_cache_bytes_per_pe=add(left.kv_cache_bytes_per_pe, right.kv_cache_bytes_per_pe),
         root_bytes=left.root_bytes + right.root_bytes,
     )
 

@@ -28,9 +28,11 @@ def uniform_floor_bounds(num_layers: int, num_stages: int) -> list[int]:
 def parameter_bounds(model: ModelConfig, num_stages: int) -> list[int]:
     """The largest stage has as few parameters as can be; the first has the embedding, the last the LM head."""
     counted = count_parameters(model)
-    layer, ends = counted.layer.total, counted.total - model.num_layers * counted.layer.total
-    head = model.hidden_size * (model.vocab_size + 1) if model.has_kv_cache else model.hidden_size**2
-    first = ends - (0 if model.tie_word_embeddings else head)
+    layer, first, head = counted.layer.total, counted.embedding, counted.head
+    if model.has_kv_cache:
+        head = counted.norms + (counted.head or model.vocab_size * model.hidden_size)  # a tied one is kept there, too
+    else:
+        first += counted.norms
 
     def cost(_: int, start: int, stop: int) -> int:
         return (stop - start) * layer + (first if start == 0 else 0) + (head if stop == model.num_layers else 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import Degrees
+from pe_sim.config.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode, Step
 from pe_sim.graph.shares import OperatorShare
 
@@ -142,6 +143,22 @@ def batch_share(part: Part, shares: int, index: int) -> tuple[Span, ...]:
     """The spans of share `index` of the part's sequences."""
     mine = {part.sequences[at] for at in OperatorShare(index, shares).part(len(part.sequences))}
     return tuple(span for span in part.spans if span.sequence in mine)
+
+
+def next_rows(stage: StagePlan, part: Part) -> Iterator[tuple[int, Row]]:
+    """(array, row) for the token that follows each sequence, of every array that will look it up in the next step.
+
+    Args:
+        stage: the first of the pipeline.
+        part: with the sequences' last rows.
+    """
+    degrees = stage.degrees[0]
+    for index, rank in enumerate(stage.arrays):
+        place = place_of(degrees, index)
+        for span in batch_share(part, degrees.dp, place.batch):
+            row = (span.sequence, span.context_len + span.new_len)
+            if sum(row) % degrees.cp == place.tokens:
+                yield rank, row
 
 
 def offset_of(sequence: int, shares: int, index: int) -> int:

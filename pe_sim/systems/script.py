@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from pe_sim.mapping.layouts import SOFTMAX_STATISTICS
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.systems.deployment import Deployment, Pipeline
 from pe_sim.systems.local import view_of
-from pe_sim.systems.parts import OwnSpan, Part, Place, Row, batch_share, listed, parts_of, place_of, rows_of
+from pe_sim.systems.parts import OwnSpan, Part, Place, Row, batch_share, listed, next_rows, parts_of, place_of, rows_of
 from pe_sim.systems.shop import Shop
 from pe_sim.systems.walk import LayerRun, PassRun
 
@@ -183,6 +183,7 @@ class LineWriter:
             layers = LayerRun(run.first, plans, opens, closes, goes_on)
             view = view_of(seat.rank, degrees, seat.place, part, seat.own)
             walks[seat.rank] = self.shop.walk(view, layers)
+        present = [seat for seat in seats if any(walks[seat.rank])]  # the others have no row, and no token either
         meetings = self.shop.meetings(degrees) * len(plans)
         for at in range(len(meetings) + 1):
             for seat in seats:
@@ -191,7 +192,7 @@ class LineWriter:
                     closes = self._vocabulary(degrees, seat.place)
                     yield self._pass(stage, part, degrees, seat, does, closes)
             if at < len(meetings):
-                yield from self._meeting(stage, part, degrees, seats, *meetings[at])
+                yield from self._meeting(stage, part, degrees, present, *meetings[at])
         if following is not None:
             yield from self._hand_over(stage, part, seats, following)
         elif in_place:
@@ -289,37 +290,35 @@ class LineWriter:
         """The best of the shares of a vocabulary, and the chosen tokens to where the next step looks them up."""
         if not self.shop.model.has_kv_cache:
             return
-        wanted = set(selected)
+        wanted, last = set(selected), dict(selected)
         sets: dict[tuple[int, int], list[_Seat]] = {}
         for seat in seats:
             sets.setdefault((seat.place.batch, seat.place.tokens), []).append(seat)
-        sources: dict[int, int] = {}
+        knowing: dict[int, tuple[int, ...]] = {}
         for members in sets.values():
             rows = tuple(row for row in members[0].rows if row in wanted)
             if not rows:
                 continue
             ranks = tuple(seat.rank for seat in members)
-            if len(ranks) > 1 and self._vocabulary(degrees, members[0].place).of > 1:
+            if self._vocabulary(degrees, members[0].place).of > 1:
                 every = (rows,) * len(ranks)
                 yield MeetingAction(CHOICES, "best", 1, ranks, every, self.number, stage, part.index)
-            sources.update({sequence: ranks[0] for sequence, _ in rows})
-        moves = self._token_moves(part, sources, dict(selected))
+                ranks = ranks[:1]
+            knowing.update({sequence: ranks for sequence, position in rows if last[sequence] == position})
+        moves = self._token_moves(part, knowing)
         if moves:
             ranks = tuple(sorted({rank for move in moves for rank in (move.source, move.target)}))
             yield MeetingAction(TOKENS, "tokens", 1, ranks, (), self.number, stage, part.index, moves)
 
-    def _token_moves(self, part: Part, sources: dict[int, int], last: dict[int, int]) -> tuple[Move, ...]:
-        """One message for all tokens that go from one array to another."""
-        plan = self.line.stages[0]
-        if not part.is_last or not plan.degrees:
+    def _token_moves(self, part: Part, knowing: Mapping[int, tuple[int, ...]]) -> tuple[Move, ...]:
+        """One message for all tokens that go from one array to another; `knowing`: who has chosen each sequence's."""
+        first = self.line.stages[0]
+        if not part.is_last or not first.degrees:
             return ()
-        degrees, rows = plan.degrees[0], dict[tuple[int, int], list[Row]]()
-        for index, rank in enumerate(plan.arrays):
-            place = place_of(degrees, index)
-            for span in batch_share(part, degrees.dp, place.batch):
-                row = (span.sequence, last[span.sequence] + 1)
-                if sum(row) % degrees.cp == place.tokens and sources[span.sequence] != rank:
-                    rows.setdefault((sources[span.sequence], rank), []).append(row)
+        rows: dict[tuple[int, int], list[Row]] = {}
+        for rank, row in next_rows(first, part):
+            if rank not in knowing[row[0]]:
+                rows.setdefault((knowing[row[0]][0], rank), []).append(row)
         return tuple(Move(*ends, tuple(each)) for ends, each in sorted(rows.items()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.plan import Degrees
 from pe_sim.config.step import Step
@@ -12,10 +13,12 @@ from pe_sim.config.system import SystemConfig
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.segments import Meeting, cut_layer
 from pe_sim.graph.shares import OperatorShare, head_share, model_share
+from pe_sim.mapping.mapper import place
+from pe_sim.mapping.passes import PlacedPass
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import LayerPlan, Workflow
-from pe_sim.systems.local import Local, View, end_local, local_of, uncut_local
-from pe_sim.systems.walk import Bench, LayerRun, PassRun, Walker, walk_end
+from pe_sim.systems.local import Local, View, end_local, local_of, own_step, uncut_local
+from pe_sim.systems.walk import Bench, LayerRun, LocalPass, PassRun, Walker, walk_end
 
 
 @dataclass
@@ -56,7 +59,8 @@ class Shop:
                 array = self.system.arrays[like.array]
                 self._locals[like] = local_of(self.model, self.step, self.workflow, array, like)
             bench = self._benches.setdefault(like, Bench())
-            self._walks[key] = Walker(self._locals[like], self.workflow, run, bench).passes()
+            walker = Walker(self._locals[like], self.workflow, run, bench)
+            self._walks[key] = (self._whole_step(like),) if self.workflow.pipelined else walker.passes()
         return self._walks[key]
 
     def end(self, rank: int, counts: tuple[int, ...], vocabulary: OperatorShare) -> PassRun:
@@ -88,11 +92,27 @@ class Shop:
         key = (self._like[rank], share, lengths, plans, opens, closes)
         if key not in self._wholes:
             array = self.system.arrays[rank]
+            if self.workflow.pipelined:
+                self._wholes[key] = self._pipeline(array, lengths)
+                return self._wholes[key]
             local = uncut_local(self.model, self.step, self.workflow, array, share, lengths or ((1, 0),))
             (run,) = Walker(local, self.workflow, LayerRun(0, plans, opens, closes)).passes()
             assert run is not None
             self._wholes[key] = run.does.work.placed
         return self._wholes[key]
+
+    def _whole_step(self, view: View) -> PassRun | None:
+        """The one pass of an array that has all layers, which go over its PEs as a pipeline."""
+        local = self._locals[view]
+        if local.layouts is None:
+            return None
+        work = PlacedPass(self._pipeline(local.array, view.own), {})
+        return PassRun(LocalPass(work, local, local.layouts, (), (), ""), 0, "all layers")
+
+    def _pipeline(self, array: ArrayConfig, lengths: tuple[tuple[int, int], ...]) -> PlacedGraph:
+        """All layers on one array, for sequences of (new, cached) tokens."""
+        workflow = replace(self.workflow, pattern=self.plans(0, self.model.num_layers), rules=())
+        return place(self.model, array, own_step(self.step, lengths), workflow)
 
     def plans(self, first: int, last: int) -> tuple[LayerPlan, ...]:
         """Of layers first .. last - 1 of the model."""

@@ -128,6 +128,14 @@ def _check_workflow(plan: ParallelPlan, lines: Sequence[PipelinePlan], workflow:
             expected="another workflow, or a plan of dp alone",
             hint="stages of arrays are a pipeline already: take megatron inside them",
         )
+    if workflow.pipelined and (plan.microbatches or 1) > 1:
+        raise InputError(
+            "a pipeline of PEs inside an array takes the sequences one by one, without microbatches",
+            source=plan.source or plan.name,
+            path="microbatches",
+            given=plan.microbatches,
+            expected="1",
+        )
     shares_tokens = any(degrees.cp > 1 for stage in stages for degrees in (*stage.degrees, *plan.layers))
     if shares_tokens and workflow.groups > 1:
         raise InputError(
@@ -144,7 +152,7 @@ def _bounds(shop: Shop, plan: ParallelPlan, lines: Sequence[PipelinePlan], at: i
     """First layers of a pipeline's stages, and the number of layers."""
     line, layers = lines[at], shop.model.num_layers
     stages = len(line.stages)
-    named = layer_bounds(line.stages)
+    named = layer_bounds(plan, line.stages)
     if named is not None:
         return checked_bounds(plan, named, layers, stages)
     if isinstance(plan.partition, tuple):

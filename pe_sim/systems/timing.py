@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pe_sim.config.system import SystemConfig
 from pe_sim.engine.engines import engine_named
@@ -17,6 +19,7 @@ from pe_sim.systems.walk import LocalPass
 from pe_sim.trace import Trace
 from pe_sim.units import ceil_div
 
+_LAYERS = re.compile(r"\blayers? [\d-]+")
 _ArrayPart = tuple[int, int]  # an array, and the part that it works on
 TOKEN_BITS = 32  # int32
 CANDIDATE_BITS = 64  # fp32 value and int32 index
@@ -117,7 +120,7 @@ class _Writer:
         after = tuple(self.waits.pop(key, ()))
         self.last[key] = len(self.tasks)
         work = self.work_of[id(action.run.does)]
-        label = action.run.label
+        label = in_the_model(action.run.label, action.first_layer)
         self._task(at, ArrayPass(action.array, work, after, label, action.pipeline, action.stage, action.part))
 
     def _meeting(self, at: int, action: MeetingAction) -> None:
@@ -144,12 +147,22 @@ class _Writer:
         self.action_of.append(at)
 
 
+@lru_cache(maxsize=4096)  # the same few labels come again with every part and array
+def in_the_model(label: str, first_layer: int) -> str:
+    """A pass's label with layers counted in the model, where it has them counted from `first_layer` on."""
+
+    def shifted(match: re.Match[str]) -> str:
+        return re.sub(r"\d+", lambda number: str(int(number[0]) + first_layer), match[0])
+
+    return _LAYERS.sub(shifted, label)
+
+
 def operation_of(system: SystemConfig, action: MeetingAction) -> LinkOperation | None:
     """What a meeting moves over the links; None if there is nothing to move."""
     dtypes = system.arrays[action.members[0]].dtypes
     activation, partial = dtypes.activation.bits, dtypes.partial.bits
     counts = [len(rows) for rows in action.rows]
-    name = f"{action.kind} {action.tensor}" if action.kind not in (TOKENS, CHOICES) else action.kind
+    name = action.kind
     members = action.members
 
     def sizes(bits: int) -> list[int]:

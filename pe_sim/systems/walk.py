@@ -43,7 +43,7 @@ class LocalPass:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PassRun:
-    """A pass in its place: `layer` is the first that it works on, counted in the stage; `label` for people."""
+    """A pass in its place: `layer` is the first that it works on; `label` for people; both count in the stage."""
 
     does: LocalPass
     layer: int
@@ -116,12 +116,19 @@ class Walker:
     def _open(self) -> None:
         graph = self.local.graph
         plan = self._end_plan(self.run.plans[0], prologue=True)
-        self._pending.label = "embedding" if self.run.opens else f"layer {self.run.first}"
+        self._pending.label = self._first_label()
         if self.run.opens:
             self._pending.parts.append(Part(graph.prologue, plan, None))
             return
         self._receive(Arrival(self._written(STREAM, graph.prologue)))
         self._pending.parts.append(Part((), plan, None))
+
+    def _first_label(self) -> str:
+        """Of the first pass, which is the only one where there are no meetings in a layer."""
+        first, last = self.run.first, self.run.first + len(self.run.plans) - 1
+        if len(self.local.segments) == 1:
+            return f"{'embedding, ' if self.run.opens else ''}layers {first}-{last}"
+        return "embedding" if self.run.opens else f"layer {first}"
 
     def _add(self, segment: Segment, number: int, index: int, plan: LayerPlan) -> None:
         """Appends a segment to the pass that is being put together; a meeting behind it ends the pass."""
