@@ -12,6 +12,7 @@ from benchmarks.step import CONTEXT_LEN, MODEL, WORKFLOW, decode_step, time_agai
 from benchmarks.sweep_runs import sweep_rows
 from benchmarks.sweeps import GENERATION_ARRAY, GENERATION_MODEL, PROMPT_LEN, SWEEP_ARRAY, SWEEPS
 from benchmarks.sweeps import design_points_per_second as points_per_second
+from benchmarks.systems import system_rows
 from benchmarks.table import Row
 
 EVENT_REPEATS = 3
@@ -45,6 +46,7 @@ def promised(generation: Section) -> Iterator[Row]:
     yield Row(f"{MODEL} on {SEARCH_ARRAY}: `search`, caches empty", seconds, "s", SEARCH_TARGET)
     yield from _generation_rows(generation)
     yield from all_reduces()
+    yield from system_rows()
     yield Row("`pe-sim models`, whole process", process_seconds(("models",), PROCESS_REPEATS), "s", MODELS_TARGET)
     for array in EVENT_TARGETS:
         seconds = process_seconds((*RUN, "--array", array), PROCESS_REPEATS)

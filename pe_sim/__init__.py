@@ -27,15 +27,22 @@ if TYPE_CHECKING:
         simulate,
         verify,
     )
+    from pe_sim.config.hetu_writer import generate_llama_4d_config, generate_llama_hetero_4d_config
+    from pe_sim.config.plan import ParallelPlan
+    from pe_sim.config.plans import load_plan
+    from pe_sim.config.systems import list_systems, load_system
     from pe_sim.network.area import at_area
     from pe_sim.network.metrics import topology_metrics
     from pe_sim.report.references import reference
     from pe_sim.report.style import style, use_style
+    from pe_sim.report.system_report import SystemReport
     from pe_sim.report.topology_plot import plot_topology
     from pe_sim.studies.calibration import calibrate
     from pe_sim.studies.comparison import compare
     from pe_sim.studies.sensitivity import sensitivity
     from pe_sim.studies.sweep import sweep
+    from pe_sim.systems.face import execute_system, simulate_system, verify_system
+    from pe_sim.systems.search import search_system
 
 __all__ = [
     "DeadlockError",
@@ -43,9 +50,11 @@ __all__ = [
     "Generation",
     "InfeasibleError",
     "InputError",
+    "ParallelPlan",
     "PeSimError",
     "Prefill",
     "Report",
+    "SystemReport",
     "__version__",
     "at_area",
     "best_switch",
@@ -53,36 +62,56 @@ __all__ = [
     "collective",
     "compare",
     "execute",
+    "execute_system",
     "gemm",
     "generate",
+    "generate_llama_4d_config",
+    "generate_llama_hetero_4d_config",
+    "list_systems",
     "load_array",
     "load_model",
+    "load_plan",
     "load_situation",
+    "load_system",
     "load_workflow",
     "plot_topology",
     "reference",
     "search",
+    "search_system",
     "sensitivity",
     "simulate",
+    "simulate_system",
     "style",
     "sweep",
     "topology_metrics",
     "use_style",
     "verify",
+    "verify_system",
 ]
 
 # What does not come from `pe_sim.api`.
 _MODULES = {
+    "SystemReport": "pe_sim.report.system_report",
     "at_area": "pe_sim.network.area",
     "calibrate": "pe_sim.studies.calibration",
     "compare": "pe_sim.studies.comparison",
+    "execute_system": "pe_sim.systems.face",
+    "generate_llama_4d_config": "pe_sim.config.hetu_writer",
+    "generate_llama_hetero_4d_config": "pe_sim.config.hetu_writer",
+    "load_plan": "pe_sim.config.plans",
+    "ParallelPlan": "pe_sim.config.plan",
+    "list_systems": "pe_sim.config.systems",
+    "load_system": "pe_sim.config.systems",
     "plot_topology": "pe_sim.report.topology_plot",
     "reference": "pe_sim.report.references",
+    "search_system": "pe_sim.systems.search",
     "sensitivity": "pe_sim.studies.sensitivity",
+    "simulate_system": "pe_sim.systems.face",
     "style": "pe_sim.report.style",
     "sweep": "pe_sim.studies.sweep",
     "topology_metrics": "pe_sim.network.metrics",
     "use_style": "pe_sim.report.style",
+    "verify_system": "pe_sim.systems.face",
 }
 
 

@@ -142,6 +142,11 @@ SHOWN = {
     "Sensitivity": (lambda _: ps.sensitivity(MODEL, array_of(8), STEP, parameters=["bus width"]), "bus width"),
     "TopologyMetrics": (lambda _: topology_metrics(ps.load_array("mesh-256")), "30 hops"),
     "AreaReport": (lambda _: tiny().area, "pe memory"),
+    "SystemConfig": (lambda _: ps.load_system("ring-of-4-bus-tree-1024"), "4 x bus-tree-1024 (1,024 PEs)"),
+    "SystemReport": (
+        lambda _: ps.simulate_system(MODEL, "ring-of-4-bus-tree-1024", STEP, {"tp": 2, "pp": 2}),
+        "exchanges",
+    ),
     "Reference": (lambda _: ps.reference("h100", "llama-2-7b", STEP), "not a measurement"),
 }
 

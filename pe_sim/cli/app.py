@@ -15,7 +15,7 @@ from pe_sim.cli.compare import compare
 from pe_sim.cli.faults import exit_code_of
 from pe_sim.cli.gemm import gemm
 from pe_sim.cli.generate import generate
-from pe_sim.cli.listings import arrays, models, situations, workflows
+from pe_sim.cli.listings import arrays, models, situations, systems, workflows
 from pe_sim.cli.run import run
 from pe_sim.cli.search import search
 from pe_sim.cli.sensitivity import sensitivity
@@ -38,6 +38,7 @@ _COMMANDS: Final = (
     topology,
     models,
     arrays,
+    systems,
     workflows,
     situations,
 )
@@ -98,6 +99,7 @@ def cli() -> None:
     A first look:
       pe-sim run llama-2-7b --array bus-tree-256 --workflow workflow-1 --phase decode --context 2048
       pe-sim compare llama-2-7b --array bus-tree-256
+      pe-sim run llama-3.1-405b --arrays ring-of-8-bus-tree-1024 --tp 8 --workflow megatron
     """
 
 

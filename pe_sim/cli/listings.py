@@ -1,4 +1,4 @@
-"""`pe-sim models | arrays | workflows | situations`: what there is, with a line each."""
+"""`pe-sim models | arrays | systems | workflows | situations`: what there is, with a line each."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def arrays() -> None:
     from pe_sim.config.presets import preset_names
 
     _print_lines(describe_array(load_array(name)) for name in _in_order(preset_names("arrays")))
+
+
+@click.command()
+def systems() -> None:
+    """Which systems of several arrays come with pe-sim, and how are they joined?
+
+    `pe-sim run` and `verify` take one as --arrays NAME. Latencies are cycles of the arrays' clock.
+
+    \b
+    Example:
+      pe-sim systems
+    """
+    from pe_sim.config.systems import describe_system, list_systems, load_system
+
+    _print_lines(describe_system(load_system(name)) for name in _in_order(list_systems()))
 
 
 @click.command(short_help="Which named workflows are there, and what do they distribute how?")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -21,9 +19,11 @@ from pe_sim.cli.options import (
     step_options,
     workflow_option,
 )
-from pe_sim.cli.outputs import Outputs, Writer, text_writer, to_json
+from pe_sim.cli.outputs import Outputs, Writer, to_json
 from pe_sim.cli.pictures import roofline_option
+from pe_sim.cli.run_system import SystemChoice, refuse_for_systems, run_system, system_options, timeline_option
 from pe_sim.cli.situations import Served, print_served, refuse_files, simulate_all
+from pe_sim.cli.tables import write_csv as save_csv
 from pe_sim.cli.values import pe_choice
 from pe_sim.errors import InputError
 
@@ -36,6 +36,7 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @array_option
+@system_options
 @workflow_option
 @step_options
 @simulation_options
@@ -60,6 +61,7 @@ _COLUMNS: Final = ("layer", "name", "distribution", "flops", "bytes", "start", "
     "--heat", "heat_target", metavar="FILE", help="Draw the interconnect as a PNG picture, its channels by utilization."
 )
 @roofline_option
+@timeline_option
 def run(
     model_name: str,
     array_name: str,
@@ -76,7 +78,8 @@ def run(
     channels_target: str | None,
     heat_target: str | None,
     roofline_target: str | None,
-    **step: Any,
+    timeline_target: str | None,
+    **others: Any,
 ) -> None:
     """How long does one step take, and what bounds it?
 
@@ -92,14 +95,36 @@ def run(
       pe-sim run llama-2-7b --context 2048 --html report.html --trace step.json --trace-pes 0,17,100-103
       pe-sim run llama-2-7b --phase prefill --prompt 512 --roofline roofline.svg
       pe-sim run llama-2-7b --workflow megatron --situation mixed
+      pe-sim run llama-3.1-405b --arrays switch-of-64-bus-tree-1024 --tp 8 --pp 8 --batch 8 --workflow megatron
+      pe-sim run llama-2-70b --arrays ring-of-8-bus-tree-1024 --plan plan.yaml --timeline stages.png
     """
+    system = SystemChoice.taken(others)
     tables = {"--csv": csv_target, "--channels": channels_target}
-    files = {"--html": html_target, "--trace": trace, **tables, "--heat": heat_target, "--roofline": roofline_target}
+    pictures = {"--heat": heat_target, "--roofline": roofline_target, "--timeline": timeline_target}
+    files = {"--html": html_target, "--trace": trace, **tables, **pictures}
     outputs = Outputs({"--json": json_target, **files})
+    choice = StepChoice(**others)
+    if system.arrays is not None:
+        refuse_for_systems({**files, "--trace-pes": trace_pes, "--situation": choice.situation})
+        run_system(
+            system,
+            model_name,
+            settings,
+            overlap,
+            choice.build(),
+            workflow,
+            engine,
+            outputs,
+            allow_overflow=allow_overflow,
+        )
+        return
+    if timeline_target is not None:
+        raise InputError(
+            "only several arrays have a timeline of stages", source="--timeline", hint="add --arrays SYSTEM"
+        )
     if trace_pes is not None and trace is None:
         raise InputError("there is no trace to choose PEs for", source="--trace-pes", hint="add --trace FILE")
     overrides = read_overrides(settings, overlap)
-    choice = StepChoice(**step)
     situation = choice.load_situation()
     if situation is not None:
         refuse_files(situation, files)
@@ -129,10 +154,10 @@ def run(
             print_report(report, stream)
 
     def write_csv(path: Path) -> None:
-        text_writer(_to_csv([row.to_dict() for row in report.operators]))(path)
+        save_csv(path, [row.to_dict() for row in report.operators], _COLUMNS)
 
     def write_channels(path: Path) -> None:
-        text_writer(_to_csv(report.channels.to_rows()))(path)
+        save_csv(path, report.channels.to_rows(), _COLUMNS)
 
     writers: dict[str, Writer] = {
         "--html": report.save_html,
@@ -159,13 +184,3 @@ def _check_pes(report: Report, pes: str | Sequence[int]) -> None:
         raise InputError(
             error.problem, source="--trace-pes", given=error.given, expected=error.expected, hint=error.hint
         ) from None
-
-
-def _to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """A header and one line an operator or a channel; empty where there is no value."""
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or list(_COLUMNS)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -19,6 +19,7 @@ from pe_sim.cli.options import (
 )
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import Progress
+from pe_sim.cli.search_system import SystemSearch, refuse_on_systems, search_system_options
 from pe_sim.cli.situations import refuse_files
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
 @click.command(short_help="Which distribution of every operator is the best, and how sure is that?")
 @click.argument("model_name", metavar="MODEL")
 @array_option
+@search_system_options
 @step_options
 @overlap_option
 @model_set_option
@@ -56,7 +58,8 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
     "--simulations",
     type=click.IntRange(1),
     metavar="N",
-    help="Mappings simulated at most, beside the named workflows; more of them prove more.  [default: 64]",
+    help="Mappings simulated at most, beside the named workflows; more of them prove more.  [default: 64; plans with"
+    " --arrays: 16]",
 )
 @click.option("--top", type=click.IntRange(1), default=_SHOWN, show_default=True, metavar="K", help="Candidates shown.")
 @click.option(
@@ -85,7 +88,7 @@ def search(
     written: str | None,
     json_target: str | None,
     html_target: str | None,
-    **step: Any,
+    **others: Any,
 ) -> None:
     """Which distribution of every operator is the best, and how sure is that?
 
@@ -95,16 +98,26 @@ def search(
     that nothing a workflow file can say is faster; otherwise the gap to the bound is told. The named workflows are
     always among the candidates. What does not fit the memories is left out.
 
+    With --arrays the degrees of a plan are searched with it: shares of the batch, operators, layers and tokens. What
+    promises most is simulated; nothing is proved then.
+
     \b
     Examples:
       pe-sim search llama-2-7b --array bus-tree-1024 --context 2048
       pe-sim search llama-3-8b --array bus-tree-256 --phase prefill --prompt 512 --write best.yaml
       pe-sim search llama-2-7b --array bus-tree-256 --batch 4 --pareto --top 10
       pe-sim search llama-2-7b --array bus-tree-256 --explain megatron
+      pe-sim search llama-2-70b --arrays ring-of-8-bus-tree-1024 --batch 8 --plan-out plan.yaml --write inside.yaml
     """
-    outputs = Outputs({"--json": json_target, "--write": written, "--html": html_target})
+    system = SystemSearch.taken(others)
+    targets = {"--json": json_target, "--write": written, "--html": html_target, "--plan-out": system.plan_out}
+    outputs = Outputs(targets)
+    choice = StepChoice(**others)
+    if system.arrays is not None:
+        refuse_on_systems({"--pareto": pareto, "--explain": other, "--html": html_target})
+        system.run(model_name, choice, settings, overlap, objective, workflow, simulations, top, outputs)
+        return
     overrides = read_overrides(settings, overlap)
-    choice = StepChoice(**step)
     situation, steps = choice.load_situation(), choice.weighted_steps()
     if situation is not None:
         refuse_files(situation, {"--html": html_target})

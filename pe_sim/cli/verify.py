@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
 from pe_sim.cli.options import array_option, json_option, model_set_option, read_overrides, workflow_option
 from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.run_system import SystemChoice, system_options, verify_system
+
+if TYPE_CHECKING:
+    from pe_sim.numeric.proof import Proof
 
 NOT_PROVEN: Final = 1
 
@@ -15,6 +19,7 @@ NOT_PROVEN: Final = 1
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @array_option
+@system_options
 @workflow_option
 @click.option(
     "--weights",
@@ -27,6 +32,7 @@ NOT_PROVEN: Final = 1
 @click.pass_context
 def verify(
     context: click.Context,
+    /,
     model_name: str,
     array_name: str,
     workflow: str,
@@ -34,6 +40,7 @@ def verify(
     seed: int,
     settings: tuple[str, ...],
     json_target: str | None,
+    **others: Any,
 ) -> None:
     """Does this workflow, distributed over this array, compute the model?
 
@@ -46,19 +53,14 @@ def verify(
     Examples:
       pe-sim verify llama-2-7b --array bus-tree-64 --workflow workflow-2
       pe-sim verify llama-3-8b --array bus-tree-64 --workflow mine.yaml --set num_pes=24
+      pe-sim verify llama-3-8b --arrays ring-of-4-bus-tree-1024 --tp 2 --pp 2 --set array.num_pes=16
     """
+    system = SystemChoice.taken(others)
     outputs = Outputs({"--json": json_target})
-    overrides = read_overrides(settings)
-
-    from pe_sim import api
-
-    proof = api.verify(
-        api.load_model(model_name, overrides.model or None),
-        api.load_array(array_name, overrides.array or None),
-        workflow,
-        weights=weights,
-        seed=seed,
-    )
+    if system.arrays is not None:
+        proof = verify_system(system, model_name, settings, workflow, weights, seed)
+    else:
+        proof = _verify_array(model_name, array_name, settings, workflow, weights, seed)
 
     def show(stream: TextIO) -> None:
         click.echo(str(proof), file=stream)
@@ -66,3 +68,15 @@ def verify(
     outputs.deliver(lambda: to_json(proof.to_dict()), show, {})
     if not proof.holds:
         context.exit(NOT_PROVEN)
+
+
+def _verify_array(
+    model_name: str, array_name: str, settings: tuple[str, ...], workflow: str, weights: str | None, seed: int
+) -> Proof:
+    overrides = read_overrides(settings)
+
+    from pe_sim import api
+
+    model = api.load_model(model_name, overrides.model or None)
+    array = api.load_array(array_name, overrides.array or None)
+    return api.verify(model, array, workflow, weights=weights, seed=seed)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import describe_network_of, describe_rate
 from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.model import ModelConfig
+from pe_sim.config.network_dict import describe_links
+from pe_sim.config.system import SystemConfig
 from pe_sim.notebook import card
 from pe_sim.units import format_bytes, format_count
 
@@ -26,6 +30,22 @@ def model_card(model: ModelConfig) -> str:
     if model.has_kv_cache:
         facts.append(("KV cache", f"{format_bytes(model.kv_bytes_per_token('bf16'))} a token in bf16"))
     return card(model.name, facts)
+
+
+def system_card(system: SystemConfig) -> str:
+    """Its arrays, their links, and what all of them hold together."""
+    kinds = [(array, len(list(equal))) for array, equal in groupby(system.arrays)]
+    whole = sum(array.num_pes * array.pe.memory.capacity_bytes for array in system.arrays)
+    facts = [
+        ("arrays", " + ".join(f"{count} x {array.name} ({array.num_pes:,} PEs)" for array, count in kinds)),
+        ("clock", f"{system.clock_ghz:g} GHz"),
+        ("memory in all", format_bytes(whole)),
+    ]
+    if system.links is not None:
+        facts.append(("links", describe_links(system.links)))
+    if system.dead_arrays:
+        facts.append(("dead arrays", ", ".join(map(str, system.dead_arrays))))
+    return card(system.name, facts)
 
 
 def array_card(array: ArrayConfig) -> str:

@@ -8,7 +8,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.network import GraphNetwork
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SystemConfig:
     """Arrays and the links between their roots, all of one clock.
 
@@ -43,3 +43,14 @@ class SystemConfig:
     def clock_ghz(self) -> float:
         """Of all arrays."""
         return self.arrays[0].clock_ghz
+
+    def __repr__(self) -> str:
+        """One line: how many arrays, how they are joined."""
+        joined = f", {self.links.kind}" if self.links is not None else ""
+        return f"<SystemConfig {self.name}: {self.num_arrays} arrays{joined}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from pe_sim.config.cards import system_card  # words for people; the config itself needs none
+
+        return system_card(self)

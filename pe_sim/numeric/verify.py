@@ -125,11 +125,28 @@ def verify_placed(
     except PlacementError as error:
         return Verdict(float("nan"), tolerance, False, None, None, fault=str(error))
     references = run_reference(model, read, ids, types)
+    departure = first_departure(placed, done.observations, references, tolerance)
+    return verdict_of(done, references, traffic=traffic, tolerance=tolerance, departure=departure)
+
+
+def verdict_of(
+    done: Execution,
+    references: list[SequenceReference],
+    *,
+    traffic: Mapping[str, TagTraffic] | None = None,
+    tolerance: float = TOLERANCE,
+    departure: Departure | None = None,
+) -> Verdict:
+    """The verdict on the results of an execution, and on its traffic where the timed one is given.
+
+    Args:
+        departure: the first tensor on the way that differs, where that was looked for.
+    """
     return Verdict(
         max_error=_result_error(done, references),
         tolerance=tolerance,
         tokens_agree=_tokens_agree(done, references, tolerance),
-        departure=first_departure(placed, done.observations, references, tolerance),
+        departure=departure,
         traffic_differences=None if traffic is None else tuple(traffic_differences(done.traffic, traffic)),
     )
 

@@ -31,3 +31,15 @@ KIND_COLOURS: Final[dict[str, str]] = {
     "network": "#CC79A7",
     "wait": "#DDDDDD",
 }
+
+# Paul Tol's light palette, in an order in which neighbours differ: microbatches, which follow one another.
+MICROBATCH_COLOURS: Final[tuple[str, ...]] = (
+    "#77AADD",
+    "#EE8866",
+    "#44BB99",
+    "#EEDD88",
+    "#FFAABB",
+    "#99DDFF",
+    "#BBCC33",
+    "#AAAA00",
+)

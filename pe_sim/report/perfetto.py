@@ -22,7 +22,7 @@ from pe_sim.report.tracks import GROUPS, LAYER, MAX_CHANNEL_TRACKS, Slice, Track
 from pe_sim.schedule.stages import Tag
 
 # Names of colours that Chrome's viewer knows; Perfetto colours by name.
-_COLOURS: Final = {
+COLOURS: Final = {
     Tag.BROADCAST.value: "rail_load",
     Tag.MULTICAST.value: "rail_animation",
     Tag.SCATTER.value: "good",
@@ -86,12 +86,12 @@ def _events(report: Report, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any
     counted = counters(report)
     for process, group in enumerate(GROUPS, start=1):
         if group in {track.group for track in tracks} | {counter.group for counter in counted}:
-            yield _metadata("process_name", process, 0, name=f"{group}: {title}" if process == 1 else group)
-            yield _metadata("process_sort_index", process, 0, sort_index=process)
+            yield metadata("process_name", process, 0, name=f"{group}: {title}" if process == 1 else group)
+            yield metadata("process_sort_index", process, 0, sort_index=process)
     for thread, track in enumerate(tracks, start=1):
         process = _process(track.group)
-        yield _metadata("thread_name", process, thread, name=track.name)
-        yield _metadata("thread_sort_index", process, thread, sort_index=thread)
+        yield metadata("thread_name", process, thread, name=track.name)
+        yield metadata("thread_sort_index", process, thread, sort_index=thread)
         yield from (clock.slice(process, thread, piece) for piece in track.slices)
     for number, flow in enumerate(flows(report, tracks), start=1):
         yield from clock.arrow(number, flow, tracks)
@@ -103,7 +103,8 @@ def _process(group: str) -> int:
     return GROUPS.index(group) + 1
 
 
-def _metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
+def metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
+    """An event that names or orders a process or a track."""
     return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": args}
 
 
@@ -120,7 +121,7 @@ class _Clock:
         """One slice."""
         start, end = self.nanoseconds(piece.start), self.nanoseconds(piece.end)
         cycles = {"start_cycle": piece.start, "end_cycle": piece.end, "cycles": piece.end - piece.start}
-        colour = {"cname": _COLOURS[piece.kind]} if piece.kind in _COLOURS else {}
+        colour = {"cname": COLOURS[piece.kind]} if piece.kind in COLOURS else {}
         return {
             "ph": "X",
             "pid": process,

@@ -71,7 +71,7 @@ AREA_NAMES = {
 def print_report(report: Report, file: TextIO | None = None) -> None:
     """Prints the whole report to `file`, or to stdout."""
     tables = (
-        _pairs(summary_rows(report)),
+        pairs_table(summary_rows(report)),
         _breakdown_table(report),
         _traffic_table(report),
         _utilization_table(report),
@@ -100,7 +100,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
     return [
         ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
         ("array", f"{array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {array.dtypes.weight.name} weights"),
-        ("step", ", ".join(_setting(name, value) for name, value in report.step.to_dict().items())),
+        ("step", ", ".join(setting_words(name, value) for name, value in report.step.to_dict().items())),
         ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
         ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
         ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
@@ -169,7 +169,8 @@ def make_table(title: str, *columns: str, rows: Iterable[Sequence[str]], text_co
     return table
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names with their values, without a head."""
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -320,7 +321,8 @@ def _area_table(report: Report) -> Table:
     return make_table(f"Area (first order, {report.array.process})", "part", "area", "share", rows=rows)
 
 
-def _setting(name: str, value: object) -> str:
+def setting_words(name: str, value: object) -> str:
+    """A setting of a step: `decode`, `batch_size 1`, `context_len 3..90`."""
     if isinstance(value, list):
         value = f"{min(value)}..{max(value)}"
     return f"{value}" if name == "phase" else f"{name} {value}"

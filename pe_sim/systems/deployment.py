@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.plan_values import bounds_of
 from pe_sim.config.step import Step
 from pe_sim.config.system import SystemConfig
 from pe_sim.errors import InputError
-from pe_sim.graph.shares import OperatorShare, bounds_of, model_share
+from pe_sim.graph.shares import OperatorShare, model_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,25 @@ class Deployment:
         return OperatorShare(index, degrees.tp)
 
 
+class LayerSpan(NamedTuple):
+    """Layers first .. last - 1 of a stage, and how its arrays share them."""
+
+    degrees: Degrees
+    first: int
+    last: int
+
+
+def runs_of(plan: StagePlan) -> tuple[LayerSpan, ...]:
+    """Consecutive layers of a stage that are shared in the same way."""
+    runs: list[LayerSpan] = []
+    for layer, degrees in enumerate(plan.degrees):
+        if runs and runs[-1].degrees == degrees:
+            runs[-1] = LayerSpan(degrees, runs[-1].first, layer + 1)
+        else:
+            runs.append(LayerSpan(degrees, layer, layer + 1))
+    return tuple(runs)
+
+
 def laid_out(plan: ParallelPlan, system: SystemConfig, num_layers: int) -> tuple[PipelinePlan, ...]:
     """The arrays of every stage, before layers are cut; stages whose layers the plan leaves open have none.
 
@@ -81,6 +102,7 @@ def _from_degrees(plan: ParallelPlan, system: SystemConfig) -> tuple[PipelinePla
     per_stage = inside.num_arrays
     wanted = plan.pp * plan.dp * per_stage
     if wanted != len(ranks):
+        fewer = ", or unused_arrays for the others" if wanted < len(ranks) else ""
         product = f"dp {plan.dp} x tp {plan.tp} x pp {plan.pp} x cp {plan.cp} = {wanted}"
         if plan.layers:
             product = f"pp {plan.pp} x ({inside}) = {wanted}"
@@ -90,7 +112,7 @@ def _from_degrees(plan: ParallelPlan, system: SystemConfig) -> tuple[PipelinePla
             "dp, tp, pp, cp",
             product,
             f"{len(ranks)}, the arrays of {system.name}" + (f" without {len(dead)} that are not used" if dead else ""),
-            hint=f"a system of {wanted + len(dead)} arrays" + (", or unused_arrays for the others" if wanted < len(ranks) else ""),
+            hint=f"a system of {wanted + len(dead)} arrays{fewer}",
         )
     lines = []
     for line in range(plan.dp):
@@ -218,7 +240,7 @@ def layer_bounds(plan: ParallelPlan, stages: Sequence[StagePlan]) -> list[int] |
     """
     if not any(stage.num_layers for stage in stages):
         return None
-    bounds = bounds_of([stage.num_layers for stage in stages])
+    bounds = list(bounds_of(stage.num_layers for stage in stages))
     firsts = [stage.first_layer for stage in stages]
     if firsts != bounds[:-1]:
         expected = f"{bounds[:-1]}, each behind the last of the stage before it"

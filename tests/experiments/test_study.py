@@ -15,6 +15,7 @@ from experiments import (
     mode_transforms,
     overlap_levels,
     published_figures,
+    scale_out,
     scaling,
     situations,
     situations_search,
@@ -39,6 +40,7 @@ IN_THE_README = [
         collectives_against_n,
         mode_transforms,
         degradation,
+        scale_out,
         published_figures,
     )
 ]

@@ -16,7 +16,15 @@ import pytest
 from tests.notebooks import render
 from tests.notebooks.render import NOTEBOOKS, ROOT, outputs_of, read_source, rendered_path, sources
 
-NAMES = ("bus_utilization", "comparing_workflows", "own_topology", "proving_a_mapping", "quick_start", "scaling_study")
+NAMES = (
+    "bus_utilization",
+    "comparing_workflows",
+    "own_topology",
+    "proving_a_mapping",
+    "quick_start",
+    "scaling_study",
+    "several_arrays",
+)
 QUICK = ("quick_start", "proving_a_mapping")  # run with the quick tests; the others are slow ones
 MOST_LINES = 12
 LOGIC = (

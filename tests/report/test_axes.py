@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 import pe_sim as ps
 import pe_sim.report
+from pe_sim.config.plan import ParallelPlan
 from pe_sim.errors import InputError
 from pe_sim.report.breakdown import parts
 from pe_sim.report.lines_plot import plot_lines
@@ -24,6 +25,7 @@ from pe_sim.report.style import STYLE
 from pe_sim.report.time_plot import plot_time
 from pe_sim.report.tornado_plot import Bar, plot_tornado
 from tests.report.samples import tiny, tiny_on
+from tests.report.system_samples import simulated
 
 pytestmark = pytest.mark.usefixtures("no_window")
 
@@ -37,6 +39,7 @@ PLOTS: dict[str, Callable[[Axes | None], Axes]] = {
     "plot_topology": lambda ax: ps.plot_topology(ps.load_array("mesh-256"), ax),
     "plot_tornado": lambda ax: plot_tornado([Bar("bus", -0.1, 0.2)], "title", ax),
     "plot_time": lambda ax: plot_time({"a": tiny(), "b": tiny("megatron")}, ax),
+    "plot_timeline": lambda ax: simulated(ParallelPlan(tp=2, pp=2)).plot_timeline(ax),
     "plot_lines": lambda ax: plot_lines(FRAME, "pes", "speed", "by", ax),
 }
 

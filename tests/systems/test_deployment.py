@@ -100,7 +100,9 @@ REFUSED = {
     ),
     "another number of layers": (
         {"plan": P(tp=4, num_layers=32)},
-        "plan: num_layers: the plan is for another number of layers\n  given:    32\n  expected: 4, the layers of the model",
+        "plan: num_layers: the plan is for another number of layers\n"
+        "  given:    32\n"
+        "  expected: 4, the layers of the model",
     ),
     "a rank in two pipelines": (
         {

@@ -1,0 +1,222 @@
+"""`pe-sim search` on several arrays: its options, and the search of plans and workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from pe_sim.cli.options import StepChoice
+from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.progress import Progress
+from pe_sim.cli.run_system import SystemChoice
+from pe_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pe_sim.systems.search_result import SystemSearchResult, Tried
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_WIDTH: Final = 150
+_REASONS: Final = 8  # of what was refused
+_DEGREES: Final = ("dp", "tp", "pp", "cp")
+
+
+def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Whole numbers from 1 on, with commas between."""
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 0 < int(part) < 2**31 for part in parts):
+        raise InputError(
+            "not degrees",
+            source=f"--{option.name}",
+            given=text,
+            expected="whole numbers from 1 on with commas between, for instance 1,2,8",
+        )
+    return tuple(int(part) for part in parts)
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--arrays",
+        metavar="SYSTEM",
+        help="Search a plan for several arrays joined by links, in place of --array: a preset (see `pe-sim systems`)"
+        " or a YAML file.",
+    ),
+    *(
+        click.option(f"--{name}", metavar="N,M", callback=_numbers, help=f"Values of {name} that may be taken: {what}.")
+        for name, what in zip(
+            _DEGREES,
+            ("shares of the batch", "shares of the operators", "stages of layers", "shares of the tokens"),
+            strict=True,
+        )
+    ),
+    click.option("--plan-out", metavar="FILE.yaml", help="Write the best plan as a plan file.  [with --arrays]"),
+)
+
+
+def search_system_options(command: _Command) -> _Command:
+    """Adds the options of a search on several arrays."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSearch:
+    """The values of `search_system_options`."""
+
+    arrays: str | None
+    dp: tuple[int, ...]
+    tp: tuple[int, ...]
+    pp: tuple[int, ...]
+    cp: tuple[int, ...]
+    plan_out: str | None
+
+    @classmethod
+    def taken(cls, options: MutableMapping[str, Any]) -> Self:
+        """Takes its own values out of those of a command, and checks that they go together.
+
+        Raises:
+            InputError: both --array and --arrays, or something for several arrays where there is one.
+        """
+        choice = cls(*(options.pop(field.name) for field in fields(cls)))
+        given: dict[str, object] = {f"--{name}": getattr(choice, name) for name in _DEGREES if getattr(choice, name)}
+        if choice.plan_out is not None:
+            given["--plan-out"] = choice.plan_out
+        if choice.arrays is None and given:
+            option, value = next(iter(given.items()))
+            raise InputError(
+                "a plan is for several arrays, and there is one",
+                source=option,
+                given=value,
+                hint="add --arrays SYSTEM (see `pe-sim systems`)",
+            )
+        context = click.get_current_context()
+        if choice.arrays is not None and context.get_parameter_source("array_name") is ParameterSource.COMMANDLINE:
+            raise InputError(
+                "--array and --arrays exclude each other",
+                source="--arrays",
+                given=choice.arrays,
+                expected="one of the two: --array names one array, --arrays a system of several",
+            )
+        return choice
+
+    def run(
+        self,
+        model_name: str,
+        step: StepChoice,
+        settings: tuple[str, ...],
+        overlap: int | None,
+        objective: str,
+        workflow: str,
+        simulations: int | None,
+        top: int,
+        outputs: Outputs,
+    ) -> None:
+        """Searches, and delivers what was asked for.
+
+        Raises:
+            InputError: something given is wrong; InfeasibleError where no plan fits the memories.
+        """
+        if step.situation is not None:
+            raise InputError(
+                "a plan is searched for one step",
+                source="--situation",
+                given=step.situation,
+                hint="give the step itself: --phase, --batch, --context, --prompt",
+            )
+        built = step.build()
+        choice = SystemChoice(self.arrays, None, None, None, None, None, None, None)
+        system, overrides = choice.load_system(settings, overlap)
+
+        from pe_sim.config.models import load_model
+        from pe_sim.systems.search import SIMULATED_AT_MOST, search_system
+        from pe_sim.systems.search_space import Allowed
+
+        model = load_model(model_name, overrides.model or None)
+        with Progress("search") as progress:
+            found = search_system(
+                model,
+                system,
+                built,
+                objective,
+                workflow=workflow,
+                allowed=Allowed(self.dp, self.tp, self.pp, self.cp),
+                max_simulations=simulations or SIMULATED_AT_MOST,
+                progress=progress,
+            )
+
+        def show(stream: TextIO) -> None:
+            from pe_sim.report.table import emit
+
+            emit(_shown(found, top), stream, width=_WIDTH)
+
+        def make_json() -> str:
+            return to_json(found.to_dict(top))
+
+        outputs.deliver(make_json, show, {"--write": found.save_workflow, "--plan-out": found.save_plan})
+
+
+def refuse_on_systems(given: Mapping[str, object]) -> None:
+    """Refuses what only a search on one array has; what is None or False was not given.
+
+    Raises:
+        InputError: one was given.
+    """
+    for option, value in given.items():
+        if value:
+            raise InputError(
+                "only a search on one array has this",
+                source=option,
+                given=value,
+                hint="leave it out, or search for one array (--array)",
+            )
+
+
+def _shown(found: SystemSearchResult, top: int) -> list[RenderableType]:
+    from pe_sim.report.table import make_table
+
+    best = found.best
+    parts: list[RenderableType] = [found.headline()]
+    parts.append(
+        f"{best.tokens_per_second:,.2f} tokens/s on {best.num_arrays} arrays; of their time {best.link_share:.1%} in"
+        f" exchanges, {best.bubble_share:.1%} otherwise idle"
+    )
+    heads = ("arrays", "dp", "tp", "pp", "cp", "parts", "cut", "LM head", "cycles", "tokens/s", "links", "idle", "a PE")
+    rows = [_row(one, marked=one is best) for one in found.tried[:top]]
+    parts.append(make_table("The best plans", "workflow", *heads, rows=rows))
+    if found.refused:
+        parts.append("\nRefused:")
+        counts: dict[str, int] = {}
+        for one in found.refused:
+            counts[one.reason] = counts.get(one.reason, 0) + 1
+        most = sorted(counts.items(), key=lambda entry: -entry[1])
+        parts += [f"  {reason}: {count:,} plan{'s' if count > 1 else ''}" for reason, count in most[:_REASONS]]
+    return parts
+
+
+def _row(one: Tried, *, marked: bool) -> tuple[str, ...]:
+    from pe_sim.units import format_bytes
+
+    plan = one.plan
+    cut = plan.partition if isinstance(plan.partition, str) else "bounds"
+    head = f"{plan.head.dp} x {plan.head.tp}" if plan.head else "-"
+    return (
+        one.label + (" *" if marked else ""),
+        str(one.num_arrays),
+        *(str(getattr(plan, name)) for name in _DEGREES),
+        str(plan.microbatches or 1),
+        cut if plan.pp > 1 else "-",
+        head,
+        f"{one.cycles:,}",
+        f"{one.tokens_per_second:,.1f}",
+        f"{one.link_share:.1%}",
+        f"{one.bubble_share:.1%}",
+        format_bytes(one.peak_bytes_per_pe),
+    )

@@ -1,0 +1,226 @@
+"""Figures of a step on several arrays: utilization, traffic, energy, and a row for all alike tasks of a stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pe_sim.config.array import ArrayConfig
+from pe_sim.report.channels import ChannelTable, channel_table, distinct_stages
+from pe_sim.report.energy import DYNAMIC, STATIC, UNITS_PER_PJ, energy_units, prices_of
+from pe_sim.report.metrics import busy_shares
+from pe_sim.report.system_records import PassWork
+from pe_sim.report.system_time import ArrayTime
+from pe_sim.schedule.system import ArrayPass, SystemProgram
+from pe_sim.trace import TagTraffic
+from pe_sim.units import IntArray
+
+_UNITS_PER_JOULE = UNITS_PER_PJ * 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """All passes of a stage with one label, or all its exchanges with one name and size.
+
+    Args:
+        pipeline, stage: whose they are.
+        kind: what they are.
+        name: of the pass, or of the exchange and its algorithm.
+        arrays: that have such passes, or members of one exchange.
+        count: how many there are.
+        cycles: of the longest alone.
+        total_cycles: of all together.
+        share: of passes: of the time of the stage's arrays; of exchanges: of the step, whatever runs beside them.
+        messages, bytes: counted inside the arrays, or between them.
+    """
+
+    pipeline: int
+    stage: int
+    kind: Literal["pass", "exchange"]
+    name: str
+    arrays: int
+    count: int
+    cycles: int
+    total_cycles: int
+    share: float
+    messages: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def runs_of_works(program: SystemProgram) -> dict[int, Counter[int]]:
+    """By array, how often it runs each work."""
+    found: dict[int, Counter[int]] = {}
+    for task in program.tasks:
+        if isinstance(task, ArrayPass):
+            found.setdefault(task.array, Counter())[task.work] += 1
+    return found
+
+
+def pass_traffic(program: SystemProgram, works: Sequence[PassWork]) -> dict[str, TagTraffic]:
+    """What is counted inside arrays, by tag; only tags in use."""
+    runs = sum(runs_of_works(program).values(), Counter())
+    found: dict[str, TagTraffic] = {}
+    for index, count in runs.items():
+        for tag, use in works[index].trace.traffic.items():
+            total = found.setdefault(tag, TagTraffic())
+            total.messages += count * use.messages
+            total.bytes += count * use.bytes
+            total.busy_cycles += count * use.busy_cycles
+    return found
+
+
+def inner_utilization(program: SystemProgram, works: Sequence[PassWork], elapsed: int) -> dict[str, float]:
+    """Busy over elapsed of the resources inside arrays, mean over the arrays that take part and have such a one.
+
+    What each is, a report of one array says: `metrics.utilization`.
+    """
+    alike: Counter[tuple[int, frozenset[tuple[int, int]]]] = Counter()
+    for rank, runs in runs_of_works(program).items():
+        alike[id(program.system.arrays[rank]), frozenset(runs.items())] += 1
+    tables = {index: channel_table(work.schedule, 0) for index, work in enumerate(works)}
+    sums: dict[str, float] = {}
+    weights: Counter[str] = Counter()
+    for (_, works_run), count in alike.items():
+        for name, share in _shares(works, tables, dict(works_run), elapsed).items():
+            sums[name] = sums.get(name, 0.0) + count * share
+            weights[name] += count
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _shares(
+    works: Sequence[PassWork], tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int
+) -> dict[str, float]:
+    """Of an array that runs some works so often each."""
+    array: ArrayConfig = works[next(iter(runs))].schedule.array
+    traces = [(works[index].trace, count) for index, count in sorted(runs.items())]
+    pe_busy = {
+        name: sum((count * trace.pe_busy[name] for trace, count in traces), np.zeros(array.num_pes, dtype=np.int64))
+        for name in traces[0][0].pe_busy
+    }
+    root_busy = {name: sum(count * trace.root_busy[name] for trace, count in traces) for name in traces[0][0].root_busy}
+    return busy_shares(array, pe_busy, root_busy, _summed(tables, runs, elapsed), elapsed)
+
+
+def _summed(tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int) -> ChannelTable:
+    """The tables of several passes as one."""
+    first = tables[next(iter(runs))]
+
+    def total(name: str) -> IntArray:
+        result: IntArray = np.sum([count * getattr(tables[index], name) for index, count in runs.items()], axis=0)
+        return result
+
+    mean = np.sum([count * tables[index].mean_busy for index, count in runs.items()], axis=0)
+    return ChannelTable(
+        first.name,
+        first.level,
+        first.bytes_per_cycle,
+        first.length_mm,
+        total("messages"),
+        total("bytes"),
+        total("busy"),
+        np.asarray(mean, dtype=np.float64),
+        elapsed,
+    )
+
+
+def read_bytes(program: SystemProgram, works: Sequence[PassWork]) -> int:
+    """Bytes read from all memories of all arrays."""
+    runs = sum(runs_of_works(program).values(), Counter())
+    return sum(count * works[index].trace.read_bytes for index, count in runs.items())
+
+
+def energy_joules(program: SystemProgram, works: Sequence[PassWork], seconds: float) -> dict[str, float]:
+    """Joules by component: dynamic ones of all passes, static ones of all living arrays; the links' are left out."""
+    units: Counter[str] = Counter(dict.fromkeys(DYNAMIC, 0))
+    runs = sum(runs_of_works(program).values(), Counter())
+    for index, count in runs.items():
+        schedule = works[index].schedule
+        for component, each in energy_units(distinct_stages(schedule), prices_of(schedule.array)).items():
+            units[component] += count * each
+    dynamic = {component: units[component] / _UNITS_PER_JOULE for component in DYNAMIC}
+    system = program.system
+    static = sum(system.arrays[rank].energy.static_watts for rank in system.alive)
+    return {**dynamic, STATIC: static * seconds}
+
+
+def task_rows(
+    program: SystemProgram, works: Sequence[PassWork], arrays: Sequence[ArrayTime], elapsed: int
+) -> tuple[TaskRow, ...]:
+    """A row for every label of a stage's passes and every name of its exchanges, in program order."""
+    sizes = Counter((each.pipeline, each.stage) for each in arrays)
+    groups: dict[tuple[int, int, str, str], list[int]] = {}
+    for index, task in enumerate(program.tasks):
+        if isinstance(task, ArrayPass):
+            groups.setdefault((task.pipeline, task.stage, "pass", task.label), []).append(index)
+        else:
+            operation = program.operations[task.operation]
+            name = f"{operation.name}, {operation.algorithm}"
+            groups.setdefault((task.pipeline, task.stage, "exchange", name), []).append(index)
+    rows = []
+    for (pipeline, stage, kind, name), tasks in sorted(groups.items(), key=lambda group: group[0][:2]):
+        time = max(elapsed, 1)
+        if kind == "pass":
+            rows.append(_pass_row(program, works, pipeline, stage, name, tasks, time * sizes[pipeline, stage]))
+        else:
+            rows.append(_exchange_row(program, pipeline, stage, name, tasks, time))
+    return tuple(rows)
+
+
+def _pass_row(
+    program: SystemProgram,
+    works: Sequence[PassWork],
+    pipeline: int,
+    stage: int,
+    name: str,
+    tasks: Sequence[int],
+    time: int,
+) -> TaskRow:
+    passes = [task for index in tasks if isinstance(task := program.tasks[index], ArrayPass)]
+    runs = Counter(task.work for task in passes)
+    cycles = {work: works[work].trace.makespan_cycles for work in runs}
+    total = sum(count * cycles[work] for work, count in runs.items())
+    counts = [(count, use) for work, count in runs.items() for use in works[work].trace.traffic.values()]
+    return TaskRow(
+        pipeline,
+        stage,
+        "pass",
+        name,
+        len({task.array for task in passes}),
+        len(passes),
+        max(cycles.values()),
+        total,
+        total / time,
+        sum(count * use.messages for count, use in counts),
+        sum(count * use.bytes for count, use in counts),
+    )
+
+
+def _exchange_row(
+    program: SystemProgram, pipeline: int, stage: int, name: str, tasks: Sequence[int], time: int
+) -> TaskRow:
+    done = [
+        program.operations[task.operation] for index in tasks if not isinstance(task := program.tasks[index], ArrayPass)
+    ]
+    counted = [entry for operation in done for leg in operation.legs for entry in leg.counted]
+    total = sum(operation.cycles for operation in done)
+    return TaskRow(
+        pipeline,
+        stage,
+        "exchange",
+        name,
+        max(len(operation.members) for operation in done),
+        len(done),
+        max(operation.cycles for operation in done),
+        total,
+        total / time,
+        sum(messages for _, messages, _ in counted),
+        sum(num_bytes for _, _, num_bytes in counted),
+    )
