@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pe_sim.config.array import DEFAULT_CYCLES_PER_ELEMENT
 from pe_sim.config.dtypes import BITS
 from pe_sim.config.energy_file import AreaFile, EnergyFile
-from pe_sim.config.schema import Section, fault, number_advice, validate
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.config.schema import Section, check_schema_version, fault, number_advice, validate
+from pe_sim.errors import did_you_mean
 
 SCHEMA_VERSION: Final = 1
 MAX_BYTES: Final = 2**48
@@ -333,15 +333,7 @@ def check_array_file(raw: Mapping[str, Any], source: str | None = None, overridd
     Raises:
         InputError: an unknown schema version, or one or several faults, all in one message.
     """
-    version = raw.get("schema_version", SCHEMA_VERSION)
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise InputError(
-            "unknown schema version",
-            source=source,
-            path="schema_version",
-            given=version,
-            expected=f"{SCHEMA_VERSION}, the one version this program knows",
-        )
+    check_schema_version(raw, SCHEMA_VERSION, source)
     return validate(array_schema(_kind(raw, "network"), _kind(raw, "pe", "memory")), raw, source, overridden)
 
 

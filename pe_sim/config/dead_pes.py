@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from pe_sim.errors import InputError
@@ -25,34 +26,22 @@ def check_dead_pes(
         InputError: there is no such PE, one is named twice, or none would be left.
     """
     flag = "--set dead_pes" if "dead_pes" in overridden else None
-    path = None if flag else "dead_pes"
+
+    def refuse(problem: str, expected: str) -> InputError:
+        path = None if flag else "dead_pes"
+        return InputError(problem, source=flag or source, path=path, given=list(given), expected=expected)
+
     beyond = [pe for pe in given if pe >= num_pes]
     if beyond:
-        raise InputError(
-            f"there is no PE {beyond[0]}: num_pes is {num_pes}",
-            source=flag or source,
-            path=path,
-            given=list(given),
-            expected=f"numbers from 0 to {num_pes - 1}",
-        )
-    twice = sorted(pe for pe in set(given) if list(given).count(pe) > 1)
-    if twice:
-        raise InputError(
-            f"PE {twice[0]} is named twice",
-            source=flag or source,
-            path=path,
-            given=list(given),
-            expected="each dead PE once",
-        )
+        raise refuse(f"there is no PE {beyond[0]}: num_pes is {num_pes}", f"numbers from 0 to {num_pes - 1}")
+    ordered = tuple(sorted(given))
+    twice = next((pe for pe, after in pairwise(ordered) if pe == after), None)
+    if twice is not None:
+        raise refuse(f"PE {twice} is named twice", "each dead PE once")
     if len(given) == num_pes:
-        raise InputError(
-            "no PE would be left",
-            source=flag or source,
-            path=path,
-            given=list(given),
-            expected=f"at most {num_pes - 1} of the {num_pes} PEs" if num_pes > 1 else "[], for there is but one PE",
-        )
-    return tuple(sorted(given))
+        most = f"at most {num_pes - 1} of the {num_pes} PEs" if num_pes > 1 else "[], for there is but one PE"
+        raise refuse("no PE would be left", most)
+    return ordered
 
 
 def name_pes(pes: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from pe_sim.config.hf import read_bert, read_gpt2
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
 from pe_sim.config.model_fields import KeyRules, Positive, Refusal, Size, StrictSchema, sort_keys, validate
+from pe_sim.config.plain_llama import plain_llama
 from pe_sim.config.rope import DEFAULT_THETA
 from pe_sim.errors import InputError
 
@@ -82,25 +83,17 @@ def read_galvatron_llama(
     """
     values, ignored = sort_keys(raw, GalvatronLlama.model_fields, _LLAMA_KEYS, source)
     config = validate(GalvatronLlama, values, source=source)
-    return ModelConfig(
+    return plain_llama(
         name=name,
-        family="llama",
         num_layers=config.n_layers,
         hidden_size=config.dim,
         num_heads=config.n_heads,
-        num_kv_heads=config.n_kv_heads or config.n_heads,
+        num_kv_heads=config.n_kv_heads,
         head_dim=derive_head_dim(config.dim, config.n_heads, source),
         ffn_size=config.ffn_dim or galvatron_ffn_size(config.dim, config.multiple_of),
         vocab_size=config.vocab_size,
         max_position_embeddings=config.n_positions,
-        norm="rmsnorm",
         norm_eps=config.norm_eps,
-        activation="silu",
-        gated_ffn=True,
-        position="rope",
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
         rope_theta=config.rope_theta,
         ignored_keys=ignored,
     )

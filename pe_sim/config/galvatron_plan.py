@@ -13,7 +13,7 @@ from typing import Final
 from pe_sim.config.model_fields import KeyRules
 from pe_sim.config.plan import Degrees, ParallelPlan, Partition
 from pe_sim.config.plan_checks import check_plan
-from pe_sim.config.plan_values import bounds_of, ignored_line, sort_plan_keys, whole, whole_list
+from pe_sim.config.plan_values import bounds_of, ignored_line, require, sort_plan_keys, whole, whole_list
 from pe_sim.errors import InputError
 
 _PER_LAYER: Final = ("tp_sizes_enc", "tp_consecutive_flags", "use_sp", "cp_sizes_enc")
@@ -49,8 +49,7 @@ def read_galvatron_plan(
     """
     values, ignored = sort_plan_keys(raw, _KNOWN, _KEYS, source)
     for key in ("pp_deg", "tp_sizes_enc"):
-        if key not in values:
-            raise InputError("this key is missing", source=source, path=key, hint=f"state {key}; it has no default")
+        require(values, key, source)
     pp = whole(values["pp_deg"], "pp_deg", source)
     lists = _lists(values, source)
     _check_experts(lists, source)

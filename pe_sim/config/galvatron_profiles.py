@@ -138,11 +138,11 @@ def is_galvatron_profile(raw: Mapping[str, Any]) -> bool:
     return any(_is_known(key) for key in raw)
 
 
-def load_galvatron_profiles(profiles: Iterable[Profile]) -> GalvatronProfiles:
+def load_galvatron_profiles(profiles: Profile | Iterable[Profile]) -> GalvatronProfiles:
     """What the files say, merged.
 
     Args:
-        profiles: paths of JSON or YAML files, or the mappings of such files.
+        profiles: paths of JSON or YAML files, or the mappings of such files; or one of them.
 
     Raises:
         InputError: no file at all, a file that cannot be read or has no entry, an unknown key, a value that is not a

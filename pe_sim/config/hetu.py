@@ -12,11 +12,12 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from pe_sim.config.hf import read_llama
+from pe_sim.config.hf import read_llama, rename
 from pe_sim.config.hf_keys import GPT2_KEYS
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
 from pe_sim.config.model_fields import KeyRules, Positive, Refusal, Size, StrictSchema, sort_keys, validate
+from pe_sim.config.plain_llama import plain_llama
 from pe_sim.errors import InputError
 
 DEFAULT_POSITIONS: Final = 2048  # of LlamaConfig; LLaMAConfig does not say
@@ -45,6 +46,7 @@ _CURRENT_DEFAULTS: Final[Mapping[str, object]] = {
 }
 _CURRENT_FFN: Final = 11008
 _SWIGLU: Final = ("fast-swiglu", "swiglu")
+_ALIASES: Final = {"hidden_size": "n_embd"}  # of the documented form
 
 FfnSize = Annotated[int, Field(strict=True, ge=-1, le=2**31)]
 
@@ -94,40 +96,22 @@ def _is_current(raw: Mapping[str, object]) -> bool:
 
 
 def _read_documented(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
-    values, ignored = sort_keys(_with_n_embd(raw, source), HetuLlama.model_fields, _DOCUMENTED_KEYS, source)
+    entries = rename({key: value for key, value in raw.items() if key != "model_type"}, _ALIASES, source)
+    values, ignored = sort_keys(entries, HetuLlama.model_fields, _DOCUMENTED_KEYS, source)
     config = validate(HetuLlama, values, source=source)
-    return ModelConfig(
+    return plain_llama(
         name=name,
-        family="llama",
         num_layers=config.n_layer,
         hidden_size=config.n_embd,
         num_heads=config.n_head,
-        num_kv_heads=config.n_head,
+        num_kv_heads=None,
         head_dim=derive_head_dim(config.n_embd, config.n_head, source),
         ffn_size=_documented_ffn(config, source),
         vocab_size=config.vocab_size,
         max_position_embeddings=config.n_positions,
-        norm="rmsnorm",
         norm_eps=config.layer_norm_epsilon,
-        activation="silu",
-        gated_ffn=True,
-        position="rope",
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
         ignored_keys=ignored,
     )
-
-
-def _with_n_embd(raw: Mapping[str, object], source: str) -> dict[str, object]:
-    """`raw` without `model_type`, and with Hetu's other name of n_embd replaced."""
-    entries = {key: value for key, value in raw.items() if key != "model_type"}
-    if "hidden_size" in entries:
-        value = entries.pop("hidden_size")
-        if entries.setdefault("n_embd", value) != value:
-            problem = "hidden_size and n_embd are the same entry and disagree"
-            raise InputError(problem, source=source, path="hidden_size", given=value)
-    return entries
 
 
 def _documented_ffn(config: HetuLlama, source: str) -> int:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Final
 
 from pe_sim.config.hetu_pipelines import Lane, Piece, pipelines_of
 from pe_sim.config.model_fields import KeyRules
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.plan_checks import check_plan
-from pe_sim.config.plan_values import distinct, flag, sort_plan_keys, whole, whole_list
+from pe_sim.config.plan_values import bounds_of, distinct, require, sort_plan_keys, whole, whole_list
 from pe_sim.errors import InputError
 
 _DEFAULTS: Final = {"num_layers": 32, "num_gpus": 8, "dp": 2, "cp": 1, "tp": 2, "pp": 2}
@@ -131,9 +130,9 @@ def layout_4d(values: Mapping[str, object], source: str) -> HetuLayout:
 
 
 def _hetero(values: Mapping[str, Any], source: str) -> HetuLayout:
+    stated = {key: value for key, value in values.items() if value is not None}
     for key in ("cp_list", "hetero_layers"):
-        if values.get(key) is None:
-            raise InputError("this key is missing", source=source, path=key, hint=f"state {key}; it has no default")
+        require(stated, key, source)
     return hetero_layout(values, source)
 
 
@@ -162,7 +161,7 @@ def hetero_layout(values: Mapping[str, Any], source: str) -> HetuLayout:
     unused = _unused_ranks(values.get("unused_rank"), needed, source)
     members = []
     for index, counts in enumerate(pipelines):
-        bounds = (0, *accumulate(counts))
+        bounds = bounds_of(counts)
         pieces = []
         for s, count in enumerate(counts):
             first_rank = (starts[index] + s) * n["tp"]
@@ -198,7 +197,7 @@ def _hetero_layers(given: object, num_pipelines: int, num_layers: int, source: s
 
 def _starts(given: object, pipelines: list[tuple[int, ...]], source: str) -> tuple[int, ...]:
     """Stages before each pipeline, and of all of them."""
-    sums = (0, *accumulate(map(len, pipelines)))
+    sums = bounds_of(map(len, pipelines))
     if given is not None and whole_list(given, "accumulate_hetero_stages", source) != sums:
         problem = "not the sums of the pipelines' stages"
         raise _wrong("accumulate_hetero_stages", given, problem, f"{list(sums)}, or no such key", source)
@@ -229,12 +228,3 @@ def _unused_ranks(given: object, num_ranks: int, source: str) -> frozenset[int]:
         if rank >= num_ranks:
             raise _wrong(path, list(ranks), f"no rank {rank}", f"ranks from 0 to {num_ranks - 1}", source)
     return frozenset(ranks)
-
-
-def check_zero(zero: object, source: str) -> bool:
-    """`zero` as true or false.
-
-    Raises:
-        InputError: it is neither.
-    """
-    return flag(zero, "zero", source)

@@ -15,7 +15,7 @@ from pe_sim.config.hetu_pipelines import Lane, Piece, pipelines_of
 from pe_sim.config.hetu_tensor import Groups, HetuTensor, read_tensor
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.plan_checks import check_plan
-from pe_sim.config.plan_values import distinct, ignored_line, whole_list
+from pe_sim.config.plan_values import distinct, ignored_line, require, whole_list
 from pe_sim.errors import InputError, did_you_mean
 
 ROOTS: Final = ("llama", "gpt")
@@ -108,12 +108,10 @@ def _check_top(raw: Mapping[str, object], root: str, source: str, ignored: _Igno
 
 
 def _mapping(raw: Mapping[str, Any], key: str, path: str, source: str) -> Mapping[str, Any]:
-    value = raw.get(key)
+    where = f"{path}.{key}"
+    value = require(raw, key, source, path=where)
     if isinstance(value, Mapping):
         return value
-    where = f"{path}.{key}"
-    if key not in raw:
-        raise InputError("this key is missing", source=source, path=where, hint=f"state {key}; it has no default")
     raise InputError("not a mapping", source=source, path=where, given=value, expected="a mapping")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pe_sim.config.hetu_arguments import HetuLayout, check_zero, hetero_layout, layout_4d
+from pe_sim.config.hetu_arguments import HetuLayout, hetero_layout, layout_4d
 from pe_sim.config.hetu_pipelines import Piece
-from pe_sim.config.plan_values import whole_list
+from pe_sim.config.plan_values import flag, whole_list
 from pe_sim.errors import InputError
 
 _UNIFORM: Final = "generate_llama_4d_config"
@@ -42,7 +42,7 @@ def generate_llama_4d_config(
         InputError: degrees that do not multiply to num_gpus, stages that do not divide the layers, no such layer.
     """
     values = {"num_layers": num_layers, "num_gpus": num_gpus, "dp": dp, "cp": cp, "tp": tp, "pp": pp}
-    return [_config(layout_4d(values, _UNIFORM), recompute_layers, check_zero(zero, _UNIFORM) and dp > 1, _UNIFORM)]
+    return [_config(layout_4d(values, _UNIFORM), recompute_layers, flag(zero, "zero", _UNIFORM) and dp > 1, _UNIFORM)]
 
 
 def generate_llama_hetero_4d_config(
@@ -87,7 +87,7 @@ def generate_llama_hetero_4d_config(
         "dp": dp,
         "tp": tp,
     }
-    return [_config(hetero_layout(values, _HETERO), recompute_layers, check_zero(zero, _HETERO) and dp > 1, _HETERO)]
+    return [_config(hetero_layout(values, _HETERO), recompute_layers, flag(zero, "zero", _HETERO) and dp > 1, _HETERO)]
 
 
 def _config(

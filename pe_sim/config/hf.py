@@ -124,7 +124,7 @@ def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig
 
 def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     """A `model_type: gpt2` config as a model; errors as in `read_hf`."""
-    values, ignored = _sort(_rename(raw, GPT2_ALIASES, source), HfGpt2, source)
+    values, ignored = _sort(rename(raw, GPT2_ALIASES, source), HfGpt2, source)
     config = validate(HfGpt2, values, source=source)
     positions = config.n_positions or config.n_ctx
     if positions is None:
@@ -208,8 +208,17 @@ def _outweighed(values: Mapping[str, object], old: str, *, by: str) -> tuple[str
     return (old,) if old in values and values.get(by) is not None else ()
 
 
-def _rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -> dict[str, object]:
-    """`raw` under the family's own names; the same entry under both names must agree."""
+def rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -> dict[str, object]:
+    """`raw` under the family's own names.
+
+    Args:
+        raw: the mapping of the file.
+        aliases: other names of entries, with the family's own.
+        source: what errors call the file.
+
+    Raises:
+        InputError: an entry stands under both names, with different values.
+    """
     renamed = dict(raw)
     for alias, key in aliases.items():
         if alias not in renamed:

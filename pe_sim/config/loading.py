@@ -17,8 +17,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, is malformed (with line and column), repeats a key or is not a mapping.
     """
-    text = read_text(path)
-    return parse_json(text, str(path)) if path.suffix.lower() == ".json" else parse_yaml(text, str(path))
+    return _require_mapping(load_value(path), str(path))
 
 
 def load_value(path: Path) -> Any:
@@ -27,10 +26,13 @@ def load_value(path: Path) -> Any:
     Raises:
         InputError: as `load_mapping`, but for the last.
     """
+    text, source = read_text(path), str(path)
+    if path.suffix.lower() == ".json":
+        return parse_json_value(text, source)
+    # Imported here: reading the model presets needs JSON alone, and start-up time counts.
     from pe_sim.config.strict_yaml import parse_yaml_value
 
-    text, source = read_text(path), str(path)
-    return parse_json_value(text, source) if path.suffix.lower() == ".json" else parse_yaml_value(text, source)
+    return parse_yaml_value(text, source)
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
@@ -39,7 +41,6 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     Raises:
         InputError: malformed text, a duplicate key, or no mapping at the top.
     """
-    # Imported here: reading the model presets needs JSON alone, and start-up time counts.
     from pe_sim.config.strict_yaml import parse_yaml_value
 
     return _require_mapping(parse_yaml_value(text, source), source)

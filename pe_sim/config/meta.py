@@ -10,6 +10,7 @@ from pydantic import Field
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
 from pe_sim.config.model_fields import Flag, KeyRules, Positive, Refusal, Size, StrictSchema, sort_keys, validate
+from pe_sim.config.plain_llama import plain_llama
 from pe_sim.config.rope import DEFAULT_THETA, Scaling
 from pe_sim.errors import InputError
 
@@ -84,27 +85,19 @@ def read_meta(raw: Mapping[str, object], source: str, name: str, vocab_size: int
     """
     values, ignored = sort_keys(raw, MetaParams.model_fields, _KEYS, source)
     params = validate(MetaParams, values, source=source)
-    return ModelConfig(
+    return plain_llama(
         name=name,
-        family="llama",
         num_layers=params.n_layers,
         hidden_size=params.dim,
         num_heads=params.n_heads,
-        num_kv_heads=params.n_kv_heads or params.n_heads,
+        num_kv_heads=params.n_kv_heads,
         head_dim=derive_head_dim(params.dim, params.n_heads, source),
         ffn_size=_ffn_size(params, source),
         vocab_size=_vocab_size(params, vocab_size, source),
         max_position_embeddings=params.max_seq_len,
-        norm="rmsnorm",
         norm_eps=params.norm_eps,
-        activation="silu",
-        gated_ffn=True,
-        position="rope",
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
         rope_theta=params.rope_theta,
-        rope_scaling=dict(_META_SCALING) if params.use_scaled_rope else {},
+        rope_scaling=_META_SCALING if params.use_scaled_rope else None,
         ignored_keys=ignored,
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
+from pe_sim.config.dialects import Dialect, check_keys, detect
 from pe_sim.config.galvatron import (
     is_galvatron_bert,
     is_galvatron_gpt,
@@ -35,22 +35,12 @@ class Reader(Protocol):
         """The model; raises InputError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """A foreign format: its name, the keys it is known by, and how to recognise and read it."""
-
-    name: str
-    marks: str
-    recognises: Callable[[Mapping[str, object]], bool]
-    read: Reader
-
-
 def _read_hf(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None) -> ModelConfig:
     return read_hf(raw, source, name)
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
-DIALECTS: Final[tuple[Dialect, ...]] = (
+DIALECTS: Final[tuple[Dialect[Reader], ...]] = (
     Dialect("Hetu LlamaConfig", "ffn_hidden_size beside n_embd or Hugging Face names", is_hetu, read_hetu),
     Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
     Dialect("Galvatron model_configs", "num_query_groups or gated_linear_unit", is_galvatron_yaml, read_galvatron_yaml),
@@ -78,21 +68,13 @@ class OwnEntry(StrictSchema):
     source: Text
 
 
-def detect_dialect(raw: Mapping[str, object], source: str) -> Dialect:
+def detect_dialect(raw: Mapping[str, object], source: str) -> Dialect[Reader]:
     """The dialect of a model file.
 
     Raises:
         InputError: no dialect recognises the keys.
     """
-    for dialect in DIALECTS:
-        if dialect.recognises(raw):
-            return dialect
-    raise InputError(
-        "this is no model config of a known dialect",
-        source=source,
-        given=list(raw),
-        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in DIALECTS),
-    )
+    return detect(DIALECTS, raw, source, "model config")
 
 
 def read_model(raw: Mapping[str, object], *, source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
@@ -108,9 +90,7 @@ def read_model(raw: Mapping[str, object], *, source: str, name: str, vocab_size:
         InputError: an unknown dialect, a bad entry, or sizes that do not agree, also with a stated parameter count.
     """
     entries = dict(raw)
-    for key in entries:
-        if not isinstance(key, str):
-            raise InputError("a key is not a text", source=source, given=key)
+    check_keys(entries, source)
     own = entries.pop(OWN_KEY, None)
     model = check_model(detect_dialect(entries, source).read(entries, source, name, vocab_size), source)
     if own is not None:

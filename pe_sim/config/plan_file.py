@@ -58,26 +58,34 @@ Ranks = Annotated[Any, BeforeValidator(_check_ranks)]
 Matrices = Annotated[Any, BeforeValidator(_check_matrices)]
 
 
-class DegreesFile(Section):
-    """How the arrays of a stage share a layer."""
+class SharesFile(Section):
+    """How the arrays of a stage share what they work on."""
 
     dp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the batch")
     tp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the operators")
     cp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the tokens")
     consecutive: bool = Field(True, description="whether arrays that share an operator are neighbours")
+
+    @property
+    def shares(self) -> Degrees:
+        """The same for a plan."""
+        return Degrees(self.dp, self.cp, self.tp, self.consecutive)
+
+
+class DegreesFile(SharesFile):
+    """How the arrays of a stage share a layer."""
+
     times: int = Field(1, ge=1, le=MAX_COUNT, description="how many layers in a row are shared so")
 
     def degrees(self) -> tuple[Degrees, ...]:
         """One for each of its layers."""
-        return (Degrees(self.dp, self.cp, self.tp, self.consecutive),) * self.times
+        return (self.shares,) * self.times
 
 
-class HeadFile(Section):
+class HeadFile(SharesFile):
     """How the arrays of the last stage share the LM head."""
 
-    dp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the batch")
     tp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the vocabulary")
-    cp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the tokens")
     consecutive: bool = Field(True, description="whether arrays that share the head are neighbours")
 
 
@@ -137,8 +145,6 @@ def read_plan_file(raw: Mapping[str, object], source: str, name: str = "plan") -
         InputError: unknown keys, wrong types or values (several faults in one message), or parts that do not agree.
     """
     file = validate(PlanFile, {key: _with_tuples(value) for key, value in raw.items()}, source)
-    given = file.head
-    head = None if given is None else Degrees(given.dp, given.cp, given.tp, given.consecutive)
     plan = ParallelPlan(
         name=file.name or name,
         source=source,
@@ -149,7 +155,7 @@ def read_plan_file(raw: Mapping[str, object], source: str, name: str = "plan") -
         partition=file.partition,
         microbatches=file.microbatches,
         layers=_expand(file.layers),
-        head=head,
+        head=None if file.head is None else file.head.shares,
         pipelines=tuple(_pipeline(pipeline) for pipeline in file.pipelines),
         overlap=file.overlap,
         matrices=tuple(file.matrices.items()),

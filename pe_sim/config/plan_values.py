@@ -46,6 +46,23 @@ def whole_list(value: object, path: str, source: str, *, least: int = 0) -> tupl
     return tuple(whole(entry, f"{path}.{index}", source, least=least) for index, entry in enumerate(entries))
 
 
+def require(raw: Mapping[str, object], key: str, source: str, *, path: str = "") -> object:
+    """What stands under `key`.
+
+    Args:
+        raw: the mapping.
+        key: that has no default.
+        source: what errors call the file.
+        path: of the key in the file, where the mapping is not all of it.
+
+    Raises:
+        InputError: there is no such key.
+    """
+    if key not in raw:
+        raise InputError("this key is missing", source=source, path=path or key, hint=f"state {key}; it has no default")
+    return raw[key]
+
+
 def distinct(ranks: Iterable[int], path: str, source: str, what: str = "rank") -> tuple[int, ...]:
     """The ranks themselves.
 
@@ -90,7 +107,7 @@ def sort_plan_keys(
 
 
 def bounds_of(counts: Iterable[int]) -> tuple[int, ...]:
-    """Layers of each stage as bounds: (0, ..., number of layers)."""
+    """Numbers of units, layers of each stage for instance, as bounds: (0, ..., number of units)."""
     return (0, *accumulate(counts))
 
 

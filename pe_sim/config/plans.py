@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from pe_sim.config.dialects import Dialect, check_keys, detect
 from pe_sim.config.galvatron_plan import is_galvatron_plan, read_galvatron_plan
 from pe_sim.config.hetu_arguments import is_hetu_arguments, read_hetu_arguments
 from pe_sim.config.hetu_plan import is_hetu_plan, read_hetu_plan
@@ -19,18 +20,8 @@ from pe_sim.config.plan_file import PlanFile, is_plan_file, plan_to_dict, read_p
 from pe_sim.config.schema import known_paths
 from pe_sim.errors import InputError
 
-
-@dataclass(frozen=True, slots=True)
-class PlanDialect:
-    """A form of plan: its name, the keys it is known by, and how to recognise and read it.
-
-    `read` takes the mapping, what errors call it, the name of the plan, and how many arrays there are (or None).
-    """
-
-    name: str
-    marks: str
-    recognises: Callable[[Mapping[str, object]], bool]
-    read: Callable[[Mapping[str, object], str, str, int | None], ParallelPlan]
+# Takes the mapping, what errors call it, the name of the plan, and how many arrays there are (or None).
+PlanReader = Callable[[Mapping[str, object], str, str, int | None], ParallelPlan]
 
 
 def _read_own(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None) -> ParallelPlan:
@@ -38,12 +29,12 @@ def _read_own(raw: Mapping[str, object], source: str, name: str, num_arrays: int
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
-PLAN_DIALECTS: Final[tuple[PlanDialect, ...]] = (
-    PlanDialect("Hetu ds_parallel_config", "a root llama or gpt", is_hetu_plan, read_hetu_plan),
-    PlanDialect("Hetu generator arguments", "cp_list or num_gpus", is_hetu_arguments, read_hetu_arguments),
-    PlanDialect("Galvatron strategy", "pp_deg or tp_sizes_enc", is_galvatron_plan, read_galvatron_plan),
-    PlanDialect("MerakArguments", "train_schedule, partition_method and the like", is_merak_plan, read_merak_plan),
-    PlanDialect("pe-sim plan", "dp, tp, pp, cp or pipelines", is_plan_file, _read_own),
+PLAN_DIALECTS: Final[tuple[Dialect[PlanReader], ...]] = (
+    Dialect("Hetu ds_parallel_config", "a root llama or gpt", is_hetu_plan, read_hetu_plan),
+    Dialect("Hetu generator arguments", "cp_list or num_gpus", is_hetu_arguments, read_hetu_arguments),
+    Dialect("Galvatron strategy", "pp_deg or tp_sizes_enc", is_galvatron_plan, read_galvatron_plan),
+    Dialect("MerakArguments", "train_schedule, partition_method and the like", is_merak_plan, read_merak_plan),
+    Dialect("pe-sim plan", "dp, tp, pp, cp or pipelines", is_plan_file, _read_own),
 )
 
 
@@ -109,24 +100,14 @@ def _only(value: object, source: str) -> Mapping[str, object]:
 
 
 def _read_mapping(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None) -> ParallelPlan:
-    for key in raw:
-        if not isinstance(key, str):
-            raise InputError("a key is not a text", source=source, given=key)
+    check_keys(raw, source)
     return detect_plan_dialect(raw, source).read(raw, source, name, num_arrays)
 
 
-def detect_plan_dialect(raw: Mapping[str, object], source: str) -> PlanDialect:
+def detect_plan_dialect(raw: Mapping[str, object], source: str) -> Dialect[PlanReader]:
     """The dialect of a plan.
 
     Raises:
         InputError: no dialect recognises the keys.
     """
-    for dialect in PLAN_DIALECTS:
-        if dialect.recognises(raw):
-            return dialect
-    raise InputError(
-        "this is no plan of a known dialect",
-        source=source,
-        given=list(raw),
-        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in PLAN_DIALECTS),
-    )
+    return detect(PLAN_DIALECTS, raw, source, "plan")

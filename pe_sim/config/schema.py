@@ -259,3 +259,20 @@ def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overr
         return schema.model_validate(dict(raw))
     except ValidationError as error:
         raise input_error(error, schema, source, overridden) from None
+
+
+def check_schema_version(raw: Mapping[str, Any], known: int, source: str | None) -> None:
+    """Nothing, where a file's mapping is of the known version, or does not say.
+
+    Raises:
+        InputError: it is of another one.
+    """
+    version = raw.get("schema_version", known)
+    if type(version) is not int or version != known:
+        raise InputError(
+            "unknown schema version",
+            source=source,
+            path="schema_version",
+            given=version,
+            expected=f"{known}, the one version this program knows",
+        )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import Field, create_model, field_validator
 
 from pe_sim.config.network_file import SECTIONS, GraphNetworkFile
-from pe_sim.config.schema import Section, fault, known_paths, number_advice, validate
+from pe_sim.config.schema import Section, check_schema_version, fault, known_paths, number_advice, validate
 from pe_sim.errors import InputError, did_you_mean
 
 SCHEMA_VERSION: Final = 1
@@ -93,15 +93,7 @@ def check_system_file(
     Raises:
         InputError: an unknown schema version, or one or several faults, all in one message.
     """
-    version = raw.get("schema_version", SCHEMA_VERSION)
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise InputError(
-            "unknown schema version",
-            source=source,
-            path="schema_version",
-            given=version,
-            expected=f"{SCHEMA_VERSION}, the one version this program knows",
-        )
+    check_schema_version(raw, SCHEMA_VERSION, source)
     return validate(system_schema(link_kind(raw, source)), raw, source, overridden)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.schedule.stages import Schedule
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Engine = Callable[[Schedule], Trace]
 DEFAULT_ENGINE = "fast"
+_E = TypeVar("_E")
 
 
 def event(schedule: Schedule) -> Trace:
@@ -48,8 +49,17 @@ def engine_named(name: str) -> Engine:
     Raises:
         InputError: there is none of that name.
     """
-    if not isinstance(name, str) or name not in ENGINES:
-        expected = "one of " + ", ".join(ENGINES)
-        hint = did_you_mean(name, ENGINES)
+    return named_in(ENGINES, name)
+
+
+def named_in(engines: Mapping[str, _E], name: str) -> _E:
+    """The one called `name` of a registry of engines.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if not isinstance(name, str) or name not in engines:
+        expected = "one of " + ", ".join(engines)
+        hint = did_you_mean(name, engines)
         raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)
-    return ENGINES[name]
+    return engines[name]

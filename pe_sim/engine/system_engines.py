@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pe_sim.engine.engines import DEFAULT_ENGINE
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.engine.engines import DEFAULT_ENGINE, named_in
 from pe_sim.schedule.system import SystemProgram, SystemTimes
 
 SystemEngine = Callable[[SystemProgram, Sequence[int]], SystemTimes]
@@ -34,8 +33,4 @@ def system_engine_named(name: str = DEFAULT_ENGINE) -> SystemEngine:
     Raises:
         InputError: there is none of that name.
     """
-    if not isinstance(name, str) or name not in SYSTEM_ENGINES:
-        expected = "one of " + ", ".join(SYSTEM_ENGINES)
-        hint = did_you_mean(name, SYSTEM_ENGINES)
-        raise InputError("no such engine", path="engine", given=name, expected=expected, hint=hint)
-    return SYSTEM_ENGINES[name]
+    return named_in(SYSTEM_ENGINES, name)

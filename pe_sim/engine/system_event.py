@@ -17,7 +17,7 @@ from pe_sim.engine.system_hops import LegPlan, LinkServers, OperationRun, plan_l
 from pe_sim.engine.system_program import checked_cycles
 from pe_sim.errors import DeadlockError
 from pe_sim.network.interconnect import links_of
-from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram, SystemTimes
+from pe_sim.schedule.system import ArrayPass, LinkTask, SystemProgram, SystemTimes
 
 _AFTER_SERVERS: Final = EventPriority(AFTER_ALL + 1)  # by then all exchanges of a cycle are known
 
@@ -119,8 +119,9 @@ class _Arbiter:
         if self._waiting:
             self._decide_later()
         operation, now = self._operations[number], int(self._env.now)
-        begin = max([now, *(self._free_at.get(use[0], 0) - use[1] for use in _uses(operation))])
-        self._free_at.update({use[0]: begin + use[2] for use in _uses(operation)})
+        uses = operation.uses
+        begin = max([now, *(self._free_at.get(channel, 0) - first for channel, first, _ in uses)])
+        self._free_at.update({channel: begin + last for channel, _, last in uses})
         call_at(self._env, begin, partial(self._start, number, self._served, begun, ended))
         self._served += 1
 
@@ -149,8 +150,3 @@ class _Arbiter:
             plans = plan_legs(operation, channels)
             self._plans[number] = plans, run_alone(operation, plans, channels)
         return self._plans[number]
-
-
-def _uses(operation: LinkOperation) -> list[tuple[int, int, int]]:
-    columns = (operation.channels, operation.first_cycles, operation.last_cycles)
-    return list(zip(*(column.tolist() for column in columns), strict=True))

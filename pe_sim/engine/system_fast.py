@@ -67,8 +67,7 @@ def _channel_uses(operations: Sequence[LinkOperation]) -> list[list[_Use]]:
     """Of each operation, its channels. Channels that all operations use in the same cycles are one."""
     by_channel: dict[int, list[tuple[int, int, int]]] = {}
     for index, operation in enumerate(operations):
-        columns = (operation.channels, operation.first_cycles, operation.last_cycles)
-        for channel, first, last in zip(*(column.tolist() for column in columns), strict=True):
+        for channel, first, last in operation.uses:
             by_channel.setdefault(channel, []).append((index, first, last))
     found: list[list[_Use]] = [[] for _ in operations]
     for number, alike in enumerate(dict.fromkeys(tuple(uses) for uses in by_channel.values())):

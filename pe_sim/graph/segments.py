@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+from typing import TypeGuard
 
 from pe_sim.graph.graph import STREAM
 from pe_sim.graph.operators import KvAppend, Linear, MergedSoftmax, Operator, Scores, Values
@@ -70,7 +71,7 @@ def _cuts(
             cuts[at] = (queries, Meeting.QUERIES)
         elif shares_tokens and isinstance(operator, Values):
             cuts[at] = (partial_name(operator), Meeting.ATTENTION)
-        elif shares_operators and _is_shared_sum(operator):
+        elif shares_operators and is_shared_sum(operator):
             cuts[at] = (operator.outputs[0].name, Meeting.SUM)
     return cuts
 
@@ -91,13 +92,13 @@ def _with_merge(layer: Sequence[Operator]) -> list[Operator]:
     return operators
 
 
-def _is_shared_sum(operator: Operator) -> bool:
+def is_shared_sum(operator: Operator) -> TypeGuard[Linear]:
     """Whether an array that has a share of the operator has a term of its outputs: what leads back to the stream."""
     return isinstance(operator, Linear) and operator.in_dim in ("query", "ffn")
 
 
 def _as_terms(operator: Operator) -> Operator:
-    if not _is_shared_sum(operator):
+    if not is_shared_sum(operator):
         return operator
     return replace(operator, outputs=tuple(replace(tensor, element=Element.TERM) for tensor in operator.outputs))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.errors import InputError
@@ -80,8 +79,3 @@ def model_share(model: ModelConfig, share: OperatorShare, num_layers: int) -> Mo
         num_kv_heads=len(heads.kv),
         ffn_size=len(columns),
     )
-
-
-def bounds_of(counts: list[int]) -> list[int]:
-    """0, and the sum of each count and those before it."""
-    return [0, *accumulate(counts)]

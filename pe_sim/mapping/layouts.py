@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
 from pe_sim.graph.operators import AttentionShape
 from pe_sim.graph.tensors import Element, Rows, Tensor
@@ -251,3 +252,23 @@ def softmax_partial(attended: Tensor, shape: AttentionShape) -> Tensor:
     """What attention by token sends per row: (max, sum, weighted values) of every query head."""
     size = shape.num_heads * (shape.head_dim + SOFTMAX_STATISTICS)
     return Tensor(f"{attended.name}_partial", "softmax_partial", size, attended.rows)
+
+
+def layouts_of(
+    array: ArrayConfig, num_groups: int, shape: AttentionShape, selected: int | None, *, source: str
+) -> Layouts:
+    """The layouts of an array whose PEs are divided evenly.
+
+    Args:
+        array: the array.
+        num_groups: into how many groups.
+        shape: attention geometry of the whole batch.
+        selected: `selected_per_sequence` of `Layouts`.
+        source: what errors call the one who asks for so many groups.
+
+    Raises:
+        InputError: the PEs do not divide so, or all PEs of a group are dead.
+    """
+    arity, sequences = array.network.arity, len(shape.new_lens)
+    groups = PeGroups.of_array(array.num_pes, num_groups, arity, sequences, array.dead_pes, source=source)
+    return Layouts(groups, shape, array.dtypes, selected)

@@ -13,9 +13,8 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import AttentionShape, Operator, Receive, Send
 from pe_sim.graph.tensors import Tensor
-from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.kept import Kept
-from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.layouts import Layouts, layouts_of
 from pe_sim.mapping.placed import BlockRun, PlacedBlock, PlacedGraph, Value
 from pe_sim.mapping.placement import Placement
 from pe_sim.mapping.placer import BlockPlacer, BlockPlan
@@ -118,10 +117,7 @@ def divide(array: ArrayConfig, workflow: Workflow, shape: AttentionShape, select
     Raises:
         InputError: the PEs do not divide into the workflow's groups.
     """
-    sequences, source = len(shape.new_lens), workflow.source or workflow.name
-    arity = array.network.arity
-    groups = PeGroups.of_array(array.num_pes, workflow.groups, arity, sequences, array.dead_pes, source=source)
-    return Layouts(groups, shape, array.dtypes, selected)
+    return layouts_of(array, workflow.groups, shape, selected, source=workflow.source or workflow.name)
 
 
 def sent(name: str, rows: int) -> Send:

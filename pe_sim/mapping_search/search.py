@@ -13,8 +13,8 @@ from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.grids import grid_ways
-from pe_sim.mapping.groups import PeGroups, groups_alive
-from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.groups import groups_alive
+from pe_sim.mapping.layouts import layouts_of
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.mapping_search.candidates import Candidate, Wanted, reason_of, simulated
 from pe_sim.mapping_search.grids import grid_options
@@ -181,10 +181,7 @@ class Search:
 
     def _scene(self, graph: OperatorGraph, groups: int) -> Scene:
         array, source = self.wanted.array, self.given.source or NAME
-        division = PeGroups.of_array(
-            array.num_pes, groups, array.network.arity, len(graph.shape.new_lens), array.dead_pes, source=source
-        )
-        return Scene(array, graph, Layouts(division, graph.shape, array.dtypes, graph.selected_per_sequence))
+        return Scene(array, graph, layouts_of(array, groups, graph.shape, graph.selected_per_sequence, source=source))
 
     def _options(self, loads: Sequence[Loads], layers: int, spare_bytes: float) -> dict[str, set[str]] | None:
         """By field, the options that can be part of something better than what is known; None: there are none."""
@@ -203,17 +200,14 @@ class Search:
         return kept
 
     def _paths(self, scenes: tuple[Scene, ...], parts: tuple[Part, ...], options: Mapping[str, set[str]]) -> Paths:
-        layers = scenes[0].graph.num_layers
         lm_heads = tuple(name for name in LM_HEAD if name in options.get("lm_head", LM_HEAD))
         if self.given.lm_head:
             lm_heads = (self.given.lm_head,)
-        allowed = []
-        for layer in range(layers):
-            of_layer: dict[str, Sequence[str]] = {name: sorted(values) for name, values in options.items()}
-            of_layer |= {name: (value,) for name, value in self._fixed(layer).items()}
-            allowed.append(of_layer)
+        free: dict[str, Sequence[str]] = {name: sorted(values) for name, values in options.items()}
+        layers = (self._fixed(layer).items() for layer in range(scenes[0].graph.num_layers))
+        allowed = tuple({**free, **{name: (value,) for name, value in of_layer}} for of_layer in layers)
         by_energy = self.wanted.objective == "energy"
-        return Paths(scenes, self.wanted.weights, parts, tuple(allowed), lm_heads, by_energy=by_energy)
+        return Paths(scenes, self.wanted.weights, parts, allowed, lm_heads, by_energy=by_energy)
 
     @property
     def limit(self) -> float:

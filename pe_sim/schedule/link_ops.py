@@ -20,7 +20,6 @@ from pe_sim.schedule.link_ways import (
     Way,
     ways_of_all_gather,
     ways_of_all_reduce,
-    ways_of_broadcast,
     ways_of_messages,
     ways_of_reduce,
     ways_of_reduce_scatter,
@@ -32,7 +31,7 @@ _HOPS_TO_TRY: Final = 2**20  # of ways to be compared; where each has more, the 
 _MAX_HOPS: Final = 2**23  # about 2 GiB
 _KEPT: Final = 1024  # operations
 
-_Kind = Literal["messages", "all-reduce", "all-gather", "reduce-scatter", "reduce", "broadcast"]
+_Kind = Literal["messages", "all-reduce", "all-gather", "reduce-scatter", "reduce"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,8 @@ class _Request:
 
     Args:
         sizes: bytes; of messages: sender's place, receiver's place and bytes of each.
-        place: where a value starts or ends.
+        place: where a value ends.
         takes_part: of a reduction: whether the member at `place` has a value of its own.
-        tag: of a broadcast.
         softmax: whether what is combined are softmax partials.
     """
 
@@ -53,7 +51,6 @@ class _Request:
     sizes: tuple[int, ...]
     place: int = 0
     takes_part: bool = True
-    tag: Tag = Tag.BROADCAST
     softmax: bool = False
 
 
@@ -145,22 +142,6 @@ def reduce_to(
     return _with_name(request, name)
 
 
-def broadcast_from(
-    system: SystemConfig, source: int, members: Sequence[int], num_bytes: int, name: str
-) -> LinkOperation | None:
-    """One array's value ends at all members; counted as one broadcast if that are all that work, else as a multicast.
-
-    Returns:
-        None if nobody else wants it, or if it has no bytes.
-    """
-    if not num_bytes or set(members) <= {source}:
-        return None
-    everyone = tuple(members) if source in members else (source, *members)
-    request = _request(system, "broadcast", everyone, (num_bytes,))
-    tag = Tag.BROADCAST if set(everyone) == set(system.alive) else Tag.MULTICAST
-    return _with_name(replace(request, place=everyone.index(source), tag=tag), name)
-
-
 def _check_parts(members: Sequence[int], parts_bytes: Sequence[int]) -> None:
     if len(parts_bytes) != len(members):
         raise ValueError(f"{len(parts_bytes)} parts for {len(members)} members")
@@ -215,8 +196,6 @@ def _ways(request: _Request, interconnect: Interconnect) -> tuple[Way, ...]:
             places = members.places
             contributors = places if request.takes_part else np.delete(places, request.place)
             return ways_of_reduce(members, request.place, contributors, request.sizes[0])
-        case "broadcast":
-            return ways_of_broadcast(members, request.place, request.sizes[0], request.tag)
 
 
 def _worth_trying(request: _Request, ways: tuple[Way, ...]) -> list[Way]:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from pe_sim.mapping.groups import even_counts
 from pe_sim.network import members as programs
 from pe_sim.network.members import Members
 from pe_sim.network.programs import Program
@@ -44,13 +45,6 @@ class Way:
     def hops(self) -> int:
         """About how many there are."""
         return sum(leg.hops for leg in self.legs)
-
-
-def split_evenly(num_bytes: int, parts: int) -> IntArray:
-    """(parts,) bytes that differ by at most one, the first are the larger."""
-    base, extra = divmod(num_bytes, parts)
-    sizes: IntArray = base + (np.arange(parts, dtype=np.int64) < extra)
-    return sizes
 
 
 def ways_of_messages(members: Members, messages: IntArray) -> tuple[Way, ...]:
@@ -95,34 +89,24 @@ def ways_of_reduce(members: Members, target: int, contributors: IntArray, num_by
     return ways if adding else ways[:1]
 
 
-def ways_of_broadcast(members: Members, source: int, num_bytes: int, tag: Tag) -> tuple[Way, ...]:
-    """One place's value ends at all of them."""
-    receivers = members.places[members.places != source]
-    payload, counted = np.array([num_bytes], dtype=np.int64), ((tag.value, 1, num_bytes),)
-    zeros = np.zeros_like(receivers)
-    star = WayLeg(lambda: programs.unicasts(members, zeros + source, receivers, zeros), payload, counted, 0)
-    tree = WayLeg(lambda: programs.tree_broadcast(members, source), payload, counted, 0)
-    return Way("star", (star,)), Way("tree", (tree,))
-
-
-_BOTH: Final = (("ring", "ring", "ring"), ("halving_doubling", "recursive_halving", "recursive_doubling"))
+_BOTH: Final = (  # a way of an all-reduce, of the reduce-scatter it begins with, and of the all-gather it ends with
+    ("ring", "ring", "ring"),
+    ("halving_doubling", "recursive_halving", "recursive_doubling"),
+    ("direct", "direct", "direct"),
+)
 
 
 def ways_of_all_reduce(members: Members, partial_bytes: int, result_bytes: int) -> tuple[Way, ...]:
     """Every member ends with the sum over all of them, counted as a reduction and a broadcast, whichever the way."""
     reduced: Counted = ((Tag.REDUCE.value, 1, partial_bytes),)
     spread: Counted = ((Tag.BROADCAST.value, 1, result_bytes),) if result_bytes else ()
-    scatters = ways_of_reduce_scatter(members, split_evenly(partial_bytes, members.count), reduced)
-    gathers = ways_of_all_gather(members, split_evenly(result_bytes, members.count), spread)
+    scatters = ways_of_reduce_scatter(members, even_counts(partial_bytes, members.count), reduced)
+    gathers = ways_of_all_gather(members, even_counts(result_bytes, members.count), spread)
     scatter_of = {way.name: way.legs for way in scatters}
     gather_of = {way.name: way.legs if result_bytes else () for way in gathers}
     whole = np.array([partial_bytes], dtype=np.int64)
     doubling = WayLeg(lambda: programs.doubling_all_reduce(members), whole, (*reduced, *spread), _doubling(members))
-    both = [
-        Way(name, (*scatter_of[first], *gather_of[second]))
-        for name, first, second in (*_BOTH, ("direct", "direct", "direct"))
-        if first in scatter_of
-    ]
+    both = [Way(name, (*scatter_of[first], *gather_of[second])) for name, first, second in _BOTH if first in scatter_of]
     in_a_tree = (
         WayLeg(lambda: programs.tree_reduce(members, 0), whole, reduced, 0),
         *([_tree_broadcast(members, result_bytes, spread)] if result_bytes else []),
@@ -131,7 +115,8 @@ def ways_of_all_reduce(members: Members, partial_bytes: int, result_bytes: int) 
 
 
 def _tree_broadcast(members: Members, num_bytes: int, counted: Counted) -> WayLeg:
-    return WayLeg(lambda: programs.tree_broadcast(members, 0), np.array([num_bytes], dtype=np.int64), counted, 0)
+    whole = np.array([num_bytes], dtype=np.int64)
+    return WayLeg(lambda: programs.tree_broadcast(members, 0), whole, counted, 0)
 
 
 def _fitting(members: Members, *ways: Way) -> tuple[Way, ...]:

@@ -58,6 +58,12 @@ class LinkOperation:
     busy_cycles: IntArray
     cycles: int
 
+    @property
+    def uses(self) -> list[tuple[int, int, int]]:
+        """Of every channel it uses: the channel, and the cycles from its begin to the first grant and last release."""
+        columns = (self.channels, self.first_cycles, self.last_cycles)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayPass:

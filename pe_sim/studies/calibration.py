@@ -22,7 +22,7 @@ from pe_sim.config.galvatron_profiles import (
 )
 from pe_sim.errors import InputError
 from pe_sim.studies.calibrated_machine import Machine, machines_of
-from pe_sim.studies.calibration_fits import Fit, fits_of
+from pe_sim.studies.calibration_fits import Fit, Point, fits_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -121,12 +121,17 @@ class Calibration:
             "ignored": list(self.profiles.ignored),
         }
 
+    def points(self) -> list[tuple[Point, Point | None]]:
+        """Each measurement's point of its own fit, and that of the fit over all numbers of devices, if there is one."""
+        over_all = {point.measured: point for fit in self.fits if fit.devices is None for point in fit.points}
+        own = (point for fit in self.fits if fit.devices is not None for point in fit.points)
+        return [(point, over_all.get(point.measured)) for point in own]
+
     def to_rows(self) -> list[dict[str, Any]]:
         """A row a measurement, with its fit and that over all numbers of devices."""
-        over_all = {point.measured: point.fitted for fit in self.fits if fit.devices is None for point in fit.points}
         rows = []
-        for point in (point for fit in self.fits if fit.devices is not None for point in fit.points):
-            measured, other = point.measured, over_all.get(point.measured)
+        for point, other in self.points():
+            measured = point.measured
             rows.append(
                 {
                     "kind": measured.kind.value,
@@ -136,8 +141,8 @@ class Calibration:
                     "measured": measured.value,
                     "fitted": point.fitted,
                     "relative_error": point.relative_error,
-                    "fitted_over_all": other,
-                    "relative_error_over_all": None if other is None else other / measured.value - 1,
+                    "fitted_over_all": other and other.fitted,
+                    "relative_error_over_all": other and other.relative_error,
                 }
             )
         return rows
@@ -196,7 +201,7 @@ def calibrate(
     """
     loaded = None if array is None else as_array(array)
     clock = _clock(clock_ghz, loaded)
-    found = load_galvatron_profiles([profiles] if isinstance(profiles, str | Path | Mapping) else profiles)
+    found = load_galvatron_profiles(profiles)
     _check_use(found)
     fits = fits_of(found)
     machines = machines_of(fits, found.overlap_coefficient, clock, loaded)

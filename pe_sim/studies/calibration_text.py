@@ -12,7 +12,7 @@ from pe_sim.notebook import Table, card
 from pe_sim.report.table import emit, make_table
 from pe_sim.studies.calibrated_machine import ARRAY, Machine, Setting
 from pe_sim.studies.calibration import Calibration
-from pe_sim.studies.calibration_fits import Fit, Point
+from pe_sim.studies.calibration_fits import Fit
 from pe_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ def _fit_row(fit: Fit) -> tuple[str, ...]:
 
 def _point_rows(found: Calibration) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for point, other in _with_over_all(found, rates=False):
+    for point, other in found.points():
         measured = point.measured
+        if measured.kind.is_rate:
+            continue
         fitted_over_all = ("-", "-") if other is None else (_micro(other.fitted), _signed(other.relative_error))
         rows.append(
             (
@@ -170,22 +172,13 @@ def _point_rows(found: Calibration) -> list[tuple[str, ...]]:
 
 def _rate_rows(found: Calibration) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for point, other in _with_over_all(found, rates=True):
+    for point, other in found.points():
         measured = point.measured
+        if not measured.kind.is_rate:
+            continue
         over_all = ("-", "-") if other is None else (_giga(other.fitted), _signed(other.relative_error))
         rows.append((_rate_name(measured.kind), f"{measured.devices:,}", _giga(measured.value), *over_all))
     return rows
-
-
-def _with_over_all(found: Calibration, rates: bool) -> list[tuple[Point, Point | None]]:
-    """Each measurement's point of its own fit, and that of all numbers of devices."""
-    over_all = {point.measured: point for fit in found.fits if fit.devices is None for point in fit.points}
-    return [
-        (point, over_all.get(point.measured))
-        for fit in found.fits
-        if fit.devices is not None and fit.kind.is_rate is rates
-        for point in fit.points
-    ]
 
 
 def _layer_rows(found: Calibration) -> list[tuple[str, ...]]:

@@ -47,8 +47,8 @@ class Deployment:
 
     @property
     def used(self) -> tuple[int, ...]:
-        """Ranks that take part, in order."""
-        return tuple(sorted(rank for line in self.pipelines for stage in line.stages for rank in stage.arrays))
+        """Ranks that take part, in order, each once."""
+        return tuple(sorted({rank for line in self.pipelines for stage in line.stages for rank in stage.arrays}))
 
     def vocabulary(self, degrees: Degrees, index: int, model: ModelConfig) -> OperatorShare:
         """The share of the LM head of the array that has share `index` of the operators."""
@@ -186,7 +186,7 @@ def deployed(
         for pipeline in pipelines:
             count = len(pipeline.stages[-1].arrays)
             if head.num_arrays != count:
-                raise _fault(plan, "the degrees of the LM head do not multiply to the stage", "vtp", str(head), count)
+                raise _fault(plan, "the degrees of the LM head do not multiply to the stage", "head", str(head), count)
     return Deployment(plan, tuple(pipelines), head)
 
 

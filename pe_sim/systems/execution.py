@@ -24,7 +24,7 @@ from pe_sim.numeric.state_dict import Source, read_weights
 from pe_sim.numeric.tokens import read_token_types, read_tokens
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import ModelWeights
-from pe_sim.systems.parts import OwnSpan, Row, batch_share, listed, next_rows
+from pe_sim.systems.parts import OwnSpan, Row, Span, batch_share, listed, next_rows
 from pe_sim.systems.script import CHOICES, TOKENS, MeetingAction, Move, PassAction, Script
 from pe_sim.systems.timing import CANDIDATE_BITS, TOKEN_BITS
 from pe_sim.systems.walk import CACHE
@@ -159,9 +159,13 @@ class _Run:
         """The rows a pass works on: the array's own, or those of all arrays that share the sequences."""
         if action.run.does.layouts is not action.run.does.local.token_layouts:
             return listed(action.own)
-        part = self.script.parts[action.pipeline][action.part]
-        spans = batch_share(part, action.degrees.dp, action.place.batch)
+        spans = self._shared(action)
         return tuple((span.sequence, span.context_len + row) for span in spans for row in range(span.new_len))
+
+    def _shared(self, action: PassAction) -> tuple[Span, ...]:
+        """The new rows of the sequences of which the array has tokens."""
+        part = self.script.parts[action.pipeline][action.part]
+        return batch_share(part, action.degrees.dp, action.place.batch)
 
     def _ids(self, rows: Sequence[Row]) -> tuple[IntArray, ...]:
         tokens = np.array([self.ids[sequence][position] for sequence, position in rows], dtype=np.int64)
@@ -204,8 +208,7 @@ class _Run:
         held = self.held.setdefault((action.array, action.part), {})
         if name != CACHE:
             return held[name]
-        part = self.script.parts[action.pipeline][action.part]
-        spans = batch_share(part, action.degrees.dp, action.place.batch)
+        spans = self._shared(action)
         columns = kv_columns(self.script.model, action.share)
         cached = (
             [self._keys[span.sequence][first][:, columns] for span in spans],

@@ -12,7 +12,7 @@ from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Argmax, AttentionOperator, AttentionShape, Linear, Operator
-from pe_sim.graph.segments import Segment, cut_layer
+from pe_sim.graph.segments import Segment, cut_layer, is_shared_sum
 from pe_sim.graph.shares import OperatorShare, model_share
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.passes import divide
@@ -85,9 +85,7 @@ def local_of(model: ModelConfig, step: Step, workflow: Workflow, array: ArrayCon
     """
     own = model_share(model, view.share, model.num_layers)
     graph = build_graph(own, own_step(step, view.own or ((1, 0),)))
-    segments = cut_layer(graph.layer, shares_operators=view.share.of > 1, shares_tokens=view.stride > 1)
-    if view.share.index > 0:
-        segments = tuple(_without_bias(segment) for segment in segments)
+    segments = _segments(graph, view.share, shares_operators=view.share.of > 1, shares_tokens=view.stride > 1)
     tokens = None
     if view.has_tokens:
         new_lens, context_lens, offsets = (tuple(column) for column in zip(*view.every, strict=True))
@@ -114,9 +112,7 @@ def uncut_local(
 ) -> Local:
     """The view of an array as if it met no others: for what it keeps, not for what it does."""
     graph = build_graph(model_share(model, share, model.num_layers), own_step(step, lengths))
-    segments = cut_layer(graph.layer, shares_operators=False, shares_tokens=False)
-    if share.index > 0:
-        segments = tuple(_without_bias(segment) for segment in segments)
+    segments = _segments(graph, share, shares_operators=False, shares_tokens=False)
     return Local(array, graph, divide(array, workflow, graph.shape, graph.selected_per_sequence), None, segments)
 
 
@@ -145,15 +141,18 @@ def _on_tokens(segment: Segment, shape: AttentionShape) -> Segment:
     return replace(segment, operators=tuple(operators))
 
 
-def _without_bias(segment: Segment) -> Segment:
-    """The first array that shares a sum adds the bias for all."""
-    return replace(segment, operators=tuple(_unbiased(operator) for operator in segment.operators))
+def _segments(
+    graph: OperatorGraph, share: OperatorShare, *, shares_operators: bool, shares_tokens: bool
+) -> tuple[Segment, ...]:
+    """Of a layer; the first array that shares a sum adds the bias for all."""
+    segments = cut_layer(graph.layer, shares_operators=shares_operators, shares_tokens=shares_tokens)
+    if share.index == 0:
+        return segments
+    return tuple(replace(each, operators=tuple(map(_unbiased, each.operators))) for each in segments)
 
 
 def _unbiased(operator: Operator) -> Operator:
-    if isinstance(operator, Linear) and operator.in_dim in ("query", "ffn"):
-        return replace(operator, bias=False)
-    return operator
+    return replace(operator, bias=False) if is_shared_sum(operator) else operator
 
 
 def end_of(graph: OperatorGraph, vocabulary: OperatorShare) -> tuple[Operator, ...]:

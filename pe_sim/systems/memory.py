@@ -11,9 +11,8 @@ from pe_sim.config.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode
 from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.footprint import footprint
-from pe_sim.systems.deployment import Deployment, Pipeline
+from pe_sim.systems.deployment import Deployment, Pipeline, runs_of
 from pe_sim.systems.parts import Part, Span, batch_share, offset_of, place_of
-from pe_sim.systems.script import runs_of
 from pe_sim.systems.shop import Shop
 from pe_sim.units import IntArray
 
@@ -132,8 +131,8 @@ def _tokens(shop: Shop, line: Pipeline, degrees: Degrees, batch: int, tokens: in
     part = Part(0, tuple(line.sequences), spans)
     lengths = []
     for span in batch_share(part, degrees.dp, batch):
-        offset = offset_of(span.sequence, degrees.cp, tokens)
-        total = max(0, -(-(span.context_len + span.new_len - offset) // degrees.cp))
+        first = offset_of(span.sequence, degrees.cp, tokens)
+        total = len(range(first, span.context_len + span.new_len, degrees.cp))
         if total:
             new = 1 if isinstance(shop.step, Decode) else min(span.new_len, total)
             lengths.append((new, total - new))

@@ -134,8 +134,7 @@ def rows_of(part: Part, degrees: Degrees, place: Place) -> tuple[OwnSpan, ...]:
         first = span.context_len + (offset - span.context_len) % degrees.cp
         positions = range(first, span.context_len + span.new_len, degrees.cp)
         if len(positions):
-            cached = span.context_len if degrees.cp == 1 else _held(span.context_len, offset, degrees.cp)
-            own.append(OwnSpan(span.sequence, positions, cached))
+            own.append(OwnSpan(span.sequence, positions, len(range(offset, span.context_len, degrees.cp))))
     return tuple(own)
 
 
@@ -157,8 +156,13 @@ def next_rows(stage: StagePlan, part: Part) -> Iterator[tuple[int, Row]]:
         place = place_of(degrees, index)
         for span in batch_share(part, degrees.dp, place.batch):
             row = (span.sequence, span.context_len + span.new_len)
-            if sum(row) % degrees.cp == place.tokens:
+            if tokens_share(row, degrees.cp) == place.tokens:
                 yield rank, row
+
+
+def tokens_share(row: Row, shares: int) -> int:
+    """The share of the tokens that a row belongs to."""
+    return sum(row) % shares
 
 
 def offset_of(sequence: int, shares: int, index: int) -> int:
@@ -169,7 +173,3 @@ def offset_of(sequence: int, shares: int, index: int) -> int:
 def listed(spans: tuple[OwnSpan, ...]) -> tuple[Row, ...]:
     """The rows in the order in which an array has them."""
     return tuple((span.sequence, position) for span in spans for position in span.positions)
-
-
-def _held(total: int, offset: int, stride: int) -> int:
-    return max(0, -(-(total - offset) // stride))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.plan import Degrees, StagePlan
@@ -14,9 +13,21 @@ from pe_sim.graph.segments import Meeting
 from pe_sim.graph.shares import OperatorShare
 from pe_sim.mapping.layouts import SOFTMAX_STATISTICS
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.systems.deployment import Deployment, Pipeline
+from pe_sim.systems.deployment import Deployment, LayerSpan, Pipeline, runs_of
 from pe_sim.systems.local import view_of
-from pe_sim.systems.parts import OwnSpan, Part, Place, Row, batch_share, listed, next_rows, parts_of, place_of, rows_of
+from pe_sim.systems.parts import (
+    OwnSpan,
+    Part,
+    Place,
+    Row,
+    batch_share,
+    listed,
+    next_rows,
+    parts_of,
+    place_of,
+    rows_of,
+    tokens_share,
+)
 from pe_sim.systems.shop import Shop
 from pe_sim.systems.walk import LayerRun, PassRun
 
@@ -104,14 +115,6 @@ class Script:
     deployment: Deployment
     actions: tuple[Action, ...]
     parts: tuple[tuple[Part, ...], ...]
-
-
-class LayerSpan(NamedTuple):
-    """Layers first .. last - 1 of a stage, and how its arrays share them."""
-
-    degrees: Degrees
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +267,16 @@ class LineWriter:
     def _hand_over(
         self, stage: int, part: Part, seats: Sequence[_Seat], following: Sequence[_Seat]
     ) -> Iterator[Action]:
-        moves = _moves(seats, following)
+        size = self._row_size(Meeting.STREAM, OperatorShare())
+        yield from self._moved(stage, part, Meeting.STREAM.value, "stream", size, _moves(seats, following))
+
+    def _moved(
+        self, stage: int, part: Part, kind: str, tensor: str, row_size: int, moves: tuple[Move, ...]
+    ) -> Iterator[Action]:
+        """The messages together, if there are any."""
         if moves:
-            size = self._row_size(Meeting.STREAM, OperatorShare())
             ranks = tuple(sorted({rank for move in moves for rank in (move.source, move.target)}))
-            yield MeetingAction(Meeting.STREAM.value, "stream", size, ranks, (), self.number, stage, part.index, moves)
+            yield MeetingAction(kind, tensor, row_size, ranks, (), self.number, stage, part.index, moves)
 
     def _head(self, stage: int, part: Part, seats: Sequence[_Seat], selected: tuple[Row, ...]) -> Iterator[Action]:
         """The end of the model on arrays that share it in a way of their own."""
@@ -305,10 +313,7 @@ class LineWriter:
                 yield MeetingAction(CHOICES, "best", 1, ranks, every, self.number, stage, part.index)
                 ranks = ranks[:1]
             knowing.update({sequence: ranks for sequence, position in rows if last[sequence] == position})
-        moves = self._token_moves(part, knowing)
-        if moves:
-            ranks = tuple(sorted({rank for move in moves for rank in (move.source, move.target)}))
-            yield MeetingAction(TOKENS, "tokens", 1, ranks, (), self.number, stage, part.index, moves)
+        yield from self._moved(stage, part, TOKENS, "tokens", 1, self._token_moves(part, knowing))
 
     def _token_moves(self, part: Part, knowing: Mapping[int, tuple[int, ...]]) -> tuple[Move, ...]:
         """One message for all tokens that go from one array to another; `knowing`: who has chosen each sequence's."""
@@ -319,18 +324,7 @@ class LineWriter:
         for rank, row in next_rows(first, part):
             if rank not in knowing[row[0]]:
                 rows.setdefault((knowing[row[0]][0], rank), []).append(row)
-        return tuple(Move(*ends, tuple(each)) for ends, each in sorted(rows.items()))
-
-
-def runs_of(plan: StagePlan) -> tuple[LayerSpan, ...]:
-    """Consecutive layers of a stage that are shared in the same way."""
-    runs: list[LayerSpan] = []
-    for layer, degrees in enumerate(plan.degrees):
-        if runs and runs[-1].degrees == degrees:
-            runs[-1] = LayerSpan(degrees, runs[-1].first, layer + 1)
-        else:
-            runs.append(LayerSpan(degrees, layer, layer + 1))
-    return tuple(runs)
+        return _as_moves(rows)
 
 
 def _seats(plan: StagePlan, degrees: Degrees, part: Part) -> tuple[_Seat, ...]:
@@ -348,8 +342,9 @@ def _head_seats(plan: StagePlan, degrees: Degrees, part: Part, selected: tuple[R
         place = place_of(degrees, index)
         mine = {span.sequence for span in batch_share(part, degrees.dp, place.batch)}
         spans: dict[int, list[int]] = {}
-        for sequence, position in selected:
-            if sequence in mine and (sequence + position) % degrees.cp == place.tokens:
+        for row in selected:
+            sequence, position = row
+            if sequence in mine and tokens_share(row, degrees.cp) == place.tokens:
                 spans.setdefault(sequence, []).append(position)
         own = tuple(
             OwnSpan(sequence, range(first[0], first[-1] + 1, degrees.cp), 0) for sequence, first in spans.items()
@@ -380,4 +375,9 @@ def _moves(seats: Sequence[_Seat], following: Sequence[_Seat]) -> tuple[Move, ..
                 shares = holders[row]
                 source = shares[sorted(shares)[seat.place.operators % len(shares)]]
                 rows.setdefault((source, seat.rank), []).append(row)
+    return _as_moves(rows)
+
+
+def _as_moves(rows: Mapping[tuple[int, int], Sequence[Row]]) -> tuple[Move, ...]:
+    """A message from each source to each target; `rows`: of (source, target)."""
     return tuple(Move(*ends, tuple(each)) for ends, each in sorted(rows.items()))

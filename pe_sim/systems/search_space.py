@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,10 @@ class Allowed:
                         given=value,
                         expected="whole numbers from 1 on",
                     )
+
+    def __str__(self) -> str:
+        named = [(entry.name, getattr(self, entry.name)) for entry in fields(self)]
+        return ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in named if values) or "anything"
 
     def permits(self, name: str, value: int) -> bool:
         """Whether a degree may have this value."""
@@ -137,7 +141,7 @@ class Space:
             raise InputError(
                 "no degrees are allowed that make use of the arrays",
                 path="allowed",
-                given=self.allowed,
+                given=str(self.allowed),
                 expected=f"degrees whose product is one of {', '.join(map(str, self._counts()))}",
             )
         return tuple(shapes), tuple(refused)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pe_sim.graph.graph import STREAM
@@ -259,8 +258,4 @@ def _is_added_at_root(name: str, segment: Segment, plan: BlockPlan) -> bool:
     """Whether what comes to the root is needed there alone."""
     adds = (operator for operator in segment.operators if isinstance(operator, Elementwise))
     reader = next(operator for operator in adds if name in operator.inputs)
-    return _fixed(plan.vectors, reader.name) == "root"
-
-
-def _fixed(vectors: Mapping[str, str], name: str) -> str:
-    return vectors.get(name, "follow")
+    return plan.vectors.get(reader.name) == "root"

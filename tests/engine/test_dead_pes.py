@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.decode_steps import run_decode_steps
 from pe_sim.engine.event import run_event
 from pe_sim.engine.fast import run_fast
 from pe_sim.mapping.groups import groups_alive
@@ -18,7 +17,7 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import MessageStage, PeStage, TreeStage
 from pe_sim.trace import NOT_ACTIVE
-from tests.engine.test_arrival_pass import is_overtaken
+from tests.engine.test_decode_steps import compare_steps
 from tests.engine.test_engines_agree import compare, knobs, models, steps
 from tests.helpers import small_array, tiny_llama
 from tests.network.networks import SECTIONS, array_of, sizes_of
@@ -72,18 +71,8 @@ def test_random_steps_on_graphs_of_channels(model, step, kind, overlap, workflow
 )
 def test_random_generations(model, lengths, overrides, workflow, num_pes, data):
     dead, groups = data.draw(dead_sets(num_pes, model))
-    chosen, array = in_groups(workflow, groups), small_array(num_pes, {**overrides, "dead_pes": list(dead)})
-    tried = [Decode(context_len=[length + later for length in lengths]) for later in range(NUM_STEPS)]
-    schedules = [lower(place(model, array, step, chosen)) for step in tried]
-    alone = [run_fast(schedule) for schedule in schedules]
-    (together,) = run_decode_steps(place(model, array, tried[0], chosen), NUM_STEPS)
-    for index, trace in enumerate(alone):
-        assert together.exact[index] != is_overtaken(schedules[index])
-        if together.exact[index]:
-            assert together.makespan_cycles[index] == trace.makespan_cycles
-    for tag, use in together.traffic.items():
-        for count in ("messages", "bytes", "busy_cycles"):
-            assert getattr(use, count) == sum(getattr(trace.traffic[tag], count) for trace in alone)
+    array = small_array(num_pes, {**overrides, "dead_pes": list(dead)})
+    compare_steps(model, array, lengths, in_groups(workflow, groups), NUM_STEPS)
 
 
 @pytest.mark.parametrize("run", [run_event, run_fast])

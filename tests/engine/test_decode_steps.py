@@ -34,11 +34,15 @@ def test_random_generations(model, lengths, overrides, workflow, num_pes, data):
     chosen = WORKFLOWS[workflow]
     if not chosen.pipelined:
         chosen = replace(chosen, groups=data.draw(st.sampled_from(divisors[:4])))
-    array = small_array(num_pes, overrides)
-    steps = [Decode(context_len=[length + later for length in lengths]) for later in range(NUM_STEPS)]
-    schedules = [lower(place(model, array, step, chosen)) for step in steps]
+    compare_steps(model, small_array(num_pes, overrides), lengths, chosen, NUM_STEPS)
+
+
+def compare_steps(model, array, lengths, workflow, num_steps):
+    """The decode steps of a generation together are the steps alone, where none is overtaken."""
+    steps = [Decode(context_len=[length + later for length in lengths]) for later in range(num_steps)]
+    schedules = [lower(place(model, array, step, workflow)) for step in steps]
     alone = [run_fast(schedule) for schedule in schedules]
-    (together,) = run_decode_steps(place(model, array, steps[0], chosen), NUM_STEPS)
+    (together,) = run_decode_steps(place(model, array, steps[0], workflow), num_steps)
     for index, trace in enumerate(alone):
         assert together.exact[index] != is_overtaken(schedules[index])
         if together.exact[index]:

@@ -16,7 +16,7 @@ from pe_sim.engine.system_engines import SYSTEM_ENGINES, system_engine_named
 from pe_sim.engine.system_event import run_system_event
 from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.errors import InputError
-from pe_sim.schedule.link_ops import all_gather, all_reduce, broadcast_from, messages, reduce_scatter, reduce_to
+from pe_sim.schedule.link_ops import all_gather, all_reduce, messages, reduce_scatter, reduce_to
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram
 
 LINK = {"bytes_per_cycle": 4, "latency_cycles": 3, "overhead_cycles": 2}
@@ -65,7 +65,7 @@ def operations_of(draw, over: SystemConfig) -> LinkOperation:
     num_bytes = draw(st.integers(1, 200))
     parts = [draw(st.integers(0, 60)) for _ in members]
     parts[0] += 1
-    match draw(st.integers(0, 5)):
+    match draw(st.integers(0, 4)):
         case 0:
             made = all_reduce(over, members, num_bytes, draw(st.integers(0, num_bytes)), "all-reduce")
         case 1:
@@ -74,8 +74,6 @@ def operations_of(draw, over: SystemConfig) -> LinkOperation:
             made = reduce_scatter(over, members, parts, "reduce-scatter", draw(st.booleans()))
         case 3:
             made = reduce_to(over, members, draw(ranks), num_bytes, "reduce")
-        case 4:
-            made = broadcast_from(over, draw(ranks), members, num_bytes, "broadcast")
         case _:
             sent = draw(st.lists(st.tuples(ranks, ranks, st.integers(0, 90)), max_size=6))
             made = messages(over, [*sent, (members[0], members[1], 7)], "messages")

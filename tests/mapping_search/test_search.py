@@ -145,8 +145,8 @@ def test_one_mapping_for_several_steps():
 
 
 def test_never_worse_than_the_best_of_a_phase_alone():
-    model, array = tiny_llama(), small_array(8)
-    steps = [(ps.Prefill(4, prompt_len=16), 1), (ps.Decode(4, 20), 3), (ps.Decode(4, 24), 4)]
+    model, array = tiny_llama(), small_array(4)
+    steps = [(ps.Prefill(2, prompt_len=16), 1), (ps.Decode(2, 20), 3), (ps.Decode(2, 24), 4)]
     found = ps.search(model, array, steps, max_simulations=1)
     tried = {one.name: one for one in found.candidates}
     for name, heaviest in (("best for prefill alone", steps[0][0]), ("best for decode alone", steps[2][0])):

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,31 +10,15 @@ import pe_sim as ps
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.groups import groups_alive
-from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.numeric.executor import execute_placed
 from tests.helpers import small_array
 from tests.network.networks import array_of
-from tests.numeric.cases import counts, prove, timed_traffic, weights_of
 from tests.numeric.cases import llama as tiny
-from tests.numeric.test_every_workflow import TOLERANCE, loaded
+from tests.numeric.cases import prove, weights_of
+from tests.numeric.test_every_topology import check
 
 # Of 16 PEs and 4 heads: a first PE, two of one head's, one of each head's, whole blocks, all but one.
 DEAD = ([0], [5, 6], [0, 5, 10, 15], [4, 5, 6, 7, 8], [*range(11), 12, 13, 14, 15])
-
-
-def check(array, workflow):
-    """Prefill and decode against the logits of the transformers library; traffic as the engine counts it."""
-    case, model, weights = loaded("llama-gqa")
-    length = case.tokens.shape[1]
-    for step, expected in (
-        (Prefill(3, prompt_len=length, logits="all"), case.logits[:3]),
-        (Decode(3, context_len=length - 1), case.decode_logits[:3]),
-    ):
-        placed = place(model, array, step, WORKFLOWS[workflow])
-        done = execute_placed(placed, model, weights, case.tokens[:3])
-        assert np.abs(done.logits - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
-        assert counts(done.traffic) == counts(timed_traffic(placed))
 
 
 @pytest.mark.parametrize("dead", DEAD)

@@ -18,9 +18,13 @@ from tests.numeric.test_every_workflow import TOLERANCE, loaded
 def test_logits_and_traffic(kind, workflow, num_pes):
     if num_pes not in sizes_of(kind):
         num_pes = 4
+    check(array_of(kind, num_pes), workflow)
+
+
+def check(array, workflow):
+    """Prefill and decode against the logits of the transformers library; traffic as the engine counts it."""
     case, model, weights = loaded("llama-gqa")
     length = case.tokens.shape[1]
-    array = array_of(kind, num_pes)
     for step, expected in (
         (Prefill(3, prompt_len=length, logits="all"), case.logits[:3]),
         (Decode(3, context_len=length - 1), case.decode_logits[:3]),

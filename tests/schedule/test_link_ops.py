@@ -18,15 +18,14 @@ from pe_sim.network.interconnect import links_of
 from pe_sim.network.members import Members
 from pe_sim.network.programs import timed
 from pe_sim.schedule import link_ops
-from pe_sim.schedule.link_ops import all_gather, all_reduce, broadcast_from, messages, reduce_scatter, reduce_to
+from pe_sim.schedule.link_ops import all_gather, all_reduce, messages, reduce_scatter, reduce_to
 from pe_sim.schedule.link_ways import (
+    Way,
     ways_of_all_gather,
     ways_of_all_reduce,
-    ways_of_broadcast,
     ways_of_reduce,
     ways_of_reduce_scatter,
 )
-from pe_sim.schedule.stages import Tag
 
 OMEGA, LAMBDA, WIDTH, KAPPA, KAPPA_SOFTMAX, FORWARD = 2, 3, 4, 5, 9, 1
 LINK = {"bytes_per_cycle": WIDTH, "latency_cycles": LAMBDA, "overhead_cycles": OMEGA}
@@ -155,7 +154,7 @@ def test_every_way_of_an_all_reduce_brings_everybody_the_sum(drawn) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(MEMBERS, st.booleans())
-def test_reductions_and_broadcasts_at_any_member(drawn, takes_part: bool) -> None:
+def test_reductions_at_any_member(drawn, takes_part: bool) -> None:
     (kind, arrays), ranks, random = drawn
     over, n = system(kind, arrays), len(ranks)
     place = random.randrange(n)
@@ -164,10 +163,6 @@ def test_reductions_and_broadcasts_at_any_member(drawn, takes_part: bool) -> Non
         held = [{0: 1 << i} if i in contributors else {} for i in range(n)]
         moved(over, way.legs[0], ranks, held, [random.randrange(50) for _ in range(n)], combines=True)
         assert held[place] == {0: sum(1 << int(i) for i in contributors)}, way.name
-    for way in ways_of_broadcast(members_of(over, ranks), place, 50, Tag.MULTICAST):
-        held = [{0: 1} if i == place else {} for i in range(n)]
-        moved(over, way.legs[0], ranks, held, [random.randrange(50) for _ in range(n)], combines=False)
-        assert held == [{0: 1}] * n, way.name
 
 
 # -------------------------------------------------------------------------------------------------------- closed forms
@@ -207,14 +202,14 @@ def test_direct_over_a_crossbar(n: int) -> None:
     assert cycles_of(over, ways(ways_of_reduce_scatter(members, parts, ()))["direct"]) == serial + KAPPA
     star = ways(ways_of_reduce(members, 0, np.arange(n), 40))["star"]
     assert cycles_of(over, star) == serial + KAPPA
-    assert cycles_of(over, ways(ways_of_broadcast(members, 0, 40, Tag.BROADCAST))["star"]) == serial
 
 
 def test_trees_on_a_ring() -> None:
     """Partners 1, then 2 apart: two rounds, the second over two channels; the head does not wait for the tail."""
     over = system("ring", 8)
     members = members_of(over, range(4))
-    down, up = ways_of_broadcast(members, 0, 40, Tag.MULTICAST)[1], ways_of_reduce(members, 0, np.arange(4), 40)[1]
+    up = ways_of_reduce(members, 0, np.arange(4), 40)[1]
+    down = Way("down", ways(ways_of_all_reduce(members, 40, 40))["tree"].legs[1:])
     near, far = OMEGA + LAMBDA + beats(40), 2 * (OMEGA + LAMBDA) + beats(40)
     assert cycles_of(over, up) == near + KAPPA + far + KAPPA
     assert cycles_of(over, down) == FORWARD + far + FORWARD + near
@@ -314,13 +309,10 @@ def test_an_all_reduce_is_a_reduction_and_a_broadcast_whichever_the_way() -> Non
 
 def test_the_others() -> None:
     over = system("ring", 7, (4,))
-    alive = [0, 1, 2, 3, 5, 6]
     assert counted(messages(over, [(0, 1, 5), (2, 3, 0), (3, 3, 9), (5, 6, 7)], "m")) == [("unicast", 2, 12)]
     assert counted(all_gather(over, [2, 0, 1], [5, 0, 7], "g")) == [("all-gather", 2, 12)]
     assert counted(reduce_scatter(over, [2, 0, 1], [5, 0, 7], "r")) == [("reduce", 1, 12)]
     assert counted(reduce_to(over, [2, 0], 6, 40, "t")) == [("reduce", 1, 40)]
-    assert counted(broadcast_from(over, 3, [5, 6], 40, "b")) == [("multicast", 1, 40)]
-    assert counted(broadcast_from(over, 3, alive, 40, "b")) == [("broadcast", 1, 40)]
 
 
 def test_an_all_reduce_without_a_result_ends_with_the_reduction() -> None:
@@ -341,8 +333,6 @@ def test_nothing_to_move() -> None:
     assert reduce_scatter(over, [3, 4], [0, 0], "r") is None
     assert reduce_to(over, [3], 3, 8, "t") is None
     assert reduce_to(over, [3, 4], 3, 0, "t") is None
-    assert broadcast_from(over, 3, [3], 8, "b") is None
-    assert broadcast_from(over, 3, [3, 4], 0, "b") is None
 
 
 def test_one_value_that_ends_elsewhere_is_not_combined() -> None:

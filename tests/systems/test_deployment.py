@@ -53,6 +53,13 @@ def test_dead_and_unused_ranks_are_passed_over():
     assert found.used == (0, 2, 3, 5)
 
 
+def test_an_array_of_two_stages_is_used_once():
+    """Arrays that share tokens may go on while the layers of another move."""
+    halves = (Degrees(cp=2),) * 2
+    made = StagePlan((0, 1), 0, 2, halves), StagePlan((0, 2), 2, 2, halves)
+    assert deployment(P(pipelines=(PipelinePlan(made),))).used == (0, 1, 2)
+
+
 @pytest.mark.parametrize("consecutive", [True, False])
 def test_places_are_each_taken_once(consecutive):
     degrees = Degrees(2, 3, 4, consecutive)
@@ -94,7 +101,7 @@ REFUSED = {
     ),
     "an LM head that does not": (
         {"plan": P(tp=2, pp=2, head=Degrees(1, 1, 4))},
-        "plan: vtp: the degrees of the LM head do not multiply to the stage\n"
+        "plan: head: the degrees of the LM head do not multiply to the stage\n"
         "  given:    'dp 1 x tp 4 x cp 1'\n"
         "  expected: 2",
     ),

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pe_sim.config.plan import Degrees
+from pe_sim.config.plan_values import bounds_of
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.segments import Meeting, cut_layer
-from pe_sim.graph.shares import OperatorShare, bounds_of, head_share, model_share
+from pe_sim.graph.shares import OperatorShare, head_share, model_share
 from pe_sim.numeric.shares import shared_weights
 from pe_sim.systems.parts import listed, parts_of, place_of, rows_of
 from tests.numeric.cases import llama
@@ -96,7 +97,7 @@ def test_weights_of_the_shares_are_the_models(name, of):
 
 
 def test_bounds_of_counts():
-    assert bounds_of([2, 0, 3]) == [0, 2, 2, 5]
+    assert bounds_of([2, 0, 3]) == (0, 2, 2, 5)
 
 
 # ---------------------------------------------------------------------------------------------------- rows of a step
