@@ -22,7 +22,7 @@ from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import as_workflow, load_workflow
 from pe_sim.report.build import build_report
-from pe_sim.report.generation import Generation, total_traffic
+from pe_sim.report.generation import Generation
 from pe_sim.report.part_result import PartResult
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
@@ -30,7 +30,7 @@ from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Tag
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import TagTraffic, total_traffic
 
 if TYPE_CHECKING:
     from pe_sim.mapping_search.result import SearchResult
@@ -234,12 +234,12 @@ def generate(
             switch = switch_between(model, array, phases, workflow, decoding, ways)
     prefill = simulate(model, array, phases.prefill, workflow, engine, allow_overflow=allow_overflow)
     cycles: list[int] = []
-    traffic: list[Mapping[str, TagTraffic]] = [prefill.traffic, *([switch.traffic] if switch else [])]
+    traffic = [(prefill.traffic, 1), *([(switch.traffic, 1)] if switch else [])]
     for some_cycles, some_traffic in decode_in_order(model, array, phases.decodes, decoding, engine):
         if progress:
             progress(len(cycles) + 1, output_len)
         cycles += some_cycles
-        traffic.append(some_traffic)
+        traffic.append((some_traffic, 1))
     if progress:
         progress(output_len, output_len)
     return Generation(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from pe_sim.units import IntArray
 
 NOT_ACTIVE = -1
+_K = TypeVar("_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,18 @@ class TagTraffic:
         self.messages += 1
         self.bytes += num_bytes
         self.busy_cycles += busy_cycles
+
+
+def total_traffic(parts: Iterable[tuple[Mapping[_K, TagTraffic], int]]) -> dict[_K, TagTraffic]:
+    """The sum of several counts, tag by tag, each so many times; only tags that are in one of them."""
+    totals: dict[_K, TagTraffic] = {}
+    for part, times in parts:
+        for tag, use in part.items():
+            total = totals.setdefault(tag, TagTraffic())
+            total.messages += times * use.messages
+            total.bytes += times * use.bytes
+            total.busy_cycles += times * use.busy_cycles
+    return totals
 
 
 @dataclass(frozen=True, slots=True)

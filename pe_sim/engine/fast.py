@@ -20,7 +20,7 @@ from pe_sim.engine.whole import as_one_block
 from pe_sim.network.hop_times import ChannelTimes
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, Resource, Schedule, TreeStage
-from pe_sim.trace import TagTraffic, Totals, Trace
+from pe_sim.trace import TagTraffic, Totals, Trace, total_traffic
 from pe_sim.units import BoolArray, IntArray
 
 _FALLBACK = (
@@ -191,13 +191,8 @@ class _FastRun:
 
     def traffic(self, visits: list[Visit]) -> dict[str, TagTraffic]:
         """Per tag, in the order of the tags."""
-        traffic: dict[str, TagTraffic] = {}
-        for block, times in Counter(visit.run.block for visit in visits).items():
-            for tag, use in self._planner.traffic(self._plans[block]).items():
-                total = traffic.setdefault(tag, TagTraffic())
-                total.messages += times * use.messages
-                total.bytes += times * use.bytes
-                total.busy_cycles += times * use.busy_cycles
+        runs = Counter(visit.run.block for visit in visits)
+        traffic = total_traffic((self._planner.traffic(self._plans[block]), times) for block, times in runs.items())
         return {tag.value: traffic[tag.value] for tag in TAGS if tag.value in traffic}
 
     def _plan(self, block: int) -> BlockPlan:

@@ -164,15 +164,3 @@ class Generation:
 
     def _seconds(self, cycles: float) -> float:
         return cycles / (self.prefill.array.clock_ghz * 1e9)
-
-
-def total_traffic(reports: list[Mapping[str, TagTraffic]]) -> dict[str, TagTraffic]:
-    """The sum of several steps' traffic, tag by tag."""
-    totals: dict[str, TagTraffic] = {}
-    for traffic in reports:
-        for tag, use in traffic.items():
-            total = totals.setdefault(tag, TagTraffic())
-            total.messages += use.messages
-            total.bytes += use.bytes
-            total.busy_cycles += use.busy_cycles
-    return totals

@@ -16,7 +16,7 @@ from pe_sim.report.metrics import busy_shares
 from pe_sim.report.system_records import PassWork
 from pe_sim.report.system_time import ArrayTime
 from pe_sim.schedule.system import ArrayPass, SystemProgram
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import TagTraffic, total_traffic
 from pe_sim.units import IntArray
 
 _UNITS_PER_JOULE = UNITS_PER_PJ * 10**12
@@ -67,14 +67,7 @@ def runs_of_works(program: SystemProgram) -> dict[int, Counter[int]]:
 def pass_traffic(program: SystemProgram, works: Sequence[PassWork]) -> dict[str, TagTraffic]:
     """What is counted inside arrays, by tag; only tags in use."""
     runs = sum(runs_of_works(program).values(), Counter())
-    found: dict[str, TagTraffic] = {}
-    for index, count in runs.items():
-        for tag, use in works[index].trace.traffic.items():
-            total = found.setdefault(tag, TagTraffic())
-            total.messages += count * use.messages
-            total.bytes += count * use.bytes
-            total.busy_cycles += count * use.busy_cycles
-    return found
+    return total_traffic((works[index].trace.traffic, count) for index, count in runs.items())
 
 
 def inner_utilization(program: SystemProgram, works: Sequence[PassWork], elapsed: int) -> dict[str, float]:

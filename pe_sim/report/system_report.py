@@ -27,7 +27,7 @@ from pe_sim.report.system_records import ArrayHolding, Line, PassWork
 from pe_sim.report.system_time import ArrayTime, PathPiece, StageTime
 from pe_sim.schedule.stages import Tag
 from pe_sim.schedule.system import SystemProgram, SystemTimes
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import TagTraffic, total_traffic
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -336,14 +336,8 @@ class SystemReport:
 
 
 def _of_all_tags(*parts: Mapping[str, TagTraffic]) -> Mapping[str, TagTraffic]:
-    total = {tag.value: TagTraffic() for tag in Tag}
-    for part in parts:
-        for tag, use in part.items():
-            own = total[tag]
-            own.messages += use.messages
-            own.bytes += use.bytes
-            own.busy_cycles += use.busy_cycles
-    return MappingProxyType(total)
+    none = {tag.value: TagTraffic() for tag in Tag}
+    return MappingProxyType(total_traffic((part, 1) for part in (none, *parts)))
 
 
 def _traffic_to_dict(traffic: Mapping[str, TagTraffic]) -> dict[str, dict[str, int]]:

@@ -28,7 +28,7 @@ from pe_sim.systems.parts import OwnSpan, Row, Span, batch_share, listed, next_r
 from pe_sim.systems.script import CHOICES, TOKENS, MeetingAction, Move, PassAction, Script
 from pe_sim.systems.timing import CANDIDATE_BITS, TOKEN_BITS
 from pe_sim.systems.walk import CACHE
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import total_traffic
 from pe_sim.units import IntArray, ceil_div
 
 _Key = tuple[int, int]  # an array, and the part that it works on
@@ -143,7 +143,7 @@ class _Run:
         placed, model = action.run.does.work.placed, self.script.model
         done = execute_placed(placed, model, self.weights, ids, token_types=types if model.type_vocab_size else None)
         counter = self._counter(action.array)
-        counter.by_tag.update(total_of([counter.by_tag, done.traffic]))
+        counter.by_tag.update(total_traffic([(counter.by_tag, 1), (done.traffic, 1)]))
         for at, span in enumerate(action.own):
             count = done.row_counts[at]
             rows = [(span.sequence, position) for position in span.positions[-count:]]
@@ -352,7 +352,7 @@ class _Run:
     def result(self) -> Execution:
         """The execution of all arrays together."""
         model, batch = self.script.model, self.script.step.batch_size
-        traffic = total_of(counter.by_tag for counter in self.counters.values())
+        traffic = total_traffic((counter.by_tag, 1) for counter in self.counters.values())
         if not model.has_kv_cache:
             output = [np.stack([self.streams[row] for row in self._of(self.streams, at)]) for at in range(batch)]
             pooled = np.stack([self.pooled[at] for at in range(batch)])
@@ -384,15 +384,3 @@ class _Run:
         if rank not in self.counters:
             self.counters[rank] = TrafficCounter(self.script.system.arrays[rank].dtypes)
         return self.counters[rank]
-
-
-def total_of(parts: Iterable[Mapping[str, TagTraffic]]) -> dict[str, TagTraffic]:
-    """Messages and bytes of several counts together."""
-    total: dict[str, TagTraffic] = {}
-    for part in parts:
-        for tag, use in part.items():
-            own = total.setdefault(tag, TagTraffic())
-            own.messages += use.messages
-            own.bytes += use.bytes
-            own.busy_cycles += use.busy_cycles
-    return total
