@@ -83,6 +83,34 @@ def system_options(command: _Command) -> _Command:
     return command
 
 
+def check_arrays(arrays: str | None, given: Mapping[str, object]) -> None:
+    """Whether there are several arrays where something is said of them, and one array where not.
+
+    Args:
+        arrays: the value of --arrays.
+        given: options for several arrays, with their values.
+
+    Raises:
+        InputError: both --array and --arrays, or a plan without --arrays.
+    """
+    if arrays is None and given:
+        option, value = next(iter(given.items()))
+        raise InputError(
+            "a plan is for several arrays, and there is one",
+            source=option,
+            given=value,
+            hint="add --arrays SYSTEM (see `pe-sim systems`)",
+        )
+    context = click.get_current_context()
+    if arrays is not None and context.get_parameter_source("array_name") is ParameterSource.COMMANDLINE:
+        raise InputError(
+            "--array and --arrays exclude each other",
+            source="--arrays",
+            given=arrays,
+            expected="one of the two: --array names one array, --arrays a system of several",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SystemChoice:
     """The values of `system_options`; None where the user said nothing."""
@@ -104,23 +132,7 @@ class SystemChoice:
             InputError: both --array and --arrays, or a plan without --arrays.
         """
         choice = cls(*(options.pop(field.name) for field in fields(cls)))
-        given = choice._given()
-        if choice.arrays is None and given:
-            name, value = next(iter(given.items()))
-            raise InputError(
-                "a plan is for several arrays, and there is one",
-                source=f"--{name}",
-                given=value,
-                hint="add --arrays SYSTEM (see `pe-sim systems`)",
-            )
-        context = click.get_current_context()
-        if choice.arrays is not None and context.get_parameter_source("array_name") is ParameterSource.COMMANDLINE:
-            raise InputError(
-                "--array and --arrays exclude each other",
-                source="--arrays",
-                given=choice.arrays,
-                expected="one of the two: --array names one array, --arrays a system of several",
-            )
+        check_arrays(choice.arrays, {f"--{name}": value for name, value in choice._given().items()})
         return choice
 
     def load_system(self, settings: tuple[str, ...], overlap: int | None = None) -> tuple[SystemConfig, Overrides]:

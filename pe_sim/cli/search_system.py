@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from pe_sim.cli.options import StepChoice
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import Progress
-from pe_sim.cli.run_system import SystemChoice
+from pe_sim.cli.run_system import SystemChoice, check_arrays
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,22 +88,7 @@ class SystemSearch:
         given: dict[str, object] = {f"--{name}": getattr(choice, name) for name in _DEGREES if getattr(choice, name)}
         if choice.plan_out is not None:
             given["--plan-out"] = choice.plan_out
-        if choice.arrays is None and given:
-            option, value = next(iter(given.items()))
-            raise InputError(
-                "a plan is for several arrays, and there is one",
-                source=option,
-                given=value,
-                hint="add --arrays SYSTEM (see `pe-sim systems`)",
-            )
-        context = click.get_current_context()
-        if choice.arrays is not None and context.get_parameter_source("array_name") is ParameterSource.COMMANDLINE:
-            raise InputError(
-                "--array and --arrays exclude each other",
-                source="--arrays",
-                given=choice.arrays,
-                expected="one of the two: --array names one array, --arrays a system of several",
-            )
+        check_arrays(choice.arrays, given)
         return choice
 
     def run(
