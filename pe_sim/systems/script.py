@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.plan import Degrees, StagePlan
@@ -117,7 +118,7 @@ class Script:
     parts: tuple[tuple[Part, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Seat:
     """An array in a run: its place, and the rows it works on."""
 
@@ -125,7 +126,7 @@ class _Seat:
     place: Place
     own: tuple[OwnSpan, ...]
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Row, ...]:
         return listed(self.own)
 

@@ -243,6 +243,12 @@ def test_a_calibrated_array_takes_as_long_as_was_fitted(name, overlap):
     assert (array.pe, array.root, array.num_pes) == (found.array.pe, found.array.root, found.array.num_pes)
 
 
+def test_a_saved_array_reads_back(tmp_path):
+    found = ps.calibrate(sorted(SAMPLES.glob("*.json")), array="bus-tree-64")
+    found.save_array(tmp_path / "measured.yaml")
+    assert ps.load_array(tmp_path / "measured.yaml") == found.calibrated_array()
+
+
 def test_without_an_array_the_settings_are_whole():
     found = published()
     changes = dict(parse_override(setting.text.removeprefix("--set ")) for setting in found.machines[0].settings)
