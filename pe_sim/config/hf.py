@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -16,6 +17,8 @@ from pe_sim.config.rope import read_rope
 from pe_sim.errors import InputError, did_you_mean
 
 _CLASS_NAME: Final = re.compile(r"(Llama|LLaMA|GPT2|Bert)(Model|LMHeadModel|DoubleHeadsModel|For[A-Z]\w*)")
+_LM_HEAD: Final = re.compile(r"ForCausalLM|LMHead|ForConditionalGeneration")
+_OTHER_HEAD: Final = re.compile(r"For[A-Z]|Model$")
 _SILU: Final = {"silu": "silu", "swish": "silu"}
 _GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
@@ -87,9 +90,11 @@ def read_hf(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         name: the name of the model.
 
     Raises:
-        InputError: an unknown family, a missing, wrong or unknown entry, or a feature that is not supported.
+        InputError: an unknown family or class, a missing, wrong or unknown entry, or a feature that is not supported.
     """
-    return FAMILIES[_family(raw, source)](raw, source, name)
+    model = FAMILIES[_family(raw, source)](raw, source, name)
+    has_lm_head, left_out = _ends_of_class(raw.get("architectures"), source)
+    return replace(model, has_lm_head=model.has_lm_head and has_lm_head, left_out=left_out)
 
 
 def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
@@ -176,6 +181,7 @@ def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         attention_bias=True,
         mlp_bias=True,
         type_vocab_size=config.type_vocab_size,
+        has_lm_head=False,
         ignored_keys=ignored,
     )
 
@@ -198,8 +204,8 @@ GPT2_ALIASES: Final = {
 def _sort(
     raw: Mapping[str, object], schema: type[StrictSchema], source: str
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """The entries the schema knows, and the ignored keys; the family's name itself is neither."""
-    entries = {key: value for key, value in raw.items() if key != "model_type"}
+    """The entries the schema knows, and the ignored keys; what names the family and the class is neither."""
+    entries = {key: value for key, value in raw.items() if key not in ("model_type", "architectures")}
     return sort_keys(entries, schema.model_fields, _RULES[schema], source)
 
 
@@ -260,6 +266,36 @@ def _family_of_class(architectures: object, source: str) -> str:
             hint="or state model_type",
         )
     return match[1].lower()
+
+
+def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:
+    """Whether a model class has an LM head, and what else it has at its end, in words; no class: an LM head alone."""
+    if architectures in (None, []):
+        return True, ""
+    name = architectures[0] if isinstance(architectures, list) else None
+    if not isinstance(name, str):
+        raise InputError(
+            "not a list of model classes",
+            source=source,
+            path="architectures",
+            given=architectures,
+            expected='for instance ["LlamaForCausalLM"], or no such key',
+        )
+    if "DoubleHeads" in name:
+        return True, f"the second head of {name}"
+    if _LM_HEAD.search(name):
+        return True, ""
+    if _OTHER_HEAD.search(name) is None:
+        raise InputError(
+            "a model class that is not known: whether it has an LM head cannot be told",
+            source=source,
+            path="architectures",
+            given=name,
+            expected="a class of transformers, such as LlamaForCausalLM (with an LM head) or LlamaModel (without)",
+            hint="without this key the model has an LM head",
+        )
+    match = _CLASS_NAME.fullmatch(name)
+    return False, "" if match is not None and match[2] == "Model" else f"the head of {name}"
 
 
 def _known_families() -> str:

@@ -10,7 +10,7 @@ from pe_sim.config.model_fields import KeyRules, Refusal
 # labels, token ids, bookkeeping. None of them changes what one step of the network computes.
 _IGNORED_BY_ALL: Final = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures attention_dropout
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path attention_dropout
     attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout
     decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
     exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing

@@ -17,6 +17,8 @@ class ModelConfig:
     `norm` is rmsnorm or layernorm; `activation` is silu, gelu or gelu_tanh; `position` is rope or learned;
     `rope_scaling` holds the parameters of a scaled RoPE (rope_type and its factors) and is empty without one.
     `attention_bias` is biases on query, key, value and output projections, `qkv_bias` on the first three (Qwen2).
+    Without `has_lm_head` a step ends with hidden states (of a decoder: after its final norm); `left_out` names what
+    else the file's model class computes and no step here does, and is empty where there is nothing.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ModelConfig:
     rope_scaling: Mapping[str, float | int | str] = field(default_factory=dict, hash=False)
     type_vocab_size: int = 0
     qkv_bias: bool = False
+    has_lm_head: bool = True
+    left_out: str = ""
     ignored_keys: tuple[str, ...] = ()
 
     @property
@@ -67,6 +71,16 @@ class ModelConfig:
     def has_kv_cache(self) -> bool:
         """Whether the model decodes token by token; an encoder (bert) does not."""
         return self.family != "bert"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results has to know of how the model ends; nothing for a plain language model."""
+        end = "the LM head" if self.has_lm_head else "the final norm" if self.has_kv_cache else "the pooler"
+        if self.left_out:
+            return (f"{self.left_out} is not simulated: {self.name} ends with {end}",)
+        if self.has_kv_cache and not self.has_lm_head:
+            return (f"{self.name} has no LM head and ends with {end}",)
+        return ()
 
     @property
     def num_parameters(self) -> int:

@@ -13,7 +13,7 @@ from pe_sim.config.rope import parse_rope
 from pe_sim.errors import InputError
 
 _PREFIX: Final = "model."
-_FOLLOWS_FAMILY: Final = ("family", "norm", "gated_ffn", "position", "ignored_keys")
+_FOLLOWS_FAMILY: Final = ("family", "norm", "gated_ffn", "position", "has_lm_head", "left_out", "ignored_keys")
 # Fields that mean something in some families only; in the others they are fixed.
 _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "attention_bias": ("llama",),
@@ -58,7 +58,7 @@ def read_overrides(overrides: Mapping[str, object]) -> ModelOverrides:
     for name in _FOLLOWS_FAMILY:
         if name in overrides:
             raise InputError(
-                "this field follows from the model's family and cannot be set",
+                "this field follows from the model's family or class and cannot be set",
                 path=_PREFIX + name,
                 given=overrides[name],
             )

@@ -28,8 +28,8 @@ class LayerParameters:
 class ParameterCount:
     """The parameters of a whole model, item by item; each number counts elements.
 
-    `norms` are the norms outside the blocks; `head` is the LM head (0 when it shares the embedding table) or, for
-    BERT, the pooler.
+    `norms` are the norms outside the blocks; `head` is the LM head (0 when there is none, or it shares the embedding
+    table) or, for BERT, the pooler.
     """
 
     embedding: int
@@ -45,7 +45,7 @@ class ParameterCount:
 
 
 def count_llama(model: ModelConfig) -> ParameterCount:
-    """LlamaForCausalLM: token table, blocks, final norm, and an LM head unless it is tied."""
+    """LlamaForCausalLM: token table, blocks, final norm, and an LM head unless it is tied or the class has none."""
     table = model.vocab_size * model.hidden_size
     return ParameterCount(
         embedding=table,
@@ -56,12 +56,12 @@ def count_llama(model: ModelConfig) -> ParameterCount:
         ),
         num_layers=model.num_layers,
         norms=model.hidden_size,
-        head=0 if model.tie_word_embeddings else table,
+        head=_lm_head(model),
     )
 
 
 def count_gpt2(model: ModelConfig) -> ParameterCount:
-    """GPT2LMHeadModel: token and position tables, blocks, final norm, and an LM head unless it is tied."""
+    """GPT2LMHeadModel: token and position tables, blocks, final norm, and an LM head as in `count_llama`."""
     table = model.vocab_size * model.hidden_size
     return ParameterCount(
         embedding=table + model.max_position_embeddings * model.hidden_size,
@@ -72,7 +72,7 @@ def count_gpt2(model: ModelConfig) -> ParameterCount:
         ),
         num_layers=model.num_layers,
         norms=_layernorm(model),
-        head=0 if model.tie_word_embeddings else table,
+        head=_lm_head(model),
     )
 
 
@@ -106,6 +106,11 @@ def count_parameters(model: ModelConfig) -> ParameterCount:
         KeyError: the family has no counter; a reader that makes such a model is at fault, not the user.
     """
     return COUNTERS[model.family](model)
+
+
+def _lm_head(model: ModelConfig) -> int:
+    """Of a table of its own."""
+    return model.vocab_size * model.hidden_size if model.has_lm_head and not model.tie_word_embeddings else 0
 
 
 def _linear(inputs: int, outputs: int, *, bias: bool) -> int:

@@ -71,7 +71,7 @@ class Decode:
         """Check that `model` can do this step.
 
         Raises:
-            InputError: an encoder, or a sequence longer than the model's positions.
+            InputError: an encoder, a model without an LM head, or a sequence longer than the model's positions.
         """
         if not model.has_kv_cache:
             raise InputError(
@@ -79,6 +79,15 @@ class Decode:
                 path="phase",
                 given="decode",
                 expected="prefill",
+            )
+        if not model.has_lm_head:
+            raise InputError(
+                f"{model.name} has no LM head: it gives no next token and does not decode",
+                path="phase",
+                given="decode",
+                expected="prefill, which ends with hidden states",
+                hint="the language model of the same sizes is the config with another class under `architectures`,"
+                " such as LlamaForCausalLM or GPT2LMHeadModel",
             )
         _check_positions(self.sequences, model)
 
@@ -95,7 +104,7 @@ class Prefill:
         batch_size: the number of sequences; None: as many as lengths are given, or one.
         prompt_len: new tokens, one number for all or one per sequence.
         context_len: tokens already in the KV cache, one number for all or one per sequence.
-        logits: "last": the LM head sees each sequence's last row; "all": every row.
+        logits: "last": the LM head (without one: the final norm) sees each sequence's last row; "all": every row.
         causal: "skip": scores above the diagonal are not computed; "full": they are, and masked.
 
     Raises:

@@ -115,16 +115,21 @@ def plain_ffn(model: ModelConfig, rows: int, source: str) -> tuple[Operator, ...
 
 
 def decoder_epilogue(model: ModelConfig, step: Step) -> tuple[Operator, ...]:
-    """Final norm, LM head and greedy argmax over the rows that logits are computed for."""
+    """Final norm, and where the model has an LM head that and greedy argmax, over the rows the step gives."""
     rows = step.logits_rows
     selected = Tensor("selected", "hidden", model.hidden_size, Rows.SELECTED)
     normed = Tensor("final_normed", "hidden", model.hidden_size, Rows.SELECTED)
     logits = Tensor("logits", "vocab", model.vocab_size, Rows.SELECTED)
     best = Tensor("best", "scalar", 1, Rows.SELECTED, Element.CANDIDATE)
     sizes = (model.hidden_size, model.vocab_size, "hidden", "vocab")
-    return (
+    end = (
         Select("select", (STREAM,), (selected,), rows),
         Norm("final_norm", ("selected",), (normed,), rows, model.norm, model.hidden_size),
+    )
+    if not model.has_lm_head:
+        return end
+    return (
+        *end,
         Linear("lm_head", ("final_normed",), (logits,), rows, *sizes, bias=False, bundle="lm_head"),
         Argmax("argmax", ("logits",), (best,), rows, model.vocab_size),
     )

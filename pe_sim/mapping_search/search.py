@@ -203,6 +203,8 @@ class Search:
         lm_heads = tuple(name for name in LM_HEAD if name in options.get("lm_head", LM_HEAD))
         if self.given.lm_head:
             lm_heads = (self.given.lm_head,)
+        elif not any(isinstance(operator, Linear) for operator in scenes[0].graph.epilogue):
+            lm_heads = LM_HEAD[:1]  # there is no head to distribute
         free: dict[str, Sequence[str]] = {name: sorted(values) for name, values in options.items()}
         layers = (self._fixed(layer).items() for layer in range(scenes[0].graph.num_layers))
         allowed = tuple({**free, **{name: (value,) for name, value in of_layer}} for of_layer in layers)

@@ -21,7 +21,7 @@ from pe_sim.numeric.blocks import caches_before, name_of, piece_of, run_nodes
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.lanes import Lane, lanes_of
 from pe_sim.numeric.moves import Mover
-from pe_sim.numeric.results import Execution, Observation, collect_results
+from pe_sim.numeric.results import Execution, Observation, collect_results, result_of
 from pe_sim.numeric.state_dict import Source, read_weights
 from pe_sim.numeric.tokens import read_token_types, read_tokens
 from pe_sim.numeric.traffic import TrafficCounter
@@ -78,6 +78,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.counter = TrafficCounter(self.placed.array.dtypes)
+        self._wanted = {result_of(self.model), "best", "pooled"} - {STREAM}  # the stream is kept where it ends
         self._carried: dict[int, list[Pieces]] = {}
         self._geometries: dict[int, Geometry] = {}
         self._stream_layer: dict[int, int | None] = {}  # which layer gave the stream a lane carries
@@ -152,7 +153,7 @@ class _Run:
 
     def _look(self, run: BlockRun, node: Node, value: Value, geometry: Geometry, pieces: Pieces) -> None:
         """Keeps logits and results; with `observe` everything that can be assembled."""
-        wanted = value.tensor.name in ("logits", "best", "pooled")
+        wanted = value.tensor.name in self._wanted
         if not (self.observe or wanted) or _is_unfinished(node):
             return
         observed = self._observation(run, name_of(node), geometry, value, pieces)

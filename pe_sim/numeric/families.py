@@ -51,7 +51,15 @@ def _take_linear(take: Take, name: str, *, bias: bool) -> Matrix:
     return Matrix(take(f"{name}.weight"), take(f"{name}.bias") if bias else None)
 
 
+def _lm_head_shapes(model: ModelConfig) -> dict[str, Shape]:
+    """Of a matrix of its own."""
+    has_own = model.has_lm_head and not model.tie_word_embeddings
+    return {"lm_head.weight": (model.vocab_size, model.hidden_size)} if has_own else {}
+
+
 def _lm_head(model: ModelConfig, take: Take, table: Array) -> dict[str, Matrix]:
+    if not model.has_lm_head:
+        return {}
     return {"lm_head": Matrix(table if model.tie_word_embeddings else take("lm_head.weight"))}
 
 
@@ -86,7 +94,7 @@ def _llama_shapes(model: ModelConfig) -> dict[str, Shape]:
             shapes |= _with_bias(stem + name, size, size[0], bias=_llama_has_bias(model, operator))
         shapes |= {f"{stem}{name}.weight": (hidden,) for name in _LLAMA_NORMS.values()}
     shapes["model.norm.weight"] = (hidden,)
-    return shapes | ({} if model.tie_word_embeddings else {"lm_head.weight": (model.vocab_size, hidden)})
+    return shapes | _lm_head_shapes(model)
 
 
 def _assemble_llama(model: ModelConfig, take: Take) -> ModelWeights:
@@ -123,7 +131,7 @@ def _gpt2_shapes(model: ModelConfig) -> dict[str, Shape]:
         shapes |= _with_bias(f"{stem}mlp.c_fc", (hidden, ffn), ffn, bias=True)
         shapes |= _with_bias(f"{stem}mlp.c_proj", (ffn, hidden), hidden, bias=True)
     shapes |= _norm_shapes("transformer.ln_f", hidden)
-    return shapes | ({} if model.tie_word_embeddings else {"lm_head.weight": (model.vocab_size, hidden)})
+    return shapes | _lm_head_shapes(model)
 
 
 def _assemble_gpt2(model: ModelConfig, take: Take) -> ModelWeights:

@@ -19,6 +19,7 @@ from pe_sim.numeric.attention import CacheSlice
 from pe_sim.numeric.blocks import caches_before, piece_of, run_nodes
 from pe_sim.numeric.geometry import Geometry, HubPieces, Pieces
 from pe_sim.numeric.moves import Mover
+from pe_sim.numeric.results import result_of
 from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import ModelWeights
 from pe_sim.numeric.work import Worker
@@ -26,7 +27,6 @@ from pe_sim.units import IntArray
 
 CacheOf = Mapping[int, tuple[list[Array], list[Array]]]  # by layer of the pass: keys and values of every sequence
 _TOKENS = Shard("token")
-_KEPT = ("logits", "best", "pooled", "stream")  # wholes that a result is made of
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def execute_pass(work: PlacedPass, inputs: PassInputs, geometry: Geometry, count
     carried: list[Pieces] = []
     caches: dict[int, tuple[CacheSlice | None, ...]] = {}
     wholes: dict[str, Array] = {}
+    kept = {result_of(inputs.model), "best", "pooled"}  # wholes that a result is made of
     held: dict[int, Pieces] = {}
     for run in placed.sequence:
         block = placed.blocks[run.block]
@@ -102,7 +103,7 @@ def execute_pass(work: PlacedPass, inputs: PassInputs, geometry: Geometry, count
         def look(node: Node, value: Value, pieces: Pieces, layer: int | None = layer) -> None:
             if isinstance(node.operator, KvAppend) and isinstance(node, Work) and layer is not None:
                 caches[layer] = tuple(pieces)
-            if value.tensor.name in _KEPT and isinstance(node, Work):
+            if value.tensor.name in kept and isinstance(node, Work):
                 whole = assemble(geometry, value, pieces)
                 if whole is not None:
                     wholes[value.tensor.name] = whole

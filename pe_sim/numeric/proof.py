@@ -119,9 +119,10 @@ def proof_steps(model: ModelConfig, num_groups: int) -> Iterator[Step]:
     lengths = [_LENGTHS[index % len(_LENGTHS)] for index in range(count)]
     room = model.max_position_embeddings
     yield Prefill(prompt_len=[min(length, room) for length in lengths], logits="all")
-    if model.has_kv_cache:
+    if model.has_lm_head:
         yield Decode(context_len=[min(length * 3, room - 1) for length in lengths])
         yield Decode(context_len=min(11, room - 1))
+    if model.has_kv_cache:
         yield Prefill(prompt_len=min(3, room), context_len=min(4, room - 3), causal="full")
 
 

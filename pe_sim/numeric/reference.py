@@ -25,7 +25,7 @@ class SequenceReference:
         results: (length, size) by (layer, tensor) in program order, named as in the operator graph; layer is None
             outside the layers. The pooler's tensors have one row.
         keys, values: (length, kv heads, head_dim) a layer, keys as they are cached (rotated).
-        output: (length, vocab) logits; (length, hidden) last hidden state of an encoder.
+        output: (length, vocab) logits; (length, hidden) last hidden state of a model without an LM head.
         pooled: (hidden,), of an encoder.
     """
 
@@ -71,7 +71,7 @@ def _forward_llama(model: ModelConfig, weights: ModelWeights, ids: IntArray, _: 
         x = keep[index, "stream"] = x + down
     keep[None, "selected"] = x
     x = keep[None, "final_normed"] = _rms_norm(x, weights.norm(None, "final_norm"), model.norm_eps)
-    return _with_logits(reference, weights, x)
+    return _with_output(model, reference, weights, x)
 
 
 def _forward_gpt2(model: ModelConfig, weights: ModelWeights, ids: IntArray, _: IntArray) -> SequenceReference:
@@ -95,7 +95,7 @@ def _forward_gpt2(model: ModelConfig, weights: ModelWeights, ids: IntArray, _: I
         x = keep[index, "stream"] = x + down
     keep[None, "selected"] = x
     x = keep[None, "final_normed"] = _layer_norm(x, weights.norm(None, "final_norm"), model.norm_eps)
-    return _with_logits(reference, weights, x)
+    return _with_output(model, reference, weights, x)
 
 
 def _forward_bert(model: ModelConfig, weights: ModelWeights, ids: IntArray, types: IntArray) -> SequenceReference:
@@ -127,9 +127,12 @@ def _forward_bert(model: ModelConfig, weights: ModelWeights, ids: IntArray, type
     return SequenceReference(keep, reference.keys, reference.values, output=x, pooled=pooled[0])
 
 
-def _with_logits(reference: SequenceReference, weights: ModelWeights, x: Array) -> SequenceReference:
-    logits = reference.results[None, "logits"] = _linear(x, weights.matrix(None, "lm_head"))
-    return SequenceReference(reference.results, reference.keys, reference.values, output=logits)
+def _with_output(
+    model: ModelConfig, reference: SequenceReference, weights: ModelWeights, x: Array
+) -> SequenceReference:
+    if model.has_lm_head:
+        x = reference.results[None, "logits"] = _linear(x, weights.matrix(None, "lm_head"))
+    return SequenceReference(reference.results, reference.keys, reference.values, output=x)
 
 
 def _linear(x: Array, matrix: Matrix) -> Array:

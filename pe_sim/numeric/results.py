@@ -63,11 +63,11 @@ class Execution:
     """Real numbers of one step.
 
     Args:
-        logits: (batch, rows, vocab) of the rows the step computes: the last, all, or in decode the new one; for an
-            encoder the (batch, rows, hidden) last hidden state of all rows. Where sequences have different numbers
-            of rows (`row_counts`), rows past a sequence's own are NaN.
+        logits: (batch, rows, vocab) of the rows the step computes: the last, all, or in decode the new one; without an
+            LM head the (batch, rows, hidden) last hidden state of these rows, for an encoder of all. Where sequences
+            have different numbers of rows (`row_counts`), rows past a sequence's own are NaN.
         row_counts: (batch,) rows of each sequence.
-        best_tokens: (batch, rows) greedy choices, -1 past a sequence's own rows; None for an encoder.
+        best_tokens: (batch, rows) greedy choices, -1 past a sequence's own rows; None without an LM head.
         pooled: (batch, hidden), of an encoder.
         traffic: messages and bytes by tag, busy cycles 0; only tags that were used.
         observations: what every node gave, in program order, if that was asked for.
@@ -105,6 +105,13 @@ class Execution:
         return {key: np.concatenate([lanes[at] for at in sorted(lanes)]) for key, lanes in parts.items()}
 
 
+def result_of(model: ModelConfig) -> str:
+    """The tensor that a step is computed for: logits, without an LM head what the last norm gives."""
+    if not model.has_kv_cache:
+        return STREAM
+    return "logits" if model.has_lm_head else "final_normed"
+
+
 def collect_results(
     placed: PlacedGraph,
     model: ModelConfig,
@@ -113,9 +120,10 @@ def collect_results(
     traffic: dict[str, TagTraffic],
 ) -> Execution:
     """The execution, from the last values of the lanes."""
-    rows = {name: _by_sequence(finals, name) for name in ("logits", "best", "pooled", STREAM)}
+    result = result_of(model)
+    rows = {name: _by_sequence(finals, name) for name in (result, "best", "pooled")}
     batch = len(placed.graph.shape.new_lens)
-    output = [rows["logits" if model.has_kv_cache else STREAM][at] for at in range(batch)]
+    output = [rows[result][at] for at in range(batch)]
     best = pooled = None
     if rows["best"]:
         best = padded([rows["best"][at]["index"][:, 0].astype(np.int64) for at in range(batch)], -1)

@@ -183,7 +183,7 @@ class Report:
             "step": self.step.to_dict(),
             "workflow": workflow_to_dict(self.workflow, self.graph.num_layers),
             "engine": self.trace.engine,
-            "notes": list(self.trace.notes),
+            "notes": [*self.model.notes, *self.trace.notes],
             "overlap": self.array.overlap,
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},

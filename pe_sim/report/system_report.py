@@ -230,7 +230,7 @@ class SystemReport:
             "step": self.step.to_dict(),
             "workflow": workflow_to_dict(self.workflow, self.model.num_layers),
             "engine": self.engine,
-            "notes": list(self.notes),
+            "notes": [*self.model.notes, *self.notes],
             "overlap": self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps),
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},

@@ -52,7 +52,7 @@ class Deployment:
 
     def vocabulary(self, degrees: Degrees, index: int, model: ModelConfig) -> OperatorShare:
         """The share of the LM head of the array that has share `index` of the operators."""
-        if not self.plan.split_vocabulary or not model.has_kv_cache:
+        if not self.plan.split_vocabulary or not model.has_lm_head:
             return OperatorShare()
         return OperatorShare(index, degrees.tp)
 
@@ -214,7 +214,7 @@ def _check_shares(plan: ParallelPlan, model: ModelConfig, stage: StagePlan) -> N
 
 def _check_vocabulary(plan: ParallelPlan, model: ModelConfig, degrees: Degrees) -> None:
     """Every array that has a share of the LM head has a word of it."""
-    if plan.split_vocabulary and model.has_kv_cache and degrees.tp > model.vocab_size:
+    if plan.split_vocabulary and model.has_lm_head and degrees.tp > model.vocab_size:
         raise _fault(
             plan,
             f"the vocabulary of {model.name} has {model.vocab_size} words for {degrees.tp} arrays",

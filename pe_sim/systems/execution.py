@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pe_sim.graph.graph import STREAM
 from pe_sim.graph.parts import attention_shape
 from pe_sim.graph.segments import Meeting
 from pe_sim.graph.shares import OperatorShare
@@ -18,7 +19,7 @@ from pe_sim.numeric.executor import execute_placed
 from pe_sim.numeric.geometry import Geometry, Pieces
 from pe_sim.numeric.passes import PassInputs, PassResults, at_root, cache_by_token, execute_pass
 from pe_sim.numeric.reference import run_reference
-from pe_sim.numeric.results import Execution, padded
+from pe_sim.numeric.results import Execution, padded, result_of
 from pe_sim.numeric.shares import from_layer, kv_columns, shared_weights
 from pe_sim.numeric.state_dict import Source, read_weights
 from pe_sim.numeric.tokens import read_token_types, read_tokens
@@ -82,7 +83,7 @@ class _Run:
     best: dict[Row, Any] = field(default_factory=dict)
     chosen: set[tuple[int, Row]] = field(default_factory=set)  # rows whose next token an array knows
     pooled: dict[int, Array] = field(default_factory=dict)
-    streams: dict[Row, Array] = field(default_factory=dict)
+    hidden: dict[Row, Array] = field(default_factory=dict)  # the results of a model without an LM head
     _shares: dict[tuple[OperatorShare, OperatorShare], ModelWeights] = field(default_factory=dict)
     _geometries: dict[int, Geometry] = field(default_factory=dict)
 
@@ -106,7 +107,7 @@ class _Run:
 
     def _check_tokens(self) -> None:
         """Every array has the tokens that it looks up in the next step."""
-        if not self.script.model.has_kv_cache:
+        if not self.script.model.has_lm_head:
             return
         for line, parts in zip(self.script.deployment.pipelines, self.script.parts, strict=True):
             ends = [each for part in parts if part.is_last for each in next_rows(line.stages[0], part)]
@@ -148,9 +149,10 @@ class _Run:
             count = done.row_counts[at]
             rows = [(span.sequence, position) for position in span.positions[-count:]]
             if done.pooled is not None:
-                self.streams.update(zip(rows, done.logits[at], strict=False))
                 self.pooled[span.sequence] = done.pooled[at]
-            if done.best_tokens is not None:
+            if done.best_tokens is None:
+                self.hidden.update(zip(rows, done.logits[at], strict=False))
+            else:
                 self.chosen.update((action.array, row) for row in rows)
                 for row, logits, best in zip(rows, done.logits[at], done.best_tokens[at], strict=False):
                     self.logits[row], self.best[row] = {0: logits}, {"index": [best]}
@@ -233,14 +235,18 @@ class _Run:
         """Keeps what results are made of."""
         wholes = done.wholes
         if not self.script.model.has_kv_cache and self._ends_layers(action):
-            self.streams.update(zip(rows, wholes["stream"], strict=True))
+            self.hidden.update(zip(rows, wholes["stream"], strict=True))
         if "pooled" in wholes:
             self.pooled.update(zip(dict.fromkeys(sequence for sequence, _ in rows), wholes["pooled"], strict=True))
-        if "logits" not in wholes:
+        result = result_of(self.script.model)
+        if result == STREAM or result not in wholes:
             return
         part = self.script.parts[action.pipeline][action.part]
-        wanted = set(part.selected(every=len(wholes["logits"]) == len(rows), first=False))
-        selected = [row for row in rows if row in wanted] if len(wholes["logits"]) < len(rows) else list(rows)
+        wanted = set(part.selected(every=len(wholes[result]) == len(rows), first=False))
+        selected = [row for row in rows if row in wanted] if len(wholes[result]) < len(rows) else list(rows)
+        if not self.script.model.has_lm_head:
+            self.hidden.update(zip(selected, wholes[result], strict=True))
+            return
         offset = action.vocabulary.part(self.script.model.vocab_size).start
         best = wholes["best"].copy()
         best["index"] += offset
@@ -353,9 +359,9 @@ class _Run:
         """The execution of all arrays together."""
         model, batch = self.script.model, self.script.step.batch_size
         traffic = total_traffic((counter.by_tag, 1) for counter in self.counters.values())
-        if not model.has_kv_cache:
-            output = [np.stack([self.streams[row] for row in self._of(self.streams, at)]) for at in range(batch)]
-            pooled = np.stack([self.pooled[at] for at in range(batch)])
+        if not model.has_lm_head:
+            output = [np.stack([self.hidden[row] for row in self._of(self.hidden, at)]) for at in range(batch)]
+            pooled = np.stack([self.pooled[at] for at in range(batch)]) if self.pooled else None
             return Execution(padded(output, np.nan), tuple(len(part) for part in output), None, pooled, traffic)
         rows = [self._of(self.logits, at) for at in range(batch)]
         output = [np.stack([self._whole_logits(row) for row in own]) for own in rows]

@@ -30,7 +30,9 @@ def parameter_bounds(model: ModelConfig, num_stages: int) -> list[int]:
     counted = count_parameters(model)
     layer, first, head = counted.layer.total, counted.embedding, counted.head
     if model.has_kv_cache:
-        head = counted.norms + (counted.head or model.vocab_size * model.hidden_size)  # a tied one is kept there, too
+        head += counted.norms
+        if model.has_lm_head and model.tie_word_embeddings:
+            head += model.vocab_size * model.hidden_size  # kept there, too
     else:
         first += counted.norms
 

@@ -297,7 +297,7 @@ class LineWriter:
         self, stage: int, part: Part, degrees: Degrees, seats: Sequence[_Seat], selected: tuple[Row, ...]
     ) -> Iterator[Action]:
         """The best of the shares of a vocabulary, and the chosen tokens to where the next step looks them up."""
-        if not self.shop.model.has_kv_cache:
+        if not self.shop.model.has_lm_head:
             return
         wanted, last = set(selected), dict(selected)
         sets: dict[tuple[int, int], list[_Seat]] = {}

@@ -301,7 +301,7 @@ def degrees_of(plan: ParallelPlan) -> Shape:
 def _heads(shape: Shape, space: Space) -> Iterator[Degrees]:
     """Other degrees of the LM head on the arrays of the last stage: the vocabulary, or the rows, shared by all."""
     arrays = shape.tp * shape.cp
-    if arrays == 1 or not space.model.has_kv_cache:
+    if arrays == 1 or not space.model.has_lm_head:
         return
     own = Degrees(shape.cp, 1, shape.tp)
     rows = len(space.sequences(shape)) // max(1, shape.microbatches)

@@ -83,6 +83,19 @@ def test_an_unknown_class(architectures):
     assert "expected: a model class of llama, gpt2 or bert" in text
 
 
+@pytest.mark.parametrize("architectures", ["LlamaForCausalLM", [3], 7, {"0": "LlamaModel"}])
+def test_classes_that_are_no_list(architectures):
+    text = message({**LLAMA, "architectures": architectures})
+    assert text.startswith("model config: architectures: not a list of model classes\n")
+    assert 'expected: for instance ["LlamaForCausalLM"], or no such key' in text
+
+
+def test_a_class_that_does_not_tell_whether_it_has_a_head():
+    text = message({**LLAMA, "architectures": ["LlamaJapanese"]})
+    assert text.startswith("model config: architectures: a model class that is not known: whether it has an LM head")
+    assert "expected: a class of transformers, such as LlamaForCausalLM (with an LM head) or LlamaModel" in text
+
+
 def test_no_dialect():
     assert message({"hidden_size": 64}) == (
         "model config: this is no model config of a known dialect\n"

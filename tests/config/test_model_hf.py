@@ -107,9 +107,62 @@ def test_family_by_class_name(class_name, family):
     assert load_model({**config, "architectures": [class_name]}).family == family
 
 
+@pytest.mark.parametrize(
+    ("config", "class_name", "has_lm_head", "left_out"),
+    [
+        (LLAMA, None, True, ""),
+        (LLAMA, "LlamaForCausalLM", True, ""),
+        (LLAMA, "LLaMAForCausalLM", True, ""),
+        (LLAMA, "LlamaForCausalLMEagle3", True, ""),
+        (LLAMA, "LlamaModel", False, ""),
+        (LLAMA, "LlamaForSequenceClassification", False, "the head of LlamaForSequenceClassification"),
+        (LLAMA, "LlamaForTokenClassification", False, "the head of LlamaForTokenClassification"),
+        (LLAMA, "LlamaForQuestionAnswering", False, "the head of LlamaForQuestionAnswering"),
+        (LLAMA, "LlamaRewardModel", False, "the head of LlamaRewardModel"),
+        (GPT2, "GPT2LMHeadModel", True, ""),
+        (GPT2, "GPT2DoubleHeadsModel", True, "the second head of GPT2DoubleHeadsModel"),
+        (GPT2, "GPT2Model", False, ""),
+        (GPT2, "GPT2ForTokenClassification", False, "the head of GPT2ForTokenClassification"),
+        (BERT, None, False, ""),
+        (BERT, "BertModel", False, ""),
+        (BERT, "BertForMaskedLM", False, "the head of BertForMaskedLM"),
+    ],
+)
+def test_the_class_says_how_a_model_ends(config, class_name, has_lm_head, left_out):
+    model = load_model(config if class_name is None else {**config, "architectures": [class_name]})
+    assert (model.has_lm_head, model.left_out) == (has_lm_head, left_out)
+    if config is not BERT:
+        tied = config is GPT2  # by default
+        without = load_model({**config, "architectures": ["LlamaModel" if config is LLAMA else "GPT2Model"]})
+        own_head = has_lm_head and not tied
+        assert model.num_parameters == without.num_parameters + own_head * model.vocab_size * model.hidden_size
+
+
+def test_what_is_left_out_is_told():
+    def notes(config, class_name):
+        return load_model({**config, "architectures": [class_name]}).notes
+
+    assert notes(LLAMA, "LlamaForCausalLM") == ()
+    assert notes(BERT, "BertModel") == ()
+    assert notes(LLAMA, "LlamaModel") == ("model has no LM head and ends with the final norm",)
+    head = "the head of LlamaForSequenceClassification"
+    assert notes(LLAMA, "LlamaForSequenceClassification") == (
+        f"{head} is not simulated: model ends with the final norm",
+    )
+    assert notes(BERT, "BertForMaskedLM") == (
+        "the head of BertForMaskedLM is not simulated: model ends with the pooler",
+    )
+
+
+def test_a_llama_that_classifies_sequences_has_no_lm_head():
+    """Llama-2-7b's sizes: 6,738,415,616 parameters less an LM head of 32,000 x 4,096."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+    config = {**LLAMA, **sizes, "vocab_size": 32000, "architectures": ["LlamaForSequenceClassification"]}
+    assert load_model(config).num_parameters == 6_607_343_616
+
+
 def test_keys_that_cannot_matter_are_listed():
     extra = {
-        "architectures": ["LlamaForCausalLM"],
         "attention_dropout": 0.0,
         "_name_or_path": "x/y",
         "pretraining_tp": 8,

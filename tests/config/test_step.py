@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pe_sim.config.models import load_model
 from pe_sim.config.step import MAX_LENGTH, Decode, Prefill, SequenceSpan
 from pe_sim.errors import InputError
+from tests.helpers import TINY_LLAMA
 
 
 def message(function, *args, **kwargs):
@@ -172,6 +173,18 @@ def test_an_encoder_does_not_decode():
         "phase: bert-base-uncased is an encoder (bert): it has no KV cache and does not decode\n"
         "  given:    'decode'\n"
         "  expected: prefill"
+    )
+
+
+def test_a_model_without_an_lm_head_does_not_decode():
+    model = load_model({**TINY_LLAMA, "architectures": ["LlamaForSequenceClassification"]})
+    Prefill(2, prompt_len=4, context_len=3).check_against(model)
+    assert message(Decode(1, 0).check_against, model) == (
+        "phase: model has no LM head: it gives no next token and does not decode\n"
+        "  given:    'decode'\n"
+        "  expected: prefill, which ends with hidden states\n"
+        "  hint:     the language model of the same sizes is the config with another class under `architectures`,"
+        " such as LlamaForCausalLM or GPT2LMHeadModel"
     )
 
 

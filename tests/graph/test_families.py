@@ -173,6 +173,20 @@ def test_parameters_are_those_of_the_graph_and_of_the_weights(model):
     assert sum(math.prod(shape) for shape in state_dict_shapes(model).values()) == model.num_parameters
 
 
+@pytest.mark.parametrize("config", [*CONFIGS["llama"], *CONFIGS["gpt2"]])
+def test_without_an_lm_head_a_decoder_ends_with_its_final_norm(config):
+    bare = load_model({**config, "architectures": ["LlamaModel" if config["model_type"] == "llama" else "GPT2Model"]})
+    for step in (each for each in STEPS if each.phase == "prefill"):
+        whole, graph = build_graph(load_model(config), step), build_graph(bare, step)
+        assert (graph.prologue, graph.layer) == (whole.prologue, whole.layer)
+        assert graph.epilogue == whole.epilogue[:2]
+        assert isinstance(graph.epilogue[-1], Norm)
+    elements = sum(operator.weight_bytes(FP32) for _, operator in graph.instances()) // 4
+    elements += sum(operator.table_bytes(FP32) for operator in graph.prologue if isinstance(operator, Embedding)) // 4
+    assert elements == bare.num_parameters
+    assert sum(math.prod(shape) for shape in state_dict_shapes(bare).values()) == bare.num_parameters
+
+
 @pytest.mark.parametrize("model", models(), ids=lambda model: f"{model.family}-{model.num_layers}")
 def test_more_tokens_are_more_work(model):
     def flops(step):

@@ -65,6 +65,23 @@ def test_bert_computes_the_golden_hidden_states(workflow, num_pes):
         check("bert", workflow, num_pes, step, case.tokens[:batch], case.hidden[:batch], case.pooled[:batch])
 
 
+@pytest.mark.parametrize("rows", ["last", "all"])
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("name", "class_name"), [("llama-gqa", "LlamaModel"), ("gpt2", "GPT2Model")])
+def test_a_decoder_without_an_lm_head_ends_with_what_the_head_would_read(name, class_name, workflow, rows):
+    case, _, weights = loaded(name)
+    model = load_model({**case.config, "architectures": [class_name]})
+    step = Prefill(3, prompt_len=case.tokens.shape[1], logits=rows)
+    placed = place(model, small_array(5), step, WORKFLOWS[workflow])
+    done = execute_placed(placed, model, weights, case.tokens[:3])
+    expected = case.logits[:3] if rows == "all" else case.logits[:3, -1:]
+    assert done.logits.shape == (*expected.shape[:2], model.hidden_size)
+    assert done.best_tokens is None
+    logits = done.logits @ weights.matrix(None, "lm_head").weight.T
+    assert np.abs(logits - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
+    assert counts(done.traffic) == counts(timed_traffic(placed))
+
+
 @pytest.mark.parametrize("num_pes", [3, 8])
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 @pytest.mark.parametrize("name", [*OTHER_DECODERS, *DECODERS])

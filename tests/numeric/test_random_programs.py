@@ -37,6 +37,7 @@ def models(draw):
             attention_bias=draw(st.booleans()),
             mlp_bias=draw(st.booleans()),
             tie_word_embeddings=draw(st.booleans()),
+            architectures=[draw(st.sampled_from(["LlamaForCausalLM", "LlamaForCausalLM", "LlamaModel"]))],
         )
     heads, head_dim = draw(st.integers(1, 5)), draw(st.integers(1, 7))
     if family == "gpt2":
@@ -53,7 +54,7 @@ def steps(draw, model):
     )
     if not model.has_kv_cache:
         return Prefill(batch, prompt_len=new)
-    if draw(st.booleans()):
+    if model.has_lm_head and draw(st.booleans()):
         return Decode(batch, context_len=context)
     logits, causal = draw(st.sampled_from(["last", "all"])), draw(st.sampled_from(["skip", "full"]))
     return Prefill(batch, prompt_len=new, context_len=context, logits=logits, causal=causal)

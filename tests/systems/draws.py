@@ -48,6 +48,7 @@ def models(draw) -> ModelConfig:
             attention_bias=draw(st.booleans()),
             mlp_bias=draw(st.booleans()),
             tie_word_embeddings=draw(st.booleans()),
+            architectures=[draw(st.sampled_from(["LlamaForCausalLM", "LlamaForCausalLM", "LlamaModel"]))],
         )
         return replace(model, qkv_bias=not model.attention_bias and draw(st.booleans()))
     heads, head_dim = draw(st.integers(1, 8)), draw(st.integers(1, 5))
@@ -65,7 +66,7 @@ def steps(draw, model: ModelConfig) -> Step:
     context = draw(st.lists(st.integers(0, 9), min_size=batch, max_size=batch))
     if not model.has_kv_cache:
         return Prefill(batch, prompt_len=new)
-    if draw(st.booleans()):
+    if model.has_lm_head and draw(st.booleans()):
         return Decode(batch, context_len=context)
     logits, causal = draw(st.sampled_from(["last", "all"])), draw(st.sampled_from(["skip", "full"]))
     return Prefill(batch, prompt_len=new, context_len=context, logits=logits, causal=causal)
