@@ -1,4 +1,4 @@
-"""One all-reduce on 1024 PEs of every interconnect that is a graph, with both engines."""
+"""Every interconnect that is a graph: one of 4096 PEs is built, and one all-reduce on 1024 PEs with both engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from benchmarks.measure import clear_caches, median_seconds
 from benchmarks.table import Row
 from pe_sim.api import collective, load_array
 from pe_sim.config.array import ArrayConfig
+from pe_sim.network.topologies import build_topology
 
+BUILT_PES, BUILD_TARGET = 4096, 1.0  # seconds
 NUM_PES = 1024
 NUM_BYTES = 16384
 FAST_TARGET, EVENT_TARGET = 1.0, 60.0  # seconds
@@ -29,6 +31,14 @@ TOPOLOGIES = (
     ("crossbar-256", BEST),
 )
 FAST_REPEATS = 3
+
+
+def builds() -> Iterator[Row]:
+    """A row for each interconnect: its graph with every channel, caches empty."""
+    for preset in dict.fromkeys(preset for preset, _ in TOPOLOGIES):
+        array = load_array(preset, {"num_pes": BUILT_PES})
+        seconds, _ = median_seconds(partial(build_topology, array), FAST_REPEATS, before=clear_caches)
+        yield Row(f"{preset.rpartition('-')[0]} of {BUILT_PES} PEs: built", seconds, "s", BUILD_TARGET)
 
 
 def all_reduces() -> Iterator[Row]:

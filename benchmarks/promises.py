@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.growth import REPEATS, Section
-from benchmarks.interconnects import all_reduces
+from benchmarks.interconnects import all_reduces, builds
 from benchmarks.measure import MIB, process_seconds, run_python
 from benchmarks.search_run import search_seconds
 from benchmarks.step import CONTEXT_LEN, MODEL, WORKFLOW, decode_step, time_again, time_step, time_written_out
@@ -45,6 +45,7 @@ def promised(generation: Section) -> Iterator[Row]:
     seconds = search_seconds(MODEL, SEARCH_ARRAY, PROCESS_REPEATS)
     yield Row(f"{MODEL} on {SEARCH_ARRAY}: `search`, caches empty", seconds, "s", SEARCH_TARGET)
     yield from _generation_rows(generation)
+    yield from builds()
     yield from all_reduces()
     yield from system_rows()
     yield Row("`pe-sim models`, whole process", process_seconds(("models",), PROCESS_REPEATS), "s", MODELS_TARGET)

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
@@ -62,6 +63,24 @@ TINY_LLAMA = {
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
 }
+
+
+def thinned(*axes):
+    """Every case of a product for `parametrize`; those beyond a sample of it are slow.
+
+    The sample has every combination of all axes but one, whichever is left out: all pairs of three axes.
+    """
+
+    def marks(places):
+        return () if in_sample(places, map(len, axes)) else pytest.mark.slow
+
+    places = itertools.product(*(range(len(axis)) for axis in axes))
+    return [pytest.param(*case, marks=marks(at)) for case, at in zip(itertools.product(*axes), places, strict=True)]
+
+
+def in_sample(places, sizes):
+    """Whether a case, by its places on the axes of a product, is in the sample that `thinned` keeps quick."""
+    return sum(places) % min(sizes) == 0
 
 
 def ceil(numerator, denominator):

@@ -1,7 +1,7 @@
 """A sweep does what repeats once, and gives the same reports as points that are simulated each for itself."""
 
 import json
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
@@ -14,7 +14,7 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.placed import Move
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.schedule.lowering import lower
-from tests.helpers import placed_step, schedule_of, small_array, tiny_llama, traffic_of
+from tests.helpers import in_sample, placed_step, schedule_of, small_array, tiny_llama, traffic_of
 
 CACHES = (mapper._placements, mapper._divided_small, mapper._divided_large, mapper._place_pipeline)
 
@@ -63,10 +63,16 @@ def forget():
         cache.cache_clear()
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("workflow", sorted(WORKFLOWS))
-def test_reports_are_those_of_points_simulated_alone(workflow):
+def test_reports_are_those_of_points_simulated_alone(workflow, every):
     model = tiny_llama(num_key_value_heads=2)
-    points = [(point, step) for point in POINTS for step in STEPS]
+    sizes, number = (len(POINTS), len(STEPS), len(WORKFLOWS)), sorted(WORKFLOWS).index(workflow)
+    points = [
+        (point, step)
+        for (row, point), (column, step) in product(enumerate(POINTS), enumerate(STEPS))
+        if every or in_sample((row, column, number), sizes)
+    ]
     forget()
     together = {key: report_of(model, *key, workflow) for key in points}
     again = {key: report_of(model, *key, workflow) for key in reversed(points)}

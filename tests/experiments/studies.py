@@ -1,9 +1,14 @@
 """What tests of experiments with a Parquet table share: running them, committed tables, and looking at pictures."""
 
+import runpy
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ET
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import matplotlib.image
 import numpy as np
@@ -17,9 +22,17 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(name, *arguments):
-    """The command of an experiment."""
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    """The command of an experiment, in this process: to start another one takes longer than most commands do."""
+    command = [f"experiments.{name}", *map(str, arguments)]
+    out, err, code = StringIO(), StringIO(), 0
+    with warnings.catch_warnings(), chdir(ROOT), patch.object(sys, "argv", command):
+        warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # the tests import it as well
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+            except SystemExit as stopped:
+                code = stopped.code
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def quick_run(study, folder):

@@ -1,19 +1,16 @@
 """Published figures of other simulators: reproduced where the machine is the same, explained where it is not."""
 
-import subprocess
-import sys
-
 import pytest
 
 import pe_sim as ps
 from experiments import aim_banks, other_simulators, published_figures, published_rooflines
 from experiments.study import RESULTS
 from tests.experiments.studies import (
-    ROOT,
     assert_pictures,
     assert_same_rows,
     assert_schema,
     committed,
+    run,
 )
 
 experiment = published_figures  # what `quick` runs
@@ -138,14 +135,13 @@ def test_files(quick):
 
 
 def test_help_of_the_banks_teaches():
-    command = [sys.executable, "-m", "experiments.aim_banks", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run("aim_banks", "--help")
+    assert done.returncode == 0
     for word in ("--inputs", "--outputs", "For instance"):
         assert word in done.stdout
 
 
 def test_an_array_without_banks_is_refused():
-    command = [sys.executable, "-m", "experiments.aim_banks", "--array", "bus-tree-64"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run("aim_banks", "--array", "bus-tree-64")
     assert done.returncode == 2
     assert "bus-tree-64 has no memory of kind dram_bank" in done.stderr

@@ -1,6 +1,8 @@
 """What experiments with a Parquet table share: options, files, and pictures that come from the table alone."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -137,7 +139,8 @@ class TestCommand:
 
     def test_bad_folder(self, tmp_path):
         (tmp_path / "file").write_text("")
-        done = run("overlap_levels", "--quick", "--out", tmp_path / "file")
+        command = [sys.executable, "-m", "experiments.overlap_levels", "--quick", "--out", tmp_path / "file"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr.startswith("error: --out: not a folder for files")
         assert "Traceback" not in done.stderr

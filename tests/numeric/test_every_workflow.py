@@ -12,7 +12,7 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.numeric.executor import execute_placed
 from pe_sim.numeric.state_dict import read_weights
 from tests.golden.loader import load_case
-from tests.helpers import small_array
+from tests.helpers import small_array, thinned
 from tests.numeric.cases import counts, timed_traffic
 
 NUM_PES = (1, 2, 3, 4, 5, 7, 8, 16, 33)
@@ -42,9 +42,7 @@ def check(name, workflow, num_pes, step, tokens, expected, pooled=None):
     assert counts(done.traffic) == counts(timed_traffic(placed))
 
 
-@pytest.mark.parametrize("num_pes", NUM_PES)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(("name", "workflow", "num_pes"), thinned(DECODERS, WORKFLOWS, NUM_PES))
 def test_a_decoder_computes_the_golden_logits(name, workflow, num_pes):
     case = loaded(name)[0]
     length = case.tokens.shape[1]
@@ -56,8 +54,7 @@ def test_a_decoder_computes_the_golden_logits(name, workflow, num_pes):
         check(name, workflow, num_pes, decode, tokens, case.decode_logits[:batch])
 
 
-@pytest.mark.parametrize("num_pes", NUM_PES)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("workflow", "num_pes"), thinned(WORKFLOWS, NUM_PES))
 def test_bert_computes_the_golden_hidden_states(workflow, num_pes):
     case = loaded("bert")[0]
     for batch in (1, 3):
@@ -82,9 +79,7 @@ def test_a_decoder_without_an_lm_head_ends_with_what_the_head_would_read(name, c
     assert counts(done.traffic) == counts(timed_traffic(placed))
 
 
-@pytest.mark.parametrize("num_pes", [3, 8])
-@pytest.mark.parametrize("workflow", WORKFLOWS)
-@pytest.mark.parametrize("name", [*OTHER_DECODERS, *DECODERS])
+@pytest.mark.parametrize(("name", "workflow", "num_pes"), thinned([*OTHER_DECODERS, *DECODERS], WORKFLOWS, [3, 8]))
 def test_a_chunk_over_a_cache_computes_the_golden_logits(name, workflow, num_pes):
     case = loaded(name)[0]
     batch, length = case.tokens.shape

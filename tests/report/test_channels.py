@@ -13,6 +13,7 @@ from pe_sim.network.interconnect import interconnect_of
 from pe_sim.report.channels import NUM_HOTTEST, TAGS, ChannelTable
 from pe_sim.report.metrics import utilization
 from pe_sim.report.report import Report
+from tests.helpers import thinned
 from tests.report.samples import DECODE, GRAPHS, WORKFLOWS, simulate_on, tiny, tiny_on
 
 
@@ -37,8 +38,7 @@ def assert_agrees(table: ChannelTable, report: Report) -> None:
     np.testing.assert_array_equal(table.busy, busy)
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("kind", "workflow"), thinned(GRAPHS, WORKFLOWS))
 def test_the_table_is_what_both_engines_saw(kind: str, workflow: str) -> None:
     step = Decode(batch_size=2, context_len=40)
     fast, event = (simulate_on(kind, 16, workflow, step, engine) for engine in ("fast", "event"))
@@ -47,8 +47,7 @@ def test_the_table_is_what_both_engines_saw(kind: str, workflow: str) -> None:
     assert fast.channels.to_dict() == event.channels.to_dict()
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("kind", "workflow"), thinned(GRAPHS, WORKFLOWS))
 def test_no_channel_is_done_before_its_bytes_over_its_width(kind: str, workflow: str) -> None:
     report = tiny_on(kind, workflow)
     table = report.channels

