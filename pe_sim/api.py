@@ -225,11 +225,12 @@ def generate(
     array = as_array(array)
     workflow = as_workflow(workflow)
     workflow, decoding = _of_phases(model, array, phases, workflow, decode_workflow)
-    switch = None
+    switch, longest = None, None
     if phases.decodes:
         placed = place(model, array, phases.decodes[-1], decoding)
+        longest = footprint(placed, placed.graph.shape)
         if not allow_overflow:
-            footprint(placed, placed.graph.shape).check()
+            longest.check()
         if decoding != workflow:
             switch = switch_between(model, array, phases, workflow, decoding, ways)
     prefill = simulate(model, array, phases.prefill, workflow, engine, allow_overflow=allow_overflow)
@@ -242,8 +243,17 @@ def generate(
         traffic.append((some_traffic, 1))
     if progress:
         progress(output_len, output_len)
+    lacking = [prefill.shortage, longest.shortage if longest else None, switch.shortage if switch else None]
     return Generation(
-        prefill, prompt_len, output_len, batch_size, tuple(cycles), total_traffic(traffic), decoding, switch
+        prefill,
+        prompt_len,
+        output_len,
+        batch_size,
+        tuple(cycles),
+        total_traffic(traffic),
+        decoding,
+        switch,
+        max(filter(None, lacking), key=lambda shortage: shortage.demand / shortage.bound, default=None),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 _ABSENT: Final = object()
+DOES_NOT_FIT: Final = "DOES NOT FIT"  # what tables, pages and figures say of it
 
 
 class PeSimError(Exception):
@@ -75,6 +76,16 @@ class InfeasibleError(InputError):
     def gap(self) -> int:
         """How far the demand exceeds the bound, in `unit`."""
         return self.demand - self.bound
+
+    @property
+    def times(self) -> str:
+        """How many times the bound the demand is, in words: 20.1 times."""
+        ratio = self.demand / self.bound
+        return f"{ratio:,.{1 if ratio < 100 else 0}f} times"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What reports have under `does_not_fit`, JSON-ready."""
+        return {"problem": self.problem, "demand": self.demand, "bound": self.bound, "unit": self.unit}
 
 
 class DeadlockError(PeSimError):

@@ -120,13 +120,14 @@ def _show_steps(
     situation: Situation | None, reports: Mapping[str, tuple[Report, ...]], known: References, stream: TextIO
 ) -> None:
     """The comparison of every step, and the known machines."""
-    from pe_sim.report.compare import compare_table
+    from pe_sim.report.compare import best_of, compare_table
 
     for index, of_step in enumerate(zip(*reports.values(), strict=True)):
         if situation:
             stream.write(f"\n{step_title(situation, index)}\n")
         compare_table(list(of_step), list(reports), stream)
-        known.show(index, min(report.latency_seconds for report in of_step), stream)
+        best = of_step[best_of(of_step)]
+        known.show(index, None if best.shortage else best.latency_seconds, stream)
 
 
 def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> dict[str, Served]:

@@ -17,7 +17,7 @@ from pe_sim.cli.options import (
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import Progress
 from pe_sim.cli.values import split_names, whole_number
-from pe_sim.errors import InputError
+from pe_sim.errors import DOES_NOT_FIT, InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -190,4 +190,5 @@ def _lines(made: Generation) -> list[RenderableType]:
     return [
         make_table(f"{head} {made.output_len:,} output) tokens", "", "cycles", "time", rows=rows),
         f"{made.tokens_per_second:,.1f} output tokens/s; accuracy: {made.envelope.one_line()}",
+        *([f"{DOES_NOT_FIT}: {made.shortage.problem}"] if made.shortage else []),
     ]

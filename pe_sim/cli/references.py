@@ -61,8 +61,14 @@ class References:
                 without.append((machine.name, reason))
         return cls(tuple(_bounds(able, model, array, step) for step, _ in steps), tuple(without))
 
-    def show(self, step: int, best_seconds: float, stream: TextIO) -> None:
-        """Prints the table of a step, apart from what was simulated; nothing where no machine was asked for."""
+    def show(self, step: int, best_seconds: float | None, stream: TextIO) -> None:
+        """Prints the table of a step, apart from what was simulated; nothing where no machine was asked for.
+
+        Args:
+            step: its number.
+            best_seconds: what the bounds are set against; None: nothing, for what was simulated does not fit.
+            stream: where to.
+        """
         if not self.of_steps:
             return
         from pe_sim.report.compare import WIDTH

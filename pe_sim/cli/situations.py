@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pe_sim.cli.tables import format_pairs, format_table
-from pe_sim.errors import InputError
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError, InputError
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ class Served:
         """Tokens of the answers over the time."""
         return self.situation.counted_tokens / self.seconds
 
+    @property
+    def shortage(self) -> InfeasibleError | None:
+        """Of the steps that do not fit the memories, what the one lacks that lacks most; None if all fit."""
+        lacking = [report.shortage for report in self.reports if report.shortage]
+        return max(lacking, key=lambda shortage: shortage.demand / shortage.bound, default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         pairs = zip(self.situation.steps, self.reports, strict=True)
         return {
             "schema": SCHEMA,
             "situation": self.situation.to_dict(),
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "latency": {"cycles": self.cycles, "seconds": self.seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},
             "steps": [{"weight": weight, "report": report.to_dict()} for (_, weight), report in pairs],
@@ -124,6 +131,7 @@ def print_served(served: Served, stream: TextIO) -> None:
     pairs = [
         ("situation", f"{served.situation.name}: {served.situation.description}"),
         ("workflow", report.workflow.name),
+        *([(DOES_NOT_FIT, served.shortage.problem)] if served.shortage else []),
         ("latency", f"{served.cycles:,.0f} cycles = {format_seconds(served.seconds)}, all steps"),
         ("throughput", f"{served.tokens_per_second:,.2f} tokens/s of the answers"),
     ]
@@ -141,8 +149,9 @@ def comparison_text(served: Mapping[str, Served]) -> str:
     for label, each in served.items():
         cycles = [f"{report.latency_cycles:,}" for report in each.reports]
         mark = "* " if label == best else ""
-        over = f"{each.seconds / first.seconds:.3f}"
-        rows.append([mark + label, *cycles, f"{each.cycles:,.0f}", over, f"{each.tokens_per_second:,.2f}"])
+        over = "-" if each.shortage and not first.shortage else f"{each.seconds / first.seconds:.3f}"
+        name = f"{mark}{label} ({DOES_NOT_FIT})" if each.shortage else mark + label
+        rows.append([name, *cycles, f"{each.cycles:,.0f}", over, f"{each.tokens_per_second:,.2f}"])
     table = format_table(
         ["workflow", *steps, "all steps", "x best", "tokens/s"], ["cycles", *weights, "cycles", "", ""], rows
     )
@@ -153,8 +162,8 @@ def comparison_text(served: Mapping[str, Served]) -> str:
 
 
 def best_of(served: Mapping[str, Served]) -> str:
-    """The label that takes the least time, the first of equals."""
-    return min(served, key=lambda label: served[label].seconds)
+    """The label that takes the least time, the first of equals; one that fits, while any does."""
+    return min(served, key=lambda label: (bool(served[label].shortage), served[label].seconds))
 
 
 def comparison_dict(served: Mapping[str, Served], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -75,12 +75,13 @@ class Footprint:
         """The fullest PE's bytes."""
         return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
 
-    def check(self) -> None:
-        """Raises InfeasibleError where the step does not fit."""
+    @property
+    def shortage(self) -> InfeasibleError | None:
+        """What does not fit, of the PEs' memories or else of the root's; None where all fits."""
         if self.peak_bytes_per_pe > self.capacity_bytes:
             pe = int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).argmax())
             weights, cache = int(self.weight_bytes_per_pe[pe]), int(self.kv_cache_bytes_per_pe[pe])
-            raise InfeasibleError(
+            return InfeasibleError(
                 f"the memory of PE {pe} is too small for weights ({weights:,} bytes) and KV cache ({cache:,} bytes)",
                 demand=self.peak_bytes_per_pe,
                 bound=self.capacity_bytes,
@@ -88,13 +89,19 @@ class Footprint:
                 levers=(*_PE_LEVERS, *(() if self.streamed_bytes else (_STREAMING_LEVER,)), _OVERFLOW_LEVER),
             )
         if self.root_bytes > self.array.root.memory.capacity_bytes:
-            raise InfeasibleError(
+            return InfeasibleError(
                 "the root's memory is too small for the embedding table and what the workflow keeps there",
                 demand=self.root_bytes,
                 bound=self.array.root.memory.capacity_bytes,
                 unit="bytes",
                 levers=_ROOT_LEVERS,
             )
+        return None
+
+    def check(self) -> None:
+        """Raises InfeasibleError where the step does not fit."""
+        if self.shortage is not None:
+            raise self.shortage
 
     def largest_batch_size(self) -> int:
         """Sequences of the step's longest total length that fit beside the weights; 0 if not even one does."""

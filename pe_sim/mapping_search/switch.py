@@ -117,9 +117,13 @@ def price_switch(
         fits = held.peak(both=True) <= held.capacity
         choice = (BOTH if fits else RESHARD) if weights == BEST else weights
     peak = held.peak(both=choice == BOTH)
-    if peak > held.capacity and not allow_overflow:
+    shortage = None
+    if peak > held.capacity:
         problem = f"a PE's memory is too small for the switch from {before.name} to {after.name}"
-        raise InfeasibleError(problem, demand=peak, bound=held.capacity, unit="bytes", levers=_LEVERS[choice != BOTH :])
+        levers = _LEVERS[choice != BOTH :]
+        shortage = InfeasibleError(problem, demand=peak, bound=held.capacity, unit="bytes", levers=levers)
+        if not allow_overflow:
+            raise shortage
     sent = moved if choice == RESHARD else {}
     root_has_all = _root_has_room(before)
     by_root, trace = _fastest(array, _interleaved(sent, caches), root_has_all, engine)
@@ -140,6 +144,7 @@ def price_switch(
         peak_bytes_per_pe=peak,
         back_cycles=back,
         traffic=trace.traffic,
+        shortage=shortage,
     )
 
 

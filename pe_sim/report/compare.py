@@ -25,7 +25,8 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
     """Prints the comparison to `file`, or to stdout.
 
     Args:
-        reports: at least one; the one with the most tokens per second is the best, the first of equals.
+        reports: at least one; of those that fit the memories the one with the most tokens per second is the best, the
+            first of equals.
         labels: what to call them; None: their workflows' names, with the arrays' where workflows repeat.
 
     Raises:
@@ -39,6 +40,7 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
             expected="at least one report, and a label for each",
         )
     best = best_of(reports)
+    names = marked_labels(reports, names)
     marked = [f"{BEST_MARK if index == best else '  '}{name}" for index, name in enumerate(names)]
     tables = [_overview(reports, marked, best)]
     if len(reports) > 1:
@@ -46,7 +48,7 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
         tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
         tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
         tables.append(_channel_table("Why: the busiest channel, and what it was busy with", reports, marked))
-    emit((*tables, *_accuracies(reports, names)), file, width=WIDTH)
+    emit((*tables, *_shortages(reports, names), *_accuracies(reports, names)), file, width=WIDTH)
 
 
 def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:
@@ -57,8 +59,23 @@ def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = 
 
 
 def best_of(reports: Sequence[Report]) -> int:
-    """Index of the report with the most tokens per second, the first of equals."""
-    return max(range(len(reports)), key=lambda index: (reports[index].tokens_per_second, -index))
+    """Index of the report with the most tokens per second, the first of equals; one that fits, while any does."""
+
+    def rank(index: int) -> tuple[bool, float, int]:
+        return not reports[index].shortage, reports[index].tokens_per_second, -index
+
+    return max(range(len(reports)), key=rank)
+
+
+def marked_labels(reports: Sequence[Report], labels: Sequence[str]) -> list[str]:
+    """The labels, with DOES NOT FIT behind those of reports that do not."""
+    return [f"{label}{report.fit_mark}" for label, report in zip(labels, reports, strict=True)]
+
+
+def against_best(report: Report, best: Report) -> float | None:
+    """The latency over that of the best; None of what does not fit while the best does."""
+    ranked = not report.shortage or best.shortage
+    return report.latency_seconds / best.latency_seconds if ranked else None
 
 
 def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
@@ -66,6 +83,7 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
     all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
     arrays_differ = len({(report.array.name, report.array.num_pes) for report in reports}) > 1
     for name, report in zip(names, reports, strict=True):
+        over = against_best(report, reports[best])
         busy = report.bounds["bus_cycles" if all_have_a_bus else "network_cycles"]
         messages = sum(use.messages for use in report.traffic.values())
         num_bytes = sum(use.bytes for use in report.traffic.values())
@@ -75,7 +93,7 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
                 f"{report.latency_cycles:,}",
                 format_seconds(report.latency_seconds),
                 f"{report.tokens_per_second:,.2f}",
-                f"{report.latency_seconds / reports[best].latency_seconds:.3f}",
+                "-" if over is None else f"{over:.3f}",
                 format_joules(report.energy["per_token_joules"]),
                 f"{busy / report.latency_cycles:.1%}",
                 f"{messages:,}",
@@ -86,7 +104,8 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
     busiest = "bus busy" if all_have_a_bus else "busiest channel"
     columns = ["  workflow", "cycles", "latency", "tokens/s", "x best", "energy/token", busiest, "messages", "bytes"]
     columns += ["PEs", "mm2"] if arrays_differ else []
-    return make_table(f"{_subject(reports)} ({BEST_MARK.strip()} is the best)", *columns, rows=rows)
+    said = "nothing fits; {} would be the best" if reports[best].shortage else "{} is the best"
+    return make_table(f"{_subject(reports)} ({said.format(BEST_MARK.strip())})", *columns, rows=rows)
 
 
 def _time_table(title: str, reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
@@ -124,6 +143,12 @@ def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) 
     rows.append(("busy cycles", *(f"{row['busy_cycles']:,}" for row in hottest)))
     rows.append(("of the latency", *(f"{row['utilization']:.1%}" for row in hottest)))
     return make_table(title, "busy with", *names, rows=rows)
+
+
+def _shortages(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
+    """A line for each report that does not fit."""
+    said = [f"{name}: {each.shortage.problem}" for name, each in zip(names, reports, strict=True) if each.shortage]
+    return ["", *said] if said else []
 
 
 def _accuracies(reports: Sequence[Report], names: Sequence[str]) -> list[str]:

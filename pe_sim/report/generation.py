@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.notebook import card, traffic_table
 from pe_sim.report.report import Report
@@ -30,6 +31,7 @@ class Generation:
         decode_workflow: of the decode steps; None: the prefill's.
         switch: from the prefill's mapping to the decode steps', if they differ. The first token is there before it
             begins, so it counts in the total and in the time of the tokens after the first, not in the TTFT.
+        shortage: what does not fit the memories, where `allow_overflow` let it pass.
     """
 
     prefill: Report
@@ -40,6 +42,7 @@ class Generation:
     traffic: Mapping[str, TagTraffic]
     decode_workflow: Workflow | None = None
     switch: Switch | None = None
+    shortage: InfeasibleError | None = None
 
     @property
     def switch_cycles(self) -> int:
@@ -104,6 +107,7 @@ class Generation:
             "prompt_len": self.prompt_len,
             "output_len": self.output_len,
             "batch_size": self.batch_size,
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "ttft": {"cycles": self.ttft_cycles, "seconds": self.ttft_seconds},
             "tpot": {"cycles": self.tpot_cycles, "seconds": self.tpot_seconds},
             "total": {"cycles": self.total_cycles, "seconds": self.total_seconds},
@@ -129,6 +133,7 @@ class Generation:
             f"{self.batch_size} x ({self.prompt_len} + {self.output_len}) tokens, "
             f"TTFT {format_seconds(self.ttft_seconds)}, {between}TPOT {format_seconds(self.tpot_seconds)}, "
             f"total {format_seconds(self.total_seconds)}, {self.tokens_per_second:.1f} tokens/s"
+            f"{f'; {DOES_NOT_FIT}: {self.shortage.problem}' if self.shortage else ''}"
         )
 
     def __repr__(self) -> str:
@@ -148,6 +153,7 @@ class Generation:
         sizes = f"{self.batch_size} x ({self.prompt_len:,} + {self.output_len:,}) tokens"
         title = f"{first.model.name} on {first.array.name} ({first.array.num_pes:,} PEs), {workflow}: {sizes}"
         facts += [("throughput", f"{self.tokens_per_second:,.2f} tokens/s"), ("accuracy", self.envelope.one_line())]
+        facts += [(DOES_NOT_FIT, self.shortage.problem)] if self.shortage else []
         return card(title, facts, [traffic_table(self.traffic)])
 
     @property

@@ -79,7 +79,7 @@ def plot_channel_heats(report: Report) -> Figure:
     _name_bar(bar)
     title = (
         f"{report.model.name} on {report.array.name} ({report.array.num_pes:,} PEs), {report.workflow.name},"
-        f" {report.step.phase}: how busy its channels were"
+        f" {report.step.phase}{report.fit_mark}: how busy its channels were"
     )
     lines = textwrap.wrap(title, int(inches[0] / 0.115))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, fontweight="bold", parse_math=False)

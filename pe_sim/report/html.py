@@ -23,7 +23,7 @@ from pe_sim._version import __version__
 from pe_sim.config.arrays import array_to_dict
 from pe_sim.errors import InputError
 from pe_sim.report import html_compare, html_figures
-from pe_sim.report.compare import best_of
+from pe_sim.report.compare import best_of, marked_labels
 from pe_sim.report.files import write_text
 from pe_sim.report.html_heat import heat_maps, scale_colours
 from pe_sim.report.html_models import Source
@@ -40,10 +40,11 @@ _SCRIPT: Final = "script.js.j2"
 def report_html(report: Report) -> str:
     """The page of one report."""
     label = {report.workflow.name: report}
+    subject = f"{report.step.phase} of {report.model.name} on {report.array.name}{report.fit_mark}"
     return _render(
         "report.html.j2",
-        title=f"{report.model.name} on {report.array.name}: {report.workflow.name}, {report.step.phase}",
-        subject=f"{report.step.phase} of {report.model.name} on {report.array.name}",
+        title=f"{report.workflow.name}: {subject}",
+        subject=subject,
         facts=html_figures.facts(report),
         summary=summary_rows(report),
         by_part=html_figures.time_by_part(label),
@@ -79,6 +80,7 @@ def comparison_html(
             path="labels",
             expected="at least one report, and a label of its own for each",
         )
+    names = marked_labels(reports, names)
     named = dict(zip(names, reports, strict=True))
     best = names[best_of(reports)]
     share, nanoseconds = MAX_SLICES // len(reports), max(_drawn_nanoseconds(report) for report in reports)
@@ -100,6 +102,7 @@ def comparison_html(
         accuracy=[(name, report.envelope) for name, report in named.items()],
         timelines=drawn,
         failed=failed or {},
+        shortages={name: each.shortage.problem for name, each in named.items() if each.shortage},
         sources=_common_sources(reports) + [_workflow_source(report, name) for name, report in named.items()],
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pe_sim.config.network import GraphNetwork
 from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
+from pe_sim.report.compare import against_best
 from pe_sim.report.html_figures import component, quantity
 from pe_sim.report.html_models import Cell, Table, number, percent, texts
 from pe_sim.report.report import Report
@@ -28,12 +29,12 @@ def subject(reports: Sequence[Report]) -> str:
 
 def overview(reports: Mapping[str, Report], best: str) -> Table:
     """A row a report, the best one strong."""
-    least = reports[best].latency_seconds
     rows = []
     for label, report in reports.items():
         kind = next(iter(cycles_by_kind(report)))
         traffic = report.traffic.values()
         num_bytes = sum(use.bytes for use in traffic)
+        over = against_best(report, reports[best])
         joules, area = report.energy["per_token_joules"], report.area.total_mm2
         rows.append(
             (
@@ -42,7 +43,7 @@ def overview(reports: Mapping[str, Report], best: str) -> Table:
                 number(report.latency_cycles),
                 number(report.latency_seconds, format_seconds(report.latency_seconds)),
                 number(report.tokens_per_second, f"{report.tokens_per_second:,.2f}"),
-                number(report.latency_seconds / least, f"{report.latency_seconds / least:.3f}"),
+                Cell("-") if over is None else number(over, f"{over:.3f}"),
                 percent(_busiest(report)),
                 number(sum(use.messages for use in traffic)),
                 number(num_bytes, format_bytes(num_bytes)),

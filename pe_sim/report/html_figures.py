@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Final
 
 from pe_sim.config.network import GraphNetwork
+from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
 from pe_sim.report.html_models import Bar, Bars, Cell, Fact, Segment, Table, number, percent, texts
 from pe_sim.report.metrics import BOUND_KINDS, LINK_KINDS
@@ -32,7 +33,7 @@ def facts(report: Report) -> list[Fact]:
     """What one looks for first."""
     kind, cycles = next(iter(cycles_by_kind(report).items()))
     joules = report.energy["total_joules"]
-    envelope = report.envelope
+    envelope, shortage = report.envelope, report.shortage
     trust = {"exact": "exact", "within": f"within {envelope.percent} %", "outside": "not compared"}[envelope.level]
     return [
         Fact("latency", format_seconds(report.latency_seconds), f"{report.latency_cycles:,} cycles"),
@@ -40,6 +41,7 @@ def facts(report: Report) -> list[Fact]:
         Fact("bound by", KIND_NAMES[kind].removeprefix("the "), f"{cycles / report.latency_cycles:.1%} of the latency"),
         Fact("energy", quantity("_joules", joules / report.num_tokens), "a token, first order"),
         Fact("accuracy", trust, f"against {envelope.to_dict()['against']}"),
+        *([Fact("memory", DOES_NOT_FIT, f"needs {shortage.times} what there is")] if shortage else []),
     ]
 
 

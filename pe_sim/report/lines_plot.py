@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import DOES_NOT_FIT, InputError, did_you_mean
 from pe_sim.notebook import number_text
 from pe_sim.report.style import style
 
@@ -46,6 +46,9 @@ def plot_lines(frame: DataFrame, x: str, y: str, by: str | None = None, ax: Axes
     if ax is None:
         _, ax = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     _draw(ax, known, x, y, by)
+    lacking = known[known["does_not_fit"].notna()] if "does_not_fit" in known else known[:0]
+    if len(lacking):
+        ax.scatter(lacking[x], lacking[y], marker="x", color="black", zorder=3, label=DOES_NOT_FIT)
     if _is_wide(known[x]):
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(set(known[x].tolist())), minor=False)
@@ -61,8 +64,8 @@ def plot_lines(frame: DataFrame, x: str, y: str, by: str | None = None, ax: Axes
     ax.grid(color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    if by is not None:
-        ax.legend(title=_words(by), frameon=False, fontsize="small", alignment="left")
+    if by is not None or len(lacking):
+        ax.legend(title=_words(by) if by else None, frameon=False, fontsize="small", alignment="left")
     return ax
 
 

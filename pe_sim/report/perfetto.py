@@ -82,7 +82,7 @@ def trace_json(
 
 def _events(report: Report, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
     clock = _Clock(report.array.clock_ghz)
-    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}"
+    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}{report.fit_mark}"
     counted = counters(report)
     for process, group in enumerate(GROUPS, start=1):
         if group in {track.group for track in tracks} | {counter.group for counter in counted}:

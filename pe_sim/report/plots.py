@@ -58,7 +58,7 @@ def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200
     ax.set_xlabel(f"time ({unit})")
     width = format_seconds(report.latency_seconds / bins).replace("us", "µs")
     ax.set_ylabel(f"{'utilization' if on_graph else 'bus utilization'}\nin steps of {width}")
-    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}"
+    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}{report.fit_mark}"
     ax.set_title(title, loc="left", fontsize="medium")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)

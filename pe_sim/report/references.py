@@ -178,8 +178,8 @@ def _counted_twice(model: ModelConfig, graph: OperatorGraph, dtypes: Dtypes) -> 
     )
 
 
-def reference_rows(references: Sequence[Reference], best_seconds: float) -> list[tuple[str, ...]]:
-    """A row each: devices, their memory and rates, the bound, and the bound over `best_seconds`."""
+def reference_rows(references: Sequence[Reference], best_seconds: float | None) -> list[tuple[str, ...]]:
+    """A row each: devices, their memory and rates, the bound, and the bound over `best_seconds`, if there are any."""
     rows: list[tuple[str, ...]] = []
     for each in references:
         machine, count = each.machine, each.devices
@@ -192,14 +192,14 @@ def reference_rows(references: Sequence[Reference], best_seconds: float) -> list
                 f"{count * machine.peak_flops_per_second[each.computed_as] / 1e12:,.0f}",
                 format_seconds(each.latency_seconds),
                 f"{each.tokens_per_second:,.2f}",
-                f"{each.latency_seconds / best_seconds:.3f}",
+                "-" if best_seconds is None else f"{each.latency_seconds / best_seconds:.3f}",
                 each.bound_by,
             )
         )
     return rows
 
 
-def reference_parts(references: Sequence[Reference], best_seconds: float) -> list[RenderableType]:
+def reference_parts(references: Sequence[Reference], best_seconds: float | None) -> list[RenderableType]:
     """The table apart from the simulated ones, and what it rests on; nothing if there are none."""
     if not references:
         return []

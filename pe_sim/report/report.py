@@ -15,6 +15,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import array_to_dict
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Step
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import KvAppend, kv_bytes
 from pe_sim.mapping.footprint import Footprint
@@ -127,6 +128,21 @@ class Report:
         return area_of(self.array)
 
     @property
+    def does_not_fit(self) -> Mapping[str, Any] | None:
+        """What exceeds the memories where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
+        return MappingProxyType(self.shortage.to_dict()) if self.shortage else None
+
+    @cached_property
+    def shortage(self) -> InfeasibleError | None:
+        """The same as the error that the step is refused with."""
+        return self.footprint.shortage
+
+    @property
+    def fit_mark(self) -> str:
+        """What titles end with: nothing, or that it does not fit."""
+        return f" ({DOES_NOT_FIT})" if self.shortage else ""
+
+    @property
     def memory(self) -> Mapping[str, int]:
         """Bytes of the operators' parameters and of the cache, what was read, the fullest PE, and what would fit."""
         placed = self.footprint
@@ -185,6 +201,7 @@ class Report:
             "engine": self.trace.engine,
             "notes": [*self.model.notes, *self.trace.notes],
             "overlap": self.array.overlap,
+            **({"does_not_fit": dict(self.does_not_fit)} if self.does_not_fit else {}),
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},
             **({"degradation": dict(self.degradation)} if self.degradation else {}),
@@ -326,7 +343,7 @@ class Report:
         return (
             f"<Report {self.model.name} on {self.array.name} ({self.array.num_pes} PEs), {self.step.phase},"
             f" {self.workflow.name}: {self.latency_cycles:,} cycles, {format_seconds(self.latency_seconds)},"
-            f" {self.tokens_per_second:,.1f} tokens/s>"
+            f" {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
         )
 
     def _repr_html_(self) -> str:

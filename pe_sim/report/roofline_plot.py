@@ -49,7 +49,7 @@ def plot_roofline(report: Report, ax: Axes | None = None) -> Axes:
     _draw_points(ax, found.points)
     title = (
         f"{report.model.name} on {report.array.name} ({report.array.num_pes:,} PEs), {report.workflow.name},"
-        f" {report.step.phase}"
+        f" {report.step.phase}{report.fit_mark}"
     )
     ax.set_title(title, loc="left", fontsize="medium", parse_math=False)
     ax.set_xlabel(_x_label(found), fontsize="small")

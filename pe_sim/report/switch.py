@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pe_sim.errors import InfeasibleError
 from pe_sim.trace import TagTraffic
 
 
@@ -24,6 +25,7 @@ class Switch:
         peak_bytes_per_pe: the fullest PE's bytes at any time from the prefill's end to the last decode step.
         back_cycles: weights alone from the target to the source, as the next generation's prefill needs them.
         traffic: messages, bytes and busy cycles by tag.
+        shortage: of the PEs' memories at that time, where it was let pass.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Switch:
     peak_bytes_per_pe: int
     back_cycles: int
     traffic: Mapping[str, TagTraffic]
+    shortage: InfeasibleError | None = None
 
     @property
     def messages(self) -> int:

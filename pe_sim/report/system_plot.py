@@ -66,7 +66,7 @@ def plot_timeline(report: SystemReport, ax: Axes | None = None) -> Axes:
     _label_rows(ax, report, rows)
     ax.set_xlim(0.0, total)
     ax.set_xlabel(f"time ({unit})")
-    title = f"{report.model.name} on {report.system.name}, {report.plan.name}, {report.step.phase}"
+    title = f"{report.model.name} on {report.system.name}, {report.plan.name}, {report.step.phase}{report.fit_mark}"
     ax.set_title(title, loc="left", fontsize="medium", parse_math=False)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)

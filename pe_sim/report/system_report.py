@@ -16,6 +16,7 @@ from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.step import Decode, Step
 from pe_sim.config.system import SystemConfig
 from pe_sim.config.systems import system_to_dict
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report import system_metrics, system_time
 from pe_sim.report.channels import ChannelTable
@@ -49,6 +50,7 @@ class SystemReport:
         program, times: what ran on the arrays and links, and when.
         works: distinct passes, as the program numbers them.
         holdings: of every array that takes part, by rank.
+        shortage: what does not fit, where `allow_overflow` let it pass: of all arrays that which is exceeded most.
     """
 
     model: ModelConfig
@@ -61,6 +63,7 @@ class SystemReport:
     times: SystemTimes = field(repr=False)
     works: tuple[PassWork, ...] = field(repr=False)
     holdings: tuple[ArrayHolding, ...] = field(repr=False)
+    shortage: InfeasibleError | None = field(default=None, repr=False)
 
     @property
     def engine(self) -> str:
@@ -86,6 +89,11 @@ class SystemReport:
     def tokens_per_second(self) -> float:
         """`num_tokens` over the latency."""
         return self.num_tokens / self.latency_seconds
+
+    @property
+    def fit_mark(self) -> str:
+        """What titles end with: nothing, or that it does not fit."""
+        return f" ({DOES_NOT_FIT})" if self.shortage else ""
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
@@ -232,6 +240,7 @@ class SystemReport:
             "engine": self.engine,
             "notes": [*self.model.notes, *self.notes],
             "overlap": self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps),
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
             "throughput": {"tokens_per_second": self.tokens_per_second},
             "accuracy": self.envelope.to_dict(),
@@ -325,7 +334,7 @@ class SystemReport:
         return (
             f"<SystemReport {self.model.name} on {self.system.name} ({len(self.holdings)} arrays), {self.step.phase},"
             f" {self.plan.name}, {self.workflow.name}: {self.latency_cycles:,} cycles,"
-            f" {format_seconds(self.latency_seconds)}, {self.tokens_per_second:,.1f} tokens/s>"
+            f" {format_seconds(self.latency_seconds)}, {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
         )
 
     def _repr_html_(self) -> str:

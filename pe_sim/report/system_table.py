@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from pe_sim.config.plan import StagePlan
 from pe_sim.config.systems import describe_system
+from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.notebook import Table as HtmlTable
 from pe_sim.notebook import card
 from pe_sim.report.system_records import Line
@@ -83,6 +84,7 @@ def summary_rows(report: SystemReport) -> list[tuple[str, str]]:
         ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
         ("engine", f"{report.engine}, overlap {', '.join(map(str, report.overlaps))}"),
         ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
+        *([(DOES_NOT_FIT, report.shortage.problem)] if report.shortage else []),
         ("accuracy", report.envelope.one_line()),
         ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
         ("bubbles", f"{report.bubble_share:.1%} of the arrays' time: filling, draining, waiting for others"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.network import GraphNetwork
+from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.report import Report
 from pe_sim.units import format_bytes, format_count, format_seconds
@@ -106,6 +107,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
         ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
         ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
         *_dead_rows(report),
+        *([(DOES_NOT_FIT, report.shortage.problem)] if report.shortage else []),
         ("accuracy", report.envelope.one_line()),
         ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
         ("bound by", f"{KIND_NAMES[kind]}: {cycles / report.latency_cycles:.1%} of the critical path"),

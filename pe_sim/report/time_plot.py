@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from pe_sim.errors import InputError
+from pe_sim.report.compare import marked_labels
 from pe_sim.report.html_figures import time_by_part
 from pe_sim.report.html_models import Bar, Segment
 from pe_sim.report.report import Report
@@ -26,7 +27,8 @@ _LEGEND_INCHES: Final = 0.45  # below the axis, whose label is above it
 
 
 def plot_time(reports: Mapping[str, Report], ax: Axes | None = None) -> Axes:
-    """Draws the critical path of each report by group of operators and, striped, by message; the best on top.
+    """Draws the critical path of each report by group of operators and, striped, by message; the best on top,
+    what does not fit below.
 
     Args:
         reports: by what to call them.
@@ -39,7 +41,8 @@ def plot_time(reports: Mapping[str, Report], ax: Axes | None = None) -> Axes:
         raise InputError("there are no reports to draw", path="reports", expected="at least one")
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 1.9 + _ROW_INCHES * len(reports)), layout="constrained")
-    ordered = dict(sorted(reports.items(), key=lambda item: item[1].latency_seconds))
+    marked = zip(marked_labels(list(reports.values()), list(reports)), reports.values(), strict=True)
+    ordered = dict(sorted(marked, key=lambda item: (bool(item[1].shortage), item[1].latency_seconds)))
     longest = max(report.latency_seconds for report in reports.values())
     scale, unit = time_unit(longest)
     bars = time_by_part(ordered)

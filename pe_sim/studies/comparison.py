@@ -12,11 +12,11 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import as_array
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import as_model
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import DOES_NOT_FIT, InputError, did_you_mean
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.mapping.workflow_loading import as_workflow
 from pe_sim.notebook import card, frame_table
-from pe_sim.report.compare import best_of, compare_table
+from pe_sim.report.compare import against_best, best_of, compare_table, marked_labels
 from pe_sim.report.explain import Explanation, explain
 from pe_sim.report.report import Report
 
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def best(self) -> str:
-        """The one with the most tokens per second, the first of equals."""
+        """Of those that fit the memories the one with the most tokens per second, the first of equals."""
         return list(self.reports)[best_of(list(self.reports.values()))]
 
     def explain(self, first: str, other: str) -> Explanation:
@@ -70,12 +70,12 @@ class Comparison:
         return explain(self[first], self[other])
 
     def to_frame(self) -> DataFrame:
-        """The main figures as a pandas.DataFrame, a row a report, the fastest first."""
+        """The main figures as a pandas.DataFrame, a row a report, the fastest first, what does not fit last."""
         from pandas import DataFrame  # heavy, and only needed here
 
-        fastest = min(report.latency_seconds for report in self.reports.values())
-        ordered = sorted(self.reports.items(), key=lambda item: item[1].latency_seconds)
-        return DataFrame([{"name": label, **_figures(report, fastest)} for label, report in ordered])
+        best = self.reports[self.best]
+        ordered = sorted(self.reports.items(), key=lambda item: (bool(item[1].shortage), item[1].latency_seconds))
+        return DataFrame([{"name": label, **_figures(report, best)} for label, report in ordered])
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the tables of `pe-sim compare` to `file`, or to stdout."""
@@ -99,13 +99,16 @@ class Comparison:
 
     def __repr__(self) -> str:
         """One line."""
-        return f"<Comparison of {', '.join(self.reports)}: {self.best} is the fastest>"
+        labels = marked_labels(list(self.reports.values()), list(self.reports))
+        return f"<Comparison of {', '.join(labels)}: {self.best} is the fastest>"
 
     def _repr_html_(self) -> str:
         """The main figures as a notebook shows them, the best in bold."""
         first = next(iter(self.reports.values()))
         title = f"{first.model.name}, {first.step.phase}: {self.best} is the fastest"
-        notes = [f"{label} cannot do this step: {reason}" for label, reason in self.failed.items()]
+        lacking = [(label, each.shortage) for label, each in self.reports.items() if each.shortage]
+        notes = [f"{label} {DOES_NOT_FIT}: {shortage.problem}" for label, shortage in lacking]
+        notes += [f"{label} cannot do this step: {reason}" for label, reason in self.failed.items()]
         return card(title, tables=[frame_table(self.to_frame(), text_columns=1, marked=0)], notes=notes)
 
 
@@ -207,13 +210,15 @@ def _cases(
     return {label(workflow, array): (arrays[array], workflows[workflow]) for array in arrays for workflow in workflows}
 
 
-def _figures(report: Report, fastest_seconds: float) -> dict[str, Any]:
+def _figures(report: Report, best: Report) -> dict[str, Any]:
+    """Of one report; `does_not_fit` is text where it does not, and there only."""
     return {
         "cycles": report.latency_cycles,
         "microseconds": report.latency_seconds * 1e6,
         "tokens_per_second": report.tokens_per_second,
-        "x_best": report.latency_seconds / fastest_seconds,
+        "x_best": against_best(report, best),
         "messages": sum(use.messages for use in report.traffic.values()),
         "bytes": sum(use.bytes for use in report.traffic.values()),
         "joules_per_token": report.energy["per_token_joules"],
+        **({"does_not_fit": report.shortage.problem} if report.shortage else {}),
     }

@@ -20,6 +20,7 @@ from pe_sim.studies.resolve import Resolved, Resolver, Steps
 Figure = int | float | str | None
 Figures = dict[str, Figure]
 
+NO_FIT: Final = "does_not_fit"  # what exceeds the memories by how much, where `allow_overflow` let it pass
 INPUT: Final = "input"  # the point is wrong: the same settings will always be
 FAULT: Final = "fault"  # something else went wrong: tried again at the next --resume
 WORKER: Final = "worker"  # the process died over it: likewise
@@ -107,6 +108,9 @@ def _figures(reports: Sequence[Report], steps: Steps) -> Figures:
         figures["average_watts"] = joules / seconds
         figures["phase"] = steps.situation.phases
     accuracy = widest(report.envelope for report in reports)
+    lacking = [report.shortage for report in reports if report.shortage]
+    if lacking:
+        figures[NO_FIT] = max(lacking, key=lambda shortage: shortage.demand / shortage.bound).problem
     return figures | {"accuracy.envelope": accuracy.level, "accuracy.percent": accuracy.percent}
 
 

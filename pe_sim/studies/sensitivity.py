@@ -30,7 +30,7 @@ from pe_sim._version import __version__
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import as_model
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.studies.parameters import (
     COLUMN_TIME,
     DEPTH,
@@ -67,6 +67,7 @@ class Move:
         change: of the time in seconds, relative.
         per_cent: the same brought to one per cent, in per cent.
         reason: why it cannot be simulated.
+        shortage: what does not fit the memories there, where `allow_overflow` let it pass.
     """
 
     scale: float
@@ -75,6 +76,7 @@ class Move:
     change: float | None = None
     per_cent: float | None = None
     reason: str | None = None
+    shortage: InfeasibleError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -85,6 +87,7 @@ class Move:
             "time_change": self.change,
             "per_cent_of_step_per_one_per_cent": self.per_cent,
             "reason": self.reason,
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
         }
 
 
@@ -140,6 +143,7 @@ class Sensitivity:
         rows: a `Worth` each, the one with the most effect first.
         left_out: parameters that cannot be moved, and why.
         complete: whether all others were, not some that were asked for.
+        shortage: what does not fit the memories as they are, where `allow_overflow` let it pass.
     """
 
     model: ModelConfig
@@ -151,6 +155,7 @@ class Sensitivity:
     rows: tuple[Worth, ...]
     left_out: Mapping[str, str]
     complete: bool = True
+    shortage: InfeasibleError | None = None
 
     def __getitem__(self, parameter: str) -> Worth:
         """The row of a parameter by its name.
@@ -190,6 +195,7 @@ class Sensitivity:
             "array": array_to_dict(self.array),
             "workflow": self.workflow.name,
             "steps": [{"weight": weight, **step.to_dict()} for step, weight in self.steps],
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "cycles": self.cycles,
             "seconds": self.cycles / (self.array.clock_ghz * 1e9),
             "change": self.change,
@@ -272,17 +278,17 @@ def sensitivity(
     if mapping.searched:
         mapping = api.search(model, loaded, steps, workflow=mapping).workflow
 
-    def cycles_on(machine: ArrayConfig) -> float:
-        each = (
-            weight * api.simulate(model, machine, one, mapping, engine, allow_overflow=allow_overflow).latency_cycles
-            for one, weight in steps
-        )
-        return sum(each)
+    def timed_on(machine: ArrayConfig) -> tuple[float, InfeasibleError | None]:
+        reports = [
+            api.simulate(model, machine, one, mapping, engine, allow_overflow=allow_overflow) for one, _ in steps
+        ]
+        cycles = sum(weight * report.latency_cycles for report, (_, weight) in zip(reports, steps, strict=True))
+        return cycles, next((report.shortage for report in reports if report.shortage), None)
 
-    now = cycles_on(loaded)
+    now, shortage = timed_on(loaded)
     known, left_out = parameters_of(source, loaded)
     chosen = _chosen(known, left_out, parameters)
-    mover = _Mover(source, loaded, now, Fraction(str(change)), cycles_on)
+    mover = _Mover(source, loaded, now, Fraction(str(change)), timed_on)
     rows = []
     for index, parameter in enumerate(chosen):
         if progress:
@@ -293,19 +299,19 @@ def sensitivity(
     ordered = sorted(rows, key=lambda row: -row.weight)
     complete = parameters is None
     return Sensitivity(
-        model, loaded, mapping, steps, now, change, tuple(ordered), left_out if complete else {}, complete
+        model, loaded, mapping, steps, now, change, tuple(ordered), left_out if complete else {}, complete, shortage
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Mover:
-    """Moves parameters of one array; `now` are its cycles, `cycles_on` gives those of another."""
+    """Moves parameters of one array; `now` are its cycles, `timed_on` gives those of another, and what it lacks."""
 
     source: Source
     array: ArrayConfig
     now: float
     change: Fraction
-    cycles_on: Callable[[ArrayConfig], float]
+    timed_on: Callable[[ArrayConfig], tuple[float, InfeasibleError | None]]
 
     def worth(self, parameter: Parameter) -> Worth:
         """Moves it up and down."""
@@ -327,13 +333,13 @@ class _Mover:
         value = parameter.described(scale)
         try:
             machine = self.source.load(parameter.overrides(scale))
-            cycles = self.cycles_on(machine)
+            cycles, shortage = self.timed_on(machine)
         except InputError as error:  # a number of PEs that does not fit, memories that are too small
             return Move(float(scale), value, reason=f"{error.path}: {error.problem}" if error.path else error.problem)
         change = cycles / self.now * (self.array.clock_ghz / machine.clock_ghz) - 1
         variable = (_variable(parameter.kind, each) - 1 for each in (by_one_per_cent, scale))
         per_cent = 100 * change * float(next(variable) / next(variable))
-        return Move(float(scale), value, cycles, change, per_cent)
+        return Move(float(scale), value, cycles, change, per_cent, shortage=shortage)
 
 
 def _variable(kind: Kind, scale: Fraction) -> Fraction:

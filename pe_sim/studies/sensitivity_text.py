@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.notebook import Table, card
 from pe_sim.report.table import emit, make_table
 from pe_sim.studies.parameters import Kind
@@ -35,7 +36,9 @@ def print_sensitivity(found: Sensitivity, file: TextIO | None = None) -> None:
 def title_of(found: Sensitivity) -> str:
     """What was simulated, in one line."""
     phases = " and ".join(dict.fromkeys(step.phase for step, _ in found.steps))
-    return f"{found.model.name} on {found.array.name} ({found.array.num_pes:,} PEs), {found.workflow.name}, {phases}"
+    where = f"{found.array.name} ({found.array.num_pes:,} PEs)"
+    lacks = f" ({DOES_NOT_FIT})" if found.shortage else ""
+    return f"{found.model.name} on {where}, {found.workflow.name}, {phases}{lacks}"
 
 
 def plot_sensitivity(found: Sensitivity, ax: Axes | None = None) -> Axes:
@@ -91,7 +94,8 @@ def _signed(value: float) -> str:
 
 
 def _notes(found: Sensitivity) -> list[str]:
-    notes = [_HOW]
+    notes = [f"{DOES_NOT_FIT}: {found.shortage.problem}."] if found.shortage else []
+    notes.append(_HOW)
     total = found.sum_of_elasticities
     if total is not None:
         notes.append(
@@ -107,6 +111,8 @@ def _notes(found: Sensitivity) -> list[str]:
         for move in (row.more, row.less):
             if move is not None and move.reason:
                 notes.append(f"{row.parameter} at {move.value} cannot be simulated: {move.reason}.")
+            if move is not None and move.shortage and not found.shortage:
+                notes.append(f"{row.parameter} at {move.value} {DOES_NOT_FIT}: {move.shortage.problem}.")
     reasons: dict[str, list[str]] = {}
     for name, reason in found.left_out.items():
         reasons.setdefault(reason, []).append(name)

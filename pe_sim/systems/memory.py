@@ -50,13 +50,14 @@ class ArrayMemory:
         """Of the fullest PE."""
         return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
 
-    def check(self) -> None:
-        """Raises InfeasibleError where it does not fit."""
+    @property
+    def shortage(self) -> InfeasibleError | None:
+        """What does not fit, of the PEs' memories or else of the root's; None where all fits."""
         where = f"array {self.rank} (pipeline {self.pipeline}, stage {self.stage})"
         if self.peak_bytes_per_pe > self.capacity_bytes_per_pe:
             held = self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe
             pe = int(held.argmax())
-            raise InfeasibleError(
+            return InfeasibleError(
                 f"the memory of PE {pe} of {where} is too small for weights"
                 f" ({int(self.weight_bytes_per_pe[pe]):,} bytes) and KV cache"
                 f" ({int(self.kv_cache_bytes_per_pe[pe]):,} bytes)",
@@ -66,13 +67,14 @@ class ArrayMemory:
                 levers=_LEVERS,
             )
         if self.root_bytes > self.root_capacity_bytes:
-            raise InfeasibleError(
+            return InfeasibleError(
                 f"the memory of the root of {where} is too small for the embedding table and what is kept there",
                 demand=self.root_bytes,
                 bound=self.root_capacity_bytes,
                 unit="bytes",
                 levers=_LEVERS,
             )
+        return None
 
 
 def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayMemory, ...]:
@@ -142,4 +144,5 @@ def _tokens(shop: Shop, line: Pipeline, degrees: Degrees, batch: int, tokens: in
 def check_memory(held: Sequence[ArrayMemory]) -> None:
     """Raises InfeasibleError for the first array whose memories are too small."""
     for each in held:
-        each.check()
+        if each.shortage is not None:
+            raise each.shortage

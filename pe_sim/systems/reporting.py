@@ -23,6 +23,11 @@ def system_report(run: SystemRun) -> SystemReport:
         times=run.times,
         works=tuple(PassWork(work.schedule, work.trace) for work in run.timed.works),
         holdings=tuple(_holding(each) for each in run.memory),
+        shortage=max(
+            (each.shortage for each in run.memory if each.shortage),
+            key=lambda shortage: shortage.demand / shortage.bound,
+            default=None,
+        ),
     )
 
 

@@ -118,3 +118,45 @@ def test_nothing_is_left_after_a_fault(call, tiny, monkeypatch):
     monkeypatch.setattr("pe_sim.report.report.Report.to_json", lambda self: 1 / 0)
     assert call("run", tiny, "--json", "out.json").exit_code == 1
     assert files() == before
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "--context", "40"),
+        ("run", "--situation", "two.yaml"),
+        ("run", "--arrays", "ring-of-4-bus-tree-1024", "--tp", "4", "--set", "array.num_pes=4"),
+        ("compare", "--workflows", "workflow-1,megatron", "--context", "40"),
+        ("compare", "--workflows", "workflow-1,megatron", "--situation", "two.yaml"),
+        ("generate", "--prompt", "8", "--output", "3"),
+        ("generate", "--prompt", "8", "--output", "3", "--decode-workflow", "megatron"),
+        ("sensitivity", "--parameters", "clock", "--context", "40"),
+    ],
+    ids=lambda args: " ".join(args[:2]),
+)
+def test_what_does_not_fit_says_so_in_words_and_in_json(call, tiny, args):
+    steps = "description: two\nbatch_sequences: 2\nprompt_tokens: [8, 24]\noutput_tokens: [2, 5]\n"
+    Path("two.yaml").write_text(steps, encoding="utf-8")
+    command, *rest = args
+    path = "array.pe.memory.capacity_bytes" if "--arrays" in args else "pe.memory.capacity_bytes"
+    told = call(command, tiny, *rest, "--allow-overflow", "--set", f"{path}=1000", "--json", "-")
+    assert told.exit_code == 0, told.output
+    assert "DOES NOT FIT" in told.stderr
+    fitting = call(command, tiny, *rest, "--allow-overflow", "--json", "-")
+    assert "DOES NOT FIT" not in fitting.stderr
+    assert "does_not_fit" not in fitting.stdout
+    answer = json.loads(told.stdout)
+    for each in answer.get("reports") or answer.get("results") or [answer]:
+        lacks = each["does_not_fit"]
+        assert lacks["bound"] == 1000 < lacks["demand"]
+        assert f"needs {lacks['demand']:,} bytes, has 1,000 bytes" in lacks["problem"]
+        assert lacks["unit"] == "bytes"
+
+
+def test_bounds_are_not_set_against_what_does_not_fit(call, tiny):
+    args = ("compare", tiny, "--workflows", "megatron", "--reference", "h100")
+    fits = call(*args).stdout
+    lacks = call(*args, "--allow-overflow", "--set", "pe.memory.capacity_bytes=1000").stdout
+    of_machine = [next(line for line in text.splitlines() if "H100" in line).split() for text in (fits, lacks)]
+    assert float(of_machine[0][-2]) > 0
+    assert of_machine[1][-2] == "-"

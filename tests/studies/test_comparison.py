@@ -40,6 +40,38 @@ def test_the_frame_has_the_fastest_first():
     assert (frame["cycles"] / frame["cycles"].iloc[0]).to_list() == pytest.approx(frame["x_best"].to_list())
 
 
+def test_what_does_not_fit_is_marked_everywhere_and_never_the_best_while_something_fits(tmp_path):
+    small = array_of(8, name="small", pe__memory__capacity_bytes=1000, clock_ghz=2.0)  # faster, if it had room
+    found = ps.compare(MODEL, [small, array_of(8)], STEP, "megatron", allow_overflow=True)
+    lacking, fits = found["small"], found["bus-tree-64"]
+    assert lacking.tokens_per_second > fits.tokens_per_second
+    assert found.best == "bus-tree-64"
+    assert lacking.does_not_fit["demand"] == lacking.memory["peak_bytes_per_pe"]
+    assert lacking.does_not_fit["bound"] == 1000
+    assert fits.does_not_fit is None
+    frame = found.to_frame()
+    assert frame["name"].to_list() == ["bus-tree-64", "small"]
+    assert frame["x_best"].isna().to_list() == frame["does_not_fit"].notna().to_list() == [False, True]
+    text = render_comparison(list(found.reports.values()), list(found.reports))
+    tables = text.split("\nWhy")
+    assert len(tables) == 4
+    assert all("small (DOES NOT FIT)" in table for table in tables)
+    assert [line for line in tables[0].splitlines() if line.startswith("*")] == [
+        line for line in tables[0].splitlines() if "bus-tree-64" in line
+    ]
+    assert f"small (DOES NOT FIT): {lacking.does_not_fit['problem']}" in text
+    found.save_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("small (DOES NOT FIT)") >= 8  # every table and figure
+    assert "bus-tree-64 gives the most tokens a second" in page
+    assert "small DOES NOT FIT" in found._repr_html_()
+    ticks = [tick.get_text() for tick in found.plot().get_yticklabels()]
+    assert ticks == ["bus-tree-64", "small (DOES NOT FIT)"]
+    assert "(DOES NOT FIT)" in repr(lacking)
+    assert "nothing fits" in render_comparison([lacking])
+    assert "nothing fits" not in text
+
+
 @pytest.mark.parametrize(
     ("arrays", "workflows", "labels"),
     [

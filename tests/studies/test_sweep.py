@@ -77,6 +77,19 @@ def test_the_table(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_column_says_what_does_not_fit_and_the_figure_marks_it(tmp_path):
+    grid = {"context": [10, 20], "pe.memory.capacity_bytes": [1000, 2**27]}
+    result = ps.sweep({**sweep_of(grid), "base": {**BASE, "allow_overflow": True}}, tmp_path, jobs=1)
+    frame = result.to_frame()
+    assert frame["does_not_fit"].notna().to_list() == [True, False, True, False]
+    needs = frame["memory.peak_bytes_per_pe"][0]
+    assert f"needs {needs:,} bytes, has 1,000 bytes" in frame["does_not_fit"][0]
+    axes = result.plot("context", "cycles", "pe.memory.capacity_bytes")
+    (marked,) = axes.collections
+    assert marked.get_offsets().data.tolist() == frame.loc[[0, 2], ["context", "cycles"]].values.tolist()
+    assert axes.get_legend().get_texts()[-1].get_text() == "DOES NOT FIT"
+
+
 def test_columns_are_typed(tmp_path):
     points = [
         {"num_pes": 4, "context": 5, "dtypes.weight": "int8", "clock_ghz": 1},
