@@ -11,45 +11,39 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
 from pe_sim.config.model_fields import Flag, KeyRules, Positive, Refusal, Size, StrictSchema, Text, sort_keys, validate
 from pe_sim.config.rope import DEFAULT_THETA
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InputError
 
 # The files do not say how long a context may be; llama2's and gpt2's lengths stand in.
 _ROPE_POSITIONS: Final = 4096
 _LEARNED_POSITIONS: Final = 1024
-_SILU: Final = {"silu": "silu"}
-_GELU: Final = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_EXPERTS: Final = Refusal("a mixture of experts")
+_SILU: Final = {"torch.nn.functional.silu": "silu", "silu": "silu", "swiglu": "silu"}
+_GELU: Final = {"torch.nn.functional.gelu": "gelu", "gelu": "gelu"}
 _OFF: Final = (None, False)
+_ELSEWHERE: Final = Refusal("sizes that stand in another model's config; give that model's config.json")
 _KEYS: Final = KeyRules(
+    # What GalvatronModelArgs has for training and kernels, and Megatron's words of the same kind.
     ignored=frozenset(
-        {
-            "model_size",
-            "hf_model_name_or_path",
-            "apply_rope_fusion",
-            "make_vocab_size_divisible_by",
-            "init_method_std",
-            "initializer_range",
-            "hidden_dropout",
-            "attention_dropout",
-            "attention_softmax_in_fp32",
-            "bias_activation_fusion",
-            "bias_dropout_fusion",
-            "masked_softmax_fusion",
-            "params_dtype",
-            "use_flash_attn",
-            "padded_vocab_size",
-        }
+        """
+        activation_func_fp8_input_store apply_rope_fusion attention_dropout attention_softmax_in_fp32
+        bias_activation_fusion bias_dropout_fusion calculate_per_token_loss defer_embedding_wgrad_compute
+        deterministic_mode dropout_prob gradient_accumulation_fusion hidden_dropout init_method_std initialize_on_meta
+        initializer_range layernorm_epsilon make_vocab_size_divisible_by masked_softmax_fusion model_size
+        padded_vocab_size params_dtype print_loss set_experts_manually set_layernum_manually set_model_config_manually
+        set_seqlen_manually shape_order use_flash_attn wgrad_deferral_limit
+        """.split()  # noqa: SIM905 - a list of words reads better than thirty quoted lines
     ),
+    ignored_prefixes=("moe_",),  # without experts they say nothing
     refused={
-        "num_moe_experts": _EXPERTS,
-        "moe_ffn_hidden_size": _EXPERTS,
-        "moe_router_topk": _EXPERTS,
-        "moe_shared_expert_intermediate_size": _EXPERTS,
-        "moe_layer_freq": _EXPERTS,
+        "hf_model_name_or_path": _ELSEWHERE,
+        "model_config_path": _ELSEWHERE,
+        "num_moe_experts": Refusal("a mixture of experts"),
+        "is_moe_model": Refusal("a mixture of experts", _OFF),
         "qk_layernorm": Refusal("a norm on queries and keys", _OFF),
         "multi_latent_attention": Refusal("multi-head latent attention", _OFF),
+        "mrope_section": Refusal("rotary positions of several dimensions"),
         "rotary_percent": Refusal("only a part of each head is rotated", (None, 1, 1.0)),
         "rotary_interleaved": Refusal("rotary positions on interleaved pairs", _OFF),
+        "rotary_seq_len_interpolation_factor": Refusal("scaled rotary positions", (None, 1, 1.0)),
         "use_rope_scaling": Refusal("scaled rotary positions", _OFF),
         "rope_scaling": Refusal("scaled rotary positions", _OFF),
         "window_size": Refusal("attention over a sliding window"),
@@ -57,34 +51,38 @@ _KEYS: Final = KeyRules(
         "apply_residual_connection_post_layernorm": Refusal("a residual taken after the norm", _OFF),
     },
 )
+_SIZES: Final = frozenset({"hidden_size", "num_layers", "num_attention_heads"})
+_MARKS: Final = frozenset(
+    {"num_query_groups", "gated_linear_unit", "untie_embeddings_and_output_weights", "hf_model_name_or_path"}
+)
 
 
 class GalvatronModel(StrictSchema):
-    """What a model config says; a missing entry means what it means in Megatron."""
+    """What a model config says; an entry that is left out or null means what GalvatronModelArgs has by default."""
 
     hidden_size: Size = Field(description="width of a row")
     num_layers: Size = Field(description="blocks")
     num_attention_heads: Size = Field(description="query heads")
     vocab_size: Size = Field(description="rows of the token table")
     num_query_groups: Size | None = Field(None, description="kv heads; null: as many as query heads")
-    ffn_hidden_size: Size | None = Field(None, description="width of the FFN; null: from hidden_size")
+    ffn_hidden_size: Size | None = Field(None, description="width of the FFN; null: 4 * hidden_size")
     kv_channels: Size | None = Field(None, description="width of a head; null: hidden_size / num_attention_heads")
-    normalization: Text = Field("LayerNorm", description="RMSNorm or LayerNorm")
+    normalization: Text = Field("RMSNorm", description="RMSNorm or LayerNorm")
     norm_epsilon: Positive = Field(1e-5, description="epsilon of the norms")
-    activation_func: Text = Field("gelu", description="activation of the FFN")
-    gated_linear_unit: Flag = Field(False, description="whether the FFN has a gate")
-    position_embedding_type: Text = Field("learned_absolute", description="rope or learned_absolute")
-    rotary_base: Positive | None = Field(None, description="base of the rotary frequencies; null: 10000")
-    add_bias_linear: Flag = Field(True, description="biases on all projections")
+    activation_func: Text = Field("torch.nn.functional.gelu", description="activation of the FFN")
+    gated_linear_unit: Flag = Field(True, description="whether the FFN has a gate")
+    position_embedding_type: Text = Field("rope", description="rope or learned_absolute")
+    rotary_base: Positive = Field(DEFAULT_THETA, description="base of the rotary frequencies")
+    add_bias_linear: Flag = Field(False, description="biases on all projections")
     add_qkv_bias: Flag = Field(False, description="biases on the query, key and value projections")
-    untie_embeddings_and_output_weights: Flag = Field(False, description="the LM head is not the token table")
+    untie_embeddings_and_output_weights: Flag = Field(True, description="the LM head is not the token table")
     max_position_embeddings: Size | None = Field(None, description="longest context")
     seq_length: Size | None = Field(None, description="the same, where nothing else says it")
 
 
 def is_galvatron_yaml(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries a mark of a model config."""
-    return "num_query_groups" in raw or "gated_linear_unit" in raw
+    """Whether the mapping carries a mark of a model config, or names its sizes as one does."""
+    return not _MARKS.isdisjoint(raw) or raw.keys() >= _SIZES
 
 
 def read_galvatron_yaml(
@@ -102,7 +100,7 @@ def read_galvatron_yaml(
         InputError: a missing, wrong or unknown entry, experts, or parts that are not of one family.
     """
     values, ignored = sort_keys(raw, GalvatronModel.model_fields, _KEYS, source)
-    config = validate(GalvatronModel, values, source=source)
+    config = validate(GalvatronModel, {key: v for key, v in values.items() if v is not None}, source=source)
     llama = config.position_embedding_type == "rope"
     _check_family(config, source, llama=llama)
     heads = config.num_attention_heads
@@ -115,19 +113,19 @@ def read_galvatron_yaml(
         num_heads=heads,
         num_kv_heads=config.num_query_groups or heads,
         head_dim=config.kv_channels or derive_head_dim(config.hidden_size, heads, source),
-        ffn_size=config.ffn_hidden_size or _ffn_size(config, source),
+        ffn_size=config.ffn_hidden_size or 4 * config.hidden_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=positions or (_ROPE_POSITIONS if llama else _LEARNED_POSITIONS),
         norm="rmsnorm" if llama else "layernorm",
         norm_eps=config.norm_epsilon,
-        activation=_activation(config.activation_func, _SILU if llama else _GELU, source),
+        activation=_activation(config, _SILU if llama else _GELU, source),
         gated_ffn=llama,
         position="rope" if llama else "learned",
         tie_word_embeddings=not config.untie_embeddings_and_output_weights,
         attention_bias=config.add_bias_linear,
         mlp_bias=config.add_bias_linear,
         qkv_bias=config.add_qkv_bias and not config.add_bias_linear,
-        rope_theta=config.rotary_base or DEFAULT_THETA,
+        rope_theta=config.rotary_base,
         ignored_keys=ignored,
     )
 
@@ -144,8 +142,6 @@ def _check_family(config: GalvatronModel, source: str, *, llama: bool) -> None:
         )
     kind = config.position_embedding_type
     wanted: dict[str, object] = {"normalization": "RMSNorm" if llama else "LayerNorm", "gated_linear_unit": llama}
-    if not llama:
-        wanted["add_bias_linear"] = True
     for key, value in wanted.items():
         given = getattr(config, key)
         if given != value:
@@ -155,30 +151,24 @@ def _check_family(config: GalvatronModel, source: str, *, llama: bool) -> None:
                 path=key,
                 given=given,
                 expected=str(value).lower() if isinstance(value, bool) else str(value),
+                hint=_left_out(config, key),
             )
 
 
-def _ffn_size(config: GalvatronModel, source: str) -> int:
-    """Megatron's own: 4 * hidden_size; with a gate two thirds of it, rounded down to a multiple of 64."""
-    if not config.gated_linear_unit:
-        return 4 * config.hidden_size
-    size = 8 * config.hidden_size // 3 // 64 * 64
-    if size:
-        return size
-    raise InputError(
-        f"hidden_size {config.hidden_size} leaves the FFN without a width", source=source, path="ffn_hidden_size"
-    )
+def _left_out(config: GalvatronModel, key: str) -> str | None:
+    """Where a value comes from that the file does not state."""
+    return None if key in config.model_fields_set else f"Galvatron's default: the file leaves {key} out"
 
 
-def _activation(given: str, known: Mapping[str, str], source: str) -> str:
-    name = given.rpartition(".")[2]  # torch.nn.functional.silu is silu
-    if name in known:
-        return known[name]
+def _activation(config: GalvatronModel, known: Mapping[str, str], source: str) -> str:
+    given = config.activation_func
+    if given in known:
+        return known[given]
     raise InputError(
         "this activation is not supported here",
         source=source,
         path="activation_func",
         given=given,
-        expected=" or ".join(f"torch.nn.functional.{word}" for word in known if "_" not in word),
-        hint=did_you_mean(name, known),
+        expected=" or ".join(known),
+        hint=_left_out(config, "activation_func"),
     )

@@ -43,7 +43,12 @@ def _read_hf(raw: Mapping[str, object], source: str, name: str, vocab_size: int 
 DIALECTS: Final[tuple[Dialect[Reader], ...]] = (
     Dialect("Hetu LlamaConfig", "ffn_hidden_size beside n_embd or Hugging Face names", is_hetu, read_hetu),
     Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
-    Dialect("Galvatron model_configs", "num_query_groups or gated_linear_unit", is_galvatron_yaml, read_galvatron_yaml),
+    Dialect(
+        "Galvatron model_configs",
+        "num_query_groups, gated_linear_unit or num_layers",
+        is_galvatron_yaml,
+        read_galvatron_yaml,
+    ),
     Dialect(
         "Galvatron meta_configs",
         "dim and n_layers beside n_positions or ffn_dim",

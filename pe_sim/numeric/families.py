@@ -126,28 +126,29 @@ def _gpt2_shapes(model: ModelConfig) -> dict[str, Shape]:
         stem = f"transformer.h.{layer}."
         for norm in _GPT2_NORMS.values():
             shapes |= _norm_shapes(stem + norm, hidden)
-        shapes |= _with_bias(f"{stem}attn.c_attn", (hidden, 3 * hidden), 3 * hidden, bias=True)
-        shapes |= _with_bias(f"{stem}attn.c_proj", (hidden, hidden), hidden, bias=True)
-        shapes |= _with_bias(f"{stem}mlp.c_fc", (hidden, ffn), ffn, bias=True)
-        shapes |= _with_bias(f"{stem}mlp.c_proj", (ffn, hidden), hidden, bias=True)
+        shapes |= _with_bias(f"{stem}attn.c_attn", (hidden, 3 * hidden), 3 * hidden, bias=model.has_qkv_bias)
+        shapes |= _with_bias(f"{stem}attn.c_proj", (hidden, hidden), hidden, bias=model.attention_bias)
+        shapes |= _with_bias(f"{stem}mlp.c_fc", (hidden, ffn), ffn, bias=model.mlp_bias)
+        shapes |= _with_bias(f"{stem}mlp.c_proj", (ffn, hidden), hidden, bias=model.mlp_bias)
     shapes |= _norm_shapes("transformer.ln_f", hidden)
     return shapes | _lm_head_shapes(model)
 
 
 def _assemble_gpt2(model: ModelConfig, take: Take) -> ModelWeights:
-    def conv1d(name: str) -> Matrix:
-        return Matrix(take(f"{name}.weight").T, take(f"{name}.bias"))  # stored (in, out)
+    def conv1d(name: str, *, bias: bool) -> Matrix:
+        return Matrix(take(f"{name}.weight").T, take(f"{name}.bias") if bias else None)  # stored (in, out)
 
     table = take("transformer.wte.weight")
     layers = []
     for layer in range(model.num_layers):
         stem = f"transformer.h.{layer}."
-        fused = conv1d(f"{stem}attn.c_attn")
-        assert fused.bias is not None
-        parts = zip("qkv", np.split(fused.weight, 3), np.split(fused.bias, 3), strict=True)
+        fused = conv1d(f"{stem}attn.c_attn", bias=model.has_qkv_bias)
+        biases = [None] * 3 if fused.bias is None else np.split(fused.bias, 3)
+        parts = zip("qkv", np.split(fused.weight, 3), biases, strict=True)
         matrices = {operator: Matrix(weight, bias) for operator, weight, bias in parts}
-        matrices |= {"o": conv1d(f"{stem}attn.c_proj"), "up": conv1d(f"{stem}mlp.c_fc")}
-        matrices["down"] = conv1d(f"{stem}mlp.c_proj")
+        matrices["o"] = conv1d(f"{stem}attn.c_proj", bias=model.attention_bias)
+        matrices["up"] = conv1d(f"{stem}mlp.c_fc", bias=model.mlp_bias)
+        matrices["down"] = conv1d(f"{stem}mlp.c_proj", bias=model.mlp_bias)
         layers.append(LayerWeights(matrices, {norm: _take_norm(take, stem + at) for norm, at in _GPT2_NORMS.items()}))
     end_norms = {"final_norm": _take_norm(take, "transformer.ln_f")}
     tables = (table, take("transformer.wpe.weight"))

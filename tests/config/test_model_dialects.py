@@ -56,7 +56,7 @@ def message(config):
 
 
 def same_but_for_names(ours, theirs):
-    skipped = ("name", "ignored_keys")
+    skipped = ("name", "ignored_keys", "left_out")
     return {k: v for k, v in ours.to_dict().items() if k not in skipped} == {
         k: v for k, v in theirs.to_dict().items() if k not in skipped
     }
@@ -164,11 +164,87 @@ def test_a_head_dim_that_does_not_fit():
 
 
 # ------------------------------------------------------------------------------------------- Galvatron's model_configs
-@pytest.mark.parametrize("key", ["num_moe_experts", "moe_ffn_hidden_size", "moe_router_topk"])
-def test_experts_are_refused_by_name(key):
-    assert load_model({**GALVATRON, key: None}).ignored_keys == (key,)
-    assert message({**GALVATRON, key: 8}) == (
-        f"model config: {key}: not supported: a mixture of experts\n  given:    8\n  expected: null, or no such key"
+def test_experts_are_refused_by_their_number():
+    """Without it, Galvatron's other words about experts say nothing."""
+    without = {"num_moe_experts": None, "moe_ffn_hidden_size": 128, "moe_router_topk": 2}
+    assert load_model({**GALVATRON, **without}).ignored_keys == tuple(without)
+    assert message({**GALVATRON, **without, "num_moe_experts": 8}) == (
+        "model config: num_moe_experts: not supported: a mixture of experts\n"
+        "  given:    8\n"
+        "  expected: null, or no such key"
+    )
+
+
+def test_what_is_left_out_or_null_has_the_defaults_of_galvatrons_arguments():
+    """GalvatronModelArgs: RMSNorm, rope with base 10000, a gate, no biases, an LM head of its own, epsilon 1e-5."""
+    least = ("hidden_size", "num_layers", "num_attention_heads", "vocab_size", "activation_func")
+    few = {key: GALVATRON[key] for key in least}
+    expected = load_model({**GALVATRON, "norm_epsilon": 1e-5, "ffn_hidden_size": 256})
+    assert load_model(few) == expected
+    assert load_model(dict.fromkeys(GALVATRON) | few) == expected
+
+
+@pytest.mark.parametrize("stated", [{}, {"add_bias_linear": None, "untie_embeddings_and_output_weights": None}])
+def test_a_llama_3_8b_that_leaves_the_tie_out(stated):
+    sizes = {"hidden_size": 4096, "num_layers": 32, "num_attention_heads": 32, "num_query_groups": 8}
+    model = load_model({**sizes, "activation_func": "silu", "ffn_hidden_size": 14336, "vocab_size": 128256, **stated})
+    assert (model.num_parameters, model.tie_word_embeddings) == (8_030_261_248, False)
+
+
+GPT_OF_GALVATRON = {
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_hidden_size": 96,
+    "vocab_size": 100,
+    "normalization": "LayerNorm",
+    "gated_linear_unit": False,
+    "position_embedding_type": "learned_absolute",
+    "seq_length": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("stated", "biases"),
+    [
+        ({}, 0),
+        ({"add_bias_linear": False, "add_qkv_bias": None}, 0),
+        ({"add_qkv_bias": True}, 3 * 64),
+        ({"add_bias_linear": True}, 4 * 64 + 96 + 64),
+    ],
+)
+def test_a_gpt_has_the_biases_that_the_file_says(stated, biases):
+    model = load_model({**GPT_OF_GALVATRON, **stated})
+    layer = 4 * 64 * 64 + 2 * 64 * 96 + 2 * 2 * 64 + biases
+    assert model.num_parameters == 2 * layer + (100 + 32) * 64 + 2 * 64 + 100 * 64
+    assert sum(math.prod(shape) for shape in state_dict_shapes(model).values()) == model.num_parameters
+    assert ps.verify(model, small_array(3), "workflow-1").holds
+
+
+def test_a_default_that_does_not_fit_is_told_as_one():
+    few = {key: value for key, value in GALVATRON.items() if key != "activation_func"}
+    assert message(few) == (
+        "model config: activation_func: this activation is not supported here\n"
+        "  given:    'torch.nn.functional.gelu'\n"
+        "  expected: torch.nn.functional.silu or silu or swiglu\n"
+        "  hint:     Galvatron's default: the file leaves activation_func out"
+    )
+    gpt = {key: value for key, value in GPT_OF_GALVATRON.items() if key != "gated_linear_unit"}
+    assert message({**gpt, "num_query_groups": None}) == (
+        "model config: gated_linear_unit: not supported beside position_embedding_type learned_absolute\n"
+        "  given:    True\n"
+        "  expected: false\n"
+        "  hint:     Galvatron's default: the file leaves gated_linear_unit out"
+    )
+
+
+@pytest.mark.parametrize("rest", [GALVATRON, {}, dict.fromkeys(GALVATRON)])
+def test_a_model_that_stands_elsewhere(rest):
+    assert message({**rest, "hf_model_name_or_path": "meta-llama/Llama-2-7b-hf"}) == (
+        "model config: hf_model_name_or_path: not supported: sizes that stand in another model's config;"
+        " give that model's config.json\n"
+        "  given:    'meta-llama/Llama-2-7b-hf'\n"
+        "  expected: null, or no such key"
     )
 
 
@@ -193,8 +269,7 @@ def test_other_refusals_of_model_configs():
     assert message({**GALVATRON, "activation_func": "torch.nn.functional.relu"}) == (
         "model config: activation_func: this activation is not supported here\n"
         "  given:    'torch.nn.functional.relu'\n"
-        "  expected: torch.nn.functional.silu\n"
-        "  hint:     known: silu"
+        "  expected: torch.nn.functional.silu or silu or swiglu"
     )
     assert message({**GALVATRON, "num_query_group": 2}) == (
         "model config: num_query_group: unknown key\n  given:    2\n  hint:     did you mean 'num_query_groups'?"
@@ -204,7 +279,7 @@ def test_other_refusals_of_model_configs():
 def test_what_model_configs_leave_out():
     few = {key: value for key, value in GALVATRON.items() if key not in ("ffn_hidden_size", "rotary_base")}
     model = load_model(few)
-    assert (model.ffn_size, model.rope_theta) == (8 * 64 // 3 // 64 * 64, 10000)
+    assert (model.ffn_size, model.rope_theta) == (4 * 64, 10000)
     assert load_model({**GALVATRON, "kv_channels": 32}).q_size == 128
     assert load_model({**GALVATRON, "seq_length": 77}).max_position_embeddings == 77
     both = load_model({**GALVATRON, "add_bias_linear": True, "add_qkv_bias": True})

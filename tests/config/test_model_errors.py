@@ -102,7 +102,7 @@ def test_no_dialect():
         "  given:    ['hidden_size']\n"
         "  expected: Hetu LlamaConfig (has ffn_hidden_size beside n_embd or Hugging Face names);"
         " Hugging Face config.json (has model_type or architectures);"
-        " Galvatron model_configs (has num_query_groups or gated_linear_unit);"
+        " Galvatron model_configs (has num_query_groups, gated_linear_unit or num_layers);"
         " Galvatron meta_configs (has dim and n_layers beside n_positions or ffn_dim);"
         " Meta params.json (has dim and n_layers);"
         " Galvatron meta_configs, gpt (has n_embd and n_layer);"

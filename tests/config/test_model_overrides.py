@@ -73,7 +73,7 @@ def test_a_misspelt_field():
 
 def test_a_field_that_follows_from_the_family():
     assert message("llama-2-7b", {"norm": "layernorm"}) == (
-        "model.norm: this field follows from the model's family and cannot be set\n  given:    'layernorm'"
+        "model.norm: this field follows from the model's family or class and cannot be set\n  given:    'layernorm'"
     )
 
 
