@@ -67,6 +67,8 @@ def _like(first: ArrayConfig, name: str, equal: str | None, overrides: Mapping[s
     array = load_array(name, overrides or None)
     if equal != WIRE:
         return array
-    from pe_sim.network.wire import scaled_to_wire, wire_bits_mm
+    from pe_sim.network.wire import scale_to_wire, wire_bits_mm
 
-    return scaled_to_wire(array, wire_bits_mm(first))
+    scaling = scale_to_wire(array, wire_bits_mm(first), source=f"--equal {WIRE}, as much as {first.name} has")
+    click.echo(scaling, err=True)
+    return scaling.array

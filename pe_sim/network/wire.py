@@ -13,6 +13,7 @@ from pe_sim.errors import InputError
 from pe_sim.network.topologies import build_topology
 
 _T = TypeVar("_T")
+_ROUNDING = 1e-12  # of sums of lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class WireScaling:
         array: with the new widths.
         factor: what the widths were multiplied by before they were rounded down, at least to 1.
         wanted_bits_mm: the budget.
-        reached_bits_mm: what it came to; above the budget only where widths of 1 are still too wide.
+        reached_bits_mm: what it came to, no more than the budget; what is left would not do for a byte more.
     """
 
     array: ArrayConfig
@@ -45,26 +46,35 @@ def wire_bits_mm(array: ArrayConfig) -> float:
     return build_topology(array).channels.wire_bits_mm
 
 
-def scale_to_wire(array: ArrayConfig, budget_bits_mm: float) -> WireScaling:
+def scale_to_wire(array: ArrayConfig, budget_bits_mm: float, *, source: str | None = None) -> WireScaling:
     """The array with all widths of its network scaled by one factor so that its wire fits the budget.
 
     Widths keep their ratios as far as whole bytes allow: they are rounded down, at least to 1 byte per cycle. Lengths
-    and latencies do not depend on widths and stay.
+    and latencies do not depend on widths and stay. `source` is what errors call the budget.
 
     Raises:
-        InputError: the budget is not a positive number.
+        InputError: the budget is not a positive number, or the array has no wire to scale, or too much of it even with
+            widths of 1.
     """
     if not (math.isfinite(budget_bits_mm) and budget_bits_mm > 0):
-        raise InputError("not an amount of wire", given=budget_bits_mm, expected="bit mm, above 0")
-    has = wire_bits_mm(array)
+        raise InputError("not an amount of wire", source=source, given=budget_bits_mm, expected="bit mm, above 0")
+    has, most = wire_bits_mm(array), budget_bits_mm * (1 + _ROUNDING)
     if has == 0:
-        return WireScaling(array, 1.0, budget_bits_mm, 0.0)
+        problem = f"{array.name} has no wire, whatever its widths"
+        raise InputError(problem, source=source, given=budget_bits_mm, expected="an array with channels between PEs")
+    least = wire_bits_mm(replace(array, network=_scaled(array.network, Fraction(0))))
+    if least > most:
+        raise InputError(
+            f"{array.name} takes more wire than that even with channels of 1 byte per cycle",
+            source=source,
+            given=budget_bits_mm,
+            expected=f"at least {least:,.0f} bit mm",
+        )
     factor = Fraction(budget_bits_mm) / Fraction(has)
     while True:
         scaled = replace(array, network=_scaled(array.network, factor))
         reached = wire_bits_mm(scaled)
-        narrow = all(width == 1 for width in _widths(scaled.network))
-        if reached <= budget_bits_mm * (1 + 1e-12) or narrow:
+        if reached <= most:
             return WireScaling(scaled, float(factor), budget_bits_mm, reached)
         # Widths of 1 that could not shrink, or a growth that rounded up: the others give way.
         factor *= min(Fraction(budget_bits_mm) / Fraction(reached), Fraction(999, 1000))
@@ -92,13 +102,3 @@ def _scaled(part: _T, factor: Fraction) -> _T:
                 changes[each.name] = after
         return replace(part, **changes) if changes else part
     return part
-
-
-def _widths(part: object) -> list[int]:
-    if isinstance(part, Bus | Tree | Link):
-        return [part.bytes_per_cycle]
-    if isinstance(part, tuple):
-        return [width for each in part for width in _widths(each)]
-    if is_dataclass(part) and not isinstance(part, type):
-        return [width for each in fields(part) for width in _widths(getattr(part, each.name))]
-    return []

@@ -71,6 +71,13 @@ def test_equal_wire(call, tiny):
     assert other.graph_network.shape.link.bytes_per_cycle < 64
 
 
+def test_equal_wire_says_how_equal(call, tiny):
+    first = wire_bits_mm(ps.load_array("bus-tree-64"))
+    told = call("compare", tiny, *TWO, "--equal", "wire").stderr
+    assert told.startswith("mesh-256: widths x ")
+    assert f"of {first:,.0f} bit mm (" in told
+
+
 def test_a_situation_over_several_arrays(call, tiny):
     text = answer(call("compare", tiny, *TWO[:4], "--workflows", "megatron", "--situation", "batch-short"))
     assert "on several arrays, batch-short" in text
@@ -91,6 +98,10 @@ def test_a_situation_over_several_arrays(call, tiny):
         (
             ("--array", "bus-tree-64", "--array", "hypercube-256", "--equal", "pes", "--set", "num_pes=6"),
             "a power of 2",
+        ),
+        (
+            ("--array", "wafer-line-512", "--array", "mesh-256", "--equal", "wire"),
+            "--equal wire, as much as wafer-line-512 has: mesh-256 takes more wire than that even with channels of 1",
         ),
     ],
 )
