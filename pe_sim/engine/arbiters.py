@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,22 +11,20 @@ from typing import Protocol
 
 @dataclass(order=True, slots=True)
 class Request:
-    """Ordered by arrival; ties go to the earlier operator in program order, then root, then the lower PE.
+    """One that waits: `arrived` counts the requests of its channel in the order in which they came.
 
-    The root's own messages of one operator go in the order of their receivers (`index`).
+    Of those that come in one cycle the earlier operator in program order comes first, then the root, then the lower
+    PE (`rank`); the root's own messages of one operator come in the order of their receivers.
     """
 
-    arrival: int
-    order: int
-    rank: int
-    index: int
-    sequence: int
+    arrived: int
+    rank: int = field(compare=False)
     busy_cycles: int = field(compare=False)
     granted: Callable[[int], None] = field(compare=False)
 
 
 class Arbiter(Protocol):
-    """Those who wait, and who of them is next."""
+    """Those who wait, and who of them is next; they are added as they come."""
 
     def add(self, request: Request) -> None:
         """One more waits."""
@@ -42,15 +41,15 @@ class Fifo:
     """First come, first served."""
 
     def __init__(self) -> None:
-        self._waiting: list[Request] = []
+        self._waiting: deque[Request] = deque()
 
     def add(self, request: Request) -> None:
         """One more waits."""
-        heapq.heappush(self._waiting, request)
+        self._waiting.append(request)
 
     def take(self) -> Request:
         """The one that came first."""
-        return heapq.heappop(self._waiting)
+        return self._waiting.popleft()
 
     def __len__(self) -> int:
         """How many wait."""
@@ -80,19 +79,19 @@ class RoundRobin:
     """One request of each sender in turn: the root, then the PEs upwards; of one sender first come, first served."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[Request]] = {}
+        self._waiting: dict[int, deque[Request]] = {}
         self._last = -2  # before the root, whose rank is -1
 
     def add(self, request: Request) -> None:
         """One more waits."""
-        heapq.heappush(self._waiting.setdefault(request.rank, []), request)
+        self._waiting.setdefault(request.rank, deque()).append(request)
 
     def take(self) -> Request:
         """The first one of the next sender after the one that was served last."""
         later = [rank for rank in self._waiting if rank > self._last]
         self._last = min(later or self._waiting)
         queue = self._waiting[self._last]
-        request = heapq.heappop(queue)
+        request = queue.popleft()
         if not queue:
             del self._waiting[self._last]
         return request

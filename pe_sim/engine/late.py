@@ -7,7 +7,12 @@ from collections.abc import Callable
 from simpy import Environment, Event
 from simpy.events import NORMAL, EventPriority
 
-AFTER_ALL = EventPriority(NORMAL + 1)  # an arbiter decides when every request of its cycle has arrived
+AFTER_ALL = EventPriority(1 << 256)  # when every request of its cycle has arrived
+
+
+def turn_of(order: int, rank: int, index: int) -> EventPriority:
+    """When a request arrives within its cycle: after all else, by operator, rank (from -1 on) and index."""
+    return EventPriority(NORMAL + 1 + (order << 128) + (rank + 1 << 64) + index)
 
 
 def call_at(env: Environment, cycle: int, action: Callable[[], None], priority: EventPriority = NORMAL) -> None:

@@ -274,9 +274,12 @@ class Passage:
             self._deliver(stage, self.heads, heads, int(heads.min()))
 
     def _grants(self, stage: MessageStage, arrivals: IntArray, busy: IntArray) -> IntArray:
-        """(messages,) of one stage: those that are ready together go as listed; others may go in any order."""
+        """(messages,) of one stage: whole ones that are ready together go as listed; others may go in any order."""
         before = np.cumsum(busy) - busy
-        if (arrivals == arrivals[0]).all() and not stage.from_pe and len(np.unique(stage.source)) == 1:
+        burst = self.machine.array.bus_tree.bus.burst_bytes
+        takes_turns = burst is not None and int(stage.num_bytes.max()) > burst
+        together = bool((arrivals == arrivals[0]).all()) and not takes_turns
+        if together and not stage.from_pe and len(np.unique(stage.source)) == 1:
             return arrivals + before
         targets = len(np.unique(stage.target))
         if targets == 1:

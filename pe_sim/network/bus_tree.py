@@ -14,17 +14,12 @@ from pe_sim.units import IntArray, ceil_div
 def occupancy_cycles(bus: Bus, num_bytes: IntArray, source_rate: int = 0) -> IntArray:
     """Cycles each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing.
 
-    Beats go at the sender's rate where that is less than the bus's (0: no limit); only whole messages have one.
+    Beats go at the sender's rate where that is less than the bus's (0: no limit).
     """
-    if bus.burst_bytes is None:
-        rate = min(bus.bytes_per_cycle, source_rate) if source_rate else bus.bytes_per_cycle
-        busy = bus.overhead_cycles + ceil_div(num_bytes, rate)
-    else:
-        full, rest = np.divmod(num_bytes, bus.burst_bytes)
-        burst = bus.overhead_cycles + ceil_div(bus.burst_bytes, bus.bytes_per_cycle)
-        last = np.where(rest > 0, bus.overhead_cycles + ceil_div(rest, bus.bytes_per_cycle), 0)
-        busy = full * burst + last
-    return np.where(num_bytes > 0, busy, 0)
+    rate = min(bus.bytes_per_cycle, source_rate or bus.bytes_per_cycle)
+    full, rest = (0, num_bytes) if bus.burst_bytes is None else np.divmod(num_bytes, bus.burst_bytes)
+    last: IntArray = np.where(rest > 0, bus.overhead_cycles + ceil_div(rest, rate), 0)
+    return last if bus.burst_bytes is None else last + full * (bus.overhead_cycles + ceil_div(bus.burst_bytes, rate))
 
 
 def burst_sizes(bus: Bus, num_bytes: int) -> list[int]:

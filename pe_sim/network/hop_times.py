@@ -88,10 +88,13 @@ def run_hops(
     overhead, latency = channels.overhead_cycles[hops.channel], channels.latency_cycles[hops.channel]
     work = Work(hops, overhead + latency, latency, beats, busy, ranks[hops.message], ready)
     before = state.copy()
-    times = _wave_by_wave(work, state)
-    if state.overtaken and not before.overtaken:  # by a hop of an earlier collective, or of an earlier wave?
-        state.restore(before)
+    if not work.head_cycles.all():  # a head comes out in the cycle of its grant, which waves know too much of
         times = by_arrival(work, state)
+    else:
+        times = _wave_by_wave(work, state)
+        if state.overtaken and not before.overtaken:  # by a hop of an earlier collective, or of an earlier wave?
+            state.restore(before)
+            times = by_arrival(work, state)
     times.release = times.grant + busy
     times.complete, times.shown = _ends(hops, times, ready)
     return times
@@ -182,7 +185,11 @@ def _serve(
 
 
 def by_arrival(work: Work, state: ChannelTimes) -> HopTimes:
-    """Hop by hop in the order in which they ask for their channels, whatever their waves."""
+    """Hop by hop in the order in which they ask for their channels, whatever their waves.
+
+    Of those that ask in one cycle, on whichever channels, the lowest rank asks first; what it so brings about in that
+    cycle is among those that are still to ask.
+    """
     hops = work.hops
     times = HopTimes(*(np.zeros(len(hops), dtype=np.int64) for _ in range(4)))
     followers, after = _by_hop(hops.before, len(hops)), hops.after.tolist()

@@ -143,9 +143,12 @@ class RoutedStages:
         work, hops = self._work_of(stage), stage.hops
         in_turn = np.lexsort((start, channel))
         first = np.searchsorted(channel[in_turn], np.arange(len(self.channels)))
-        arrival, row, head, tail = _by_wave(hops, work, sent, in_turn, first, start)
-        if _overtaken(hops, work, arrival, row, start):
-            arrival, row, head, tail = _by_arrival(hops, work, sent, in_turn, first, start)
+        replayed = None
+        if work.head_cycles.all():  # else a head comes out in the cycle of its grant
+            replayed = _by_wave(hops, work, sent, in_turn, first, start)
+        if replayed is None or _overtaken(hops, work, replayed, start):
+            replayed = _by_arrival(hops, work, sent, in_turn, first, start)
+        arrival, row, head, tail = replayed
         grant = head - work.head_cycles
         complete = tail.copy()
         np.maximum.at(complete, hops.last_hop, tail[hops.last_hop] + hops.end_cycles)
@@ -191,8 +194,9 @@ def _by_wave(hops: Hops, work: _Work, sent: IntArray, in_turn: IntArray, first: 
     return arrival, row, head, tail
 
 
-def _overtaken(hops: Hops, work: _Work, arrival: IntArray, row: IntArray, start: IntArray) -> bool:
+def _overtaken(hops: Hops, work: _Work, replayed: _Replayed, start: IntArray) -> bool:
     """Whether a hop got its channel before one that had come first, which was in a later wave."""
+    arrival, row, _, _ = replayed
     used = np.flatnonzero(row >= 0)
     in_turn = used[np.lexsort((start[row[used]], hops.channel[used]))]
     same = np.diff(hops.channel[in_turn]) == 0

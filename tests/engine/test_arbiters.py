@@ -7,41 +7,41 @@ from pe_sim.config.arrays import load_array
 from pe_sim.engine.arbiters import ARBITERS, Request
 
 
-def served(arbitration, requests):
-    """Ranks in the order in which they are taken; `requests` are (arrival, rank)."""
+def served(arbitration, ranks):
+    """(place in the order of arrival, rank) in the order in which they are taken."""
     arbiter = ARBITERS[arbitration]()
-    for sequence, (arrival, rank) in enumerate(requests):
-        arbiter.add(Request(arrival, 0, rank, sequence, sequence, 1, lambda _grant: None))
-    return [(taken.arrival, taken.rank) for taken in (arbiter.take() for _ in range(len(arbiter)))]
+    for arrived, rank in enumerate(ranks):
+        arbiter.add(Request(arrived, rank, 1, lambda _grant: None))
+    return [(taken.arrived, taken.rank) for taken in (arbiter.take() for _ in range(len(arbiter)))]
 
 
-REQUESTS = [(0, 3), (0, 1), (1, 1), (2, -1), (2, 3), (5, 0)]
+RANKS = [1, 3, 1, -1, 3, 0]
 
 
 @pytest.mark.parametrize(
     ("arbitration", "expected"),
     [
-        ("fifo", [(0, 1), (0, 3), (1, 1), (2, -1), (2, 3), (5, 0)]),
-        ("priority", [(2, -1), (5, 0), (0, 1), (1, 1), (0, 3), (2, 3)]),
-        ("round_robin", [(2, -1), (5, 0), (0, 1), (0, 3), (1, 1), (2, 3)]),
+        ("fifo", [(0, 1), (1, 3), (2, 1), (3, -1), (4, 3), (5, 0)]),
+        ("priority", [(3, -1), (5, 0), (0, 1), (2, 1), (1, 3), (4, 3)]),
+        ("round_robin", [(3, -1), (5, 0), (0, 1), (1, 3), (2, 1), (4, 3)]),
     ],
 )
 def test_order(arbitration, expected):
-    assert served(arbitration, REQUESTS) == expected
+    assert served(arbitration, RANKS) == expected
 
 
 @pytest.mark.parametrize("arbitration", sorted(ARBITERS))
 def test_everybody_is_served(arbitration):
-    assert sorted(served(arbitration, REQUESTS)) == sorted(REQUESTS)
+    assert sorted(served(arbitration, RANKS)) == list(enumerate(RANKS))
 
 
 def test_turns_go_on_where_they_were():
     arbiter = ARBITERS["round_robin"]()
     order = []
-    for sequence, rank in enumerate((2, 5, 2)):
-        arbiter.add(Request(0, 0, rank, sequence, sequence, 1, lambda _grant: None))
+    for arrived, rank in enumerate((2, 5, 2)):
+        arbiter.add(Request(arrived, rank, 1, lambda _grant: None))
     order.append(arbiter.take().rank)
-    arbiter.add(Request(1, 0, 0, 9, 9, 1, lambda _grant: None))
+    arbiter.add(Request(9, 0, 1, lambda _grant: None))
     order += [arbiter.take().rank for _ in range(len(arbiter))]
     assert order == [2, 5, 0, 2]
 

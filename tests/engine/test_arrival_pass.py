@@ -17,7 +17,8 @@ from pe_sim.engine.recurrences import OutOfOrderError
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
-from tests.engine.test_engines_agree import assert_same, knobs, models
+from tests.engine.draws import knobs, models
+from tests.engine.test_engines_agree import assert_same
 from tests.helpers import small_array, tiny_llama
 
 

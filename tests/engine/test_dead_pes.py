@@ -17,12 +17,12 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import MessageStage, PeStage, TreeStage
 from pe_sim.trace import NOT_ACTIVE
+from tests.engine.draws import KINDS, knobs, models, steps
 from tests.engine.test_decode_steps import compare_steps
-from tests.engine.test_engines_agree import compare, knobs, models, steps
+from tests.engine.test_engines_agree import compare
 from tests.helpers import small_array, tiny_llama
-from tests.network.networks import SECTIONS, array_of, sizes_of
+from tests.network.networks import array_of, sizes_of
 
-KINDS = sorted(set(SECTIONS) - {"bus_tree"})
 NUM_STEPS = 5
 
 

@@ -13,8 +13,8 @@ from pe_sim.mapping.classes import classes_of
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
+from tests.engine.draws import knobs, models
 from tests.engine.test_arrival_pass import is_overtaken
-from tests.engine.test_engines_agree import knobs, models
 from tests.helpers import small_array, tiny_llama
 
 NUM_STEPS = 6

@@ -1,10 +1,8 @@
 """One semantics: the fast engine gives what the event engine gives, to the cycle and the byte."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.arrays import load_array
@@ -15,8 +13,10 @@ from pe_sim.engine.fast import run_fast
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
+from tests.engine.draws import bus_trees, graphs, models, steps, workflows
 from tests.helpers import small_array, tiny_llama
 
+INTERCONNECTS = ("bus and tree", "graphs")
 SPAN_FIELDS = ("order", "layer", "name", "operator", "distribution", "resource", "start", "end", "inputs")
 
 
@@ -53,81 +53,31 @@ def compare(model, array, step, workflow):
     return bool(fast.notes)
 
 
-models = st.builds(
-    lambda kv_heads, share, head_dim, ffn, layers: tiny_llama(
-        hidden_size=kv_heads * share * head_dim,
-        num_attention_heads=kv_heads * share,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-    ),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.sampled_from([2, 6, 16]),
-    st.integers(1, 130),
-    st.integers(1, 5),
-)
-steps = st.one_of(
-    st.lists(st.integers(0, 90), min_size=1, max_size=5).map(lambda lens: Decode(context_len=lens)),
-    st.tuples(
-        st.lists(st.integers(1, 12), min_size=1, max_size=3),
-        st.integers(0, 9),
-        st.sampled_from(["last", "all"]),
-        st.sampled_from(["skip", "full"]),
-    ).map(lambda t: Prefill(prompt_len=t[0], context_len=t[1], logits=t[2], causal=t[3])),
-)
-knobs = st.fixed_dictionaries(
-    {
-        "overlap": st.integers(0, 3),
-        "network.tree.arity": st.sampled_from([2, 3, 4]),
-        "network.tree.downlink": st.booleans(),
-        "network.tree.combine_cycles": st.integers(0, 5),
-        "network.tree.bytes_per_cycle": st.sampled_from([4, 64]),
-        "network.bus.bytes_per_cycle": st.sampled_from([1, 16, 256]),
-        "network.bus.request_cycles": st.integers(0, 6),
-        "network.collectives.gather": st.sampled_from(["serial", "by_reduction", "best"]),
-        "network.collectives.scatter": st.sampled_from(["serial", "by_reduction", "best"]),
-        "pe.memory": st.deferred(lambda: memories),
-        "pe.buffer.prefetch_bytes": st.sampled_from([0, 100, 65536]),
-        "pe.buffer.capacity_bytes": st.sampled_from([600, 262144]),
-    }
-)
+def agree(arrays, examples, at_least):
+    """Compares the engines on random steps; `at_least` of them have to be ones that did not go event by event."""
+    compared = 0
 
-memories = st.one_of(
-    st.fixed_dictionaries(
-        {
-            "technology": st.just("flat"),
-            "capacity_bytes": st.just(2**27),
-            "bytes_per_cycle": st.sampled_from([1, 8, 64]),
-            "latency_cycles": st.sampled_from([0, 20, 300]),
-        }
-    ),
-    st.fixed_dictionaries(
-        {
-            "kind": st.just("dram_bank"),
-            "technology": st.just("bank"),
-            "capacity_bytes": st.just(2**27),
-            "row_bytes": st.sampled_from([32, 96, 2048]),
-            "column_bytes": st.sampled_from([8, 32]),
-            "column_cycles": st.integers(1, 4),
-            "activate_cycles": st.sampled_from([1, 20, 56]),
-            "precharge_cycles": st.sampled_from([0, 1, 32]),
-            "read_to_precharge_cycles": st.sampled_from([0, 2, 12]),
-        }
-    ),
-)
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+    @given(models, steps, arrays, st.data())
+    def random_step(model, step, array, data):
+        nonlocal compared
+        compared += not compare(model, array, step, data.draw(workflows(array.num_pes)))
+
+    random_step()
+    assert compared >= at_least
 
 
-@settings(max_examples=150)
-@given(models, steps, knobs, st.sampled_from(sorted(WORKFLOWS)), st.integers(1, 64), st.data())
-def test_random_steps(model, step, overrides, workflow, num_pes, data):
-    divisors = [count for count in range(1, num_pes + 1) if num_pes % count == 0]
-    groups = data.draw(st.sampled_from(divisors[:4]))
-    chosen = WORKFLOWS[workflow]
-    if not chosen.pipelined:
-        chosen = replace(chosen, groups=groups)
-    compare(model, small_array(num_pes, overrides), step, chosen)
+@pytest.mark.parametrize("arrays", [bus_trees(), graphs()], ids=INTERCONNECTS)
+def test_random_steps(arrays):
+    agree(arrays, examples=40, at_least=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arrays", "examples"), [(bus_trees(), 2000), (graphs(), 1500)], ids=["bus and tree", "graphs"]
+)
+def test_many_random_steps(arrays, examples):
+    agree(arrays, examples, at_least=examples // 2)
 
 
 @pytest.mark.parametrize("burst", [64, 100])

@@ -15,7 +15,8 @@ from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
-from tests.engine.test_engines_agree import compare, knobs, models, steps
+from tests.engine.draws import knobs, models, steps
+from tests.engine.test_engines_agree import compare
 from tests.helpers import small_array, tiny_llama
 from tests.network.networks import array_of
 

@@ -4,7 +4,8 @@ import pytest
 
 from pe_sim.api import ENGINES, simulate
 from pe_sim.config.step import Decode, Prefill
-from tests.helpers import schedule_of, small_array, tiny_llama
+from pe_sim.report.channels import channel_table
+from tests.helpers import bus_uses, ceil, schedule_of, small_array, tiny_llama
 
 overlaps = pytest.mark.parametrize("overlap", [0, 1, 2, 3])
 engines = pytest.mark.parametrize("run", ENGINES.values(), ids=ENGINES)
@@ -20,6 +21,29 @@ def test_no_gemm_begins_before_its_streamed_weights_are_complete(run, overlap):
     for span in gemms:
         assert span.start >= arrivals[span.layer, span.name]
         assert span.end - span.start >= 20  # the first access pays the port's latency: nothing was prefetched
+
+
+@engines
+@pytest.mark.parametrize("burst", [None, 10**9, 64 * 96 * 2, 1000, 100])
+@pytest.mark.parametrize("rate", [3, 16, 64, 512])
+def test_a_root_slower_than_the_bus_holds_it_at_its_own_rate(run, rate, burst):
+    """Whole messages and bursts greater than, equal to and smaller than a matrix, each rounded up on its own."""
+    array, model = small_array(4, {"root.memory.bytes_per_cycle": rate}, burst=burst), tiny_llama()
+    schedule = schedule_of(model, array, Decode(4, 5), "batch-stream")
+    trace = run(schedule)
+    layer = 4 * [64 * 64 * 2] + 3 * [64 * 96 * 2]
+    matrices = [*(2 * layer), 50 * 64 * 2]
+    cut = [min(burst or size, size - at) for size in matrices for at in range(0, size, burst or size)]
+    uses = [(end - start, size) for start, end, stage, size in bus_uses(trace) if is_streamed(trace, stage)]
+    assert sorted(uses) == sorted((2 + ceil(size, min(rate, 64)), size) for size in cut)
+    held = sum(cycles for cycles, _ in uses)
+    assert trace.traffic["weight-stream"].busy_cycles == held <= trace.makespan_cycles
+    table = channel_table(schedule, trace.makespan_cycles)
+    assert table.row(0)["by_tag"]["weight-stream"] == {"messages": 15, "bytes": sum(matrices), "busy_cycles": held}
+
+
+def is_streamed(trace, stage):
+    return trace.spans[stage].name.startswith("weight-stream")
 
 
 @engines

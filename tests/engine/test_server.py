@@ -115,3 +115,21 @@ def test_asking_from_inside_a_grant():
     env.run()
     # both wait since cycle 0: the earlier operator wins
     assert grants == [("first", 0), ("again", 3), ("other", 5)]
+
+
+def test_what_a_grant_brings_about_in_its_cycle_is_taken_among_those_that_are_still_to_be_taken():
+    """Over two channels: whoever was taken first is first, whatever the rank of what asks later in the same cycle."""
+    env = Environment()
+    first, second = Server(env), Server(env)
+    grants = {}
+
+    def ask(server, rank, name, then=lambda: None):
+        server.request(0, rank, 5, lambda grant: (grants.update({name: grant}), then()))
+
+    ask(second, 5, "still to be taken")
+    ask(second, 2, "taken before")
+    ask(first, 3, "passes on", then=lambda: (ask(second, 1, "at once"), ask(first, 0, "behind")))
+    ask(second, 0, "lowest")
+    env.run()
+    on_second = {"lowest": 0, "taken before": 5, "at once": 10, "still to be taken": 15}
+    assert grants == {"passes on": 0, "behind": 5, **on_second}

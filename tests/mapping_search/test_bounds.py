@@ -2,20 +2,26 @@
 
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
+from pe_sim.engine.event import run_event
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.placed import BlockRun
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping_search.grids import grid_options
+from pe_sim.mapping_search.isolation import Timing
 from pe_sim.mapping_search.paths import Paths
 from pe_sim.mapping_search.pieces import Scene
 from pe_sim.mapping_search.space import choices, parts_of, plan_of
-from tests.helpers import small_array, tiny_llama
+from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes
+from pe_sim.schedule.stages import Block, Schedule
+from tests.helpers import bus_uses, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import machines_of
 
 machines = machines_of(
@@ -23,6 +29,7 @@ machines = machines_of(
     downlink=st.booleans(),
     overlap=st.sampled_from([0, 1, 2, 3]),
     scatter=st.sampled_from(["best", "serial", "by_reduction"]),
+    burst=st.sampled_from([None, None, 8, 30, 64]),
 )
 steps = st.one_of(
     st.builds(ps.Decode, st.just(None), st.lists(st.integers(0, 60), min_size=1, max_size=5)),
@@ -73,6 +80,21 @@ def test_no_mapping_is_faster_than_its_bound(data, array, step, kv_heads):
     except (InputError, ValueError):
         assume(False)
     assert bound_of(scene, plans, lm_head)[0] <= report.latency_cycles
+
+
+def test_bursts_that_are_ready_together_take_turns():
+    """A PE whose message is one burst has it before a longer one that is listed first is complete."""
+    array, zero = small_array(3, burst=64), np.zeros(3, dtype=np.int64)
+    labels, sizes = Labels("scatter", "scatter", (), 0), np.array([65, 64, 64])
+    stage = hub_to_pes(labels, zero, Scopes(zero[:1], 3), sizes, from_root=True)
+    block = Block((stage,), 1, (), (0,))
+    uses = bus_uses(run_event(Schedule(array, (block,), (BlockRun(0, None),))))
+    assert [num_bytes for _, _, _, num_bytes in uses] == [64, 64, 64, 1]
+    complete = [uses[use][1] + 4 for use in (3, 1, 2)]
+    machine = scene_of(tiny_llama(), array, ps.Decode(1, 3)).machine
+    bound = Timing.of(machine, block).run(machine.start, (), machine.anywhere).slots[0].tolist()
+    assert all(cycle <= at for cycle, at in zip(bound, [*complete, max(complete)], strict=True))
+    assert bound[-1] == max(complete)
 
 
 def test_alone_on_its_channels_a_mapping_takes_its_bound():

@@ -72,35 +72,54 @@ def run(interconnect, leg, ready):
 
 
 def step_by_cycles(hops, channels, num_bytes, ranks, ready):
-    """(hops,) grants and tails, found by going through all cycles one by one."""
+    """(hops,) grants and tails, found by going through all cycles one by one.
+
+    Of all that ask in one cycle, on whichever channels, the lowest rank and then the lower hop asks first; it is
+    granted a free channel at once, and what then asks in the same cycle is one of those that are still to ask.
+    """
     width = channels.bytes_per_cycle[hops.channel]
     beat = [-(-int(num_bytes[m]) // int(w)) for m, w in zip(hops.message, width, strict=True)]
     omega = channels.overhead_cycles[hops.channel].tolist()
     flight = channels.latency_cycles[hops.channel].tolist()
-    feeds, grant, tail = defaultdict(list), {}, {}
+    channel, rank = hops.channel.tolist(), ranks[hops.message].tolist()
+    feeds, followers, grant, tail = defaultdict(list), defaultdict(list), {}, {}
     for before, after, stored in zip(hops.before.tolist(), hops.after.tolist(), hops.stored.tolist(), strict=True):
         feeds[after].append((before, stored))
+        followers[before].append(after)
     sources = defaultdict(list)
     for source, hop in zip(hops.source.tolist(), hops.first_hop.tolist(), strict=True):
         sources[hop].append(int(ready[source]))
-    waiting, queues, free, cycle = set(range(len(hops))), defaultdict(list), defaultdict(int), 0
+    waiting, asking, queues, free, cycle = set(range(len(hops))), set(), defaultdict(list), defaultdict(int), 0
+
+    def ask(hop):
+        if hop not in waiting or any(before not in grant for before, _ in feeds[hop]):
+            return
+        heads = [tail[b] if stored else grant[b] + omega[b] + flight[b] for b, stored in feeds[hop]]
+        if max([*heads, *sources[hop]], default=0) + int(hops.wait_cycles[hop]) <= cycle:
+            waiting.remove(hop)
+            asking.add((rank[hop], hop))
+
+    def serve(queue):
+        while queue and free[channel[queue[0]]] <= cycle:
+            hop = queue.pop(0)
+            grant[hop] = cycle
+            free[channel[hop]] = cycle + (omega[hop] + beat[hop] if beat[hop] else 0)
+            arrived = max([*(tail[before] for before, _ in feeds[hop]), *sources[hop]], default=0)
+            late = arrived + int(hops.wait_cycles[hop]) + flight[hop]
+            tail[hop] = max(cycle + omega[hop] + flight[hop] + beat[hop], late)
+            for after in followers[hop]:
+                ask(after)
+
     while len(grant) < len(hops):
+        for queue in queues.values():
+            serve(queue)
         for hop in sorted(waiting):
-            if any(before not in grant for before, _ in feeds[hop]):
-                continue
-            heads = [tail[b] if stored else grant[b] + omega[b] + flight[b] for b, stored in feeds[hop]]
-            if max([*heads, *sources[hop]], default=0) + int(hops.wait_cycles[hop]) <= cycle:
-                waiting.remove(hop)
-                queues[int(hops.channel[hop])].append((cycle, int(ranks[hops.message[hop]]), hop))
-        for channel, queue in queues.items():
-            while queue and free[channel] <= cycle:
-                queue.sort()
-                _, _, hop = queue.pop(0)
-                grant[hop] = cycle
-                free[channel] = cycle + (omega[hop] + beat[hop] if beat[hop] else 0)
-                arrived = max([*(tail[before] for before, _ in feeds[hop]), *sources[hop]], default=0)
-                late = arrived + int(hops.wait_cycles[hop]) + flight[hop]
-                tail[hop] = max(cycle + omega[hop] + flight[hop] + beat[hop], late)
+            ask(hop)
+        while asking:
+            first = min(asking)
+            asking.remove(first)
+            queues[channel[first[1]]].append(first[1])
+            serve(queues[channel[first[1]]])
         cycle += 1
     every = range(len(hops))
     return [grant[hop] for hop in every], [tail[hop] for hop in every]

@@ -10,18 +10,26 @@ from pe_sim.network.bus_tree import (
     downlink_cycles,
     hop_cycles,
     occupancy_cycles,
+    occupancy_of,
     reduce_cycles,
     serial_cycles,
 )
 from tests.helpers import ceil, small_array
 
+BURSTS = st.sampled_from([None, 1, 60, 64, 100, 4096, 10**9])
 
-@given(st.lists(st.integers(0, 9000), max_size=6), st.sampled_from([None, 1, 60, 64, 100, 4096]), st.integers(0, 4))
+
+@given(st.lists(st.integers(0, 9000), max_size=6), BURSTS, st.integers(0, 4))
 def test_occupancy(sizes, burst, overhead):
     bus = small_array(4, burst=burst, overhead=overhead).network.bus
     cut = [[min(burst or size, size - at) for at in range(0, size, burst or size)] if size else [] for size in sizes]
+    for source_rate in (0, 7, 16, 64, 100):
+        width = min(64, source_rate or 64)
+        held = [sum(overhead + ceil(part, width) for part in parts) for parts in cut]
+        assert occupancy_cycles(bus, np.array(sizes, dtype=np.int64), source_rate).tolist() == held
+        one_by_one = [sum(occupancy_of(bus, part, source_rate) for part in parts) for parts in cut]
+        assert one_by_one == held
     expected = [sum(overhead + ceil(part, 64) for part in parts) for parts in cut]
-    assert occupancy_cycles(bus, np.array(sizes, dtype=np.int64)).tolist() == expected
     assert all(burst_sizes(bus, size) == parts for size, parts in zip(sizes, cut, strict=True) if size)
     total = serial_cycles(bus, np.array(sizes, dtype=np.int64), from_root=True)
     assert total == (sum(expected) + 4 if any(sizes) else 0)

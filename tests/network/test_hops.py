@@ -12,7 +12,7 @@ from pe_sim.network.hop_times import ChannelTimes, run_hops
 from pe_sim.network.hops import HopBuilder
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.plans import WAYS
-from tests.network.networks import SECTIONS, array_of
+from tests.network.networks import LINK, SECTIONS, array_of
 from tests.network.programs import fitting_plans, planner_of, run, small, step_by_cycles
 
 
@@ -27,7 +27,7 @@ def random_graph(draw, num_pes):
             "source": names[a],
             "target": names[b],
             "bytes_per_cycle": draw(st.sampled_from([1, 3, 8])),
-            "latency_cycles": draw(st.integers(1, 4)),
+            "latency_cycles": draw(st.integers(0, 3)),
             "overhead_cycles": draw(st.integers(0, 2)),
             "ramp_cycles": draw(st.integers(0, 2)),
         }
@@ -46,6 +46,8 @@ def arrays(draw):
     if kind == "hierarchical_bus":
         return array_of(kind, num_pes, **section)
     section["in_network_reduction"] = draw(st.booleans())
+    if draw(st.booleans()):
+        section["link"] = {**LINK, "latency_cycles": 0, "overhead_cycles": draw(st.integers(0, 1))}
     if kind == "graph":
         section["graph"] = random_graph(draw, num_pes)
     return array_of(kind, num_pes, **section)
