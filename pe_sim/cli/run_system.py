@@ -56,8 +56,8 @@ _SYSTEM_OPTIONS: Final = (
     click.option(
         "--partition",
         metavar="METHOD|0,L,...",
-        help="How layers are cut into stages: uniform, uniform_floor, parameters, balanced, or bounds from 0 to the"
-        " number of layers.  [default: uniform]",
+        help="How layers are cut into stages: uniform, uniform_floor, uniform_ceil, parameters, balanced, or bounds"
+        " from 0 to the number of layers.  [default: uniform]",
     ),
     click.option(
         "--microbatches",

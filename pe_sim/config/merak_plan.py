@@ -16,11 +16,14 @@ from pe_sim.config.plan_values import MAX_COUNT, flag, ignored_line, sort_plan_k
 from pe_sim.errors import InputError, did_you_mean
 
 _DEGREES: Final = ("dp", "tp", "pp")
+# Of layers_partition.py there; the fields' defaults are those of the class, which its documents do not always repeat.
 _METHODS: Final[dict[str, Partition]] = {
-    "uniform": "uniform",
+    "uniform": "uniform_ceil",
     "uniform_floor": "uniform_floor",
     "parameters": "parameters",
 }
+_DEFAULT_METHOD: Final = "uniform_floor"
+_DEFAULT_OVERLAP: Final = 0
 _LISTS: Final = ("col_para_list", "row_para_list", "input_output_mapping")
 _MINE: Final = (
     "partition_method",
@@ -56,7 +59,7 @@ def is_merak_plan(raw: Mapping[str, object]) -> bool:
 
 
 def read_merak_plan(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None) -> ParallelPlan:
-    """The plan the arguments describe; what is left out has its documented default.
+    """The plan the arguments describe; what is left out or null has MerakArguments' default.
 
     Args:
         raw: the mapping of the file.
@@ -67,7 +70,8 @@ def read_merak_plan(raw: Mapping[str, object], source: str, name: str, num_array
     Raises:
         InputError: an unknown or wrong entry, bounds that do not fit the stages, or a layer with two styles.
     """
-    values, ignored = sort_plan_keys(raw, (*_SHARED, *_MINE), MERAK_KEYS, source)
+    stated, ignored = sort_plan_keys(raw, (*_SHARED, *_MINE), MERAK_KEYS, source)
+    values = {key: value for key, value in stated.items() if value is not None}
     dp, tp, pp = (whole(values.get(degree, 1), degree, source) for degree in _DEGREES)
     num_layers = _optional(values, "num_layers", source)
     partition = _partition(values, pp, num_layers, source)
@@ -90,7 +94,7 @@ def read_merak_plan(raw: Mapping[str, object], source: str, name: str, num_array
 
 
 def _optional(values: Mapping[str, object], key: str, source: str) -> int | None:
-    return None if values.get(key) is None else whole(values[key], key, source)
+    return whole(values[key], key, source) if key in values else None
 
 
 def _checked_and_ignored(values: Mapping[str, object], source: str) -> tuple[str, ...]:
@@ -110,11 +114,9 @@ def _checked_and_ignored(values: Mapping[str, object], source: str) -> tuple[str
     return tuple(ignored_line(key, values[key], why) for key, why in _REASONS.items() if key in values)
 
 
-def _overlap(values: Mapping[str, object], source: str) -> int | None:
+def _overlap(values: Mapping[str, object], source: str) -> int:
     """The level; Merak's documents call it a float, so 1.0 is fine, too."""
-    level = values.get("tp_overlapping_level")
-    if level is None:
-        return None
+    level = values.get("tp_overlapping_level", _DEFAULT_OVERLAP)
     if isinstance(level, int | float) and not isinstance(level, bool) and level in (0, 1, 2, 3):
         return int(level)
     raise InputError("no such level", source=source, path="tp_overlapping_level", given=level, expected="0, 1, 2 or 3")
@@ -124,7 +126,8 @@ def _partition(
     values: Mapping[str, object], pp: int, num_layers: int | None, source: str
 ) -> Partition | tuple[int, ...]:
     bounds = values.get("custom_partition")
-    method = values.get("partition_method", "uniform" if bounds is None else "custom")
+    method = values.get("partition_method", _DEFAULT_METHOD if bounds is None else "custom")
+    method = method.lower() if isinstance(method, str) else method
     if method == "custom":
         if bounds is None:
             problem, hint = "this key is missing", "partition_method custom needs the bounds of the stages"
@@ -158,7 +161,11 @@ def _partition(
 
 
 def _bounds(given: object, source: str) -> tuple[int, ...]:
-    """Merak takes the bounds as numbers or as texts."""
+    """Numbers or texts, as Merak documents them, or all in one text, as its code reads them: ["0,17,32"]."""
+    if isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0], str):
+        given = given[0]
+    if isinstance(given, str):
+        given = given.split(",")
     if not isinstance(given, list | tuple):
         problem, expected = "not a list", "bounds of the stages: [0, ..., layers]"
         raise InputError(problem, source=source, path="custom_partition", given=given, expected=expected)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-Partition = Literal["uniform", "uniform_floor", "parameters", "balanced"]
-PARTITIONS: Final[tuple[Partition, ...]] = ("uniform", "uniform_floor", "parameters", "balanced")
+Partition = Literal["uniform", "uniform_floor", "uniform_ceil", "parameters", "balanced"]
+PARTITIONS: Final[tuple[Partition, ...]] = get_args(Partition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from math import ceil, floor
+from math import ceil
 
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.parameters import count_parameters
@@ -16,13 +16,24 @@ Cost = Callable[[int, int, int], int]  # (stage, first layer, one past the last)
 
 
 def uniform_bounds(num_layers: int, num_stages: int) -> list[int]:
-    """Stage p begins with layer ceil(p layers / stages), which is what Merak and DeepSpeed call uniform."""
+    """Stage p begins with layer ceil(p layers / stages): what does not divide goes to the earlier stages."""
     return [ceil(at * num_layers / num_stages) for at in range(num_stages + 1)]
 
 
 def uniform_floor_bounds(num_layers: int, num_stages: int) -> list[int]:
-    """Stage p begins with layer floor(p layers / stages): what does not divide goes to the later stages."""
-    return [floor(at * num_layers / num_stages) for at in range(num_stages + 1)]
+    """Every stage has floor(layers / stages); what is left goes to the stages after the first, one to each: Merak's."""
+    return _with_the_rest(num_layers, num_stages, num_layers // num_stages)
+
+
+def uniform_ceil_bounds(num_layers: int, num_stages: int) -> list[int]:
+    """What Merak calls `uniform`: as `uniform_floor`, from ceil(layers / stages); the last stages may be left empty."""
+    return _with_the_rest(num_layers, num_stages, -(-num_layers // num_stages))
+
+
+def _with_the_rest(num_layers: int, num_stages: int, each: int) -> list[int]:
+    rest = num_layers % num_stages
+    starts = [min(at * each, num_layers) + min(max(at - 1, 0), rest) for at in range(num_stages)]
+    return [*starts, num_layers]
 
 
 def parameter_bounds(model: ModelConfig, num_stages: int) -> list[int]:
@@ -70,8 +81,10 @@ def least_largest(num_layers: int, num_stages: int, cost: Cost) -> list[int]:
     return bounds
 
 
-def checked_bounds(plan: ParallelPlan, bounds: Sequence[int], num_layers: int, num_stages: int) -> list[int]:
-    """Bounds that a plan gives.
+def checked_bounds(
+    plan: ParallelPlan, bounds: Sequence[int], num_layers: int, num_stages: int, hint: str | None = None
+) -> list[int]:
+    """Bounds that a plan gives; `hint`: what to do where they are wrong.
 
     Raises:
         InputError: they skip a layer, do not rise, or are not one more than the stages.
@@ -93,6 +106,7 @@ def checked_bounds(plan: ParallelPlan, bounds: Sequence[int], num_layers: int, n
             given=list(bounds),
             expected=f"{num_stages + 1} rising numbers from 0 to {num_layers}, such as "
             + str(uniform_bounds(num_layers, num_stages) if num_stages <= num_layers else "fewer stages"),
+            hint=hint,
         )
     return list(bounds)
 

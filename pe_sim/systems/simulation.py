@@ -22,6 +22,7 @@ from pe_sim.systems.partition import (
     least_largest,
     parameter_bounds,
     uniform_bounds,
+    uniform_ceil_bounds,
     uniform_floor_bounds,
 )
 from pe_sim.systems.parts import Part, parts_of
@@ -163,6 +164,9 @@ def _bounds(shop: Shop, plan: ParallelPlan, lines: Sequence[PipelinePlan], at: i
             return uniform_bounds(layers, stages)
         case "uniform_floor":
             return uniform_floor_bounds(layers, stages)
+        case "uniform_ceil":
+            hint = "uniform_ceil, which is Merak's `uniform`, leaves stages empty here: take uniform_floor, or bounds"
+            return checked_bounds(plan, uniform_ceil_bounds(layers, stages), layers, stages, hint)
         case "parameters":
             return parameter_bounds(shop.model, stages)
     return balanced_bounds(shop, plan, lines, at)

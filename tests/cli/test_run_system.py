@@ -161,8 +161,8 @@ EXPECTED = {
     "a method that is not there": (
         ("--pp", "4", "--partition", "unifrom"),
         "--partition: no such way to cut layers into stages\n  given:    'unifrom'\n"
-        "  expected: uniform, uniform_floor, parameters, balanced, or bounds with commas between, for instance"
-        " 0,10,22\n  hint:     did you mean 'uniform'?\n",
+        "  expected: uniform, uniform_floor, uniform_ceil, parameters, balanced, or bounds with commas between, for"
+        " instance 0,10,22\n  hint:     did you mean 'uniform'?\n",
     ),
     "no shares": (
         ("--tp", "0", "--pp", "2"),

@@ -161,7 +161,7 @@ def test_no_dialect_and_no_file(tmp_path):
         (
             {"pp": 2, "partition": "uniformly"},
             "plan: partition: not one of the known methods\n  given:    'uniformly'\n"
-            "  expected: uniform, uniform_floor, parameters, balanced, or a list of bounds\n"
+            "  expected: uniform, uniform_floor, uniform_ceil, parameters, balanced, or a list of bounds\n"
             "  hint:     did you mean 'uniform'?",
         ),
         (

@@ -44,8 +44,13 @@ def message(plan):
 
 
 def test_degrees_and_defaults():
-    assert load_plan(BASE) == ParallelPlan(source="plan", dp=2, tp=4, pp=2, split_vocabulary=False)
-    assert load_plan({"train_schedule": "1f1b"}) == ParallelPlan(source="plan", split_vocabulary=False)
+    expected = ParallelPlan(
+        source="plan", dp=2, tp=4, pp=2, partition="uniform_ceil", overlap=0, split_vocabulary=False
+    )
+    assert load_plan(BASE) == expected
+    defaults = ParallelPlan(source="plan", partition="uniform_floor", overlap=0, split_vocabulary=False)
+    assert load_plan({"train_schedule": "1f1b"}) == defaults
+    assert load_plan(dict.fromkeys([*DUMP, "col_para_list", "row_para_list", "input_output_mapping"])) == defaults
 
 
 def test_a_whole_dump():
@@ -64,16 +69,26 @@ def test_a_whole_dump():
     assert named == DUMP.keys() - used - {"tp_overlapping_level"}
 
 
-@pytest.mark.parametrize("method", ["uniform", "uniform_floor", "parameters"])
-def test_methods(method):
-    assert load_plan({**BASE, "partition_method": method}).partition == method
+@pytest.mark.parametrize(
+    ("method", "ours"),
+    [
+        ("uniform", "uniform_ceil"),
+        ("uniform_floor", "uniform_floor"),
+        ("Uniform_Floor", "uniform_floor"),
+        (None, "uniform_floor"),
+        ("parameters", "parameters"),
+    ],
+)
+def test_methods(method, ours):
+    assert load_plan({**BASE, "partition_method": method}).partition == ours
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
 def test_custom_bounds(counts):
     bounds = [sum(counts[:n]) for n in range(len(counts) + 1)]
     given_in_some_way = {**BASE, "pp": len(counts), "partition_method": "custom"}
-    for form in (bounds, [str(bound) for bound in bounds], [float(bound) for bound in bounds]):
+    words = [str(bound) for bound in bounds]
+    for form in (bounds, words, [float(bound) for bound in bounds], [",".join(words)], ", ".join(words)):
         assert load_plan({**given_in_some_way, "custom_partition": form}).partition == tuple(bounds)
     alone = {"pp": len(counts), "custom_partition": bounds, "num_layers": bounds[-1]}
     assert load_plan(alone).partition == tuple(bounds)
@@ -134,9 +149,14 @@ def test_names_of_other_families():
             "  hint:     did you mean '1f1b'?",
         ),
         (
-            {"partition_method": "uniform_ceil"},
-            "plan: partition_method: unknown method\n  given:    'uniform_ceil'\n"
-            "  expected: uniform, uniform_floor, parameters, custom\n  hint:     did you mean 'uniform'?",
+            {"partition_method": "autopipe"},
+            "plan: partition_method: unknown method\n  given:    'autopipe'\n"
+            "  expected: uniform, uniform_floor, parameters, custom\n"
+            "  hint:     known: custom, parameters, uniform, uniform_floor",
+        ),
+        (
+            {"partition_method": "custom", "custom_partition": ["0,6,x"]},
+            "plan: custom_partition.2: not a whole number\n  given:    'x'\n  expected: a whole number",
         ),
         (
             {"partition_method": "custom"},

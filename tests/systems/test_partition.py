@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -19,6 +20,7 @@ from pe_sim.systems.partition import (
     least_largest,
     parameter_bounds,
     uniform_bounds,
+    uniform_ceil_bounds,
     uniform_floor_bounds,
 )
 from tests.numeric.cases import bert, gpt2, llama
@@ -39,17 +41,58 @@ def test_uniform_cuts_differ_by_one_layer_at_most(layers, data):
         counts = [stop - start for start, stop in pairwise(bounds)]
         assert (bounds[0], bounds[-1], len(counts), sum(counts)) == (0, layers, stages, layers)
         assert set(counts) <= {layers // stages, -(-layers // stages)}
-    for at, (up, down) in enumerate(
-        zip(uniform_bounds(layers, stages), uniform_floor_bounds(layers, stages), strict=True)
-    ):
-        exact = at * layers  # over stages
-        assert (up - 1) * stages < exact <= up * stages
-        assert down * stages <= exact < (down + 1) * stages
+    for at, up in enumerate(uniform_bounds(layers, stages)):
+        assert (up - 1) * stages < at * layers <= up * stages
+
+
+def merak_bounds(layers: int, stages: int, chunk: int) -> list[int]:
+    """Merak's partition_uniform restated: chunks in a row, then each of the layers that are left pushes later bounds.
+
+    The first of them pushes the bounds from the third on, the second those from the fourth on, and so forth.
+    """
+    starts = [min(layers, chunk * stage) for stage in range(stages)]
+    for left in range(layers % stages):
+        for stage in range(left + 2, stages):
+            starts[stage] += 1
+    return [*starts, layers]
+
+
+def test_merak_cuts_as_its_code_does():
+    empty = 0
+    for layers in range(1, 61):
+        for stages in range(1, layers + 1):
+            down, up = layers // stages, -(-layers // stages)
+            assert uniform_floor_bounds(layers, stages) == merak_bounds(layers, stages, down)
+            expected = merak_bounds(layers, stages, up)
+            assert uniform_ceil_bounds(layers, stages) == expected
+            empty += any(stop <= start for start, stop in pairwise(expected))
+    assert empty == 1_410  # of 1,830: what Merak calls uniform leaves a stage without layers
+
+
+def test_merak_cuts_by_hand():
+    assert uniform_floor_bounds(22, 4) == [0, 5, 11, 17, 22]
+    assert uniform_floor_bounds(32, 3) == [0, 10, 21, 32]
+    assert uniform_floor_bounds(7, 4) == [0, 1, 3, 5, 7]
+    assert uniform_ceil_bounds(22, 4) == [0, 6, 13, 20, 22]
+
+
+def test_a_cut_of_merak_that_leaves_a_stage_empty_is_refused():
+    plan = ParallelPlan(name="mine", source="mine.json", pp=4, partition="uniform_ceil")
+    step, model = Prefill(1, prompt_len=4), llama(num_hidden_layers=6)
+    assert script_of(model, equal_arrays(4), replace(plan, pp=2, tp=2), step)
+    with pytest.raises(InputError) as caught:
+        script_of(model, equal_arrays(4), plan, step)
+    assert str(caught.value) == (
+        "mine.json: partition: the bounds do not cut the model: a stage has no layers\n"
+        "  given:    [0, 2, 5, 8, 6]\n"
+        "  expected: 5 rising numbers from 0 to 6, such as [0, 2, 3, 5, 6]\n"
+        "  hint:     uniform_ceil, which is Merak's `uniform`, leaves stages empty here: take uniform_floor, or bounds"
+    )
 
 
 def test_uniform_cuts_by_hand():
     assert uniform_bounds(10, 4) == [0, 3, 5, 8, 10]
-    assert uniform_floor_bounds(10, 4) == [0, 2, 5, 7, 10]
+    assert uniform_floor_bounds(10, 4) == [0, 2, 5, 8, 10]
     assert uniform_bounds(8, 4) == uniform_floor_bounds(8, 4) == [0, 2, 4, 6, 8]
 
 
