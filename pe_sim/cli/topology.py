@@ -70,6 +70,7 @@ def _result(array: ArrayConfig, metrics: TopologyMetrics) -> dict[str, Any]:
         "schema": "pe-sim.topology/1",
         "array": {key: resolved[key] for key in ("name", "clock_ghz", "num_pes", "floorplan", "network")},
         **metrics.to_dict(),
+        "notes": list(array.network.notes),
     }
 
 
@@ -86,6 +87,7 @@ def _show(stream: TextIO, array: ArrayConfig, metrics: TopologyMetrics) -> None:
                 ("bisection", bisection),
                 ("wire", f"{metrics.wire_mm:,.1f} mm, {metrics.wire_bits_mm:,.0f} bit mm"),
                 ("floor plan", ("\n" + " " * 14).join(textwrap.wrap(metrics.floorplan, 92))),
+                *(("note", ("\n" + " " * 14).join(textwrap.wrap(note, 92))) for note in array.network.notes),
             ]
         )
     )

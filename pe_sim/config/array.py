@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.energy import Area, Energy
@@ -155,6 +156,7 @@ class Network:
     tree: Tree
     collectives: Collectives
     arbitration: str = "fifo"
+    notes: ClassVar[tuple[str, ...]] = ()  # as of a graph of channels
 
     @property
     def arity(self) -> int:

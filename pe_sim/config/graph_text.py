@@ -16,7 +16,11 @@ from pe_sim.errors import InputError
 MAX_FILE_BYTES: Final = 2**26
 MAX_NODES: Final = 2**17
 MAX_EDGES: Final = 2**19
-_CASTS: Final[dict[str, type]] = {"int": int, "long": int, "float": float, "double": float, "string": str}
+_CASTS: Final[dict[str, type]] = {
+    **dict.fromkeys(("int", "integer", "long"), int),
+    **dict.fromkeys(("float", "double"), float),
+    "string": str,
+}
 
 
 @dataclass(slots=True)
@@ -112,7 +116,7 @@ def node_link(raw: Mapping[str, Any], source: str) -> RawGraph:
 def _entry(value: Any, path: str, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError("not a mapping", source=source, path=path, given=value, expected="a mapping of attributes")
-    return {str(key): inner for key, inner in value.items()}
+    return {str(key): inner for key, inner in value.items() if inner is not None}
 
 
 def _name(entry: dict[str, Any], key: str, path: str, source: str) -> str:
@@ -171,7 +175,7 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
     if _tag(top) != "graphml" or len(graphs) != 1:
         raise InputError("not GraphML", source=source, expected="one <graph> inside <graphml>")
     keys = {
-        key.get("id", ""): _Key(key.get("attr.name", ""), key.get("attr.type", "string"), key.findtext("{*}default"))
+        key.get("id", ""): _Key(_key_name(key), key.get("attr.type", "string"), key.findtext("{*}default"))
         for key in top
         if _tag(key) == "key"
     }
@@ -197,6 +201,11 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
     return graph
 
 
+def _key_name(key: ElementTree.Element) -> str:
+    """Of an attribute; what yEd draws with has a type in place of a name."""
+    return key.get("attr.name") or key.get("yfiles.type") or key.get("id") or ""
+
+
 def _tag(element: ElementTree.Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
@@ -206,18 +215,21 @@ def _data(
 ) -> dict[str, Any]:
     """The attributes of a node or an edge, defaults included."""
     texts = {
-        name: key.default
-        for name, key in keys.items()
-        if key.default is not None and targets[name] in (sort, "all") and key.name
+        name: key.default for name, key in keys.items() if key.default is not None and targets[name] in (sort, "all")
     }
     for child in element:
         if _tag(child) == "data":
-            texts[child.get("key", "")] = child.text or ""
-    return {
-        keys[name].name: _value(text, keys[name], where, source)
-        for name, text in texts.items()
-        if name in keys and keys[name].name
-    }
+            name = child.get("key", "")
+            if name not in keys:
+                raise InputError(
+                    "data under a key that no <key> declares",
+                    source=source,
+                    path=where,
+                    given=name,
+                    expected=f"a <key id={name!r} for={sort!r} attr.name=... attr.type=...> at the top of the file",
+                )
+            texts[name] = child.text or ""
+    return {keys[name].name: _value(text, keys[name], where, source) for name, text in texts.items()}
 
 
 def _value(text: str, key: _Key, where: str, source: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # a dozen classes that arrays with a bus and a tree do without
     from pe_sim.config.network_shapes import Shape
+
+_SHOWN: Final = 8  # attributes that are not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +47,10 @@ class GraphNetwork:
     in_network_reduction: bool
     arbitration: str
     collectives: GraphCollectives
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results has to know of it: what its file says that is not used."""
+        unused = getattr(self.shape, "unused", ())
+        more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+        return (f"attributes of the graph that are not used: {', '.join(unused[:_SHOWN])}{more}",) if unused else ()

@@ -118,11 +118,15 @@ class UserEdge:
 
 @dataclass(frozen=True, slots=True)
 class UserGraphShape:
-    """The user's own graph; `digest` stands for it in hashes, which are taken often."""
+    """The user's own graph; `digest` stands for it in hashes, which are taken often.
+
+    `unused` names attributes of the file that say nothing here, a few words each.
+    """
 
     digest: str
     nodes: tuple[UserNode, ...] = field(hash=False, repr=False)
     edges: tuple[UserEdge, ...] = field(hash=False, repr=False)
+    unused: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 def user_graph(nodes: tuple[UserNode, ...], edges: tuple[UserEdge, ...]) -> UserGraphShape:

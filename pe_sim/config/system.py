@@ -44,6 +44,12 @@ class SystemConfig:
         """Of all arrays."""
         return self.arrays[0].clock_ghz
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results has to know of the interconnects, each thing once."""
+        links = self.links.notes if self.links is not None else ()
+        return tuple(dict.fromkeys((*(note for array in self.arrays for note in array.network.notes), *links)))
+
     def __repr__(self) -> str:
         """One line: how many arrays, how they are joined."""
         joined = f", {self.links.kind}" if self.links is not None else ""

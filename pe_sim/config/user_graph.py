@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,31 @@ KINDS: Final = ("pe", "root", "switch", "joint", "bus")
 _LINK: Final = ("bytes_per_cycle", "latency_cycles", "overhead_cycles", "request_cycles", "ramp_cycles")
 _NODE_KEYS: Final = ("kind", "pe", "combines", "x_mm", "y_mm", *_LINK)
 _EDGE_KEYS: Final = (*_LINK, "length_mm")
+# Words in other tools' attributes, what they may stand for here, and its unit.
+_MEANT: Final = (
+    (
+        {
+            "bandwidth",
+            "bw",
+            "rate",
+            "datarate",
+            "throughput",
+            "speed",
+            "capacity",
+            "width",
+            "gbps",
+            "mbps",
+            "bits",
+            "bytes",
+        },
+        "bytes_per_cycle",
+        "whole bytes a cycle: GB/s over the clock in GHz",
+    ),
+    ({"latency", "delay", "cycles"}, "latency_cycles", "cycles of the array's clock"),
+    ({"overhead"}, "overhead_cycles", "cycles of the array's clock"),
+    ({"length", "distance"}, "length_mm", "millimetres"),
+)
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PE_NAME: Final = re.compile(r"(?:pe)?([0-9]{1,7})")
 _MAX_NAME: Final = 100
 _MAX_MM: Final = 1e6
@@ -52,6 +79,7 @@ class _Reader:
         self._graph, self._num_pes, self._source = graph, num_pes, source
         self._defaults = defaults.model_dump()
         self._links: dict[tuple[object, ...], Link] = {}
+        self._unused: Counter[tuple[str, str]] = Counter()  # (attribute, node or edge)
 
     def shape(self) -> UserGraphShape:
         nodes = tuple(self._node(name, attributes) for name, attributes in self._graph.nodes.items())
@@ -60,7 +88,10 @@ class _Reader:
         buses = frozenset(node.name for node in nodes if node.kind == "bus")
         edges = tuple(edge for raw in self._graph.edges for edge in self._edges(raw, buses))
         self._check_edges(edges, nodes)
-        return user_graph(nodes, edges)
+        unused = tuple(
+            f"{key} ({count} {sort}{'s' if count > 1 else ''})" for (key, sort), count in self._unused.items()
+        )
+        return replace(user_graph(nodes, edges), unused=unused)
 
     def _fault(self, problem: str, where: str | None, **facts: Any) -> InputError:
         return InputError(problem, source=self._source, path=where, **facts)
@@ -69,7 +100,7 @@ class _Reader:
         where = f"node {name}"
         if len(name) > _MAX_NAME:
             raise self._fault("the name of a node is too long", None, given=name, expected=f"{_MAX_NAME} characters")
-        self._check_keys(attributes, _NODE_KEYS, where)
+        self._check_keys(attributes, _NODE_KEYS, "node", where)
         kind, pe = self._kind(name, attributes, where)
         combines = attributes.get("combines")
         if combines is not None and not isinstance(combines, bool):
@@ -85,7 +116,7 @@ class _Reader:
 
     def _kind(self, name: str, attributes: dict[str, Any], where: str) -> tuple[str, int]:
         """The kind of a node, and its number if it is a PE."""
-        kind, pe = attributes.get("kind"), attributes.get("pe")
+        kind, pe = attributes.get("kind"), _whole(attributes.get("pe"))
         if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
             hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else None
             raise self._fault(
@@ -135,7 +166,7 @@ class _Reader:
     def _edges(self, raw: RawEdge, buses: frozenset[str]) -> list[UserEdge]:
         """The one or two directions of an edge."""
         where, attributes = raw.label, raw.attributes
-        self._check_keys(attributes, _EDGE_KEYS, where)
+        self._check_keys(attributes, _EDGE_KEYS, "edge", where)
         ends = [end for end in (raw.source, raw.target) if end in buses]
         if len(ends) == 2:
             raise self._fault("an edge between two buses", where, hint="put a switch between them")
@@ -180,16 +211,23 @@ class _Reader:
                     hint="add the missing edges; an undirected edge is a channel each way",
                 )
 
-    def _check_keys(self, attributes: dict[str, Any], known: Collection[str], where: str) -> None:
-        """Refuse what is nearly a name we know; labels, colours and weights are none of our business."""
-        for key in attributes:
-            if key not in known and get_close_matches(key, known, n=1, cutoff=0.8):
+    def _check_keys(self, attributes: dict[str, Any], known: Collection[str], sort: str, where: str) -> None:
+        """Refuse what is nearly a name we know, or may stand for one; labels, colours and weights are noted."""
+        for key, value in attributes.items():
+            if key in known:
+                continue
+            if get_close_matches(key, known, n=1, cutoff=0.8):
                 raise self._fault("unknown attribute", f"{where}: {key}", hint=did_you_mean(key, known))
+            meant, unit = _meant(key, value, sort)
+            if meant and meant not in attributes:
+                hint = f"did you mean {meant!r}{unit and f', in {unit}'}? Or take the attribute out: it is not used"
+                raise self._fault("unknown attribute", f"{where}: {key}", given=value, hint=hint)
+            self._unused[key, sort] += 1
 
     def _link(self, attributes: dict[str, Any], where: str) -> Link:
         values: dict[str, Any] = {}
         for key in _LINK:
-            value = attributes.get(key, self._defaults[key])
+            value = _whole(attributes.get(key, self._defaults[key]))
             lowest, highest = (1, MAX_RATE) if key == "bytes_per_cycle" else (0, MAX_CYCLES)
             auto = key in ("latency_cycles", "request_cycles")
             if value is None:
@@ -226,6 +264,19 @@ class _Reader:
                 hint=number_advice(value, whole=False),
             )
         return float(value)
+
+
+def _meant(key: str, value: object, sort: str) -> tuple[str, str]:
+    """The attribute of ours that one of another name may stand for, and its unit; empty where there is none."""
+    if sort == "node" and isinstance(value, str) and value.lower() in KINDS:
+        return "kind", ""
+    words = {word.lower() for word in _WORD.findall(key)}
+    return next(((ours, unit) for known, ours, unit in _MEANT if words & known), ("", ""))
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an int: some writers, igraph's for one, know doubles alone."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _reachable(start: str, neighbours: Mapping[str, list[str]]) -> set[str]:

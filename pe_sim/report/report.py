@@ -199,7 +199,7 @@ class Report:
             "step": self.step.to_dict(),
             "workflow": workflow_to_dict(self.workflow, self.graph.num_layers),
             "engine": self.trace.engine,
-            "notes": [*self.model.notes, *self.trace.notes],
+            "notes": [*self.model.notes, *self.array.network.notes, *self.trace.notes],
             "overlap": self.array.overlap,
             **({"does_not_fit": dict(self.does_not_fit)} if self.does_not_fit else {}),
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},

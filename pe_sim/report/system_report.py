@@ -238,7 +238,7 @@ class SystemReport:
             "step": self.step.to_dict(),
             "workflow": workflow_to_dict(self.workflow, self.model.num_layers),
             "engine": self.engine,
-            "notes": [*self.model.notes, *self.notes],
+            "notes": [*self.model.notes, *self.system.notes, *self.notes],
             "overlap": self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps),
             **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},

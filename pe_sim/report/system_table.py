@@ -77,7 +77,7 @@ def summary_rows(report: SystemReport) -> list[tuple[str, str]]:
     step = report.step.to_dict()
     return [
         ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
-        *(("note", note) for note in model.notes),
+        *(("note", note) for note in (*model.notes, *system.notes)),
         ("system", describe_system(system)),
         ("plan", f"{report.plan.name}: {describe_lines(report.lines)}"),
         ("step", ", ".join(setting_words(name, value) for name, value in step.items())),

@@ -100,7 +100,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
     peak = report.footprint.weight_bytes_per_pe + report.footprint.kv_cache_bytes_per_pe
     return [
         ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
-        *(("note", note) for note in model.notes),
+        *(("note", note) for note in (*model.notes, *array.network.notes)),
         ("array", f"{array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {array.dtypes.weight.name} weights"),
         ("step", ", ".join(setting_words(name, value) for name, value in report.step.to_dict().items())),
         ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),

@@ -237,6 +237,84 @@ MESSAGES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+LIKE_OURS = [
+    *(
+        (key, "bytes_per_cycle")
+        for key in ("bandwidth", "bw", "Link_BW", "capacity", "LinkSpeedRaw", "linkSpeed", "dataRate")
+    ),
+    *((key, "latency_cycles") for key in ("latency", "delay", "Delay_ns", "propDelay")),
+    ("overhead", "overhead_cycles"),
+    ("distance", "length_mm"),
+]
+
+
+@pytest.mark.parametrize(("key", "ours"), LIKE_OURS)
+def test_attributes_that_look_like_ours_are_refused(key: str, ours: str) -> None:
+    found = refusal(raw(2, graph=graph(PAIR[0], [("root", "pe0"), ("pe0", "pe1", {key: 16})])))
+    assert found.startswith(
+        f"array: network.graph: edge pe0 -- pe1: {key}: unknown attribute\n  given:    16\n"
+        f"  hint:     did you mean '{ours}'"
+    )
+    stated = {**FULL, "length_mm": 1, key: 16}
+    noted = load_array(raw(2, graph=graph(PAIR[0], [("root", "pe0"), ("pe0", "pe1", stated)]))).network.notes
+    assert noted == (f"attributes of the graph that are not used: {key} (1 edge)",)
+
+
+def test_the_unit_of_what_was_meant_is_told() -> None:
+    assert refusal(raw(2, graph=graph(PAIR[0], [("root", "pe0", {"bandwidth": 16}), ("pe0", "pe1")]))) == (
+        "array: network.graph: edge root -- pe0: bandwidth: unknown attribute\n"
+        "  given:    16\n"
+        "  hint:     did you mean 'bytes_per_cycle', in whole bytes a cycle: GB/s over the clock in GHz?"
+        " Or take the attribute out: it is not used"
+    )
+
+
+def test_a_kind_under_another_name_is_refused() -> None:
+    found = refusal(raw(2, graph=graph(["root", 0, 1, {"id": "s", "type": "Joint"}], [("root", 0)])))
+    assert found.startswith("array: network.graph: node s: type: unknown attribute\n  given:    'Joint'\n")
+    assert "did you mean 'kind'?" in found
+
+
+def test_what_is_not_used_is_noted() -> None:
+    nodes = [{"id": "root", "label": "R", "pos": [0, 1], "viz": None}, {"id": "pe0", "label": "first"}, "pe1"]
+    edges = [("root", "pe0", {"weight": 3, "color": "red", "penwidth": 2}), ("pe0", "pe1", {"weight": 1})]
+    array = load_array(raw(2, graph=graph(nodes, edges)))
+    assert array.network.notes == (
+        "attributes of the graph that are not used: label (2 nodes), pos (1 node), weight (2 edges), color (1 edge),"
+        " penwidth (1 edge)",
+    )
+    assert array.network == load_array(raw(2, graph=graph(*PAIR))).network
+    assert load_array(raw(2, graph=graph(*PAIR))).network.notes == ()
+    assert load_array("bus-tree-64").network.notes == ()
+    many = {f"k{index}": index for index in range(20)}
+    noted = load_array(raw(2, graph=graph(PAIR[0], [("root", "pe0", many), ("pe0", "pe1")]))).network.notes
+    assert noted[0].endswith("k7 (1 edge) and 12 more")
+
+
+def test_numbers_that_a_writer_of_doubles_gives() -> None:
+    edges = [
+        ("root", "a", {**FULL, "bytes_per_cycle": 32.0, "latency_cycles": 2.0}),
+        ("a", "b", {"latency_cycles": None}),
+    ]
+    nodes = ["root", {"id": "a", "pe": 0.0}, {"id": "b", "pe": 1.0}]
+    found = shape(raw(2, graph=graph(nodes, edges)))
+    assert found.edges[0].link == Link(32, 2, 1, 3, 4)
+    assert [type(value) for value in (found.edges[0].link.bytes_per_cycle, found.nodes[1].pe)] == [int, int]
+    assert "not a width" in refusal(raw(2, graph=graph(nodes, [("root", "a", {"bytes_per_cycle": 32.5}), ("a", "b")])))
+
+
+@pytest.mark.parametrize("kind", ["int", "integer", "long", "float", "double"])
+def test_types_of_graphml_that_are_whole_numbers(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "graph.graphml"
+    text = '<key id="d" attr.name="bytes_per_cycle" attr.type="{}" for="edge"/><key id="y" yfiles.type="edgegraphics"/>'
+    text += '<graph><node id="root"/><node id="pe0"/>'
+    text += '<edge source="root" target="pe0"><data key="d">32</data><data key="y"/></edge></graph>'
+    path.write_text(GRAPHML.format(text.format(kind)), encoding="utf-8")
+    network: Any = load_array(raw(1, file=str(path))).network
+    assert network.shape.edges[0].link.bytes_per_cycle == 32
+    assert network.notes == ("attributes of the graph that are not used: edgegraphics (1 edge)",)
+
+
 @pytest.mark.parametrize(("given", "message"), MESSAGES)
 def test_messages_word_by_word(given: dict[str, Any], message: str) -> None:
     num_pes = 20 if len(given.get("nodes", ())) == 21 else 2
@@ -272,6 +350,10 @@ TEXTS = [
     (GRAPHML.format('<graph><node id="root"><graph/></node></graph>'), "node root: a graph inside a node"),
     (GRAPHML.format("<graph><node/></graph>"), "a node without an id"),
     (GRAPHML.format('<graph><node id="root"/><edge source="root"/></graph>'), "edge root -- : there is no node ''"),
+    (
+        GRAPHML.format('<graph><node id="a"><data key="d10">16</data></node></graph>'),
+        "node a: data under a key that no <key> declares\n  given:    'd10'\n  expected: a <key id='d10' for='node' ",
+    ),
     (
         GRAPHML.format(
             '<key id="d" attr.name="pe" attr.type="int"/><graph><node id="a"><data key="d">x</data></node></graph>'
