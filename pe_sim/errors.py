@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 _ABSENT: Final = object()
 DOES_NOT_FIT: Final = "DOES NOT FIT"  # what tables, pages and figures say of it
+_LISTED: Final = 10
 
 
 class PeSimError(Exception):
@@ -104,6 +105,12 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return "known: " + ", ".join(known)
+
+
+def listed(words: Sequence[str]) -> str:
+    """The words with commas between; of more than ten the first ten, and how many others there are."""
+    others = f" and {len(words) - _LISTED:,} more" if len(words) > _LISTED else ""
+    return ", ".join(words[:_LISTED]) + others
 
 
 def _short_repr(value: Any) -> str:

@@ -54,6 +54,7 @@ def compare(
     names: str | None,
     overlap: int | None,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
@@ -88,7 +89,7 @@ def compare(
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = [api.load_workflow(name) for name in listed]
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     arrays = load_arrays(array_names, equal, overrides.array)
     if situation:
         situation.check_against(model)

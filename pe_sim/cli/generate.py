@@ -88,6 +88,7 @@ def generate(
     batch: int,
     overlap: int | None,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
@@ -117,7 +118,7 @@ def generate(
 
     from pe_sim import api
 
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     array = api.load_array(array_name, overrides.array or None)
     lengths = prompt_len, output_len, batch
     made: Generation | BestSwitch
@@ -191,4 +192,5 @@ def _lines(made: Generation) -> list[RenderableType]:
         make_table(f"{head} {made.output_len:,} output) tokens", "", "cycles", "time", rows=rows),
         f"{made.tokens_per_second:,.1f} output tokens/s; accuracy: {made.envelope.one_line()}",
         *([f"{DOES_NOT_FIT}: {made.shortage.problem}"] if made.shortage else []),
+        *(f"note: {note}" for note in first.model.notes),
     ]

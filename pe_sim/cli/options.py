@@ -53,6 +53,13 @@ model_set_option = click.option(
     help="Change one value of the array by its dotted path (--set pe.matrix.outputs=32), or of the model behind"
     " `model.` (--set model.num_layers=2). May be repeated; the last one of a path counts.",
 )
+ignore_key_option = click.option(
+    "--ignore-key",
+    "ignore_keys",
+    metavar="NAME",
+    multiple=True,
+    help="Read the model's config without this key; the result tells so. May be repeated.",
+)
 overlap_option = click.option(
     "--overlap",
     metavar="0..3",
@@ -130,7 +137,7 @@ def step_options(command: _Command) -> _Command:
 
 def simulation_options(command: _Command) -> _Command:
     """Adds the options that say how to simulate it."""
-    return _add((overlap_option, model_set_option, *_SIMULATION_OPTIONS), command)
+    return _add((overlap_option, model_set_option, ignore_key_option, *_SIMULATION_OPTIONS), command)
 
 
 def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:

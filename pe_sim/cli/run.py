@@ -68,6 +68,7 @@ def run(
     workflow: str,
     overlap: int | None,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
@@ -110,6 +111,7 @@ def run(
             system,
             model_name,
             settings,
+            ignore_keys,
             overlap,
             choice.build(),
             workflow,
@@ -133,7 +135,7 @@ def run(
     from pe_sim import api
     from pe_sim.report.table import print_report
 
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     array = api.load_array(array_name, overrides.array or None)
     mapping = api.load_workflow(workflow)
     if situation is not None:

@@ -201,6 +201,7 @@ def run_system(
     choice: SystemChoice,
     model_name: str,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     overlap: int | None,
     step: Step,
     workflow: str,
@@ -221,7 +222,8 @@ def run_system(
     from pe_sim.mapping.workflow_loading import load_workflow
     from pe_sim.systems.face import simulate_system
 
-    model, mapping = load_model(model_name, overrides.model or None), load_workflow(workflow)
+    model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
+    mapping = load_workflow(workflow)
     with Progress("simulating") as tell:
         report = simulate_system(
             model, system, step, plan, mapping, engine, allow_overflow=allow_overflow, progress=tell
@@ -252,6 +254,7 @@ def verify_system(
     choice: SystemChoice,
     model_name: str,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     workflow: str,
     weights: str | None,
     seed: int,
@@ -269,7 +272,7 @@ def verify_system(
     from pe_sim.config.models import load_model
     from pe_sim.systems.face import verify_system
 
-    model = load_model(model_name, overrides.model or None)
+    model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     return verify_system(model, system, plan, workflow, weights=weights, seed=seed)
 
 

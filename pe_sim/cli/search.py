@@ -11,6 +11,7 @@ from pe_sim.cli.options import (
     StepChoice,
     array_option,
     html_option,
+    ignore_key_option,
     json_option,
     model_set_option,
     overlap_option,
@@ -40,6 +41,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
 @step_options
 @overlap_option
 @model_set_option
+@ignore_key_option
 @click.option(
     "--objective",
     metavar="latency|throughput|energy",
@@ -79,6 +81,7 @@ def search(
     array_name: str,
     overlap: int | None,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     objective: str,
     workflow: str,
     simulations: int | None,
@@ -115,7 +118,7 @@ def search(
     choice = StepChoice(**others)
     if system.arrays is not None:
         refuse_on_systems({"--pareto": pareto, "--explain": other, "--html": html_target})
-        system.run(model_name, choice, settings, overlap, objective, workflow, simulations, top, outputs)
+        system.run(model_name, choice, settings, ignore_keys, overlap, objective, workflow, simulations, top, outputs)
         return
     overrides = read_overrides(settings, overlap)
     situation, steps = choice.load_situation(), choice.weighted_steps()
@@ -125,7 +128,7 @@ def search(
     from pe_sim import api
     from pe_sim.mapping_search.result import check_explained
 
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     array = api.load_array(array_name, overrides.array or None)
     if other is not None:
         check_explained(api.load_workflow(other))  # a wrong name is told before the search
@@ -163,6 +166,7 @@ def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
     if named is not None and named.cycles > best.cycles:
         fewer = 1 - best.cycles / named.cycles
         parts.append(f"{fewer:.1%} fewer cycles than {named.name}, the best named workflow ({named.cycles:,.0f})")
+    parts += [f"note: {note}" for note in found.report.model.notes]
     parts.append(_mapping_table(found))
     if pareto:
         parts.append(_candidates_table("Not beaten in cycles, energy and memory at once", found.pareto[:top]))

@@ -96,6 +96,7 @@ class SystemSearch:
         model_name: str,
         step: StepChoice,
         settings: tuple[str, ...],
+        ignore_keys: tuple[str, ...],
         overlap: int | None,
         objective: str,
         workflow: str,
@@ -123,7 +124,7 @@ class SystemSearch:
         from pe_sim.systems.search import SIMULATED_AT_MOST, search_system
         from pe_sim.systems.search_space import Allowed
 
-        model = load_model(model_name, overrides.model or None)
+        model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
         with Progress("search") as progress:
             found = search_system(
                 model,

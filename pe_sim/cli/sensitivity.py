@@ -72,6 +72,7 @@ def sensitivity(
     parameters: str | None,
     overlap: int | None,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     engine: str,
     allow_overflow: bool,
     json_target: str | None,
@@ -107,7 +108,7 @@ def sensitivity(
     from pe_sim import api
     from pe_sim.studies.sensitivity import sensitivity as measure
 
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     with Progress("sensitivity") as progress:
         found = measure(
             model,

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from pe_sim.cli.options import array_option, json_option, model_set_option, read_overrides, workflow_option
+from pe_sim.cli.options import (
+    array_option,
+    ignore_key_option,
+    json_option,
+    model_set_option,
+    read_overrides,
+    workflow_option,
+)
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.run_system import SystemChoice, system_options, verify_system
 
@@ -28,6 +35,7 @@ NOT_PROVEN: Final = 1
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random weights and tokens.")
 @model_set_option
+@ignore_key_option
 @json_option
 @click.pass_context
 def verify(
@@ -39,6 +47,7 @@ def verify(
     weights: str | None,
     seed: int,
     settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
     json_target: str | None,
     **others: Any,
 ) -> None:
@@ -58,9 +67,9 @@ def verify(
     system = SystemChoice.taken(others)
     outputs = Outputs({"--json": json_target})
     if system.arrays is not None:
-        proof = verify_system(system, model_name, settings, workflow, weights, seed)
+        proof = verify_system(system, model_name, settings, ignore_keys, workflow, weights, seed)
     else:
-        proof = _verify_array(model_name, array_name, settings, workflow, weights, seed)
+        proof = _verify_array(model_name, array_name, settings, ignore_keys, workflow, weights, seed)
 
     def show(stream: TextIO) -> None:
         click.echo(str(proof), file=stream)
@@ -71,12 +80,18 @@ def verify(
 
 
 def _verify_array(
-    model_name: str, array_name: str, settings: tuple[str, ...], workflow: str, weights: str | None, seed: int
+    model_name: str,
+    array_name: str,
+    settings: tuple[str, ...],
+    ignore_keys: tuple[str, ...],
+    workflow: str,
+    weights: str | None,
+    seed: int,
 ) -> Proof:
     overrides = read_overrides(settings)
 
     from pe_sim import api
 
-    model = api.load_model(model_name, overrides.model or None)
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
     array = api.load_array(array_name, overrides.array or None)
     return api.verify(model, array, workflow, weights=weights, seed=seed)

@@ -31,6 +31,7 @@ _DOCUMENTED_KEYS: Final = KeyRules(
     ignored=GPT2_KEYS.ignored | _IGNORED_HERE | {"activation_function"},
     ignored_prefixes=GPT2_KEYS.ignored_prefixes,
     refused={**GPT2_KEYS.refused, "dqtype": _QUANTISED},
+    others=GPT2_KEYS.others,
 )
 _CURRENT_ONLY_KEYS: Final = KeyRules(
     ignored=_IGNORED_HERE,

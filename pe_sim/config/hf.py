@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -14,9 +17,9 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
 from pe_sim.config.model_fields import Flag, Positive, Size, StrictSchema, Text, sort_keys, validate
 from pe_sim.config.rope import read_rope
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InputError
 
-_CLASS_NAME: Final = re.compile(r"(Llama|LLaMA|GPT2|Bert)(Model|LMHeadModel|DoubleHeadsModel|For[A-Z]\w*)")
+_CLASS_NAME: Final = re.compile(r"(\w+?)(Model|LMHeadModel|DoubleHeadsModel|For[A-Z]\w*)")
 _LM_HEAD: Final = re.compile(r"ForCausalLM|LMHead|ForConditionalGeneration")
 _OTHER_HEAD: Final = re.compile(r"For[A-Z]|Model$")
 _SILU: Final = {"silu": "silu", "swish": "silu"}
@@ -124,6 +127,7 @@ def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig
         rope_theta=theta,
         rope_scaling=scaling,
         ignored_keys=ignored + _outweighed(values, "max_sequence_length", by="max_position_embeddings"),
+        unknown_keys=LLAMA_KEYS.not_understood(ignored),
     )
 
 
@@ -154,6 +158,7 @@ def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         attention_bias=True,
         mlp_bias=True,
         ignored_keys=ignored + _outweighed(values, "n_ctx", by="n_positions"),
+        unknown_keys=GPT2_KEYS.not_understood(ignored),
     )
 
 
@@ -183,6 +188,7 @@ def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         type_vocab_size=config.type_vocab_size,
         has_lm_head=False,
         ignored_keys=ignored,
+        unknown_keys=BERT_KEYS.not_understood(ignored),
     )
 
 
@@ -239,33 +245,36 @@ def rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -
 def _family(raw: Mapping[str, object], source: str) -> str:
     """The family by `model_type`, or by the class name in `architectures` when there is none."""
     kind = raw.get("model_type")
-    if kind is None:
-        return _family_of_class(raw.get("architectures"), source)
     if isinstance(kind, str) and kind in FAMILIES:
         return kind
-    raise InputError(
-        "unknown model family",
-        source=source,
-        path="model_type",
-        given=kind,
-        expected=_known_families(),
-        hint=did_you_mean(str(kind), FAMILIES),
-    )
+    key, given, expected, hint = "model_type", kind, _known_families(), None
+    if kind is None:
+        key, given = "architectures", raw.get("architectures")
+        first = given[0] if isinstance(given, list) and given else None
+        match = _CLASS_NAME.fullmatch(first) if isinstance(first, str) else None
+        if match and match[1].lower() in FAMILIES:
+            return match[1].lower()
+        kind, expected, hint = match[1] if match else None, f"a model class of {expected}", "or state model_type"
+    hint = _nearest_family(kind) or hint
+    raise InputError("unknown model family", source=source, path=key, given=given, expected=expected, hint=hint)
 
 
-def _family_of_class(architectures: object, source: str) -> str:
-    first = architectures[0] if isinstance(architectures, list) and architectures else None
-    match = _CLASS_NAME.fullmatch(first) if isinstance(first, str) else None
-    if match is None:
-        raise InputError(
-            "unknown model family",
-            source=source,
-            path="architectures",
-            given=architectures,
-            expected="a model class of " + _known_families(),
-            hint="or state model_type",
-        )
-    return match[1].lower()
+def _nearest_family(kind: object) -> str | None:
+    """What sets a family we do not have apart from the nearest one that we have; None where we do not know it."""
+    if not isinstance(kind, str):
+        return None
+    table = json.loads(Path(__file__).with_name("absent_families.json").read_text(encoding="utf-8"))
+    by_name = {_plain(name): (name, *entry) for name, entry in table.items()}
+    if _plain(kind) in by_name:
+        name, nearest, difference = by_name[_plain(kind)]
+        return f"{name} is not {nearest}, the nearest family here; what differs: {difference}"
+    near = difflib.get_close_matches(_plain(kind), FAMILIES, n=1, cutoff=0.85)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _plain(name: str) -> str:
+    """A family's name as its classes are called: GPTNeoX and gpt_neox are one."""
+    return re.sub(r"[-_.]", "", name[:99]).lower()
 
 
 def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:

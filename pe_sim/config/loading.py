@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
     """The top-level mapping of a JSON text; `source` is what error messages call it.
 
     Raises:
-        InputError: malformed text, a duplicate key, NaN, Infinity or a number beyond a double, no mapping at the top.
+        InputError: malformed text, a duplicate key, or no mapping at the top.
     """
     return _require_mapping(parse_json_value(text, source), source)
 
@@ -58,13 +57,13 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
 def parse_json_value(text: str, source: str) -> Any:
     """The value of a JSON text, whatever it is; `source` is what error messages call it.
 
+    NaN, Infinity and numbers beyond a double are read, as YAML reads them: what takes a number refuses them.
+
     Raises:
-        InputError: malformed text, a duplicate key, NaN, Infinity or a number beyond a double.
+        InputError: malformed text or a duplicate key.
     """
     try:
-        return json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_float
-        )
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"malformed JSON at {where}: {error.msg}", source=source) from None
@@ -94,14 +93,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"duplicate key {key!r}")
         mapping[key] = value
     return mapping
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text} is too large for a double")
-    return value

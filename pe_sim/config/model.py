@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from pe_sim.config.dtypes import BITS, Dtype
 from pe_sim.config.parameters import count_parameters
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InputError, did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class ModelConfig:
     `attention_bias` is biases on query, key, value and output projections, `qkv_bias` on the first three (Qwen2).
     Without `has_lm_head` a step ends with hidden states (of a decoder: after its final norm); `left_out` names what
     else the file's model class computes and no step here does, and is empty where there is nothing.
+    `ignored_keys` are the keys of the file that were not read; those of them that nobody knows, or that the user asked
+    to ignore, are `unknown_keys`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelConfig:
     has_lm_head: bool = True
     left_out: str = ""
     ignored_keys: tuple[str, ...] = ()
+    unknown_keys: tuple[str, ...] = ()
 
     @property
     def q_size(self) -> int:
@@ -74,13 +77,15 @@ class ModelConfig:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of results has to know of how the model ends; nothing for a plain language model."""
+        """What a reader of results has to know of how the model ends and how it was read; mostly nothing."""
+        unknown = f"keys of the model's config that are not understood, ignored: {listed(self.unknown_keys)}"
+        told = (unknown,) if self.unknown_keys else ()
         end = "the LM head" if self.has_lm_head else "the final norm" if self.has_kv_cache else "the pooler"
         if self.left_out:
-            return (f"{self.left_out} is not simulated: {self.name} ends with {end}",)
+            return (f"{self.left_out} is not simulated: {self.name} ends with {end}", *told)
         if self.has_kv_cache and not self.has_lm_head:
-            return (f"{self.name} has no LM head and ends with {end}",)
-        return ()
+            return (f"{self.name} has no LM head and ends with {end}", *told)
+        return told
 
     @property
     def num_parameters(self) -> int:
@@ -120,5 +125,5 @@ class ModelConfig:
         """Every field, ready for JSON, and the parameter count as `parameters` right after the name."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["rope_scaling"] = dict(self.rope_scaling)
-        values["ignored_keys"] = list(self.ignored_keys)
+        values |= {"ignored_keys": list(self.ignored_keys), "unknown_keys": list(self.unknown_keys)}
         return {"name": values.pop("name"), "parameters": self.num_parameters, **values}

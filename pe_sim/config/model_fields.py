@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar
 
@@ -35,21 +36,68 @@ class Refusal:
     harmless: tuple[object, ...] = (None,)
 
     def allows(self, value: object) -> bool:
-        """Whether `value` leaves the feature off; types count, so 0 is not False."""
+        """Whether `value` leaves the feature off: a harmless one or a list of such, empty as null; 0 is not False."""
+        if value in ("", [], {}):
+            value = None
+        if isinstance(value, list):
+            return all(map(self.allows, value))
         return any(type(value) is type(item) and value == item for item in self.harmless)
+
+    def error(self, key: str, value: object, source: str) -> InputError:
+        """What to raise for a value that is not allowed."""
+        harmless = " or ".join(_json_word(item) for item in self.harmless)
+        problem, expected = f"not supported: {self.reason}", f"{harmless}, or no such key"
+        return InputError(problem, source=source, path=key, given=value, expected=expected)
+
+
+class UnknownKey(Refusal):
+    """A key nobody knows: ignored and told where its value is a single one or empty, refused where it holds more."""
+
+    def allows(self, value: object) -> bool:
+        """Whether the value is too small to describe a part of a model."""
+        return not value or not isinstance(value, list | dict)
+
+    def error(self, key: str, value: object, source: str) -> InputError:
+        """What to raise for a value that is not allowed."""
+        return InputError("unknown key", source=source, path=key, given=value)
+
+
+class Bookkeeping(UnknownKey):
+    """A key that is known to say nothing of the model's shape: ignored and told whatever it holds."""
+
+    def allows(self, value: object) -> bool:
+        """Always."""
+        return True
+
+
+UNKNOWN_KEY: Final = UnknownKey("unknown key")
+BOOKKEEPING: Final = Bookkeeping("bookkeeping")
+_MISSPELT: Final = 0.9  # how alike an unknown key and a missing one are, so that the first is taken for the second
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What to do with the keys a schema does not have: `ignored` cannot matter, `refused` can, others are unknown."""
+    """What to do with the keys a schema does not have: `ignored` cannot matter, `refused` can.
+
+    `others` judges the rest: None, a Refusal, UNKNOWN_KEY or BOOKKEEPING; without it they are refused as unknown.
+    """
 
     ignored: frozenset[str]
     ignored_prefixes: tuple[str, ...] = ()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    others: Callable[[str], Refusal | None] | None = None
 
-    def ignores(self, key: str) -> bool:
-        """Whether `key` cannot change what inference computes."""
-        return key in self.ignored or key.startswith(self.ignored_prefixes)
+    def refusal(self, key: str) -> Refusal | None:
+        """What to hold a key's value against; None where the key cannot change what inference computes."""
+        if key in self.refused:
+            return self.refused[key]
+        if key in self.ignored or key.startswith(self.ignored_prefixes):
+            return None
+        return self.others(key) if self.others else UNKNOWN_KEY
+
+    def not_understood(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of the ignored keys that nobody knows."""
+        return tuple(key for key in keys if isinstance(self.refusal(key), UnknownKey))
 
 
 def sort_keys(
@@ -58,35 +106,25 @@ def sort_keys(
     """The entries of `raw` a schema knows, and the names of those that are ignored, in the file's order.
 
     Raises:
-        InputError: a refused feature is switched on, or a key is not known at all.
+        InputError: a refused feature is switched on, or an unknown key that is not ignored, or looks misspelt.
     """
     known = frozenset(known)
+    missing = known - raw.keys()
     values: dict[str, object] = {}
     ignored: list[str] = []
     for key, value in raw.items():
         if key in known:
             values[key] = value
-        elif key in rules.refused:
-            _check_refusal(key, value, rules.refused[key], source)
-            ignored.append(key)
-        elif rules.ignores(key):
-            ignored.append(key)
-        else:
-            raise InputError("unknown key", source=source, path=str(key), given=value, hint=did_you_mean(key, known))
+            continue
+        refusal = rules.refusal(key)
+        refused = refusal is not None and not refusal.allows(value)
+        strange = refusal is UNKNOWN_KEY or (refused and key not in rules.refused)
+        if strange and (not rules.others or difflib.get_close_matches(key[:99], missing, 1, _MISSPELT)):
+            raise InputError("unknown key", source=source, path=key, given=value, hint=did_you_mean(key, known))
+        if refusal is not None and refused:
+            raise refusal.error(key, value, source)
+        ignored.append(key)
     return values, tuple(ignored)
-
-
-def _check_refusal(key: str, value: object, refusal: Refusal, source: str) -> None:
-    if refusal.allows(value):
-        return
-    harmless = " or ".join(_json_word(item) for item in refusal.harmless)
-    raise InputError(
-        f"not supported: {refusal.reason}",
-        source=source,
-        path=key,
-        given=value,
-        expected=f"{harmless}, or no such key",
-    )
 
 
 def _json_word(value: object) -> str:

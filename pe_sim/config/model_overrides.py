@@ -13,7 +13,16 @@ from pe_sim.config.rope import parse_rope
 from pe_sim.errors import InputError
 
 _PREFIX: Final = "model."
-_FOLLOWS_FAMILY: Final = ("family", "norm", "gated_ffn", "position", "has_lm_head", "left_out", "ignored_keys")
+_FOLLOWS_FAMILY: Final = (
+    "family",
+    "norm",
+    "gated_ffn",
+    "position",
+    "has_lm_head",
+    "left_out",
+    "ignored_keys",
+    "unknown_keys",
+)
 # Fields that mean something in some families only; in the others they are fixed.
 _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "attention_bias": ("llama",),

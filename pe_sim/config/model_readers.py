@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Annotated, Final, Protocol
 
 from pydantic import Field
@@ -23,7 +24,7 @@ from pe_sim.config.meta import is_meta, read_meta
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import check_model
 from pe_sim.config.model_fields import StrictSchema, Text, validate
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, did_you_mean
 
 OWN_KEY: Final = "_pe_sim"
 
@@ -82,7 +83,14 @@ def detect_dialect(raw: Mapping[str, object], source: str) -> Dialect[Reader]:
     return detect(DIALECTS, raw, source, "model config")
 
 
-def read_model(raw: Mapping[str, object], *, source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
+def read_model(
+    raw: Mapping[str, object],
+    *,
+    source: str,
+    name: str,
+    vocab_size: int | None = None,
+    ignore_keys: Collection[str] = (),
+) -> ModelConfig:
     """The checked model a mapping of any known dialect describes.
 
     Args:
@@ -90,14 +98,31 @@ def read_model(raw: Mapping[str, object], *, source: str, name: str, vocab_size:
         source: what errors call it.
         name: the name the model gets.
         vocab_size: the caller's vocabulary size, used when the file leaves it open.
+        ignore_keys: keys to read the mapping without.
 
     Raises:
-        InputError: an unknown dialect, a bad entry, or sizes that do not agree, also with a stated parameter count.
+        InputError: an unknown dialect, a key to ignore that is not there, a bad entry, or sizes that do not agree, also
+            with a stated parameter count.
     """
     entries = dict(raw)
     check_keys(entries, source)
     own = entries.pop(OWN_KEY, None)
-    model = check_model(detect_dialect(entries, source).read(entries, source, name, vocab_size), source)
+    for key in ignore_keys:
+        if key not in entries:
+            raise InputError(
+                "there is no such key to ignore", source=source, path=key, hint=did_you_mean(key, map(str, raw))
+            )
+    entries = {key: value for key, value in entries.items() if key not in ignore_keys}
+    try:
+        model = check_model(detect_dialect(entries, source).read(entries, source, name, vocab_size), source)
+    except InputError as error:
+        if error.problem != "unknown key" or error.path not in entries:
+            raise
+        way_out = f"--ignore-key {error.path} (in Python load_model(..., ignore_keys=[...])) reads the file without it"
+        hint = "; ".join(part for part in (error.hint, way_out) if part)
+        raise InputError(error.problem, source=source, path=error.path, given=error.given, hint=hint) from None
+    dropped = tuple(dict.fromkeys(ignore_keys))
+    model = replace(model, ignored_keys=model.ignored_keys + dropped, unknown_keys=model.unknown_keys + dropped)
     if own is not None:
         _check_own_entry(own, model, source)
     return model

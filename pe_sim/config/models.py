@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,19 +19,25 @@ _NAMELESS_STEMS = ("config", "params")  # every published file is called so; the
 
 
 def load_model(
-    name_or_path_or_dict: str | Path | Mapping[str, object], overrides: Mapping[str, object] | None = None
+    name_or_path_or_dict: str | Path | Mapping[str, object],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    ignore_keys: Collection[str] = (),
 ) -> ModelConfig:
     """A model by a preset's name, from a config file (JSON or YAML), or from such a file's mapping.
 
     Args:
         name_or_path_or_dict: for instance "llama-2-7b", "my/config.json", or {"model_type": "llama", ...}.
         overrides: new values by the names of ModelConfig's fields, for instance {"max_position_embeddings": 32768}.
+        ignore_keys: keys of the config to read it without, told as `unknown_keys`.
 
     Raises:
         InputError: there is no such preset or file, its dialect is unknown, or an entry or override is wrong.
     """
     changes = read_overrides(overrides or {})
-    model = _load(name_or_path_or_dict, changes)
+    if isinstance(ignore_keys, str) or not all(isinstance(key, str) for key in ignore_keys):
+        raise InputError("not a list of keys", path="ignore_keys", given=ignore_keys, expected="a list of names")
+    model = _load(name_or_path_or_dict, changes, ignore_keys)
     return apply_overrides(model, changes) if overrides else model
 
 
@@ -52,17 +58,19 @@ def describe_model(model: ModelConfig) -> str:
     )
 
 
-def _load(given: object, changes: ModelOverrides) -> ModelConfig:
+def _load(given: object, changes: ModelOverrides, ignore_keys: Collection[str]) -> ModelConfig:
     vocab_size = changes.vocab_size if "vocab_size" in changes.model_fields_set else None
     if isinstance(given, Mapping):
-        return read_model(given, source="model config", name=_name_of_mapping(given), vocab_size=vocab_size)
+        name = _name_of_mapping(given)
+        return read_model(given, source="model config", name=name, vocab_size=vocab_size, ignore_keys=ignore_keys)
     if not isinstance(given, str | Path):
         raise InputError("not a model", given=given, expected="a preset's name, a path, or a config as a mapping")
-    if is_preset("models", given):
+    if is_preset("models", given) and not ignore_keys:
         model = _load_preset(str(given))
         return replace(model, rope_scaling=dict(model.rope_scaling))  # the cached one stays out of reach
     path = resolve("models", given)
-    return read_model(load_mapping(path), source=str(given), name=_name_of_path(path), vocab_size=vocab_size)
+    name = _name_of_path(path)
+    return read_model(load_mapping(path), source=str(given), name=name, vocab_size=vocab_size, ignore_keys=ignore_keys)
 
 
 @cache

@@ -71,6 +71,7 @@ class Proof:
         heads = ("step", "verdict", "traffic", "largest error", "allowed")
         rows = [(name, *_verdict_cells(verdict)) for name, verdict in self.verdicts.items()]
         notes = [f"{name}: {verdict}" for name, verdict in self.verdicts.items() if not verdict.holds]
+        notes += self.model.notes
         return card("proven" if self.holds else "NOT proven", facts, [Table(heads, rows, text_columns=3)], notes)
 
     def __str__(self) -> str:
@@ -79,6 +80,7 @@ class Proof:
         for name, verdict in self.verdicts.items():
             first, *rest = str(verdict).splitlines()
             lines += [f"{name}: {first}", *rest]
+        lines += [f"note: {note}" for note in self.model.notes]
         lines.append("proven" if self.holds else "NOT proven")
         return "\n".join(lines)
 

@@ -48,7 +48,8 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
         tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
         tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
         tables.append(_channel_table("Why: the busiest channel, and what it was busy with", reports, marked))
-    emit((*tables, *_shortages(reports, names), *_accuracies(reports, names)), file, width=WIDTH)
+    notes = dict.fromkeys(f"note: {note}" for report in reports for note in report.model.notes)
+    emit((*tables, *_shortages(reports, names), *_accuracies(reports, names), *notes), file, width=WIDTH)
 
 
 def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:

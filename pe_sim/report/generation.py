@@ -114,6 +114,7 @@ class Generation:
             **self._switch_to_dict(),
             "tokens_per_second": self.tokens_per_second,
             "accuracy": self.envelope.to_dict(),
+            "notes": list(self.prefill.model.notes),
             "decode_cycles": list(self.decode_cycles),
             "traffic": {
                 tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
@@ -154,7 +155,7 @@ class Generation:
         title = f"{first.model.name} on {first.array.name} ({first.array.num_pes:,} PEs), {workflow}: {sizes}"
         facts += [("throughput", f"{self.tokens_per_second:,.2f} tokens/s"), ("accuracy", self.envelope.one_line())]
         facts += [(DOES_NOT_FIT, self.shortage.problem)] if self.shortage else []
-        return card(title, facts, [traffic_table(self.traffic)])
+        return card(title, facts, [traffic_table(self.traffic)], [f"note: {note}" for note in first.model.notes])
 
     @property
     def _decoding(self) -> Workflow:

@@ -103,6 +103,7 @@ def comparison_html(
         timelines=drawn,
         failed=failed or {},
         shortages={name: each.shortage.problem for name, each in named.items() if each.shortage},
+        notes=list(dict.fromkeys(note for report in reports for note in report.model.notes)),
         sources=_common_sources(reports) + [_workflow_source(report, name) for name, report in named.items()],
     )
 

@@ -13,7 +13,7 @@ from pe_sim.config.overrides import nearest_path
 from pe_sim.errors import InputError
 from pe_sim.studies.grid import POINTS, Settings, Sweep
 from pe_sim.studies.keys import canonical
-from pe_sim.studies.resolve import CHOICES, MODEL_PREFIX, Resolver
+from pe_sim.studies.resolve import CHOICES, IGNORE_KEYS, MODEL_PREFIX, Resolver
 
 _NAMED: Final = ("model", "array", "workflow", "situation", "phase", "engine")
 _NEEDED: Final = ("model", "array", "workflow")
@@ -65,7 +65,7 @@ def _meant(sweep: Sweep, names: Sequence[str]) -> str | None:
 def _blamed(sweep: Sweep, name: str, given: Any, resolver: Resolver) -> None:
     """Loads what is named; a fault in a file is told of that file, an unknown name of the sweep."""
     try:
-        resolver.load(name, given)
+        resolver.load(name, given, sweep.base.get(IGNORE_KEYS))
     except InputError as error:
         if error.path is None or error.source is None:
             raise InputError(

@@ -29,7 +29,8 @@ from pe_sim.studies.keys import canonical, digest, workflow_text
 
 MODEL_PREFIX: Final = "model."
 OF_STEP: Final = ("phase", "batch", "context", "prompt", "logits", "causal")
-CHOICES: Final = ("model", "array", "workflow", "situation", *OF_STEP, "engine", "allow_overflow")
+IGNORE_KEYS: Final = "ignore_keys"
+CHOICES: Final = ("model", IGNORE_KEYS, "array", "workflow", "situation", *OF_STEP, "engine", "allow_overflow")
 _ONLY_PREFILL: Final = ("prompt", "logits", "causal")
 _PHASES: Final = ("decode", "prefill")
 _NETWORK_FILE: Final = "network.file"
@@ -82,7 +83,7 @@ class Resolver:
         changes = [item for item in settings.items() if item[0] not in CHOICES]
         model_changes = {path: value for path, value in changes if path.startswith(MODEL_PREFIX)}
         array_changes = {path: value for path, value in changes if path not in model_changes}
-        model, model_text = self._model(_asked(chosen, "model", model_changes))
+        model, model_text = self._model(_asked(chosen, "model", model_changes, chosen.get(IGNORE_KEYS)))
         array, array_text = self._array(_asked(chosen, "array", array_changes))
         steps = self._steps(json.dumps({name: chosen[name] for name in ("situation", *OF_STEP) if name in chosen}))
         workflow, told = self._workflow(_asked(chosen, "workflow", {}))
@@ -94,15 +95,15 @@ class Resolver:
         key = digest(model_text, array_text, steps.text, told, engine, str(overflow))
         return Resolved(model, array, steps, workflow, engine, overflow, model_text, array_text, key)
 
-    def load(self, name: str, given: Any) -> None:
-        """Loads what one of `CHOICES` names, for whoever checks names alone.
+    def load(self, name: str, given: Any, ignore_keys: Any = None) -> None:
+        """Loads what one of `CHOICES` names, for whoever checks names alone; `ignore_keys` are of a model's config.
 
         Raises:
             InputError: there is no such thing, or it has a fault.
         """
         loaders = {"model": self._model, "array": self._array, "workflow": self._workflow}
         if name in loaders:
-            loaders[name](_asked({name: given}, name, {}))
+            loaders[name](_asked({name: given}, name, {}, ignore_keys if name == "model" else None))
         elif name == "situation":
             self._steps(json.dumps({name: given}))
         elif name == "engine":
@@ -120,20 +121,23 @@ class Resolver:
         return str(beside) if beside is not None and beside.is_file() else given
 
     def _load_model(self, asked: str) -> tuple[ModelConfig, str]:
-        given, changes = json.loads(asked)
+        given, changes, ignore_keys = json.loads(asked)
         changes = {path.removeprefix(MODEL_PREFIX): value for path, value in changes.items()}
-        model = load_model(self.place_of("models", given), changes or None)
+        if ignore_keys is not None and not isinstance(ignore_keys, list):
+            raise InputError("not a list of keys", path=IGNORE_KEYS, given=ignore_keys)
+        ignored = () if is_preset("models", str(given)) else ignore_keys or ()
+        model = load_model(self.place_of("models", given), changes or None, ignore_keys=ignored)
         return model, canonical(model.to_dict())
 
     def _load_array(self, asked: str) -> tuple[ArrayConfig, str]:
-        given, changes = json.loads(asked)
+        given, changes, _ = json.loads(asked)
         if isinstance(changes.get(_NETWORK_FILE), str):
             changes[_NETWORK_FILE] = self._file(changes[_NETWORK_FILE])
         array = load_array(self.place_of("arrays", given), changes or None)
         return array, canonical(array_to_dict(array))
 
     def _load_workflow(self, asked: str) -> tuple[Workflow, str]:
-        given, _ = json.loads(asked)
+        given, *_ = json.loads(asked)
         if not isinstance(given, str):
             raise InputError(
                 "not a workflow", path="workflow", given=given, expected="a name or a workflow file's path"
@@ -158,11 +162,11 @@ class Resolver:
         return Steps(situation.steps, situation, canonical(situation.to_dict()))
 
 
-def _asked(chosen: Mapping[str, Any], name: str, changes: Mapping[str, Any]) -> str:
+def _asked(chosen: Mapping[str, Any], name: str, changes: Mapping[str, Any], ignore_keys: Any = None) -> str:
     """What is to be loaded, as the text it is kept under."""
     if name not in chosen:
         raise InputError("missing", path=name, hint=f"give it in `base`, or sweep it: grid: {{{name}: [...]}}")
-    return json.dumps([chosen[name], changes])
+    return json.dumps([chosen[name], changes, ignore_keys])
 
 
 def build_step(chosen: Mapping[str, Any]) -> Step:

@@ -116,5 +116,6 @@ def _notes(found: Sensitivity) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, reason in found.left_out.items():
         reasons.setdefault(reason, []).append(name)
+    notes += [f"note: {note}" for note in found.model.notes]
     notes += [f"Left out: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return notes

@@ -49,7 +49,7 @@ def test_malformed_files(refused, tiny):
 
 
 def test_unknown_keys(refused, tiny):
-    assert "hidden_size" in refused("run", write_model(hiden_size=256))
+    assert "hidden_size" in refused("run", write_model(hiden_size=256, hidden_size=None))
     assert "bytes_per_cycle" in refused("run", tiny, "--array", write_array("pe.memory.byte_per_cycle", 64))
     assert "did you mean 'num_pes'?" in refused("run", tiny, "--set", "num_pe=4")
     assert "did you mean 'num_layers'?" in refused("run", tiny, "--set", "model.num_layer=1")

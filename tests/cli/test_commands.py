@@ -217,3 +217,62 @@ def test_every_answer_says_how_far_it_is_to_be_trusted(call, tiny):
     reports = in_json(call("compare", tiny, "--workflows", "megatron,all-row", *small, "--json", "-"))["reports"]
     assert [report["accuracy"]["envelope"] == "outside" for report in reports] == [False, True]
     assert "\naccuracy of megatron: " in answer(call("compare", tiny, "--workflows", "megatron,all-row", *small))
+
+
+_ODD_NOTE = "keys of the model's config that are not understood, ignored: single, odd_part"
+_SMALL = ("--array", "bus-tree-64", "--set", "num_pes=4")
+_MODEL_COMMANDS = {
+    "run": ("--context", "5"),
+    "run on several arrays": ("--context", "5", "--arrays", "ring-of-4-bus-tree-1024", "--tp", "4"),
+    "compare": ("--context", "5", "--workflows", "megatron"),
+    "search": ("--context", "5", "--simulations", "2"),
+    "sensitivity": ("--context", "5", "--parameters", "clock"),
+    "generate": ("--prompt", "5", "--output", "2"),
+    "verify": (),
+}
+
+
+@pytest.mark.parametrize("command", _MODEL_COMMANDS)
+def test_every_command_takes_keys_to_ignore_and_tells_them(call, tiny, command):
+    model = json.loads(Path(tiny).read_text(encoding="utf-8")) | {"single": 3, "odd_part": {"a": 1}}
+    Path(tiny).write_text(json.dumps(model), encoding="utf-8")
+    name, *options = command.split()[0], *_MODEL_COMMANDS[command]
+    machine = () if "--arrays" in options else _SMALL
+    args = (name, tiny, *machine, *options, "--json", "out.json")
+    refusal = call(*args)
+    assert refusal.exit_code == 2
+    assert "odd_part: unknown key" in refusal.stderr
+    assert "--ignore-key odd_part" in refusal.stderr
+    done = call(*args, "--ignore-key", "odd_part")
+    assert done.exit_code == 0, done.output
+    assert _ODD_NOTE in " ".join(done.stdout.split())
+    assert "odd_part" in Path("out.json").read_text(encoding="utf-8")
+
+
+def test_a_sweep_takes_keys_to_ignore(call, tiny):
+    model = json.loads(Path(tiny).read_text(encoding="utf-8")) | {"odd_part": {"a": 1}}
+    Path(tiny).write_text(json.dumps(model), encoding="utf-8")
+    base = {"array": "bus-tree-64", "context": 5, "workflow": "megatron", "num_pes": 16}
+    sweep = {"base": base | {"ignore_keys": ["odd_part"]}, "grid": {"model": [tiny, "llama-3.2-1b"]}}
+    Path("sweep.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+    done = call("sweep", "sweep.yaml", "--out", "swept")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("2 points, 0 failed")
+    for wrong, words in (
+        (None, "odd_part: unknown key"),
+        ("odd_part", "not a list of keys"),
+        ([3], "not a list of keys"),
+    ):
+        sweep["base"]["ignore_keys"] = wrong
+        Path("sweep.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+        refusal = call("sweep", "sweep.yaml", "--out", "other")
+        assert refusal.exit_code == 2
+        assert words in refusal.stderr
+
+
+def test_pages_tell_ignored_keys(call, tiny):
+    model = json.loads(Path(tiny).read_text(encoding="utf-8")) | {"single": 3}
+    Path(tiny).write_text(json.dumps(model), encoding="utf-8")
+    for command, options in {"run": (), "compare": ("--workflows", "megatron")}.items():
+        assert call(command, tiny, *_SMALL, "--context", "5", *options, "--html", f"{command}.html").exit_code == 0
+        assert "not understood, ignored: single" in Path(f"{command}.html").read_text(encoding="utf-8")

@@ -172,7 +172,7 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "twice.json").write_text('{"pp_size_2": 1, "pp_size_2": 1}', encoding="utf-8")
     assert "duplicate key 'pp_size_2'" in message(tmp_path / "twice.json")
     (tmp_path / "nan.json").write_text('{"pp_size_2": NaN}', encoding="utf-8")
-    assert "NaN is not a JSON number" in message(tmp_path / "nan.json")
+    assert "pp_size_2: not a finite number" in message(tmp_path / "nan.json")
 
 
 @given(

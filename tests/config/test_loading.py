@@ -138,10 +138,6 @@ def test_json_reads_a_mapping() -> None:
     [
         ('{"a": 1,\n "a": 2}', "f.json: malformed JSON: duplicate key 'a'"),
         ('{"a": 1,\n "b" 2}', "f.json: malformed JSON at line 2, column 6: Expecting ':' delimiter"),
-        ('{"a": NaN}', "f.json: malformed JSON: NaN is not a JSON number"),
-        ('{"a": Infinity}', "f.json: malformed JSON: Infinity is not a JSON number"),
-        ('{"a": -Infinity}', "f.json: malformed JSON: -Infinity is not a JSON number"),
-        ('{"a": 1e999}', "f.json: malformed JSON: the number 1e999 is too large for a double"),
         (
             "3",
             "f.json: the top level is not a mapping\n  given:    3\n"

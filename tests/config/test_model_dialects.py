@@ -272,7 +272,8 @@ def test_other_refusals_of_model_configs():
         "  expected: torch.nn.functional.silu or silu or swiglu"
     )
     assert message({**GALVATRON, "num_query_group": 2}) == (
-        "model config: num_query_group: unknown key\n  given:    2\n  hint:     did you mean 'num_query_groups'?"
+        "model config: num_query_group: unknown key\n  given:    2\n  hint:     did you mean 'num_query_groups'?;"
+        " --ignore-key num_query_group (in Python load_model(..., ignore_keys=[...])) reads the file without it"
     )
 
 
@@ -335,7 +336,8 @@ def test_the_current_form():
         ),
         (
             {**HETU, "n_heads": 4},
-            "model config: n_heads: unknown key\n  given:    4\n  hint:     did you mean 'n_head'?",
+            "model config: n_heads: not supported: a key of other families (dbrx, distilbert, flaubert)"
+            " that changes what is computed\n  given:    4\n  expected: null, or no such key",
         ),
         (
             {**CURRENT, "gated_linear_unit": False},

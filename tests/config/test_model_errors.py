@@ -62,7 +62,8 @@ def test_a_missing_size():
 
 def test_a_misspelt_key():
     assert message({**LLAMA, "num_key_value_head": 2}) == (
-        "model config: num_key_value_head: unknown key\n  given:    2\n  hint:     did you mean 'num_key_value_heads'?"
+        "model config: num_key_value_head: unknown key\n  given:    2\n  hint:     did you mean 'num_key_value_heads'?;"
+        " --ignore-key num_key_value_head (in Python load_model(..., ignore_keys=[...])) reads the file without it"
     )
 
 
@@ -71,7 +72,8 @@ def test_an_unknown_family():
         "model config: model_type: unknown model family\n"
         "  given:    'mixtral'\n"
         "  expected: llama, gpt2 or bert\n"
-        "  hint:     known: bert, gpt2, llama"
+        "  hint:     mixtral is not llama, the nearest family here;"
+        " what differs: a mixture of experts: two of eight FFNs for each row"
     )
 
 
@@ -149,7 +151,6 @@ def test_a_sliding_window():
         (LLAMA, "use_sliding_window", True),
         (LLAMA, "layer_types", ["full_attention", "sliding_attention"]),
         (LLAMA, "partial_rotary_factor", 0.5),
-        (LLAMA, "auto_map", {"AutoModel": "modeling.X"}),
         (LLAMA, "pruned_heads", {"0": [1]}),
         (GPT2, "scale_attn_weights", False),
         (GPT2, "scale_attn_by_inverse_layer_idx", True),

@@ -339,7 +339,7 @@ TEXTS = [
     ("nodes: []", "neither GraphML nor node-link JSON"),
     ("[1]", "neither GraphML nor node-link JSON"),
     ("{", "malformed JSON at line 1"),
-    ('{"nodes": [NaN]}', "malformed JSON: NaN is not a JSON number"),
+    ('{"nodes": [NaN]}', "edges: not a graph"),
     ("<graphml>", "malformed XML at line 1, column 10: no element found"),
     ("<svg></svg>", "not GraphML"),
     (GRAPHML.format(""), "not GraphML"),
