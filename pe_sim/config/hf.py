@@ -304,7 +304,8 @@ def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:
             hint="without this key the model has an LM head",
         )
     match = _CLASS_NAME.fullmatch(name)
-    return False, "" if match is not None and match[2] == "Model" else f"the head of {name}"
+    is_bare = match is not None and match[2] == "Model" and match[1].lower() in FAMILIES
+    return False, "" if is_bare else f"the head of {name}"
 
 
 def _known_families() -> str:
