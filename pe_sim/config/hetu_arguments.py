@@ -1,22 +1,45 @@
 """Arguments of Hetu's generators of parallel configs: takes them, gives the members they mean, or the plan.
 
-The names and defaults are those of `generate_llama_4d_config` and `generate_llama_hetero_4d_config`.
+The names and defaults are those of `generate_llama_4d_config` and `generate_llama_hetero_4d_config`; those of the
+`ds_parallel` section of a run's YAML are those of Hetu's class StrategyConfig. In both, null is as if left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pe_sim.config.hetu_pipelines import Lane, Piece, pipelines_of
 from pe_sim.config.model_fields import KeyRules
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.plan_checks import check_plan
-from pe_sim.config.plan_values import bounds_of, distinct, require, sort_plan_keys, whole, whole_list
+from pe_sim.config.plan_values import (
+    bounds_of,
+    distinct,
+    flag,
+    ignored_line,
+    require,
+    sort_plan_keys,
+    whole,
+    whole_list,
+)
 from pe_sim.errors import InputError
 
 _DEFAULTS: Final = {"num_layers": 32, "num_gpus": 8, "dp": 2, "cp": 1, "tp": 2, "pp": 2}
+_SECTION: Final = "ds_parallel"
+_SECTION_DEFAULTS: Final = dict.fromkeys(_DEFAULTS, 1)
+# What StrategyConfig has and the generators do not.
+_SECTION_ONLY: Final = frozenset(
+    {
+        "ds_parallel_config_path",
+        "ds_parallel_config_name",
+        "gpus_per_stage",
+        "micro_batch_num_list",
+        "seq_len_list",
+        "recompute",
+    }
+)
 _HETERO_ONLY: Final = (
     "cp_list",
     "rank_to_device_mapping",
@@ -25,16 +48,15 @@ _HETERO_ONLY: Final = (
     "accumulate_hetero_stages",
 )
 _KEYS: Final = KeyRules(
-    ignored=frozenset(
-        {
-            "zero",
-            "recompute_layers",
-            "recompute_granularity",
-            "recompute_method",
-            "recompute_num_layers",
-            "recompute_layer_idxs_list",
-        }
-    )
+    ignored=_SECTION_ONLY
+    | {
+        "zero",
+        "recompute_layers",
+        "recompute_granularity",
+        "recompute_method",
+        "recompute_num_layers",
+        "recompute_layer_idxs_list",
+    }
 )
 
 
@@ -62,8 +84,11 @@ class HetuLayout:
 
 
 def is_hetu_arguments(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping has a key that only the generators' arguments have; a config itself has a root."""
-    return "num_gpus" in raw or any(key in raw for key in _HETERO_ONLY)
+    """Whether the mapping, or its `ds_parallel` section, has a key that only arguments have; a config has a root."""
+    section = raw.get(_SECTION)
+    if isinstance(section, Mapping):
+        return True
+    return "num_gpus" in raw or any(key in raw for key in (*_HETERO_ONLY, *_SECTION_ONLY))
 
 
 def read_hetu_arguments(
@@ -72,7 +97,8 @@ def read_hetu_arguments(
     """The plan that the generator's config of these arguments would be read as.
 
     Args:
-        raw: the keyword arguments, with those of the hetero generator or of the other.
+        raw: the keyword arguments, with those of the hetero generator or of the other; or a run's YAML, of which the
+            section `ds_parallel` is read.
         source: what errors call it.
         name: of the plan.
         num_arrays: unused; num_gpus says it.
@@ -80,17 +106,25 @@ def read_hetu_arguments(
     Raises:
         InputError: an unknown or wrong argument, or numbers that do not agree; see `layout_4d` and `hetero_layout`.
     """
-    hetero = any(key in raw for key in _HETERO_ONLY)
-    known = ("num_layers", "num_gpus", "dp", "tp", *(_HETERO_ONLY if hetero else ("cp", "pp")))
-    values, ignored = sort_plan_keys(raw, known, _KEYS, source)
-    layout = _hetero(values, source) if hetero else layout_4d(values, source)
+    section = raw.get(_SECTION)
+    if isinstance(section, Mapping):
+        rest = tuple(ignored_line(key, value) for key, value in raw.items() if key != _SECTION)
+        plan = read_hetu_arguments({"hetero": None, **section}, f"{source}: {_SECTION}", name)
+        return replace(plan, ignored=(*plan.ignored, *rest))
+    stated, ignored = sort_plan_keys(raw, ("hetero", *_DEFAULTS, *_HETERO_ONLY), _KEYS, source)
+    defaults = _DEFAULTS if _SECTION_ONLY.isdisjoint(raw) and "hetero" not in raw else _SECTION_DEFAULTS
+    values = {**defaults, **{key: value for key, value in stated.items() if value is not None}}
+    hetero = flag(values.pop("hetero", any(key in values for key in _HETERO_ONLY)), "hetero", source)
+    layout = _hetero(values, source) if hetero else _homogeneous(values, source)
+    unused = ("pp", *(["cp"] if "cp_list" in values else [])) if hetero else ()
+    overruled = tuple(ignored_line(key, stated[key], "the lists say it") for key in unused if key in stated)
     plan = ParallelPlan(
         name=name,
         source=source,
         pipelines=pipelines_of(layout.members, layout.cp_list, source),
         unused=layout.unused,
         num_layers=layout.num_layers,
-        ignored=ignored,
+        ignored=(*overruled, *ignored),
     )
     return check_plan(plan, source)
 
@@ -129,11 +163,22 @@ def layout_4d(values: Mapping[str, object], source: str) -> HetuLayout:
     return HetuLayout((lane,), (n["cp"],) * n["dp"], tuple(range(n["num_gpus"])), n["num_layers"])
 
 
+def _homogeneous(values: Mapping[str, Any], source: str) -> HetuLayout:
+    """Equal stages, where nothing else is asked for; Hetu passes over what the hetero generator alone has."""
+    for key in _HETERO_ONLY:
+        value = values.get(key)
+        if not value or (isinstance(value, Mapping) and all(str(rank) == str(at) for rank, at in value.items())):
+            continue
+        if key != "cp_list" or value != [values["cp"]] * values["dp"]:
+            raise _wrong(key, value, "says something where hetero is false", "null, or hetero: true", source)
+    return layout_4d(values, source)
+
+
 def _hetero(values: Mapping[str, Any], source: str) -> HetuLayout:
-    stated = {key: value for key, value in values.items() if value is not None}
-    for key in ("cp_list", "hetero_layers"):
-        require(stated, key, source)
-    return hetero_layout(values, source)
+    """Uneven stages; a `cp_list` that is left out has cp for every pipeline, as StrategyConfig has it."""
+    require(values, "hetero_layers", source)
+    n = _numbers(values, ("cp", "dp"), source)
+    return hetero_layout({"cp_list": [n["cp"]] * n["dp"], **values}, source)
 
 
 def hetero_layout(values: Mapping[str, Any], source: str) -> HetuLayout:

@@ -64,7 +64,7 @@ def read_hetu_plan(raw: Mapping[str, object], source: str, name: str, num_arrays
     _check_tables(raw[root], root, blocks[0], source)
     split_vocabulary = _check_head(raw, root, blocks[-1], source)
     members = [_lane(blocks, index) for index in range(len(blocks[0].groups))]
-    cp_list = whole_list(raw["cp_list"], "cp_list", source, least=1) if "cp_list" in raw else None
+    cp_list = whole_list(raw["cp_list"], "cp_list", source, least=1) if raw.get("cp_list") is not None else None
     plan = ParallelPlan(
         name=name,
         source=source,

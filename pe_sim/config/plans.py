@@ -31,7 +31,7 @@ def _read_own(raw: Mapping[str, object], source: str, name: str, num_arrays: int
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
 PLAN_DIALECTS: Final[tuple[Dialect[PlanReader], ...]] = (
     Dialect("Hetu ds_parallel_config", "a root llama or gpt", is_hetu_plan, read_hetu_plan),
-    Dialect("Hetu generator arguments", "cp_list or num_gpus", is_hetu_arguments, read_hetu_arguments),
+    Dialect("Hetu generator arguments", "num_gpus, cp_list or ds_parallel", is_hetu_arguments, read_hetu_arguments),
     Dialect("Galvatron strategy", "pp_deg or tp_sizes_enc", is_galvatron_plan, read_galvatron_plan),
     Dialect("MerakArguments", "train_schedule, partition_method and the like", is_merak_plan, read_merak_plan),
     Dialect("pe-sim plan", "dp, tp, pp, cp or pipelines", is_plan_file, _read_own),

@@ -104,6 +104,102 @@ def test_arguments_of_the_generators():
     assert equal.pipelines == load_plan(generate_llama_4d_config([])).pipelines
 
 
+# A `ds_parallel` section as a run's YAML has it: every field of Hetu's StrategyConfig.
+SECTION = {
+    "hetero": False,
+    "dp": 2,
+    "cp": 1,
+    "tp": 2,
+    "pp": 2,
+    "zero": True,
+    "num_layers": 32,
+    "num_gpus": 8,
+    "ds_parallel_config_path": "ds_parallel_config",
+    "ds_parallel_config_name": "homo.json",
+    "rank_to_device_mapping": None,
+    "unused_rank": None,
+    "gpus_per_stage": 2,
+    "hetero_layers": None,
+    "micro_batch_num_list": None,
+    "seq_len_list": None,
+    "cp_list": None,
+    "recompute": {"recompute_granularity": None, "recompute_layer_idxs_list": None},
+}
+
+
+def test_a_section_of_a_runs_yaml():
+    plan = load_plan(SECTION)
+    assert plan.pipelines == load_plan({"num_gpus": 8, "dp": 2, "tp": 2, "pp": 2}).pipelines
+    whole = load_plan({"trainer": {"epochs": 3}, "ds_parallel": SECTION})
+    assert whole.pipelines == plan.pipelines
+    assert whole.ignored == (*plan.ignored, 'trainer: {"epochs": 3}')
+    assert {line.partition(":")[0] for line in plan.ignored} == {
+        "zero",
+        "ds_parallel_config_path",
+        "ds_parallel_config_name",
+        "gpus_per_stage",
+        "micro_batch_num_list",
+        "seq_len_list",
+        "recompute",
+    }
+
+
+def test_what_a_section_leaves_out_or_has_null_is_one():
+    """StrategyConfig's defaults; the generators' are 32 layers, dp 2, tp 2, pp 2."""
+    alone = load_plan({"ds_parallel": {"num_layers": 4}})
+    assert (alone.pipelines, alone.num_layers) == ((PipelinePlan((stage((0,), 0, 4, Degrees()),)),), 4)
+    assert load_plan({**dict.fromkeys(SECTION), "num_layers": 4}).pipelines == alone.pipelines
+    assert (
+        load_plan({"num_gpus": 8, "cp": None, "hetero_layers": None}).pipelines == load_plan({"num_gpus": 8}).pipelines
+    )
+
+
+def test_an_uneven_section():
+    layers = [[20, 12], [16, 16]]
+    ranks = {rank: 7 - rank for rank in range(8)}
+    uneven = {**SECTION, "hetero": True, "hetero_layers": layers, "rank_to_device_mapping": ranks}
+    plan = load_plan(uneven)
+    arguments = {"cp_list": [1, 1], "hetero_layers": layers, "rank_to_device_mapping": ranks, "num_gpus": 8}
+    assert plan.pipelines == load_plan(arguments).pipelines
+    assert plan.ignored[0] == "pp: 2 (the lists say it)"
+    shared = load_plan({**uneven, "dp": 1, "cp": 2})  # as many pipelines that share the tokens of one
+    assert shared.pipelines == load_plan({**arguments, "dp": 1, "cp_list": [2]}).pipelines
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"hetero_layers": [[32]]},
+            "hetero_layers: says something where hetero is false\n  given:    [[32]]\n"
+            "  expected: null, or hetero: true",
+        ),
+        (
+            {"unused_rank": [1]},
+            "unused_rank: says something where hetero is false\n  given:    [1]\n  expected: null, or hetero: true",
+        ),
+        (
+            {"cp_list": [1, 2]},
+            "cp_list: says something where hetero is false\n  given:    [1, 2]\n  expected: null, or hetero: true",
+        ),
+        ({"hetero": True}, "hetero_layers: this key is missing\n  hint:     state hetero_layers; it has no default"),
+        ({"hetero": 1}, "hetero: not true or false\n  given:    1\n  expected: true or false"),
+        ({"num_gpus": "8"}, "num_gpus: not a whole number\n  given:    '8'\n  expected: a whole number"),
+        ({"heteros": True}, "heteros: unknown key\n  given:    True\n  hint:     did you mean 'hetero'?"),
+    ],
+)
+def test_messages_about_sections(changes, text):
+    assert message({**SECTION, **changes}) == f"plan: {text}"
+    assert message({"ds_parallel": {**SECTION, **changes}}) == f"plan: ds_parallel: {text}"
+
+
+@pytest.mark.parametrize(
+    "harmless", [{"cp_list": [1, 1]}, {"unused_rank": []}, {"rank_to_device_mapping": {"0": 0, 1: 1}}]
+)
+def test_what_says_nothing_new_beside_equal_stages(harmless):
+    assert load_plan({**SECTION, **harmless}).pipelines == load_plan(SECTION).pipelines
+
+
 def test_the_documented_example_shares_tokens_between_uneven_pipelines():
     layers = [[16, 16], [16, 16], [32], [32]]
     plan = load_plan(generate_llama_hetero_4d_config([1, 3], None, None, layers, [0, 2, 4, 5, 6], [], num_gpus=12))
