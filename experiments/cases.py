@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from pe_sim.units import ceil_div
 CAUSES = ("memory", "compute", "vector", "root", "bus", "tree", "wait")
 SHARDED = ("workflow-1", "workflow-2", "alternating", "megatron", "all-row", "all-col")
 _PATH = "path."
-_TELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,9 @@ def swept(cases: Sequence[Case], ask: Ask, columns: Sequence[str]) -> pd.DataFra
     Raises:
         InputError: a setting that no sweep has, or a fault of the simulator.
     """
-    told = time.monotonic()
 
     def progress(state: Progress) -> None:
-        nonlocal told
-        if time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
-            ask.tell(f"{state.done:,} of {state.total:,} points")
+        ask.tell(f"{state.done:,} of {state.total:,} points")
 
     with tempfile.TemporaryDirectory() as folder:
         result = ps.sweep(
@@ -90,15 +84,12 @@ def detailed(cases: Sequence[Case], ask: Ask) -> pd.DataFrame:
     pass. Of what does not fit without it, there is `error` alone.
     """
     jobs = ask.jobs or cpu_count()
-    began = told = time.monotonic()
     rows: list[dict[str, Any]] = []
     with warnings.catch_warnings(), Parallel(n_jobs=min(jobs, len(cases)), return_as="generator") as parallel:
         warnings.filterwarnings("ignore", "A worker stopped")  # joblib renews workers that have grown; nothing is lost
         for row in parallel(delayed(_detailed_row)(case) for case in cases):
             rows.append(row)
-            if time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
-                ask.tell(f"{len(rows):,} of {len(cases):,} critical paths, {told - began:.0f} s")
+            ask.tell(f"{len(rows):,} of {len(cases):,} critical paths")
     return pd.DataFrame(rows)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pe_sim._version import __version__
+from pe_sim.cli.progress import Progress
 from pe_sim.errors import InputError
 from pe_sim.studies.store import write_whole
 from pe_sim.studies.workers import MAX_JOBS
@@ -129,18 +129,14 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> None:
 def _run(study: Study, options: argparse.Namespace) -> None:
     folder: Path = options.out or (QUICK_RESULTS if options.quick or options.own else RESULTS) / study.name
     path = folder / TABLE
-    began = time.perf_counter()
-
-    def tell(text: str) -> None:
-        print(f"  {text} ({time.perf_counter() - began:.0f} s)", file=sys.stderr, flush=True)
-
     if not options.plot_only:
         _make_folder(folder)
-        write_table(study, study.compute(Ask(options.quick, options.jobs, tell, options)), path)
+        with Progress(f"experiments.{study.name}") as tell:
+            write_table(study, study.compute(Ask(options.quick, options.jobs, tell, options)), path)
     table = read_table(study, path)
     print(study.findings(table))
-    tell("drawing")
-    names = [name for picture, drawn in _drawn(study, table).items() for name in _save(drawn, folder, picture)]
+    with Progress("drawing"):
+        names = [name for picture, drawn in _drawn(study, table).items() for name in _save(drawn, folder, picture)]
     written = names if options.plot_only else [TABLE, *names]
     print(f"wrote {', '.join(written)} in {folder}")
     if not study.holds(table):

@@ -16,6 +16,7 @@ from pe_sim.cli.faults import exit_code_of
 from pe_sim.cli.gemm import gemm
 from pe_sim.cli.generate import generate
 from pe_sim.cli.listings import arrays, models, situations, systems, workflows
+from pe_sim.cli.progress import Progress
 from pe_sim.cli.run import run
 from pe_sim.cli.search import search
 from pe_sim.cli.sensitivity import sensitivity
@@ -90,7 +91,8 @@ class PeSimGroup(click.Group):
     " pe-sim.",
 )
 @click.version_option(__version__, prog_name="pe-sim", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context, /) -> None:
     """Simulate large language models on an array of PEs with a broadcast bus and a reduction tree.
 
     Cycle-approximate: the documentation says what is modelled and what is not.
@@ -101,6 +103,7 @@ def cli() -> None:
       pe-sim compare llama-2-7b --array bus-tree-256
       pe-sim run llama-3.1-405b --arrays ring-of-8-bus-tree-1024 --tp 8 --workflow megatron
     """
+    context.obj = context.with_resource(Progress(f"pe-sim {context.invoked_subcommand}"))
 
 
 for _command in _COMMANDS:

@@ -18,6 +18,7 @@ from pe_sim.cli.options import (
     step_options,
 )
 from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.references import References, reference_option
 from pe_sim.cli.situations import Served, comparison_dict, comparison_text, refuse_files, simulate_all, step_title
 from pe_sim.cli.values import split_names
@@ -164,7 +165,8 @@ def _simulate_all(
 
     reports: dict[str, tuple[Report, ...]] = {}
     failures: dict[str, InputError] = {}
-    for label, (array, workflow) in cases.items():
+    for index, (label, (array, workflow)) in enumerate(cases.items()):
+        current_progress()(label, index, len(cases))
         try:
             reports[label] = simulate_all(model, array, steps, workflow, engine, allow_overflow=allow_overflow)
         except InputError as error:

@@ -15,7 +15,7 @@ from pe_sim.cli.options import (
     simulation_options,
 )
 from pe_sim.cli.outputs import Outputs, to_json
-from pe_sim.cli.progress import Progress
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.values import split_names, whole_number
 from pe_sim.errors import DOES_NOT_FIT, InputError
 
@@ -122,33 +122,32 @@ def generate(
     array = api.load_array(array_name, overrides.array or None)
     lengths = prompt_len, output_len, batch
     made: Generation | BestSwitch
+    tell = current_progress()
     if pairs is None:
-        with Progress("generate") as tell:
-            made = api.generate(
-                model,
-                array,
-                *lengths,
-                workflow or DEFAULT_WORKFLOW,
-                engine,
-                decode_workflow=decode_workflow,
-                switch_weights=switch_weights or _BEST,
-                allow_overflow=allow_overflow,
-                progress=lambda done, of: tell("tokens of every answer", done, of),
-            )
+        made = api.generate(
+            model,
+            array,
+            *lengths,
+            workflow or DEFAULT_WORKFLOW,
+            engine,
+            decode_workflow=decode_workflow,
+            switch_weights=switch_weights or _BEST,
+            allow_overflow=allow_overflow,
+            progress=lambda done, of: tell("tokens of every answer", done, of),
+        )
         shown = _lines(made)
     else:
         names = tuple(api.WORKFLOWS) if pairs == _ALL else split_names(pairs, "--pairs")
         done = count(1)
-        with Progress("pairs") as tell:
-            made = api.best_switch(
-                model,
-                array,
-                *lengths,
-                names,
-                engine,
-                switch_weights=switch_weights or _BEST,
-                progress=lambda _: tell("pairs of workflows", next(done), _num_pairs(names)),
-            )
+        made = api.best_switch(
+            model,
+            array,
+            *lengths,
+            names,
+            engine,
+            switch_weights=switch_weights or _BEST,
+            progress=lambda _: tell("pairs of workflows", next(done), _num_pairs(names)),
+        )
         shown = [str(made)]
 
     def show(stream: TextIO) -> None:

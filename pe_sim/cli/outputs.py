@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, TextIO
 
+from pe_sim.cli.progress import current_progress, standard_stream
 from pe_sim.errors import InputError
 
 STDOUT: Final = "-"
@@ -55,9 +55,12 @@ class Outputs:
         Raises:
             InputError: a file cannot be written.
         """
+        progress = current_progress()
+        progress("writing what was asked for")
         text = make_json() if self.json_on_stdout or "--json" in self._paths else ""
         known = {"--json": text_writer(text), **(writers or {})}
         _write_all({path: known[option] for option, path in self._paths.items()})
+        progress.clear_terminal()
         show(self.text)
         if self.json_on_stdout:
             standard_stream("stdout").write(text)
@@ -66,12 +69,6 @@ class Outputs:
 def to_json(value: object) -> str:
     """JSON as all commands write it."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def standard_stream(name: str) -> TextIO:
-    """sys.stdout or sys.stderr, or a sink where the caller closed it."""
-    stream: TextIO | None = getattr(sys, name)
-    return stream if stream is not None else open(os.devnull, "w", encoding="utf-8")
 
 
 def text_writer(text: str) -> Writer:

@@ -1,71 +1,89 @@
-"""A line on stderr that says how far something is, where stderr is a terminal: takes what is done, and of how much."""
+"""How far a command is, on stderr: a bar where that is a terminal, else a line now and then."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final, Self, TextIO
 
-from pe_sim.cli.outputs import standard_stream
+import click
 
-if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
-
-
-class Line:
-    """A description, a bar, and what else `columns` show of the fields; nothing where stderr is no terminal."""
-
-    def __init__(
-        self, what: str, columns: tuple[ProgressColumn, ...] = (), fields: Mapping[str, Any] | None = None
-    ) -> None:
-        """`what` stands there until something is told."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.console = Console(file=standard_stream("stderr"))
-        shown = (TextColumn("{task.description}"), BarColumn(), *columns)
-        self._bar = Progress(*shown, console=self.console, transient=True)
-        self._task = self._bar.add_task(what, total=None, **dict(fields or {}))
-        self._stands = False
-
-    def show(self) -> None:
-        """Puts it there, once."""
-        if self.console.is_terminal and not self._stands:
-            self._bar.start()
-            self._stands = True
-
-    def update(self, done: int, of: int, what: str | None = None, fields: Mapping[str, Any] | None = None) -> None:
-        """Tells it the news."""
-        self._bar.update(self._task, completed=done, total=of, description=what, **dict(fields or {}))
-
-    def take_away(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._stands:
-            self._bar.stop()
-            self._stands = False
+_EVERY_SECONDS: Final = 10.0  # between lines
+_AFTER_SECONDS: Final = 1.0  # a bar appears: work that takes less shows none
+_REDRAW_SECONDS: Final = 0.1
 
 
 class Progress:
-    """A line from the first second on; work that takes less shows none."""
+    """Tells how far `command` is, also while it has no news; call it with news."""
 
-    _AFTER = 1.0  # seconds
+    def __init__(self, command: str) -> None:
+        """Shows nothing yet."""
+        self._command = command
+        self._what, self._done, self._of = "", 0, 0
+        self._over = Event()
+        self._stream = standard_stream("stderr")
 
-    def __init__(self, what: str) -> None:
-        """`what` stands there until something is told."""
-        self._what = what
+    def __enter__(self) -> Self:
+        """Starts the clock."""
+        self._begun = time.monotonic()
+        self._teller = Thread(target=self._tell, daemon=True)
+        self._teller.start()
+        return self
 
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        """Gives what is to be called with news: what is done, how much, and of how much."""
-        self._line = Line(self._what)
-        begun = time.monotonic()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Leaves the terminal as it was."""
+        self._over.set()
+        self._teller.join()
 
-        def tell(what: str, done: int, of: int) -> None:
-            if time.monotonic() - begun > self._AFTER:
-                self._line.show()
-            self._line.update(done, of, what)
+    def __call__(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Takes news: what is done, how much of it, and of how much, 0 where nobody knows."""
+        self._what, self._done, self._of = what, done, of
 
-        return tell
+    def clear_terminal(self) -> None:
+        """Takes the bar away for good, before results are shown where it stands."""
+        if self._stream.isatty():
+            self.__exit__(None, None, None)
 
-    def __exit__(self, *_: object) -> None:
-        """Takes the line away."""
-        self._line.take_away()
+    def __str__(self) -> str:
+        """One line: `pe-sim generate: tokens of every answer: 12 of 256, 20 s`."""
+        count = f"{self._done:,} of {self._of:,}" if self._of else ""
+        news = ": ".join(part for part in (self._command, self._what, count) if part)
+        return f"{news}, {time.monotonic() - self._begun:,.0f} s"
+
+    def _tell(self) -> None:
+        try:
+            if not self._stream.isatty():
+                while not self._over.wait(_EVERY_SECONDS):
+                    self._stream.write(f"{self}\n")
+                    self._stream.flush()
+            elif not self._over.wait(_AFTER_SECONDS):
+                self._draw()
+        except (OSError, ValueError):
+            return  # nobody reads stderr any more, or it was closed: the work goes on
+
+    def _draw(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=Console(file=self._stream), transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(str(self), total=None)
+            while not self._over.wait(_REDRAW_SECONDS):
+                bar.update(task, description=str(self), completed=self._done, total=self._of or None)
+
+
+def current_progress() -> Progress:
+    """The progress of the command that is running."""
+    progress = click.get_current_context().find_object(Progress)
+    assert progress is not None
+    return progress
+
+
+def standard_stream(name: str) -> TextIO:
+    """sys.stdout or sys.stderr, or a sink where the caller closed it."""
+    stream: TextIO | None = getattr(sys, name)
+    return stream if stream is not None else open(os.devnull, "w", encoding="utf-8")

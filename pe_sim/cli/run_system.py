@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from pe_sim.cli.options import Overrides, read_overrides
 from pe_sim.cli.outputs import Outputs, Writer
 from pe_sim.cli.pictures import picture
-from pe_sim.cli.progress import Progress
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.tables import write_csv
 from pe_sim.cli.values import whole_number
 from pe_sim.errors import InputError, did_you_mean
@@ -222,12 +222,10 @@ def run_system(
     from pe_sim.mapping.workflow_loading import load_workflow
     from pe_sim.systems.face import simulate_system
 
-    model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-    mapping = load_workflow(workflow)
-    with Progress("simulating") as tell:
-        report = simulate_system(
-            model, system, step, plan, mapping, engine, allow_overflow=allow_overflow, progress=tell
-        )
+    model, mapping = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys), load_workflow(workflow)
+    report = simulate_system(
+        model, system, step, plan, mapping, engine, allow_overflow=allow_overflow, progress=current_progress()
+    )
 
     def show(stream: TextIO) -> None:
         report.print(stream)

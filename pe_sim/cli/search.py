@@ -19,7 +19,7 @@ from pe_sim.cli.options import (
     step_options,
 )
 from pe_sim.cli.outputs import Outputs, to_json
-from pe_sim.cli.progress import Progress
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.search_system import SystemSearch, refuse_on_systems, search_system_options
 from pe_sim.cli.situations import refuse_files
 
@@ -132,16 +132,15 @@ def search(
     array = api.load_array(array_name, overrides.array or None)
     if other is not None:
         check_explained(api.load_workflow(other))  # a wrong name is told before the search
-    with Progress("search") as progress:
-        found = api.search(
-            model,
-            array,
-            steps,
-            objective,
-            workflow=workflow,
-            max_simulations=simulations or api.SIMULATED_AT_MOST,
-            progress=progress,
-        )
+    found = api.search(
+        model,
+        array,
+        steps,
+        objective,
+        workflow=workflow,
+        max_simulations=simulations or api.SIMULATED_AT_MOST,
+        progress=current_progress(),
+    )
     explanation = None if other is None else found.explain(other)
 
     def make_json() -> str:

@@ -10,7 +10,7 @@ import click
 
 from pe_sim.cli.options import StepChoice
 from pe_sim.cli.outputs import Outputs, to_json
-from pe_sim.cli.progress import Progress
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.run_system import SystemChoice, check_arrays
 from pe_sim.errors import InputError
 
@@ -125,17 +125,16 @@ class SystemSearch:
         from pe_sim.systems.search_space import Allowed
 
         model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-        with Progress("search") as progress:
-            found = search_system(
-                model,
-                system,
-                built,
-                objective,
-                workflow=workflow,
-                allowed=Allowed(self.dp, self.tp, self.pp, self.cp),
-                max_simulations=simulations or SIMULATED_AT_MOST,
-                progress=progress,
-            )
+        found = search_system(
+            model,
+            system,
+            built,
+            objective,
+            workflow=workflow,
+            allowed=Allowed(self.dp, self.tp, self.pp, self.cp),
+            max_simulations=simulations or SIMULATED_AT_MOST,
+            progress=current_progress(),
+        )
 
         def show(stream: TextIO) -> None:
             from pe_sim.report.table import emit

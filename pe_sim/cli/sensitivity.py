@@ -19,7 +19,7 @@ from pe_sim.cli.options import (
     workflow_option,
 )
 from pe_sim.cli.outputs import Outputs, Writer, to_json
-from pe_sim.cli.progress import Progress
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.values import split_names
 from pe_sim.errors import InputError
 
@@ -109,19 +109,18 @@ def sensitivity(
     from pe_sim.studies.sensitivity import sensitivity as measure
 
     model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-    with Progress("sensitivity") as progress:
-        found = measure(
-            model,
-            array_name,
-            steps,
-            workflow,
-            engine,
-            change=change,
-            parameters=names,
-            overrides=overrides.array,
-            allow_overflow=allow_overflow,
-            progress=progress,
-        )
+    found = measure(
+        model,
+        array_name,
+        steps,
+        workflow,
+        engine,
+        change=change,
+        parameters=names,
+        overrides=overrides.array,
+        allow_overflow=allow_overflow,
+        progress=current_progress(),
+    )
     outputs.deliver(lambda: to_json(found.to_dict()), _shower(found), _writers(found, png_target is not None))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from pe_sim.cli.progress import current_progress
 from pe_sim.cli.tables import format_pairs, format_table
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError, InputError
 from pe_sim.units import format_seconds
@@ -80,7 +81,7 @@ def simulate_all(
     from pe_sim import api
 
     if workflow.searched:
-        workflow = api.search(model, array, steps, workflow=workflow).workflow
+        workflow = api.search(model, array, steps, workflow=workflow, progress=current_progress()).workflow
     return tuple(api.simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow) for step, _ in steps)
 
 

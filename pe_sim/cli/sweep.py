@@ -11,15 +11,15 @@ import click
 
 from pe_sim.cli.options import json_option
 from pe_sim.cli.outputs import Outputs, to_json
-from pe_sim.cli.progress import Line
+from pe_sim.cli.progress import Progress, current_progress
 from pe_sim.cli.values import whole_number
 from pe_sim.errors import InputError
 
 if TYPE_CHECKING:
-    from pe_sim.studies.sweep import Progress, SweepResult
+    from pe_sim.studies.sweep import Progress as SweepProgress
+    from pe_sim.studies.sweep import SweepResult
 
 _ERRORS_SHOWN: Final = 5
-_LINE_SECONDS: Final = 30.0  # between lines, where there is no terminal for a bar
 
 
 @click.command(short_help="Many points from one YAML file: a table with a row for each.")
@@ -84,19 +84,18 @@ def sweep(
 
     from pe_sim.studies.sweep import sweep as run_sweep
 
-    progress = _Bar()
+    progress = _Speed(current_progress())
     try:
-        with progress:
-            result = run_sweep(
-                sweep_file,
-                out,
-                jobs=jobs,
-                backend=backend,
-                scheduler=scheduler,
-                resume=resume,
-                yes=yes,
-                progress=progress,
-            )
+        result = run_sweep(
+            sweep_file,
+            out,
+            jobs=jobs,
+            backend=backend,
+            scheduler=scheduler,
+            resume=resume,
+            yes=yes,
+            progress=progress,
+        )
     except KeyboardInterrupt:
         _tell_how_to_go_on(progress, out)
         raise
@@ -114,53 +113,32 @@ def _print(result: SweepResult, stream: TextIO) -> None:
     stream.write(f"table: {result.path}\n")
 
 
-def _tell_how_to_go_on(progress: _Bar, out: str) -> None:
+def _tell_how_to_go_on(progress: _Speed, out: str) -> None:
     words = [word for word in sys.argv[1:] if word != "--resume"]
     done, total = progress.done, progress.total
     click.echo(f"interrupted: {done:,} of {total:,} points are done and kept in {out}; to go on:", err=True)
     click.echo(f"  pe-sim {shlex.join([*words, '--resume'])}", err=True)
 
 
-class _Bar:
-    """How far a sweep is, on stderr: a bar with rate and time left; where there is no terminal a line now and then."""
+class _Speed:
+    """Passes on how far a sweep is, with its rate and what failed."""
 
-    def __init__(self) -> None:
-        from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        columns = (
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("left {task.fields[note]}"),
-        )
-        self._line = Line("sweep", columns, {"rate": "", "note": ""})
-        self._begun = self._told = time.monotonic()
+    def __init__(self, tell: Progress) -> None:
+        self._tell = tell
+        self._begun = time.monotonic()
         self._at_start: int | None = None
         self.done = self.total = 0
 
-    def __enter__(self) -> _Bar:
-        self._line.show()
-        return self
+    def __call__(self, news: SweepProgress) -> None:
+        """Tells it."""
+        self.done, self.total = news.done, news.total
+        failed = f"{news.failed:,} failed" if news.failed else ""
+        notes = ", ".join(part for part in (self._speed(news), failed, news.note) if part)
+        self._tell(f"points ({notes})" if notes else "points", self.done, self.total)
 
-    def __exit__(self, *_: object) -> None:
-        self._line.take_away()
-
-    def __call__(self, progress: Progress) -> None:
-        """Shows it."""
-        self.done, self.total = progress.done, progress.total
-        speed = self._speed(progress)
-        failed = f"{progress.failed:,} failed" if progress.failed else ""
-        note = ", ".join(part for part in (failed, progress.note) if part)
-        self._line.update(self.done, self.total, fields={"rate": speed, "note": note})
-        console = self._line.console
-        if not console.is_terminal and time.monotonic() - self._told >= _LINE_SECONDS:
-            self._told = time.monotonic()
-            words = [f"{self.done:,} of {self.total:,} points", speed, note]
-            console.print(", ".join(word for word in words if word), highlight=False)
-
-    def _speed(self, progress: Progress) -> str:
+    def _speed(self, news: SweepProgress) -> str:
         """Points a second since the first news of work; those that were there already do not count."""
-        if self._at_start is None and (progress.done or not progress.note):
-            self._at_start, self._begun = progress.done, time.monotonic()
-        rate = (progress.done - (self._at_start or 0)) / max(time.monotonic() - self._begun, 1e-3)
+        if self._at_start is None and (news.done or not news.note):
+            self._at_start, self._begun = news.done, time.monotonic()
+        rate = (news.done - (self._at_start or 0)) / max(time.monotonic() - self._begun, 1e-3)
         return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate else ""

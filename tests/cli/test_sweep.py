@@ -135,13 +135,6 @@ def test_no_file(refused):
     assert refused("sweep", "nothing.yaml", "--out", "out").startswith("nothing.yaml: no such file")
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(call, swept, monkeypatch):
-    monkeypatch.setattr("pe_sim.cli.sweep._LINE_SECONDS", 0.0)
-    monkeypatch.setattr("pe_sim.studies.run.CHUNK_SECONDS", 0.0)
-    lines = call("sweep", swept, "--out", "out", "--jobs", "1").stderr.splitlines()
-    assert any(line.startswith("3 of 6 points, ") and line.endswith("/s") for line in lines)
-
-
 def test_an_interrupted_sweep_says_how_to_go_on(call, swept, monkeypatch):
     def interrupt(*args, progress, **options):
         progress(ps.studies.sweep.Progress(2, 0, 6))

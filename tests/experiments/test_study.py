@@ -74,8 +74,15 @@ class TestFiles:
         main(made(tmp_path), ["--out", str(tmp_path / "new")])
         said = capsys.readouterr()
         assert said.out == f"sum 6\nwrote {TABLE}, line.png, line.svg in {tmp_path / 'new'}\n"
-        assert "counting" in said.err
         assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["line.png", "line.svg", TABLE]
+
+    def test_what_is_told_is_the_line_of_progress(self, tmp_path):
+        def count(ask):
+            ask.tell("counting")
+            assert str(ask.tell).startswith("experiments.one: counting, ")
+            return pd.DataFrame({"x": [1, 2, 3]})
+
+        main(made(tmp_path, compute=count), ["--out", str(tmp_path)])
 
     def test_pictures_come_from_the_table_alone_and_are_the_same_files(self, tmp_path):
         def never(ask):
