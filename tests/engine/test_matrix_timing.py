@@ -1,12 +1,14 @@
 """GEMM durations against the formulas of section 4, written again from the text."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pe_sim.engine.event import run_event
 from pe_sim.schedule.gemm import gemm_schedule
-from tests.helpers import ceil, side_by_side, small_array
+from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
+from tests.helpers import attention, ceil, layouts_for, side_by_side, small_array
 
 BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4}
 
@@ -189,6 +191,38 @@ def test_gemms_in_sequence(machine, sequence):
         free = start + max(0, stream_end)
         start += duration
     assert trace.makespan_cycles == start
+
+
+@pytest.mark.parametrize(("r", "c"), [(1, 16), (16, 1), (3, 5), (5, 3), (8, 2)])
+@pytest.mark.parametrize("num_pes", [1, 2, 4, 8])
+@pytest.mark.parametrize("distribution", ["head", "token"])
+def test_attention_on_units_that_are_not_square(distribution, num_pes, r, c):
+    """Scores: outputs are tokens, the inner dim the PE's part of head_dim; values: the other way round."""
+    heads, dim, new, context = 4, 12, (1, 3, 5), (40, 0, 7)
+    array = small_array(num_pes, {"pe.matrix.outputs": r, "pe.matrix.depth": c})
+    split = layouts_for(array, attention(heads, 2, dim, new, context)).attention_split(distribution)
+    scores, values = scores_work(array, split), values_work(array, split)
+    by_head = distribution == "head"
+    own_heads, dims = (max(1, heads // num_pes), dim // max(1, num_pes // heads)) if by_head else (heads, dim)
+    for pe in range(num_pes):
+        lengths = [past + row + 1 for past, rows in zip(context, new, strict=True) for row in range(rows)]
+        seen = lengths if by_head else [len(range(pe, length, num_pes)) for length in lengths]
+        blocks = sum(ceil(tokens, r) for tokens in seen)
+        assert scores.compute_cycles[pe] == own_heads * ceil(dims, c) * blocks
+        assert scores.input_bytes[pe] == own_heads * dims * blocks * 2
+        assert values.compute_cycles[pe] == own_heads * ceil(dims, r) * sum(ceil(tokens, c) for tokens in seen)
+        assert values.input_bytes[pe] == own_heads * ceil(dims, r) * sum(seen) * 2
+
+
+@pytest.mark.parametrize(("r", "c"), [(1, 16), (16, 1), (3, 5), (5, 3)])
+def test_a_gemm_on_units_that_are_not_square(r, c):
+    array = small_array(1, {"pe.matrix.outputs": r, "pe.matrix.depth": c})
+    rows, inner, outer = (np.array([size]) for size in (7, 44, 30))
+    work = gemm_work(array, rows, inner, outer)
+    assert work.compute_cycles == 7 * ceil(30, r) * ceil(44, c)
+    assert work.tile_bytes == r * c * 2
+    assert work.input_bytes == 7 * ceil(30, r) * 44 * 2  # every block of outputs takes all inputs
+    assert gemm_work(array, rows, np.array([2]), np.array([2])).tile_bytes == min(r, 2) * min(c, 2) * 2
 
 
 class TestPrefetchByHand:

@@ -35,13 +35,13 @@ def test_request_is_never_before_the_head(run, bus, tree, num_bytes):
 
 @engines
 def test_gemm_starts_at_the_head_and_ends_after_the_tail(run):
-    array = small_array(4, overlap=3, width=1)
+    array = small_array(4, {"pe.matrix.outputs": 5, "pe.matrix.depth": 7}, overlap=3, width=1)
     trace = run(schedule_of(tiny_llama(num_hidden_layers=1), array, Decode(context_len=3), "workflow-1"))
     spans = {span.name: span for span in trace.spans if span.layer == 0}
     broadcast, down = spans["broadcast activated"], spans["down"]
     head = broadcast.start + 2 + 4
     assert int(down.pe_start.min()) == head
-    rest = -(-16 // 16) + 8  # m ceil(n / R) + Lm: hidden 64 in four slices of 16
+    rest = -(-16 // 5) + 8  # m ceil(n / R) + Lm: hidden 64 in four slices of 16
     assert int(down.pe_end.max()) == broadcast.end + rest
 
 

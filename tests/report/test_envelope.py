@@ -165,6 +165,15 @@ def test_edge_tiles_that_may_cost_more_than_was_found_are_outside() -> None:
     assert 100 * (2304 - 2176) / ps.gemm(small_array(1), 1, 4096, 17).cycles == pytest.approx(5.805, abs=1e-3)
 
 
+def test_tiles_of_a_unit_that_is_not_square() -> None:
+    tall = {"pe.matrix.outputs": 16, "pe.matrix.depth": 8}
+    assert of_gemm(1, 5 * 8, 3 * 16, overrides=tall) == Envelope("exact", 0.0)
+    # 512 pairs of tiles of 4 words (16 outputs) and of 1 (one output): 2560 words in place of 2176.
+    found = of_gemm(1, 4096, 17, overrides=tall)
+    cycles = ps.gemm(small_array(1, tall), 1, 4096, 17).cycles
+    assert f"{100 * (2560 - 2176) / cycles:.1f}" in found.reasons[0]
+
+
 def test_short_loads_of_edge_tiles_do_not_hide_computation() -> None:
     wide = {"pe.memory.bytes_per_cycle": 512}
     assert of_gemm(8, 4096, 17, overrides=wide).level == "within"  # one word a tile, 8 rows: nothing to lose

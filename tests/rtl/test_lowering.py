@@ -35,9 +35,10 @@ def test_the_closed_form_that_tiles_are_compared_with_is_the_model_s(overlap, si
     assert program.cycles.total == run_event(with_command_cycles(program.case)).makespan_cycles
 
 
+@pytest.mark.parametrize("array", ["4-quad", "8-binary"])  # a matrix unit of 4 x 4, and one of 8 x 4
 @pytest.mark.parametrize("workflow", ["workflow-1", "workflow-2", "megatron"])
-def test_differences_name_all_work_that_takes_other_than_the_model_s_cycles(workflow):
-    case = layer_program(tiny_llama(**SMALL, num_key_value_heads=16), rtl_array("4-quad"), Decode(1, 7), workflow)
+def test_differences_name_all_work_that_takes_other_than_the_model_s_cycles(workflow, array):
+    case = layer_program(tiny_llama(**SMALL, num_key_value_heads=16), rtl_array(array), Decode(1, 7), workflow)
     trace = run_event(case.schedule)
     named = {(difference.order, difference.unit) for difference in case.differences}
     for unit in range(case.root):
