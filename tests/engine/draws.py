@@ -30,7 +30,7 @@ models = st.builds(
     st.integers(1, 3),
     st.sampled_from([2, 6, 16]),
     st.integers(1, 130),
-    st.integers(1, 4),
+    st.integers(1, 3),
     st.integers(2, 90),
 )
 steps = st.one_of(
@@ -114,14 +114,14 @@ delays = st.fixed_dictionaries(  # at the nodes of a graph of channels
 
 
 @st.composite
-def bus_trees(draw, most: int = 24) -> ArrayConfig:
+def bus_trees(draw, most: int = 16) -> ArrayConfig:
     """An array with one bus and one tree."""
     changes = draw(knobs) | {"network.bus.burst_bytes": draw(bursts)}
     return small_array(draw(st.integers(1, most)), changes)
 
 
 @st.composite
-def graphs(draw, most: int = 17) -> ArrayConfig:
+def graphs(draw, most: int = 12) -> ArrayConfig:
     """An array of another interconnect."""
     kind = draw(st.sampled_from(KINDS))
     section = draw(delays)

@@ -222,7 +222,7 @@ def test_a_gemm_on_units_that_are_not_square(r, c):
     assert work.compute_cycles == 7 * ceil(30, r) * ceil(44, c)
     assert work.tile_bytes == r * c * 2
     assert work.input_bytes == 7 * ceil(30, r) * 44 * 2  # every block of outputs takes all inputs
-    assert gemm_work(array, rows, np.array([2]), np.array([2])).tile_bytes == min(r, 2) * min(c, 2) * 2
+    assert gemm_work(array, rows, np.array([2]), outer).tile_bytes == r * min(c, 2) * 2
 
 
 class TestPrefetchByHand:

@@ -86,7 +86,9 @@ def variant(name: str, groups: int, at_root: set[str]) -> Workflow:
     prefill=st.booleans(),
     engine=st.sampled_from(["fast", "event"]),
     downlink=st.booleans(),
-    burst=st.sampled_from([None, None, 64]),
+    burst=st.sampled_from([None, None, 64, 10**9]),
+    root_rate=st.sampled_from([3, 512]),
+    free=st.booleans(),
     softmax_combine=st.sampled_from([1, 12]),
 )
 def test_links_cover_the_latency_and_follow_each_other(
@@ -100,13 +102,17 @@ def test_links_cover_the_latency_and_follow_each_other(
     engine: str,
     downlink: bool,
     burst: int | None,
+    root_rate: int,
+    free: bool,
     softmax_combine: int,
 ) -> None:
     chosen = variant(workflow, 1 if num_pes % groups else groups, at_root)
     step = Prefill(prompt_len=lengths) if prefill else Decode(context_len=lengths)
     changes = {"downlink": downlink, "softmax_combine_cycles": softmax_combine}
     network = {f"network__tree__{name}": value for name, value in changes.items()}
-    network["network__bus__burst_bytes"] = burst
+    network |= {"network__bus__burst_bytes": burst, "root__memory__bytes_per_cycle": root_rate}
+    if free:
+        network |= {"network__bus__latency_cycles": 0, "network__bus__overhead_cycles": 0}
     report = simulate_tiny(chosen, num_pes, step, engine, overlap=overlap, **network)
     assert_covers(report)
     assert_explained(report)

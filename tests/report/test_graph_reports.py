@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -33,6 +34,10 @@ from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_
 pytestmark = pytest.mark.usefixtures("no_window")
 
 
+# Links over which a head asks for its next channel in the cycle in which it was granted the one before.
+FREE: dict[str, Any] = {"network__link__latency_cycles": 0, "network__link__overhead_cycles": 0}
+
+
 def assert_covers(report: Report) -> None:
     links = report.critical_path()
     assert (links[0].start, links[-1].end) == (0, report.latency_cycles)
@@ -48,14 +53,17 @@ def assert_covers(report: Report) -> None:
     engine=st.sampled_from(["fast", "event"]),
     overlap=st.integers(0, 3),
     batch_size=st.integers(1, 3),
+    free=st.booleans(),
 )
 def test_every_cycle_of_the_latency_is_explained(
-    kind: str, num_pes: int, workflow: str, engine: str, overlap: int, batch_size: int
+    kind: str, num_pes: int, workflow: str, engine: str, overlap: int, batch_size: int, free: bool
 ) -> None:
     step = Decode(batch_size=batch_size, context_len=40)
     if kind == "butterfly":  # of switches with four ways
         num_pes = 16 if num_pes > 4 else 4
-    report = simulate_on(kind, num_pes, workflow, step, engine, overlap=overlap)
+    report = simulate_on(
+        kind, num_pes, workflow, step, engine, overlap=overlap, **(FREE if free and kind != "hier-bus" else {})
+    )
     assert_covers(report)
     links = report.critical_path()
     assert all(link.resource != WAIT for link in links)
@@ -70,12 +78,13 @@ def test_every_cycle_of_the_latency_is_explained(
     overlap=st.integers(0, 3),
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
     width=st.sampled_from([3, 16, 64]),
+    free=st.booleans(),
 )
 def test_each_use_of_a_channel_is_known_for_the_hop_it_was(
-    kind: str, workflow: str, overlap: int, lengths: list[int], width: int
+    kind: str, workflow: str, overlap: int, lengths: list[int], width: int, free: bool
 ) -> None:
     visits: list[Visit] = []
-    narrow = {} if kind == "hier-bus" else {"network__link__bytes_per_cycle": width}
+    narrow = {} if kind == "hier-bus" else {"network__link__bytes_per_cycle": width, **(FREE if free else {})}
     with pytest.MonkeyPatch.context() as patch:
         write = fast.write_details
         patch.setattr(fast, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
