@@ -1,7 +1,8 @@
 """Galvatron's strategy JSON of both generations: takes the mapping, gives a plan with degrees of each layer.
 
 Inside a stage of W arrays a layer has tp neighbours that share its operators (or, with use_sp, its tokens), cp shares
-of the tokens, and W / (tp * cp) shares of the batch. The file does not say W; it is num_arrays / pp_deg.
+of the tokens, and W / (tp * cp) shares of the batch. The file does not say W; it is num_arrays / pp_deg. What is left
+out means what config2strategy and get_hybrid_parallel_configs_api there take it for, and null is as if left out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from pe_sim.config.model_fields import KeyRules
-from pe_sim.config.plan import Degrees, ParallelPlan, Partition
+from pe_sim.config.plan import Degrees, ParallelPlan
 from pe_sim.config.plan_checks import check_plan
 from pe_sim.config.plan_values import bounds_of, ignored_line, require, sort_plan_keys, whole, whole_list
 from pe_sim.errors import InputError
@@ -47,7 +48,8 @@ def read_galvatron_plan(
         InputError: an unknown or wrong entry, lists of different lengths, stages that are not all layers, degrees that
             do not fit the number of arrays, or experts.
     """
-    values, ignored = sort_plan_keys(raw, _KNOWN, _KEYS, source)
+    stated, ignored = sort_plan_keys(raw, _KNOWN, _KEYS, source)
+    values = {key: value for key, value in stated.items() if value is not None}
     for key in ("pp_deg", "tp_sizes_enc"):
         require(values, key, source)
     pp = whole(values["pp_deg"], "pp_deg", source)
@@ -66,7 +68,7 @@ def read_galvatron_plan(
         layers=tuple(
             _complete(share, width, f"tp_sizes_enc, layer {index}", source) for index, share in enumerate(shares)
         ),
-        head=None if head is None else _complete(head, width, "vtp", source),
+        head=_complete(head, width, "vtp", source),
         num_layers=num_layers,
         ignored=(*note, *(ignored_line(key, raw[key]) for key in _PER_LAYER_IGNORED if key in raw), *ignored),
     )
@@ -126,14 +128,9 @@ def _share(size: int, cp: int, sequence: bool, consecutive: bool) -> Degrees:
     return Degrees(1, cp * size, 1, consecutive) if sequence else Degrees(1, cp, size, consecutive)
 
 
-def _head_shares(values: Mapping[str, object], source: str) -> Degrees | None:
-    """tp and cp of the LM head, None where the file does not say; vsp is a flag, as use_sp is."""
-    if "vtp" not in values:
-        for key in ("vsp", "vcp"):
-            if key in values:
-                raise InputError(f"{key} without vtp", source=source, path=key, given=values[key], expected="vtp, too")
-        return None
-    size, cp = whole(values["vtp"], "vtp", source), whole(values.get("vcp", 1), "vcp", source)
+def _head_shares(values: Mapping[str, object], source: str) -> Degrees:
+    """tp and cp of the LM head, which is whole on every array where the file does not say; vsp is a flag, as use_sp."""
+    size, cp = whole(values.get("vtp", 1), "vtp", source), whole(values.get("vcp", 1), "vcp", source)
     sequence = whole(values.get("vsp", 0), "vsp", source, least=0)
     if sequence > 1:
         raise InputError(
@@ -147,11 +144,11 @@ def _head_shares(values: Mapping[str, object], source: str) -> Degrees | None:
 
 
 def _stage_arrays(
-    shares: list[Degrees], head: Degrees | None, pp: int, num_arrays: int | None, source: str
+    shares: list[Degrees], head: Degrees, pp: int, num_arrays: int | None, source: str
 ) -> tuple[int, tuple[str, ...]]:
     """Arrays of a stage, and a line that says so where the file and the caller leave it open."""
     if num_arrays is None:
-        width = max(share.num_arrays for share in (*shares, *([head] if head else [])))
+        width = max(share.num_arrays for share in (*shares, head))
         return width, (f"num_arrays: {width * pp} (not in the file: the largest degrees times pp_deg)",)
     if num_arrays % pp:
         raise InputError(
@@ -188,17 +185,11 @@ def _complete(share: Degrees, width: int, path: str, source: str) -> Degrees:
     return replace(share, dp=width // part, consecutive=not (scattered and share.tp > 1))
 
 
-def _partition(values: Mapping[str, object], pp: int, num_layers: int, source: str) -> Partition | tuple[int, ...]:
-    """Bounds of the stages; a file of the first generation may leave them out where layers share evenly."""
+def _partition(values: Mapping[str, object], pp: int, num_layers: int, source: str) -> tuple[int, ...]:
+    """Bounds of the stages; left out: what does not divide goes to the last."""
     if "pp_division" not in values:
-        if num_layers % pp:
-            raise InputError(
-                "this key is missing",
-                source=source,
-                path="pp_division",
-                expected=f"layers of each of the {pp} stages, {num_layers} in all",
-            )
-        return "uniform"
+        each = num_layers // pp
+        return (*(at * each for at in range(pp)), num_layers)
     given = values["pp_division"]
     counts = whole_list([given] if isinstance(given, int) else given, "pp_division", source, least=1)
     if len(counts) != pp:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from pe_sim.config.hf import read_llama, rename
+from pe_sim.config.hf import read_hf, rename
 from pe_sim.config.hf_keys import GPT2_KEYS
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_checks import derive_head_dim
@@ -134,7 +134,7 @@ def _read_current(raw: Mapping[str, object], source: str, name: str) -> ModelCon
         entries["hidden_act"] = "silu"  # what the gate goes through
     entries = {**_CURRENT_DEFAULTS, **entries}
     _settle_current_ffn(entries, source)
-    model = read_llama(entries, source, name)
+    model = read_hf({**entries, "model_type": "llama"}, source, name)
     return replace(model, ignored_keys=model.ignored_keys + ignored)
 
 

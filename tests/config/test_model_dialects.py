@@ -132,6 +132,12 @@ def test_a_yaml_model_runs():
     assert report.to_dict()["model"]["qkv_bias"] is True
 
 
+def test_a_class_beside_hetus_keys_says_how_the_model_ends():
+    assert load_model({**CURRENT, "architectures": ["LlamaForCausalLM"]}) == load_model(CURRENT)
+    bare = load_model({**CURRENT, "architectures": ["LlamaForSequenceClassification"]})
+    assert (bare.has_lm_head, bare.left_out) == (False, "the head of LlamaForSequenceClassification")
+
+
 # ------------------------------------------------------------------------------------------------ Galvatron's or Meta's
 def test_the_same_sizes_are_told_apart_by_the_keys_that_meta_never_has():
     meta = {key: value for key, value in META_LLAMA.items() if key != "n_positions"}

@@ -55,11 +55,30 @@ def test_the_real_sample_on_as_few_as_it_needs():
 def test_the_first_generation():
     plan = load_plan(FIRST, num_arrays=8)
     assert plan.layers == (Degrees(dp=4), Degrees(dp=2, tp=2, consecutive=False), Degrees(tp=4), Degrees(tp=4))
-    assert (plan.pp, plan.partition, plan.microbatches, plan.head) == (2, (0, 1, 4), 4, None)
+    assert (plan.pp, plan.partition, plan.microbatches, plan.head) == (2, (0, 1, 4), 4, Degrees(dp=4))
     as_lists = {**FIRST, "tp_sizes_enc": [1, 2, 4, 4], "pp_division": [1, 3]}
     assert load_plan(as_lists, num_arrays=8) == plan
-    evenly = {key: value for key, value in FIRST.items() if key != "pp_division"}
-    assert load_plan(evenly, num_arrays=8).partition == "uniform"
+
+
+def test_what_is_left_out_or_null_is_what_galvatrons_loader_takes_it_for():
+    """vtp 1 and vsp 0: a whole LM head on every array; pp_division: what does not divide goes to the last stage."""
+    least = {key: FIRST[key] for key in ("pp_deg", "tp_sizes_enc", "dp_types_enc")}
+    stated = {
+        **least,
+        "tp_consecutive_flags": "1,1,1,1",
+        "use_sp": "0,0,0,0",
+        "cp_sizes_enc": "1,1,1,1",
+        "pp_division": "2,2",
+        "vtp": 1,
+        "vsp": 0,
+        "vcp": 1,
+    }
+    plan = load_plan(stated, num_arrays=8)
+    assert (plan.head, plan.partition, plan.microbatches) == (Degrees(dp=4), (0, 2, 4), None)
+    assert load_plan(least, num_arrays=8) == plan
+    assert load_plan({**dict.fromkeys([*FIRST, *stated]), **least}, num_arrays=8) == plan
+    uneven = {"pp_deg": 3, "tp_sizes_enc": "1,1,1,1,1"}
+    assert load_plan(uneven).partition == (0, 1, 2, 5)
 
 
 def test_sequence_and_context_degrees():
@@ -158,11 +177,6 @@ def test_every_layer_fills_its_stage(rows):
             "  expected: 0 or 1: whether the vtp arrays share the tokens, not the vocabulary",
         ),
         (
-            {"vsp": 1},
-            8,
-            "plan: vsp: vsp without vtp\n  given:    1\n  expected: vtp, too",
-        ),
-        (
             {"use_sp": "0,1,0,0"},
             8,
             "plan: tp_consecutive_flags, layer 1: not supported: shares of the tokens on arrays that are not"
@@ -194,6 +208,6 @@ def test_missing_keys():
     assert message({"pp_deg": 1}) == (
         "plan: tp_sizes_enc: this key is missing\n  hint:     state tp_sizes_enc; it has no default"
     )
-    assert message({"pp_deg": 3, "tp_sizes_enc": "1,1,1,1"}) == (
-        "plan: pp_division: this key is missing\n  expected: layers of each of the 3 stages, 4 in all"
+    assert message({"pp_deg": None, "tp_sizes_enc": "1,1,1,1"}) == (
+        "plan: pp_deg: this key is missing\n  hint:     state pp_deg; it has no default"
     )
