@@ -8,6 +8,7 @@ slower than the best of them.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -61,7 +62,7 @@ class Served:
     def of_phase(self, phase: str) -> float:
         """The same of one phase."""
         pairs = zip(self.situation.steps, self.step_cycles, strict=True)
-        return sum(weight * cycles for (step, weight), cycles in pairs if step.phase == phase)
+        return math.fsum(weight * cycles for (step, weight), cycles in pairs if step.phase == phase)
 
 
 def serve_all(model_name: str, array_name: str, situation_name: str) -> list[Served]:

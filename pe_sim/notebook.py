@@ -84,11 +84,6 @@ def traffic_table(traffic: Mapping[str, Traffic], *, busy: bool = True) -> Table
     return Table(heads[:count], [[number_text(cell) for cell in row[:count]] for row in used])
 
 
-def power_of_ten_above(value: float) -> str:
-    """A bound of an error that the last digits of arithmetic do not move: 3.1e-07 -> '< 1e-06'."""
-    return "0" if value == 0 else f"< 1e{math.floor(math.log10(value)) + 1:+03d}"
-
-
 def number_text(value: object) -> str:
     """A value of a table: separators in whole numbers, four digits of others, a dash for none."""
     if value is None or str(value) == "<NA>" or (isinstance(value, float) and math.isnan(value)):

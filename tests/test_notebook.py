@@ -10,7 +10,7 @@ import pytest
 import pe_sim as ps
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.network.metrics import topology_metrics
-from pe_sim.notebook import Table, card, frame_table, number_text, power_of_ten_above, traffic_table
+from pe_sim.notebook import Table, card, frame_table, number_text, traffic_table
 from pe_sim.numeric.state_dict import random_weights
 from pe_sim.trace import TagTraffic
 from tests.report.samples import TINY, array_of, tiny, tiny_on
@@ -93,13 +93,6 @@ class TestCard:
 )  # fmt: skip
 def test_numbers_are_written_as_people_read_them(value: Any, text: str) -> None:
     assert number_text(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(3.1e-7, "< 1e-06"), (1e-7, "< 1e-06"), (0.5, "< 1e+00"), (20.0, "< 1e+02"), (0.0, "0")]
-)
-def test_a_bound_of_an_error_is_a_power_of_ten(value: float, text: str) -> None:
-    assert power_of_ten_above(value) == text
 
 
 def _execution() -> Any:

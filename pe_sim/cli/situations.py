@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -33,7 +34,7 @@ class Served:
     def cycles(self) -> float:
         """Of all steps, each as often as it occurs."""
         pairs = zip(self.situation.steps, self.reports, strict=True)
-        return sum(weight * report.latency_cycles for (_, weight), report in pairs)
+        return math.fsum(weight * report.latency_cycles for (_, weight), report in pairs)
 
     @property
     def seconds(self) -> float:

@@ -288,6 +288,6 @@ def _layer_times(found: Mapping[str, _Found]) -> tuple[tuple[LayerTime, ...], se
 
 def _slope(layers: Sequence[int], seconds: Sequence[float]) -> float:
     """The least-squares slope; of two points the difference over the difference."""
-    middle, level = sum(layers) / len(layers), sum(seconds) / len(seconds)
-    above = sum((count - middle) * (time - level) for count, time in zip(layers, seconds, strict=True))
-    return above / sum((count - middle) ** 2 for count in layers)
+    middle, level = sum(layers) / len(layers), math.fsum(seconds) / len(seconds)
+    above = math.fsum((count - middle) * (time - level) for count, time in zip(layers, seconds, strict=True))
+    return above / math.fsum((count - middle) ** 2 for count in layers)

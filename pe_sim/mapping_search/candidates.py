@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +37,7 @@ class Wanted:
 
     def weighted(self, values: Sequence[float]) -> float:
         """The weighted sum of one figure a step."""
-        return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
+        return math.fsum(weight * value for weight, value in zip(self.weights, values, strict=True))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

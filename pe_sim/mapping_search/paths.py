@@ -151,7 +151,7 @@ class Paths:
 
     def figure(self, plan: Plan) -> tuple[float, ...]:
         """What is to be least."""
-        cycles = sum(weight * cycles for weight, cycles in zip(self.weights, plan.cycles, strict=True))
+        cycles = math.fsum(weight * cycles for weight, cycles in zip(self.weights, plan.cycles, strict=True))
         return (plan.energy, cycles) if self.by_energy else (cycles,)
 
     def _first(self, stream: str) -> Label | None:

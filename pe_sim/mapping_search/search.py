@@ -138,7 +138,7 @@ class Search:
         layer_bytes = sum(operator.weight_bytes(array.dtypes) for operator in matrices)
         prefetched = len(matrices) * array.pe.buffer.prefetch_bytes if array.overlap >= PREFETCHING_OVERLAP else 0
         streamed = max(0.0, layer_bytes / size - prefetched)
-        return sum(self.wanted.weights) * graph.num_layers * streamed / array.pe.memory.bytes_per_cycle
+        return math.fsum(self.wanted.weights) * graph.num_layers * streamed / array.pe.memory.bytes_per_cycle
 
     def _groupings(self, graphs: Sequence[OperatorGraph]) -> list[int]:
         """Numbers of groups worth a look: divisors of the PEs, no more than sequences; powers of the arity if many."""

@@ -45,7 +45,7 @@ class AreaReport:
     @property
     def total_mm2(self) -> float:
         """All silicon, stacked memory with every layer; DRAM of the root is on other dies."""
-        return sum(self.by_component.values())
+        return math.fsum(self.by_component.values())
 
     @property
     def fits_pitch(self) -> bool:
@@ -159,7 +159,7 @@ def at_area(
 def _most_pes(array: ArrayConfig, area_mm2: float) -> int:
     """No more PEs than these fit, even without joints and wires."""
     found = area_of(array).by_component
-    one_pe = sum(found[name] for name in (PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER)) / array.num_pes
+    one_pe = math.fsum(found[name] for name in (PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER)) / array.num_pes
     return MAX_PES if one_pe == 0 else min(MAX_PES, max(1, math.floor((area_mm2 - found[ROOT]) / one_pe)))
 
 

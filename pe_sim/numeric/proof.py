@@ -13,7 +13,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.notebook import Table, card, power_of_ten_above
+from pe_sim.notebook import Table, card
 from pe_sim.numeric.scaled_down import scaled_down
 from pe_sim.numeric.state_dict import Source, random_weights, read_weights
 from pe_sim.numeric.verify import Verdict, verify_placed
@@ -68,11 +68,11 @@ class Proof:
             ("array", f"{self.array} ({self.num_pes:,} PEs)"),
             ("workflow", self.workflow),
         ]
-        heads = ("step", "verdict", "traffic", "largest error", "allowed")
+        heads = ("step", "verdict", "traffic", "results")
         rows = [(name, *_verdict_cells(verdict)) for name, verdict in self.verdicts.items()]
         notes = [f"{name}: {verdict}" for name, verdict in self.verdicts.items() if not verdict.holds]
         notes += self.model.notes
-        return card("proven" if self.holds else "NOT proven", facts, [Table(heads, rows, text_columns=3)], notes)
+        return card("proven" if self.holds else "NOT proven", facts, [Table(heads, rows, text_columns=4)], notes)
 
     def __str__(self) -> str:
         sizes = f"{self.model.num_layers} layers, hidden {self.model.hidden_size}, {self.model.num_heads} heads"
@@ -141,12 +141,11 @@ def describe_step(step: Step) -> str:
     return f"{step.phase}, batch {step.batch_size}: {new} new over {cached} cached tokens"
 
 
-def _verdict_cells(verdict: Verdict) -> tuple[str, str, str, str]:
-    """Verdict, traffic, error and tolerance; the error as a bound of whole powers of ten, the same on every machine."""
+def _verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
+    """Verdict, traffic and results."""
     compared = verdict.traffic_differences is not None
     traffic = ("differs" if verdict.traffic_differences else "as simulated") if compared else "not compared"
-    error = "-" if np.isnan(verdict.max_error) else power_of_ten_above(verdict.max_error)
-    return "holds" if verdict.holds else "does not hold", traffic, error, f"{verdict.tolerance:g}"
+    return "holds" if verdict.holds else "does not hold", traffic, verdict.closeness if verdict.fault is None else "-"
 
 
 def _verdict_to_dict(verdict: Verdict) -> dict[str, Any]:

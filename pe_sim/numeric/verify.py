@@ -75,6 +75,13 @@ class Verdict:
         """Whether the numbers are right and the traffic is what was timed."""
         return self.computes_the_model and not self.traffic_differences
 
+    @property
+    def closeness(self) -> str:
+        """How far the results are from the reference, in words that do not tell what rounding alone makes of them."""
+        if self.max_error <= self.tolerance:
+            return f"within {self.tolerance:g} of the largest element"
+        return f"off by {self.max_error:.2g} of the largest element (> {self.tolerance:g})"
+
     def __str__(self) -> str:
         return "\n".join(("holds" if self.holds else "does not hold", *(f"  {line}" for line in self._lines())))
 
@@ -82,8 +89,7 @@ class Verdict:
         if self.fault is not None:
             yield f"the placed graph cannot be executed: {self.fault}"
             return
-        sign = "<=" if self.max_error <= self.tolerance else ">"
-        yield f"results: off by {self.max_error:.2g} of the largest element ({sign} {self.tolerance:g})"
+        yield f"results: {self.closeness}"
         if self.departure is not None:
             yield str(self.departure)
         if not self.tokens_agree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,7 +108,7 @@ class Report:
     def energy(self) -> Mapping[str, Any]:
         """First-order joules, in all, by component and per token, and watts; `report.energy` says what is left out."""
         by_component = energy_joules(self.schedule, self.latency_seconds)
-        total = sum(by_component.values())
+        total = math.fsum(by_component.values())
         return MappingProxyType(
             {
                 "total_joules": total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -140,7 +141,7 @@ def energy_joules(program: SystemProgram, works: Sequence[PassWork], seconds: fl
             units[component] += count * each
     dynamic = {component: units[component] / _UNITS_PER_JOULE for component in DYNAMIC}
     system = program.system
-    static = sum(system.arrays[rank].energy.static_watts for rank in system.alive)
+    static = math.fsum(system.arrays[rank].energy.static_watts for rank in system.alive)
     return {**dynamic, STATIC: static * seconds}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,7 +169,7 @@ class SystemReport:
     def energy(self) -> Mapping[str, Any]:
         """First-order joules of all arrays, in all, by component and per token, and watts; the links' are left out."""
         by_component = system_metrics.energy_joules(self.program, self.works, self.latency_seconds)
-        total = sum(by_component.values())
+        total = math.fsum(by_component.values())
         return MappingProxyType(
             {
                 "total_joules": total,

@@ -19,6 +19,7 @@ all numbers of devices the same criterion gives B = sum(b^2) / sum(b).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +142,7 @@ def fits_of(profiles: GalvatronProfiles) -> tuple[Fit, ...]:
 
 def _rate_fit(measured: list[Measurement], devices: int | None, source: str) -> Fit:
     rates = [one.value for one in measured]
-    rate = sum(value * value for value in rates) / sum(rates)
+    rate = math.fsum(value * value for value in rates) / math.fsum(rates)
     points = tuple(Point(one, rate) for one in measured)
     return Fit(measured[0].kind, devices, None, None, rate, points)
 

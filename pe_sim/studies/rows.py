@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -162,9 +163,10 @@ def _together(each: Sequence[Figures], weights: Sequence[float]) -> Figures:
         if name in _PEAKS or name.startswith(_AREA):
             found[name] = max(numbers)
         elif name.startswith(_MEANS):
-            found[name] = sum(share * time for share, time in zip(numbers, seconds, strict=True)) / sum(seconds)
+            shares = (share * time for share, time in zip(numbers, seconds, strict=True))
+            found[name] = math.fsum(shares) / math.fsum(seconds)
         else:
-            found[name] = float(sum(weight * number for weight, number in zip(weights, numbers, strict=True)))
+            found[name] = math.fsum(weight * number for weight, number in zip(weights, numbers, strict=True))
     return found
 
 

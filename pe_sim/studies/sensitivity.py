@@ -19,6 +19,7 @@ product, of which the outputs stand in the sum; PEs, wires and the clock change 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -182,7 +183,7 @@ class Sensitivity:
         known = [each for each in (*latencies, *rates) if each is not None]
         if len(known) < len(latencies) + len(rates):
             return None
-        return sum(known[: len(latencies)]) - sum(known[len(latencies) :])
+        return math.fsum(known[: len(latencies)]) - math.fsum(known[len(latencies) :])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -282,7 +283,8 @@ def sensitivity(
         reports = [
             api.simulate(model, machine, one, mapping, engine, allow_overflow=allow_overflow) for one, _ in steps
         ]
-        cycles = sum(weight * report.latency_cycles for report, (_, weight) in zip(reports, steps, strict=True))
+        pairs = zip(reports, steps, strict=True)
+        cycles = math.fsum(weight * report.latency_cycles for report, (_, weight) in pairs)
         return cycles, next((report.shortage for report in reports if report.shortage), None)
 
     now, shortage = timed_on(loaded)

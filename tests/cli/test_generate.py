@@ -42,14 +42,21 @@ def test_two_workflows_with_the_switch(call, tiny):
     assert "switch (weights reshard" in answer(call("generate", tiny, *SMALL, *pair))
 
 
-def test_every_pair(call, tiny):
-    told = in_json(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto", "--json", "-"))
+@pytest.mark.parametrize(
+    ("names", "num_pairs"),
+    [
+        ("megatron,workflow-2", 4),
+        pytest.param("megatron,workflow-2,auto", 16, marks=pytest.mark.slow),  # auto stands for one of each phase
+    ],
+)
+def test_every_pair(call, tiny, names, num_pairs):
+    told = in_json(call("generate", tiny, *SMALL, "--pairs", names, "--json", "-"))
     assert told["schema"] == "pe-sim.switch-pairs/1"
-    assert len(told["pairs"]) == 16  # auto stands for one of each phase
+    assert len(told["pairs"]) == num_pairs
     totals = [pair["total_cycles"] for pair in told["pairs"]]
     assert totals == sorted(totals)
     assert told["best"]["total_cycles"] == totals[0]
-    assert told["verdict"] in answer(call("generate", tiny, *SMALL, "--pairs", "megatron,workflow-2,auto"))
+    assert told["verdict"] in answer(call("generate", tiny, *SMALL, "--pairs", names))
 
 
 def test_an_answer_of_one_token_has_no_time_per_token(call, tiny):

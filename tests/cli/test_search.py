@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import pe_sim as ps
+from tests.cli.conftest import TINY_MODEL
 
 SMALL = ("--set", "num_pes=4", "--context", "32")
 SITUATION = """\
@@ -32,9 +33,10 @@ def table(text, title):
     return {row.split("  ")[0].strip(): row.split("  ")[1:] for row in rows}
 
 
-@pytest.fixture
-def found(tiny):
-    return ps.search(ps.load_model(tiny), ps.load_array("bus-tree-256", {"num_pes": 4}), ps.Decode(1, 32))
+@pytest.fixture(scope="module")
+def found():
+    model = ps.load_model({**TINY_MODEL, "_name_or_path": "tiny"})
+    return ps.search(model, ps.load_array("bus-tree-256", {"num_pes": 4}), ps.Decode(1, 32))
 
 
 def test_text(call, tiny, found):

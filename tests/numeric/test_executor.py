@@ -90,7 +90,7 @@ def test_dtypes_change_bytes_and_nothing_else(workflow):
     runs = [
         run(model, 3, step, workflow, array=array) for array in (small_array(3), small_array(3, overrides=QUANTISED))
     ]
-    assert (runs[0].logits == runs[1].logits).all()
+    assert np.abs(runs[0].logits - runs[1].logits).max() < 1e-5
     plain, quantised = (counts(done.traffic) for done in runs)
     assert {tag: use[0] for tag, use in plain.items()} == {tag: use[0] for tag, use in quantised.items()}
     assert sum(use[1] for use in quantised.values()) < sum(use[1] for use in plain.values())

@@ -9,9 +9,10 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Work
 from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.numeric.proof import Proof
 from pe_sim.numeric.scaled_down import scaled_down
 from pe_sim.numeric.state_dict import random_weights
-from pe_sim.numeric.verify import relative_error, traffic_differences, verify_placed
+from pe_sim.numeric.verify import Verdict, relative_error, traffic_differences, verify_placed
 from pe_sim.trace import TagTraffic
 from tests.helpers import small_array
 from tests.numeric.cases import llama, prove, tokens_of, weights_of
@@ -36,7 +37,7 @@ def test_a_sound_program_holds_and_says_so():
     assert verdict.holds
     lines = str(verdict).splitlines()
     assert lines[0] == "holds"
-    assert lines[1].startswith("  results: off by ")
+    assert lines[1] == "  results: within 0.0001 of the largest element"
     assert lines[2] == "  traffic: equal to the timed one, message for message and byte for byte"
 
 
@@ -76,6 +77,18 @@ def test_traffic_that_is_not_given_is_not_judged():
     verdict = verify_placed(placed_step(), llama(), weights_of("llama"), tokens_of(llama(), STEP))
     assert verdict.holds
     assert "traffic: not compared" in str(verdict)
+
+
+def test_what_is_shown_is_the_same_whatever_rounding_made_of_the_results():
+    """Another processor or another BLAS adds in another order."""
+    verdicts = [Verdict(error, 1e-4, True, None, ()) for error in (0.0, 9e-8, 8.9e-7, 1.1e-6, 9.9e-5)]
+    proofs = [Proof(llama(), "one", 4, "workflow-1", {"step": verdict}) for verdict in verdicts]
+    assert len({str(proof) for proof in proofs}) == 1
+    assert len({proof._repr_html_() for proof in proofs}) == 1
+    wrong = Proof(llama(), "one", 4, "workflow-1", {"step": replace(verdicts[0], max_error=0.0021)})
+    for shown in (str(wrong), wrong._repr_html_().replace("&gt;", ">")):
+        assert "off by 0.0021 of the largest element (> 0.0001)" in shown
+        assert "does not hold" in shown
 
 
 def test_busy_cycles_are_the_engines_alone():

@@ -74,6 +74,7 @@ def undisturbed(tmp_path_factory):
     return ps.sweep(sweep_of(GRID), tmp_path_factory.mktemp("sweep"), jobs=1).path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_dies_and_another_comes(cluster, undisturbed, tmp_path, monkeypatch):
     """The first worker is killed with points in its hands; the sweep waits, says so, and goes on with the second."""
     monkeypatch.setattr(run, "CHUNK_SECONDS", 0.0)
@@ -96,6 +97,7 @@ def test_a_worker_dies_and_another_comes(cluster, undisturbed, tmp_path, monkeyp
     assert result.path.read_bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_the_scheduler_dies_and_the_sweep_goes_on_elsewhere(cluster, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.5)

@@ -40,6 +40,7 @@ def gathered(sweep, do, folder=None):
     return concatenated(tables).sort_by("point").to_pylist()
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_its_worker_is_a_row_with_the_error():
     sweep = load_sweep(sweep_of({"context": list(range(11, 16))}))
     found = gathered(sweep, deadly.die_over_poison)
@@ -49,6 +50,7 @@ def test_a_point_that_kills_its_worker_is_a_row_with_the_error():
     assert "was killed" in lost[0]["error"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep_of({"context": list(range(1, 9))})), encoding="utf-8")
@@ -133,6 +135,7 @@ def parts_in(folder):
     return list(folder.glob("parts/part-*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_and_resumed_ends_with_the_same_table(long_sweep, tmp_path):
     assert kill_and_resume(long_sweep, tmp_path / "out", times=1, seed=4)
 
