@@ -167,7 +167,9 @@ def _homogeneous(values: Mapping[str, Any], source: str) -> HetuLayout:
     """Equal stages, where nothing else is asked for; Hetu passes over what the hetero generator alone has."""
     for key in _HETERO_ONLY:
         value = values.get(key)
-        if not value or (isinstance(value, Mapping) and all(str(rank) == str(at) for rank, at in value.items())):
+        if value in (None, [], {}) or (
+            isinstance(value, Mapping) and all(str(rank) == str(at) for rank, at in value.items())
+        ):
             continue
         if key != "cp_list" or value != [values["cp"]] * values["dp"]:
             raise _wrong(key, value, "says something where hetero is false", "null, or hetero: true", source)

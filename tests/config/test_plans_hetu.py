@@ -182,6 +182,10 @@ def test_an_uneven_section():
             {"cp_list": [1, 2]},
             "cp_list: says something where hetero is false\n  given:    [1, 2]\n  expected: null, or hetero: true",
         ),
+        (
+            {"unused_rank": 0},
+            "unused_rank: says something where hetero is false\n  given:    0\n  expected: null, or hetero: true",
+        ),
         ({"hetero": True}, "hetero_layers: this key is missing\n  hint:     state hetero_layers; it has no default"),
         ({"hetero": 1}, "hetero: not true or false\n  given:    1\n  expected: true or false"),
         ({"num_gpus": "8"}, "num_gpus: not a whole number\n  given:    '8'\n  expected: a whole number"),
