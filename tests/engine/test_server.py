@@ -1,7 +1,9 @@
 """The bus's queue against a reference: first come first served, ties by program order, root, lower PE (section 2)."""
 
 import random
+from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
@@ -133,3 +135,24 @@ def test_what_a_grant_brings_about_in_its_cycle_is_taken_among_those_that_are_st
     env.run()
     on_second = {"lowest": 0, "taken before": 5, "at once": 10, "still to be taken": 15}
     assert grants == {"passes on": 0, "behind": 5, **on_second}
+
+
+def test_messages_of_one_sender_go_in_order_of_their_index():
+    env, grants = Environment(), {}
+    server = Server(env)
+    for index in (2, 0, 1):
+        server.request(0, ROOT, 3, partial(grants.setdefault, index), index=index)
+    env.run()
+    assert grants == {0: 0, 1: 3, 2: 6}
+
+
+@pytest.mark.parametrize(("arbitration", "first"), [("fifo", 2), ("priority", 1), ("round_robin", 1)])
+def test_others_than_fifo_choose_among_all_that_ask_in_a_cycle(arbitration, first):
+    """The lower PE asks for a later operator: it comes second, and is first by rank."""
+    env, grants = Environment(), {}
+    server = Server(env, arbitration)
+    server.request(0, 2, 3, partial(grants.setdefault, 2))
+    server.request(1, 1, 3, partial(grants.setdefault, 1))
+    env.run()
+    assert min(grants, key=grants.__getitem__) == first
+    assert sorted(grants.values()) == [0, 3]

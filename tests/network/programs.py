@@ -7,10 +7,12 @@ from collections import defaultdict
 import numpy as np
 
 from pe_sim.network.hop_times import ChannelTimes
+from pe_sim.network.hops import HopBuilder
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.plans import WAYS, Planner, Sizes, parts_of, wholes_of
 from pe_sim.network.programs import Pattern, timed
 from pe_sim.schedule.routed_collectives import collective_planner
+from pe_sim.schedule.stages import RoutedStage, Tag
 from tests.network.networks import array_of
 
 LINK = {"bytes_per_cycle": 8, "latency_cycles": 3, "overhead_cycles": 2}
@@ -123,3 +125,34 @@ def step_by_cycles(hops, channels, num_bytes, ranks, ready):
         cycle += 1
     every = range(len(hops))
     return [grant[hop] for hop in every], [tail[hop] for hop in every]
+
+
+def one_brings_about_another():
+    """Channels without latency, a stage over them, and its grants: ranks 3 and 2 ask at once, 1 because of 3's grant.
+
+    In that cycle 2 is taken first, then 3, then 1, which asks for the channel that 2 has got.
+    """
+    array = array_of("line", 3, link={"bytes_per_cycle": 1, "latency_cycles": 0, "overhead_cycles": 0})
+    one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    builder = HopBuilder()
+    cause, brought, other = (
+        builder.add(one * channel, one * message, zero, one * wave)
+        for message, (channel, wave) in enumerate([(0, 0), (1, 1), (1, 0)])
+    )
+    builder.link(cause, brought)
+    builder.start(zero, cause)
+    builder.start(zero, other)
+    builder.end(brought, zero, zero)
+    builder.end(other, one, zero)
+    sizes = np.full(3, 4)
+    stage = RoutedStage(
+        *("stage", "stage", "", (), 0),
+        tag=Tag.UNICAST,
+        hops=builder.build(1, 2, 3),
+        from_pe=False,
+        to_pes=None,
+        num_bytes=sizes,
+        rank=np.array([3, 1, 2]),
+        counted_bytes=sizes,
+    )
+    return interconnect_of(array).topology.channels, stage, [0, 4, 0]

@@ -13,7 +13,14 @@ from pe_sim.network.hops import HopBuilder
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.plans import WAYS
 from tests.network.networks import LINK, SECTIONS, array_of
-from tests.network.programs import fitting_plans, planner_of, run, small, step_by_cycles
+from tests.network.programs import (
+    fitting_plans,
+    one_brings_about_another,
+    planner_of,
+    run,
+    small,
+    step_by_cycles,
+)
 
 
 def random_graph(draw, num_pes):
@@ -117,6 +124,15 @@ def in_waves(hops):
     for _ in range(len(hops)):
         np.maximum.at(wave, hops.after, wave[hops.before] + 1)
     return replace(hops, wave=wave)
+
+
+def test_what_a_grant_brings_about_in_its_cycle_comes_behind_what_was_taken_before():
+    channels, stage, grants = one_brings_about_another()
+    hops, ready = stage.hops, np.zeros(1, dtype=np.int64)
+    work = hops.occupancy(channels, stage.num_bytes)
+    times = run_hops(hops, channels, *work, stage.rank, ready, ChannelTimes.idle(len(channels)))
+    assert times.grant.tolist() == grants
+    assert step_by_cycles(hops, channels, stage.num_bytes, stage.rank, ready)[0] == grants
 
 
 def test_one_message_over_two_channels():

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,8 +27,10 @@ from pe_sim.report.heat import channel_heat
 from pe_sim.report.moments import Moments
 from pe_sim.report.perfetto import trace_json
 from pe_sim.report.report import Report
+from pe_sim.report.routed_parts import RoutedStages
 from pe_sim.report.table import WIDTH, render_report
 from pe_sim.schedule.stages import RoutedStage
+from tests.network.programs import one_brings_about_another
 from tests.report.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
 
@@ -96,6 +99,14 @@ def test_each_use_of_a_channel_is_known_for_the_hop_it_was(
         if record.use_start is not None and isinstance(report.timeline.stages[order], RoutedStage):
             found = moments.hops(order)
             assert found.grant[found.first_row >= 0].tolist() == (record.use_start + base).tolist()
+
+
+def test_what_was_granted_in_one_cycle_is_told_apart() -> None:
+    channels, stage, grants = one_brings_about_another()
+    rows, channel, start = np.array([[0, 1, 2], [0, 1, 1], [0, 0, 4]])  # in order of the grants
+    found = RoutedStages(channels).parts(stage, np.zeros(1, dtype=np.int64), rows, channel, start)
+    assert found.grant.tolist() == grants
+    assert found.first_row.tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize("arbitration", ["round_robin", "priority"])

@@ -13,7 +13,9 @@ from tests.rtl.collective_programs import collective_program
 from tests.rtl.explained import with_command_cycles
 from tests.rtl.gemm_programs import gemm_program
 from tests.rtl.hardware import UnfitError
+from tests.rtl.layer_cache import PeHeads, _stores, head_pitch
 from tests.rtl.layer_programs import layer_program
+from tests.rtl.layer_values import Held
 from tests.rtl.tiles import Tiles
 
 SMALL = {"num_attention_heads": 16, "intermediate_size": 128, "vocab_size": 96, "num_hidden_layers": 1}
@@ -25,6 +27,44 @@ def test_a_tile_holds_only_what_it_has_at_the_beginning_of_its_place():
     assert tiles.pack(matrix) == bytes([0, 1, 3, 4, 2, 5, 0, 0])
     assert tiles.pack(matrix, inner_major=True) == bytes([0, 3, 1, 4, 2, 5, 0, 0])
     assert (tiles.outer_pitch, tiles.inner_pitch, tiles.num_bytes) == (8, 4, 8)
+
+
+def test_places_of_tiles_that_are_not_square():
+    tiles = Tiles(outer=3, inner=5, outputs=2, depth=4)
+    assert (tiles.outer_pitch, tiles.inner_pitch, tiles.num_bytes) == (16, 8, 32)
+    assert tiles.shapes == [(2, 4), (2, 1), (1, 4), (1, 1)]
+    matrix = np.arange(15, dtype=np.int8).reshape(3, 5)
+    assert tiles.pack(matrix)[:16] == bytes([0, 1, 2, 3, 5, 6, 7, 8, 4, 9, *([0] * 6)])
+
+
+@pytest.mark.parametrize(("outputs", "depth"), [(4, 4), (8, 4), (2, 8), (3, 5)])
+@pytest.mark.parametrize("by_token", [True, False], ids=["keys", "values"])
+def test_new_tokens_are_stored_where_the_packed_cache_has_them(by_token, outputs, depth):
+    heads, head_dim, context, new = 2, 10, 9, 4
+    whole = np.random.default_rng(5).integers(-99, 99, (heads, context + new, head_dim), dtype=np.int8)
+    tiles = Tiles(*((context + new, head_dim) if by_token else (head_dim, context + new)), outputs, depth)
+    pitch = head_pitch(tiles)
+
+    def packed(cache):
+        each = [
+            tiles.pack(cache[head] if by_token else cache[head].T, inner_major=not by_token) for head in range(heads)
+        ]
+        return np.frombuffer(b"".join(one.ljust(pitch, b"\0") for one in each), dtype=np.int8).copy()
+
+    before = whole.copy()
+    before[:, context:] = 0
+    memory = packed(before)
+    part = PeHeads(np.arange(context + new), 0, 0, heads, new, by_head=False)
+    source = Held(("k", 0), {0: 100}, {0: (0, heads * head_dim)}, heads * head_dim, new, width=2, pitch=2 * new)
+    for store in _stores(source, tiles, part, 0, context + np.arange(new), context, 0, by_token=by_token):
+        for place in np.ndindex(store["count0"], store["count1"], store["count2"], store["chunk"]):
+            taken = store["in_addr"] + np.dot(
+                place, [*(store[f"in_pitch{i}"] for i in range(3)), store["element_pitch"]]
+            )
+            put = store["out_addr"] + np.dot(place, [*(store[f"out_pitch{i}"] for i in range(3)), 1])
+            feature, row = divmod(int(taken) - 100, source.pitch)
+            memory[put] = whole[feature // head_dim, context + row // source.width, feature % head_dim]
+    assert memory.tolist() == packed(whole).tolist()
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
