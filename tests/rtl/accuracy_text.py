@@ -14,7 +14,7 @@ $ make accuracy
 ```
 
 builds the RTL with Verilator, runs all cases and writes this page, every case to [accuracy.csv](accuracy.csv), and the
-envelope that reports carry to `pe_sim/report/compared.json`. The same cases are part of `make test` where g++ is there.
+envelope that reports carry to `pe_sim/report/compared.json`. The same cases are tests where g++ is there.
 A difference is what the RTL takes more than the simulator, in per cent of the RTL's cycles; compute, memory, bus and
 tree say where its cycles come from.
 """

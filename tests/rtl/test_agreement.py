@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,6 +30,11 @@ pytestmark = pytest.mark.rtl
 
 MOST_PERCENT = 1  # of a whole step
 MANY_SEEDS = range(100, 160)
+QUICK = ("3-binary", "4-quad")  # to build another one takes longer than all its cases
+
+
+def quick_or_slow(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def is_right(comparison: Comparison) -> bool:
@@ -40,14 +47,14 @@ def is_right(comparison: Comparison) -> bool:
     return agreed and (matrix.model, matrix.total) == (comparison.event_cycles, comparison.rtl_cycles)
 
 
-@pytest.mark.parametrize("array_name", VARIANTS)
+@pytest.mark.parametrize("array_name", quick_or_slow(VARIANTS))
 def test_collectives_contention_and_gemms_agree_to_the_cycle(array_name: str) -> None:
     comparisons = list(compare(cases_of(array_name)))
     assert not [str(comparison) for comparison in comparisons if not is_right(comparison)]
     assert {Kind.COLLECTIVE, Kind.BUS, Kind.TREE} <= {comparison.named.kind for comparison in comparisons}
 
 
-@pytest.mark.parametrize("array_name", STEP_ARRAYS)
+@pytest.mark.parametrize("array_name", quick_or_slow(STEP_ARRAYS))
 def test_whole_steps_differ_by_what_their_work_explains(array_name: str) -> None:
     comparisons = list(compare(step_cases(array_name)))
     assert len(comparisons) == 3 * len(STEP_WORKFLOWS) * len(OVERLAPS)
@@ -62,7 +69,7 @@ def test_whole_steps_differ_by_what_their_work_explains(array_name: str) -> None
             assert span.end - span.start == case.work_cycles[span.unit][span.index], str(comparison)
 
 
-@pytest.mark.parametrize("array_name", ["3-binary", "4-quad"])
+@pytest.mark.parametrize("array_name", ["3-binary", pytest.param("4-quad", marks=pytest.mark.slow)])
 def test_the_committed_table_is_what_is_measured(array_name: str) -> None:
     measured = table(list(compare([*cases_of(array_name), *step_cases(array_name)])))
     committed = pd.read_csv(TABLE)
@@ -83,6 +90,7 @@ def test_reports_say_what_was_measured() -> None:
     assert set(committed["array"]) == set(VARIANTS)
 
 
+@pytest.mark.slow
 def test_edge_tiles_differ_somewhere() -> None:
     """What explains edge tiles is put to use: there are cases in which the closed form is not what the RTL takes."""
     edges = [c for c in compare(cases_of("8-binary")) if c.named.kind is Kind.EDGE_TILES]
