@@ -33,6 +33,13 @@ def total(parts: Iterable[IntArray]) -> IntArray:
     return first
 
 
+def exact_sum(values: IntArray) -> int:
+    """The sum of non-negative integers, also where it passes 2^63."""
+    if values.size and int(values.max()) >= 2**63 // values.size:
+        return sum(values.ravel().tolist())
+    return int(values.sum())
+
+
 def format_bytes(num_bytes: float) -> str:
     """Bytes with a binary prefix: 1536 -> '1.50 KiB'."""
     return _format_scaled(num_bytes, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 1024.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from pe_sim.cli.equal import arrays_option, equal_option, load_arrays
+from pe_sim.cli.equal import arrays_option, equal_option, load_arrays, mixed_option
 from pe_sim.cli.options import (
     StepChoice,
     html_option,
@@ -37,6 +37,7 @@ SCHEMA: Final = "pe-sim.comparison/1"
 @click.argument("model_name", metavar="MODEL")
 @arrays_option
 @equal_option
+@mixed_option
 @click.option(
     "--workflows",
     "names",
@@ -52,6 +53,7 @@ def compare(
     model_name: str,
     array_names: tuple[str, ...],
     equal: str | None,
+    mixed_process: bool,
     names: str | None,
     overlap: int | None,
     settings: tuple[str, ...],
@@ -91,44 +93,52 @@ def compare(
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = [api.load_workflow(name) for name in listed]
     model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-    arrays = load_arrays(array_names, equal, overrides.array)
+    beside = load_arrays(array_names, equal, overrides.array, mixed=mixed_process)
+    arrays = beside.arrays
     if situation:
         situation.check_against(model)
     known = References.of(machines, model, arrays[array_names[0]], steps)
     cases = _cases(labelled(listed, workflows), arrays)
     reports, reasons = _simulate_all(model, steps, cases, engine, allow_overflow)
+    unequal = {label: why for label in reports for name, why in beside.unequal.items() if label.endswith(f" on {name}")}
 
     def make_json() -> str:
         failed = [{"workflow": label, "reason": reason} for label, reason in reasons.items()]
         if situation:
-            return to_json(comparison_dict(_served(situation, reports), failed) | known.to_dict())
-        return to_json(_to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed) | known.to_dict())
+            told = comparison_dict(_served(situation, reports), failed, unequal)
+        else:
+            told = _to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed, unequal)
+        return to_json(told | known.to_dict())
 
     def show(stream: TextIO) -> None:
         if situation:
-            stream.write(comparison_text(_served(situation, reports)))
-        _show_steps(situation, reports, known, stream)
+            stream.write(comparison_text(_served(situation, reports), unequal))
+        _show_steps(situation, reports, unequal, known, stream)
         stream.write(reason_rows(reasons))
 
     def write_html(path: Path) -> None:
         from pe_sim.report.html import save_comparison_html
 
-        save_comparison_html(path, [of_steps[0] for of_steps in reports.values()], list(reports), reasons)
+        save_comparison_html(path, [of_steps[0] for of_steps in reports.values()], list(reports), reasons, unequal)
 
     outputs.deliver(make_json, show, {"--html": write_html})
 
 
 def _show_steps(
-    situation: Situation | None, reports: Mapping[str, tuple[Report, ...]], known: References, stream: TextIO
+    situation: Situation | None,
+    reports: Mapping[str, tuple[Report, ...]],
+    unequal: Mapping[str, str],
+    known: References,
+    stream: TextIO,
 ) -> None:
     """The comparison of every step, and the known machines."""
-    from pe_sim.report.compare import best_of, compare_table
+    from pe_sim.report.compare import Ranking, compare_table
 
     for index, of_step in enumerate(zip(*reports.values(), strict=True)):
         if situation:
             stream.write(f"\n{step_title(situation, index)}\n")
-        compare_table(list(of_step), list(reports), stream)
-        best = of_step[best_of(of_step)]
+        compare_table(list(of_step), list(reports), stream, unequal)
+        best = of_step[Ranking.of(of_step, list(reports), unequal).best]
         known.show(index, None if best.shortage else best.latency_seconds, stream)
 
 
@@ -176,13 +186,16 @@ def _simulate_all(
     return reports, {label: str(error) for label, error in failures.items()}
 
 
-def _to_dict(reports: Mapping[str, Report], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    from pe_sim.report.compare import best_of
+def _to_dict(
+    reports: Mapping[str, Report], failed: Sequence[Mapping[str, str]], unequal: Mapping[str, str]
+) -> dict[str, Any]:
+    from pe_sim.report.compare import Ranking
 
     return {
         "schema": SCHEMA,
-        "best": list(reports)[best_of(list(reports.values()))],
+        "best": list(reports)[Ranking.of(list(reports.values()), list(reports), unequal).best],
         "labels": list(reports),
         "reports": [report.to_dict() for report in reports.values()],
         "failed": list(failed),
+        **({"unequal": dict(unequal)} if unequal else {}),
     }

@@ -174,6 +174,8 @@ def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
         if named is not None and named not in shown:
             shown.append(named)
         parts.append(_candidates_table("The best candidates", shown))
+    if found.report.array.cost_basis_note:
+        parts.append(f"note: {found.report.array.cost_basis_note}")
     if found.excluded:
         parts.append("\nNot candidates:")
         parts += [f"  {one.name}: {one.reason}" for one in found.excluded]

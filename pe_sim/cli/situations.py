@@ -140,9 +140,9 @@ def print_served(served: Served, stream: TextIO) -> None:
     stream.write(f"The whole situation\n\n{format_pairs(pairs)}")
 
 
-def comparison_text(served: Mapping[str, Served]) -> str:
+def comparison_text(served: Mapping[str, Served], unequal: Mapping[str, str]) -> str:
     """One line a workflow, the best marked: every step, and all of them as often as they occur."""
-    best = best_of(served)
+    best = best_of(served, unequal)
     first = served[best]
     situation = first.situation
     steps = [f"step {index + 1}" for index in range(len(situation.steps))]
@@ -151,8 +151,11 @@ def comparison_text(served: Mapping[str, Served]) -> str:
     for label, each in served.items():
         cycles = [f"{report.latency_cycles:,}" for report in each.reports]
         mark = "* " if label == best else ""
-        over = "-" if each.shortage and not first.shortage else f"{each.seconds / first.seconds:.3f}"
-        name = f"{mark}{label} ({DOES_NOT_FIT})" if each.shortage else mark + label
+        aside = _aside(each, label in unequal) > _aside(first, best in unequal)
+        over = "-" if aside else f"{each.seconds / first.seconds:.3f}"
+        name = (
+            f"{mark}{label}{f' ({DOES_NOT_FIT})' if each.shortage else ''}{' (NOT EQUAL)' if label in unequal else ''}"
+        )
         rows.append([name, *cycles, f"{each.cycles:,.0f}", over, f"{each.tokens_per_second:,.2f}"])
     table = format_table(
         ["workflow", *steps, "all steps", "x best", "tokens/s"], ["cycles", *weights, "cycles", "", ""], rows
@@ -163,16 +166,24 @@ def comparison_text(served: Mapping[str, Served]) -> str:
     return f"{report.model.name} on {where}, {situation.name}: {situation.description}\n{table}"
 
 
-def best_of(served: Mapping[str, Served]) -> str:
-    """The label that takes the least time, the first of equals; one that fits, while any does."""
-    return min(served, key=lambda label: (bool(served[label].shortage), served[label].seconds))
+def best_of(served: Mapping[str, Served], unequal: Mapping[str, str]) -> str:
+    """The label that takes the least time, the first of equals; one that fits and is equal, while there is any."""
+    return min(served, key=lambda label: (_aside(served[label], label in unequal), served[label].seconds))
 
 
-def comparison_dict(served: Mapping[str, Served], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def _aside(served: Served, unequal: bool) -> int:
+    """How many reasons there are not to rank it."""
+    return bool(served.shortage) + unequal
+
+
+def comparison_dict(
+    served: Mapping[str, Served], failed: Sequence[Mapping[str, str]], unequal: Mapping[str, str]
+) -> dict[str, Any]:
     """JSON-ready."""
     return {
         "schema": COMPARISON_SCHEMA,
-        "best": best_of(served),
+        "best": best_of(served, unequal),
         "results": [{"workflow": label, **each.to_dict()} for label, each in served.items()],
         "failed": list(failed),
+        **({"unequal": dict(unequal)} if unequal else {}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pe_sim.config.dtypes import Dtypes
@@ -48,12 +48,13 @@ class VectorUnit:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A flat memory with one port."""
+    """A flat memory with one port; its energy and area are those of its `device`, `technology` is a text for people."""
 
     technology: str
     capacity_bytes: int
     bytes_per_cycle: int
     latency_cycles: int
+    device: str = field(default="dram_bank", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class DramBank:
     activate_cycles: int
     precharge_cycles: int
     read_to_precharge_cycles: int
+
+    @property
+    def device(self) -> str:
+        """What its energy and area are those of."""
+        return "dram_bank"
 
     @property
     def row_cycles(self) -> int:
@@ -168,7 +174,8 @@ class Network:
 class ArrayConfig:
     """A PE array with everything resolved; times are cycles of one clock.
 
-    `process` is that of the logic, by which energy and area were filled in. `dead_pes`, in order, keep their places
+    `process` is that of the logic, by which energy and area were filled in; `assumed` are the paths of what decides
+    constants of energy and area, and was left out of the file. `dead_pes`, in order, keep their places
     on the floor plan and in the interconnect, but hold nothing, work nothing and send nothing.
     """
 
@@ -185,6 +192,25 @@ class ArrayConfig:
     energy: Energy
     area: Area
     dead_pes: tuple[int, ...] = ()
+    assumed: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def cost_basis(self) -> str:
+        """What energy and area are those of, in words, with what the array's file does not say marked as assumed."""
+        said = {
+            "process": f"{self.process} logic",
+            "pe.memory.device": f"{self.pe.memory.device} in the PEs",
+            "root.memory.device": f"{self.root.memory.device} at the root",
+        }
+        return ", ".join(f"{words} (assumed)" if path in self.assumed else words for path, words in said.items())
+
+    @property
+    def cost_basis_note(self) -> str | None:
+        """A line that says what was assumed and which keys say otherwise; None if nothing was."""
+        if not self.assumed:
+            return None
+        otherwise = ", ".join(self.assumed)
+        return f"energy and area of {self.name} are those of {self.cost_basis}; to say otherwise: {otherwise}"
 
     @property
     def num_living(self) -> int:

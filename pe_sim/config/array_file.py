@@ -49,6 +49,8 @@ Kind = Literal[
 ]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 MEMORY_KINDS: Final = ("flat", "sram", "dram_bank")
+Device = Literal["sram", "dram_bank", "hbm", "lpddr", "gddr", "ddr"]
+PE_DEVICE, ROOT_DEVICE = "dram_bank", "hbm"  # where an array does not say
 
 
 def check_latency(value: Any, minimum: int, levels: bool = False) -> Any:
@@ -210,7 +212,12 @@ class MemoryFile(Section):
     """A flat memory with one port; `memory_file` has the other kind, which only PEs can have."""
 
     kind: Literal["flat", "sram"] = Field(default="flat", description="flat (alias sram): one latency, one rate")
-    technology: Text = Field(description="the technology the numbers come from")
+    technology: Text = Field(description="the technology the numbers come from, for people: nothing depends on it")
+    device: Device | None = Field(
+        default=None,
+        description=f"whose energy and area it has; default: sram of that kind, else {PE_DEVICE} in PEs, {ROOT_DEVICE}"
+        " at the root",
+    )
     capacity_bytes: Capacity = Field(description="capacity")
     bytes_per_cycle: Rate = Field(description="rate of the port, Wm")
     latency_cycles: Cycles = Field(description="latency of the first access")

@@ -120,6 +120,16 @@ def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
     }
 
 
+def cost_basis_to_dict(array: ArrayConfig) -> dict[str, Any]:
+    """What energy and area are those of, JSON-ready: the process, the memories' devices, and which were assumed."""
+    return {
+        "process": array.process,
+        "pe_memory": array.pe.memory.device,
+        "root_memory": array.root.memory.device,
+        "assumed": list(array.assumed),
+    }
+
+
 def describe_array(array: ArrayConfig) -> str:
     """One line: name, PEs, what one PE has, the memory in total, the interconnect, the clock."""
     pe = array.pe
@@ -263,6 +273,7 @@ def _memory_to_dict(memory: LocalMemory) -> dict[str, Any]:
         return {"kind": "dram_bank", **asdict(memory)}
     return {
         "technology": memory.technology,
+        "device": memory.device,
         "capacity_bytes": memory.capacity_bytes,
         "bytes_per_cycle": memory.bytes_per_cycle,
         "latency_cycles": memory.latency_cycles,

@@ -68,5 +68,6 @@ def array_card(array: ArrayConfig) -> str:
         ),
         ("types", f"{types.weight.name} weights, {types.kv_cache.name} cache, {types.partial.name} partial sums"),
         ("overlap", str(array.overlap)),
+        ("energy and area", array.cost_basis),
     ]
     return card(array.name, facts)

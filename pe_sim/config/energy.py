@@ -47,6 +47,7 @@ class Area:
         root_mm2_per_mib: the root's memory; 0: it is on other dies.
         joint_lane_um2: what a joint has for each element that arrives in a cycle.
         wire_pitch_um: width of die that a wire takes; 0: wires run over the logic.
+        switch_pitch_um: from wire to wire inside a switch or router.
     """
 
     mac_um2: Mapping[str, float]
@@ -57,3 +58,4 @@ class Area:
     root_mm2_per_mib: float
     joint_lane_um2: float
     wire_pitch_um: float
+    switch_pitch_um: float

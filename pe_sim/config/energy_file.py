@@ -1,14 +1,17 @@
-"""The sections of an array file that say what its parts cost; all of it is optional, `technology` has the defaults."""
+"""The sections of an array file that say what its parts cost; all optional, `config.technology` has the defaults."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from pe_sim.config.energy import Area, Energy
 from pe_sim.config.schema import Section
+
+if TYPE_CHECKING:
+    from pe_sim.config.array_file import ArrayFile
 
 MAX_COST = 10**9  # of one event or one piece, in any of the units below; far above any machine one would build
 
@@ -65,6 +68,21 @@ class AreaFile(Section):
     wire_pitch_um: float = Field(
         default=0.0, ge=0, le=MAX_COST, description="um of die that each wire takes; 0: wires run over the logic"
     )
+    switch_pitch_um: Cost = _cost("um from wire to wire inside a switch or router; 0: it takes no room")
+
+
+def assumed_paths(file: ArrayFile) -> tuple[str, ...]:
+    """The paths that an array's file leaves out, of those by which constants of energy and area are filled in."""
+    energy, area, found = file.energy, file.area, []
+    sections = (energy, energy.mac_pj, area, area.mac_um2)
+    if "process" not in file.model_fields_set and any(None in dict(section).values() for section in sections):
+        found.append("process")
+    of_pes = (energy.local_read_pj_per_bit, energy.local_write_pj_per_bit, area.local_mm2_per_mib)
+    of_root = (energy.root_read_pj_per_bit, area.root_mm2_per_mib)
+    for name, memory, costs in (("pe", file.pe.memory, of_pes), ("root", file.root.memory, of_root)):
+        if memory.kind == "flat" and memory.device is None and None in costs:
+            found.append(f"{name}.memory.device")
+    return tuple(found)
 
 
 def filled_energy(section: EnergyFile, default: Energy) -> Energy:

@@ -111,14 +111,16 @@ def resolve_array(
     """
     dead_pes = check_dead_pes(file.dead_pes, file.num_pes, source, overridden)
     floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
+    from pe_sim.config.array_file import ROOT_DEVICE
+
     dtypes, pe, root = (
         _dtypes(file),
         _pe(file),
-        Root(vector=_vector(file.root.vector), memory=_memory(file.root.memory)),
+        Root(vector=_vector(file.root.vector), memory=_memory(file.root.memory, ROOT_DEVICE)),
     )
     process = PROCESSES[file.process]
     # Imported here: the arithmetic of this module does without pydantic.
-    from pe_sim.config.energy_file import filled_area, filled_energy
+    from pe_sim.config.energy_file import assumed_paths, filled_area, filled_energy
 
     return ArrayConfig(
         name=file.name if file.name is not None else default_name,
@@ -134,6 +136,7 @@ def resolve_array(
         energy=filled_energy(file.energy, default_energy(process, dtypes, pe, root)),
         area=filled_area(file.area, default_area(process, dtypes, pe, root)),
         dead_pes=dead_pes,
+        assumed=assumed_paths(file),
     )
 
 
@@ -190,11 +193,14 @@ def _vector(unit: VectorFile) -> VectorUnit:
 def _local_memory(memory: MemoryFile | DramBankFile) -> LocalMemory:
     if memory.kind == "dram_bank":
         return DramBank(**memory.model_dump(exclude={"kind"}))
-    return _memory(memory)
+    from pe_sim.config.array_file import PE_DEVICE
+
+    return _memory(memory, PE_DEVICE)
 
 
-def _memory(memory: MemoryFile) -> Memory:
-    return Memory(memory.technology, memory.capacity_bytes, memory.bytes_per_cycle, memory.latency_cycles)
+def _memory(memory: MemoryFile, assumed_device: str) -> Memory:
+    device = memory.device or ("sram" if memory.kind == "sram" else assumed_device)
+    return Memory(memory.technology, memory.capacity_bytes, memory.bytes_per_cycle, memory.latency_cycles, device)
 
 
 def _bus(bus: BusFile, num_pes: int, floorplan: Floorplan, source: str | None) -> Bus:

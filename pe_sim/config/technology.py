@@ -9,6 +9,8 @@ Every constant says where it comes from. "Assumption" marks what nobody publishe
   operations in 7 nm.
 - FGDRAM: M. O'Connor et al., "Fine-grained DRAM", MICRO 2017, table 3: the stages of a bit's way out of an HBM2.
 - Keckler: S. Keckler et al., "GPUs and the future of parallel computing", IEEE Micro 2011, table 1.
+- ORION: A. Kahng et al., "ORION 2.0: a fast and accurate NoC power and area model", DATE 2009: a matrix crossbar is as
+  wide as the wires of its inputs and as high as those of its outputs; a bit drives a whole row and a whole column.
 - Dally: W. Dally, Y. Turakhia, S. Han, "Domain-specific hardware accelerators", CACM 2020.
 """
 
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from pe_sim.config.array import DramBank, LocalMemory, Pe, Root
+from pe_sim.config.array import LocalMemory, Pe, Root
 from pe_sim.config.dtypes import BITS, Dtypes
 from pe_sim.config.energy import Area, Energy
 
@@ -36,6 +38,7 @@ class Process:
         sram_pj_per_64_bits: (KiB, pJ) of an access to SRAMs of some sizes.
         sram_cell_um2: the smallest published six-transistor cell.
         wire_pj_per_bit_mm: full swing.
+        switch_pitch_um: from wire to wire on the metal layers a crossbar of buses runs on.
     """
 
     multiply_pj: dict[str, float]
@@ -45,6 +48,7 @@ class Process:
     sram_pj_per_64_bits: tuple[tuple[float, float], ...]
     sram_cell_um2: float
     wire_pj_per_bit_mm: float
+    switch_pitch_um: float
 
 
 # Assumption, for dtypes that nobody measured: fp8 as the 16-bit floats, int4 as int8: upper bounds, for they are
@@ -73,6 +77,8 @@ PROCESSES: Final[dict[str, Process]] = {
         sram_cell_um2=_CELL_45NM,
         # Keckler, 40 nm, 0.9 V: 310 pJ for 256 bits over 10 mm, of which half toggle. Dally says 0.1 as a rule.
         wire_pj_per_bit_mm=0.12,
+        # Assumption: a semi-global layer, the fifth of Intel's 45 nm process (K. Mistry et al., IEDM 2007); recalled.
+        switch_pitch_um=0.28,
     ),
     "7nm": Process(
         # Jouppi; the addition of fp32 is an assumption: recalled from that table and not seen again.
@@ -86,22 +92,25 @@ PROCESSES: Final[dict[str, Process]] = {
         # Keckler's projection for 10 nm at 0.65 V: 150 pJ for 256 bits over 10 mm. Assumption: the same in 7 nm, for
         # the capacitance of a millimetre and the voltage hardly change any more.
         wire_pj_per_bit_mm=0.059,
+        # Assumption: a semi-global layer of a 7 nm process, about twice the least pitch of 40 nm.
+        switch_pitch_um=0.08,
     ),
 }
-DEFAULT_PROCESS: Final = "45nm"
+SRAM: Final = "sram"  # the device whose cells are of the logic's process
 
 # FGDRAM, pJ a bit: activation and precharge 0.11, the cell's read or write 0.44. A bit that leaves the stack also pays
 # for its way to the bank group's multiplexer 1.01, from there to the global I/O 1.23, TSV 0.5 and interposer 0.3.
 DRAM_BANK_PJ_PER_BIT: Final = 0.55
 DRAM_STACK_PJ_PER_BIT: Final = 3.6
 
-# pJ a bit of memories that are reached through an interface, by the word in their technology's name.
-_INTERFACES: Final[tuple[tuple[str, float], ...]] = (
-    ("hbm", DRAM_STACK_PJ_PER_BIT),
-    ("lpddr", 4.0),  # Dally: LPDDR4
-    ("gddr", 6.5),  # Jouppi: GDDR6 350 to 480 pJ for 64 bits; the middle
-    ("ddr", 20.3),  # Horowitz, Jouppi: DDR3 and DDR4 1300 pJ for 64 bits
-)
+# pJ a bit of DRAM by its device: at its bank, or of another die.
+_DRAM_PJ_PER_BIT: Final[dict[str, float]] = {
+    "dram_bank": DRAM_BANK_PJ_PER_BIT,
+    "hbm": DRAM_STACK_PJ_PER_BIT,
+    "lpddr": 4.0,  # Dally: LPDDR4
+    "gddr": 6.5,  # Jouppi: GDDR6 350 to 480 pJ for 64 bits; the middle
+    "ddr": 20.3,  # Horowitz, Jouppi: DDR3 and DDR4 1300 pJ for 64 bits
+}
 
 # Bits of an SRAM's area that are cells: a published 7 nm macro has 29.2 Mbit on a mm2 with cells of 0.027 um2.
 _SRAM_CELLS: Final = 29.2 * 0.027
@@ -116,7 +125,7 @@ def default_energy(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Ener
     integers in int32. Writing costs what reading costs (assumption; FGDRAM gives one figure for both).
     """
     multiply, add, partial = process.multiply_pj, process.add_pj, dtypes.partial.name
-    local = memory_pj_per_bit(process, pe.memory, local=True)
+    local = memory_pj_per_bit(process, pe.memory)
     buffer = sram_pj_per_bit(process, pe.buffer.capacity_bytes)
     return Energy(
         mac_pj={dtype: _tidy(multiply[dtype] + add[_sum_dtype(dtype, partial)]) for dtype in BITS},
@@ -124,7 +133,7 @@ def default_energy(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Ener
         vector_pj=multiply["fp32"],
         local_read_pj_per_bit=local,
         local_write_pj_per_bit=local,
-        root_read_pj_per_bit=memory_pj_per_bit(process, root.memory, local=False),
+        root_read_pj_per_bit=memory_pj_per_bit(process, root.memory),
         buffer_read_pj_per_bit=buffer,
         buffer_write_pj_per_bit=buffer,
         wire_pj_per_bit_mm=process.wire_pj_per_bit_mm,
@@ -144,30 +153,22 @@ def default_area(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Area:
         mac_um2={dtype: _tidy(multiply[dtype] + add[_sum_dtype(dtype, partial)]) for dtype in BITS},
         # Assumption: an fp32 multiplier and adder; tables of functions are left out.
         vector_lane_um2=_tidy(multiply["fp32"] + add["fp32"]),
-        local_mm2_per_mib=sram if _is_sram(pe.memory) else _DRAM_MM2_PER_MIB,
+        local_mm2_per_mib=sram if pe.memory.device == SRAM else _DRAM_MM2_PER_MIB,
         local_layers=0,
         buffer_mm2_per_mib=sram,
-        root_mm2_per_mib=sram if _is_sram(root.memory) else 0.0,  # DRAM of the root is on dies of its own
+        root_mm2_per_mib=sram if root.memory.device == SRAM else 0.0,  # DRAM of the root is on dies of its own
         # Assumption: an adder of partial sums, and two fp32 multipliers that scale softmax partials.
         joint_lane_um2=_tidy(add[_sum_dtype(partial, partial)] + 2 * multiply["fp32"]),
         wire_pitch_um=0.0,
+        switch_pitch_um=process.switch_pitch_um,
     )
 
 
-def memory_pj_per_bit(process: Process, memory: LocalMemory, *, local: bool) -> float:
-    """A bit read from, or (assumption: for as much) written to a memory of this technology and size.
-
-    DRAM under a PE that names no interface, or is a bank, is read at its bank; the root's comes out of its stack.
-    """
-    if isinstance(memory, DramBank):
-        return DRAM_BANK_PJ_PER_BIT
-    words = memory.technology.lower()
-    if _is_sram(memory):
+def memory_pj_per_bit(process: Process, memory: LocalMemory) -> float:
+    """A bit read from, or (assumption: for as much) written to a memory of this device and size."""
+    if memory.device == SRAM:
         return sram_pj_per_bit(process, memory.capacity_bytes)
-    for word, pj in _INTERFACES:
-        if word in words:
-            return pj
-    return DRAM_BANK_PJ_PER_BIT if local else DRAM_STACK_PJ_PER_BIT
+    return _DRAM_PJ_PER_BIT[memory.device]
 
 
 def sram_pj_per_bit(process: Process, capacity_bytes: int) -> float:
@@ -185,10 +186,6 @@ def sram_pj_per_bit(process: Process, capacity_bytes: int) -> float:
 def _tidy(value: float) -> float:
     """Without the digits that binary fractions add: three more than any source has."""
     return round(value, 6)
-
-
-def _is_sram(memory: LocalMemory) -> bool:
-    return "sram" in memory.technology.lower()
 
 
 def _sum_dtype(dtype: str, partial: str) -> str:

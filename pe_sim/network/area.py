@@ -7,7 +7,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from pe_sim.config.array import ArrayConfig, VectorUnit
 from pe_sim.config.arrays import load_array
@@ -16,11 +18,15 @@ from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
 from pe_sim.config.network import GraphNetwork
 from pe_sim.config.network_shapes import ButterflyShape, CubeShape, GridShape, Shape, UserGraphShape
 from pe_sim.errors import InputError
+from pe_sim.network.channels import FloatArray
 from pe_sim.notebook import Table, card
 from pe_sim.units import ceil_div
 
+if TYPE_CHECKING:
+    from pe_sim.network.topology import Topology
+
 PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER = "pe_matrix", "pe_vector", "pe_memory", "pe_buffer"
-JOINTS, WIRES, ROOT = "joints", "wires", "root"
+JOINTS, SWITCHES, WIRES, ROOT = "joints", "switches", "wires", "root"
 MAX_PES: Final = 2**20  # of the array file
 _MIB: Final = 2**20
 _UM2_PER_MM2: Final = 1e6
@@ -32,9 +38,9 @@ class AreaReport:
     """Silicon of an array, all in mm2.
 
     Args:
-        by_component: of all PEs, joints and wires, and the root.
-        pe_mm2: die of one PE: matrix and vector unit, buffer, its share of joints and wires; and its memory, or the
-            largest layer of it where that is stacked over the PE.
+        by_component: of all PEs, joints, switches (where there are any) and wires, and the root.
+        pe_mm2: die of one PE: matrix and vector unit, buffer, its share of joints, switches and wires; and its memory,
+            or the largest layer of it where that is stacked over the PE.
         pitch_mm2: what the floor plan gives a PE.
     """
 
@@ -93,7 +99,8 @@ def area_of(array: ArrayConfig) -> AreaReport:
     root_memory = array.root.memory.capacity_bytes / _MIB * area.root_mm2_per_mib
     joints = _joint_elements(array) * area.joint_lane_um2 / _UM2_PER_MM2
     wires = _wire_bits_mm(array) * area.wire_pitch_um / 1000
-    logic = matrix + vector + buffer + (joints + wires) / count
+    switches = _switches_mm2(array)
+    logic = matrix + vector + buffer + (joints + sum(switches.values()) + wires) / count
     return AreaReport(
         by_component={
             PE_MATRIX: count * matrix,
@@ -101,6 +108,7 @@ def area_of(array: ArrayConfig) -> AreaReport:
             PE_MEMORY: count * memory,
             PE_BUFFER: count * buffer,
             JOINTS: joints,
+            **switches,
             WIRES: wires,
             ROOT: _lanes_mm2(array, array.root.vector) + root_memory,
         },
@@ -211,6 +219,60 @@ def _joint_elements(array: ArrayConfig) -> int:
         own = kinds[node] == "pe"  # which adds what its PE has to say
         found += sum(ceil_div(8 * width, bits) for width in sorted(widths)[0 if own else 1 :])
     return found
+
+
+def _switches_mm2(array: ArrayConfig) -> dict[str, float]:
+    """All switches and routers; nothing where there are a bus and a tree, whose joints only add."""
+    if not isinstance(array.network, GraphNetwork):
+        return {}
+    from pe_sim.network.topologies import build_topology  # loads networkx
+
+    return {SWITCHES: switch_sizes(build_topology(array), array.area.switch_pitch_um).total_mm2}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SwitchSizes:
+    """The switches and routers of an interconnect.
+
+    Args:
+        total_mm2: of all.
+        crossing_mm: (channels,) wire that a bit drives in the switch from which it enters each channel.
+    """
+
+    total_mm2: float
+    crossing_mm: FloatArray
+
+
+def switch_sizes(topology: Topology, pitch_um: float) -> SwitchSizes:
+    """Sizes of switches as matrix crossbars, which their wires rule: (bits in) x (bits out) x pitch^2.
+
+    A bit drives its whole row and its whole column. A PE with a router has a port of its own, as wide as its widest
+    channel. What has one way in or one way out (end points, joints of a bus and a tree) switches nothing. A switch of a
+    fat tree whose channels are k times as wide as its leaves' is k switches side by side, as such trees are built.
+    """
+    edges, widths = topology.edges, topology.channels.bytes_per_cycle
+    edges = edges[edges[:, 2] >= 0]
+    source, target, channel = edges.T
+    bits = 8.0 * widths[channel]
+    kinds = np.array([kind for _, kind in topology.graph.nodes(data="kind")])
+    count = len(kinds)
+    ways = [np.bincount(end, minlength=count) for end in (target, source)]
+    sides = [np.bincount(end, bits, minlength=count) for end in (target, source)]
+    widest, narrowest = np.zeros(count), np.full(count, np.inf)
+    for end in (target, source):
+        np.maximum.at(widest, end, bits)
+        np.minimum.at(narrowest, end, bits)
+    switching = np.isin(kinds, ("pe", "switch")) & (ways[0] > 1) & (ways[1] > 1)
+    own_port = np.where(kinds == "pe", widest, 0.0)
+    planes = np.ones(count)
+    if topology.kind == "fat_tree":
+        planes = np.maximum(np.floor(narrowest / narrowest.min()), 1.0)
+    pitch_mm = pitch_um / 1000
+    bits_in, bits_out = (np.where(switching, (side + own_port) / planes, 0.0) for side in sides)
+    crossing = pitch_mm * (bits_in + bits_out)
+    of_channel = np.zeros(len(widths))
+    np.maximum.at(of_channel, channel, crossing[source])
+    return SwitchSizes(float((planes * bits_in * bits_out).sum()) * pitch_mm**2, of_channel)
 
 
 def _wire_bits_mm(array: ArrayConfig) -> float:

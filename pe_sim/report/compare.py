@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.breakdown import GROUPS, parts
 from pe_sim.report.report import Report
-from pe_sim.report.table import emit, format_joules, make_table
+from pe_sim.report.table import emit, format_joules, make_table, process_words
 from pe_sim.schedule.stages import Tag
 from pe_sim.units import format_bytes, format_seconds
 
@@ -21,13 +22,20 @@ BEST_MARK = "* "
 WIDTH = 400  # no wrapping: a column a report
 
 
-def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None, file: TextIO | None = None) -> None:
+def compare_table(
+    reports: Sequence[Report],
+    labels: Sequence[str] | None = None,
+    file: TextIO | None = None,
+    unequal: Mapping[str, str] | None = None,
+) -> None:
     """Prints the comparison to `file`, or to stdout.
 
     Args:
         reports: at least one; of those that fit the memories the one with the most tokens per second is the best, the
             first of equals.
         labels: what to call them; None: their workflows' names, with the arrays' where workflows repeat.
+        file: where to.
+        unequal: by label, what was not made equal to the others; it is shown and not ranked.
 
     Raises:
         InputError: no reports, or not one label for each.
@@ -39,17 +47,18 @@ def compare_table(reports: Sequence[Report], labels: Sequence[str] | None = None
             path="labels",
             expected="at least one report, and a label for each",
         )
-    best = best_of(reports)
-    names = marked_labels(reports, names)
+    ranking = Ranking.of(reports, names, unequal or {})
+    best, names = ranking.best, ranking.marked
     marked = [f"{BEST_MARK if index == best else '  '}{name}" for index, name in enumerate(names)]
-    tables = [_overview(reports, marked, best)]
+    tables = [_overview(reports, marked, ranking)]
     if len(reports) > 1:
         note = f"cycles of the critical path; + and - against {names[best]}"
         tables.append(_time_table(f"Why: where the time goes ({note})", reports, marked, best))
         tables.append(_traffic_table("Why: messages / bytes by tag", reports, marked))
         tables.append(_channel_table("Why: the busiest channel, and what it was busy with", reports, marked))
-    notes = dict.fromkeys(f"note: {note}" for report in reports for note in report.model.notes)
-    emit((*tables, *_shortages(reports, names), *_accuracies(reports, names), *notes), file, width=WIDTH)
+    notes = [*ranking.notes, *(f"note: {note}" for note in cost_notes(reports))]
+    notes += dict.fromkeys(f"note: {note}" for report in reports for note in report.model.notes)
+    emit((*tables, *([""] if notes else []), *notes, *_accuracies(reports, names)), file, width=WIDTH)
 
 
 def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:
@@ -59,32 +68,54 @@ def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = 
     return text.getvalue()
 
 
-def best_of(reports: Sequence[Report]) -> int:
-    """Index of the report with the most tokens per second, the first of equals; one that fits, while any does."""
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Which of some reports is the best, and which are no rivals of it.
 
-    def rank(index: int) -> tuple[bool, float, int]:
-        return not reports[index].shortage, reports[index].tokens_per_second, -index
+    Args:
+        best: its index: the one with the most tokens per second, the first of equals; one that fits the memories and is
+            made equal, while there is such a one.
+        marked: what to call each, with what is wrong behind it.
+        notes: a line for each that does not fit or is not equal.
+        over_best: latency over the best one's; None of what is not ranked.
+    """
 
-    return max(range(len(reports)), key=rank)
+    best: int
+    marked: list[str]
+    notes: list[str]
+    over_best: list[float | None]
+
+    @classmethod
+    def of(cls, reports: Sequence[Report], labels: Sequence[str], unequal: Mapping[str, str]) -> Ranking:
+        """Of reports under their labels.
+
+        Args:
+            unequal: by label, what was not made equal to the others, in words.
+        """
+        aside = [bool(report.shortage) + (label in unequal) for label, report in zip(labels, reports, strict=True)]
+        order = [(-aside[at], report.tokens_per_second, -at) for at, report in enumerate(reports)]
+        best = -max(order)[2]
+        seconds = reports[best].latency_seconds
+        marked = [
+            f"{label}{report.fit_mark}{' (NOT EQUAL)' if label in unequal else ''}"
+            for label, report in zip(labels, reports, strict=True)
+        ]
+        notes = [
+            f"{label}: {each.shortage.problem}" for label, each in zip(marked, reports, strict=True) if each.shortage
+        ]
+        notes += [f"{label}: {unequal[label]}" for label in labels if label in unequal]
+        over = [
+            report.latency_seconds / seconds if aside[at] <= aside[best] else None for at, report in enumerate(reports)
+        ]
+        return cls(best, marked, notes, over)
 
 
-def marked_labels(reports: Sequence[Report], labels: Sequence[str]) -> list[str]:
-    """The labels, with DOES NOT FIT behind those of reports that do not."""
-    return [f"{label}{report.fit_mark}" for label, report in zip(labels, reports, strict=True)]
-
-
-def against_best(report: Report, best: Report) -> float | None:
-    """The latency over that of the best; None of what does not fit while the best does."""
-    ranked = not report.shortage or best.shortage
-    return report.latency_seconds / best.latency_seconds if ranked else None
-
-
-def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
+def _overview(reports: Sequence[Report], names: Sequence[str], ranking: Ranking) -> Table:
     rows = []
     all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
     arrays_differ = len({(report.array.name, report.array.num_pes) for report in reports}) > 1
-    for name, report in zip(names, reports, strict=True):
-        over = against_best(report, reports[best])
+    processes_differ = len({report.array.process for report in reports}) > 1
+    for name, report, over in zip(names, reports, ranking.over_best, strict=True):
         busy = report.bounds["bus_cycles" if all_have_a_bus else "network_cycles"]
         messages = sum(use.messages for use in report.traffic.values())
         num_bytes = sum(use.bytes for use in report.traffic.values())
@@ -100,12 +131,14 @@ def _overview(reports: Sequence[Report], names: Sequence[str], best: int) -> Tab
                 f"{messages:,}",
                 format_bytes(num_bytes),
                 *((f"{report.array.num_pes:,}", f"{report.area.total_mm2:,.0f}") if arrays_differ else ()),
+                *((process_words(report.array),) if processes_differ else ()),
             )
         )
     busiest = "bus busy" if all_have_a_bus else "busiest channel"
     columns = ["  workflow", "cycles", "latency", "tokens/s", "x best", "energy/token", busiest, "messages", "bytes"]
     columns += ["PEs", "mm2"] if arrays_differ else []
-    said = "nothing fits; {} would be the best" if reports[best].shortage else "{} is the best"
+    columns += ["process"] if processes_differ else []
+    said = "nothing fits; {} would be the best" if reports[ranking.best].shortage else "{} is the best"
     return make_table(f"{_subject(reports)} ({said.format(BEST_MARK.strip())})", *columns, rows=rows)
 
 
@@ -146,10 +179,14 @@ def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) 
     return make_table(title, "busy with", *names, rows=rows)
 
 
-def _shortages(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
-    """A line for each report that does not fit."""
-    said = [f"{name}: {each.shortage.problem}" for name, each in zip(names, reports, strict=True) if each.shortage]
-    return ["", *said] if said else []
+def cost_notes(reports: Sequence[Report]) -> list[str]:
+    """What has to be known of energies and areas beside each other: other processes, and what was assumed."""
+    arrays = [report.array for report in reports]
+    found = [array.cost_basis_note for array in arrays]
+    if len({array.process for array in arrays}) > 1:
+        processes = dict.fromkeys(f"{array.name} {process_words(array)}" for array in arrays)
+        found.append(f"energy and area are of different processes: {', '.join(processes)}")
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _accuracies(reports: Sequence[Report], names: Sequence[str]) -> list[str]:

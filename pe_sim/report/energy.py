@@ -10,12 +10,14 @@ Counted, with the constants of the array's section `energy` (`pe_sim.config.tech
   those they receive: of a broadcast every PE that listens writes it.
 - root_memory: bytes read from the root's memory: embedding rows, and weights that are streamed.
 - bus: the bytes of a message over all wire of the bus, whoever listens. tree: over the links that it takes, each as
-  long as the floor plan says for its level. links: of any other interconnect, over the wire of each channel.
+  long as the floor plan says for its level. links: of any other interconnect, over the wire of each channel, and over
+  a row and a column of the switch or router from which the message enters it.
 - joints: elements that are added to others, or merged into softmax partials, on their way to a sum.
 - static: the array's `static_watts` for as long as the step takes; 0 unless it is given.
 
-Left out: wires inside a PE and between its units, control, clocks, requests and headers of messages, routers and
-switches but for what they add up, end points that pass messages on, and the root's buffer.
+Left out: wires inside a PE and between its units, control, clocks, requests and headers of messages, buffers and
+arbiters of switches and routers, the crossing of the last router, end points that pass messages on, and the root's
+buffer.
 
 Energies are whole numbers of 0.0001 pJ, so that they add up to the same sum in whatever order and grouping.
 """
@@ -34,6 +36,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
 from pe_sim.config.network import GraphNetwork
 from pe_sim.mapping.groups import aligned_levels
+from pe_sim.network.area import switch_sizes
 from pe_sim.report.channels import distinct_stages
 from pe_sim.schedule.stages import (
     MessageStage,
@@ -47,7 +50,7 @@ from pe_sim.schedule.stages import (
     TreeStage,
     terms_of,
 )
-from pe_sim.units import IntArray
+from pe_sim.units import IntArray, exact_sum
 
 UNITS_PER_PJ: Final = 10_000
 _UNITS_PER_JOULE: Final = UNITS_PER_PJ * 10**12
@@ -98,7 +101,8 @@ def prices_of(array: ArrayConfig) -> Prices:
     if isinstance(array.network, GraphNetwork):
         from pe_sim.network.topologies import build_topology  # loads networkx
 
-        lengths_mm = build_topology(array).channels.length_mm
+        topology = build_topology(array)
+        lengths_mm = topology.channels.length_mm + switch_sizes(topology, array.area.switch_pitch_um).crossing_mm
         channels = tuple(_per_byte(energy.wire_pj_per_bit_mm * mm) for mm in lengths_mm.tolist())
     else:
         pitch_pj = energy.wire_pj_per_bit_mm * plan.pe_pitch_mm
@@ -172,9 +176,9 @@ def _on_pes(stage: PeStage, prices: Prices) -> dict[str, int]:
     found: dict[str, int] = {}
     matrix = stage.matrix
     if matrix is not None:
-        found[PE_MATRIX] = int(matrix.macs.sum()) * prices.mac[matrix.dtype]
-        read += int(matrix.read_bytes[stage.active].sum())
-        given, taken = given + int(matrix.output_bytes.sum()), taken + int(matrix.input_bytes.sum())
+        found[PE_MATRIX] = exact_sum(matrix.macs) * prices.mac[matrix.dtype]
+        read += exact_sum(matrix.read_bytes[stage.active])
+        given, taken = given + exact_sum(matrix.output_bytes), taken + exact_sum(matrix.input_bytes)
     found[PE_MEMORY] = read * prices.local_read + stage.written_bytes * prices.local_write
     found[PE_BUFFER] = taken * prices.buffer_read + given * prices.buffer_write
     found[PE_VECTOR] = stage.operations * prices.operation

@@ -23,7 +23,7 @@ from pe_sim._version import __version__
 from pe_sim.config.arrays import array_to_dict
 from pe_sim.errors import InputError
 from pe_sim.report import html_compare, html_figures
-from pe_sim.report.compare import best_of, marked_labels
+from pe_sim.report.compare import Ranking, cost_notes
 from pe_sim.report.files import write_text
 from pe_sim.report.html_heat import heat_maps, scale_colours
 from pe_sim.report.html_models import Source
@@ -61,7 +61,10 @@ def report_html(report: Report) -> str:
 
 
 def comparison_html(
-    reports: Sequence[Report], labels: Sequence[str] | None = None, failed: Mapping[str, str] | None = None
+    reports: Sequence[Report],
+    labels: Sequence[str] | None = None,
+    failed: Mapping[str, str] | None = None,
+    unequal: Mapping[str, str] | None = None,
 ) -> str:
     """The page of several reports beside each other.
 
@@ -69,6 +72,7 @@ def comparison_html(
         reports: at least one; all figures of time have one scale.
         labels: what to call them, each a name of its own; None: their workflows' names.
         failed: by the label of what could not be simulated, why.
+        unequal: by label, what was not made equal to the others; it is shown and not ranked.
 
     Raises:
         InputError: no reports, or not one label for each.
@@ -80,9 +84,9 @@ def comparison_html(
             path="labels",
             expected="at least one report, and a label of its own for each",
         )
-    names = marked_labels(reports, names)
-    named = dict(zip(names, reports, strict=True))
-    best = names[best_of(reports)]
+    ranking = Ranking.of(reports, names, unequal or {})
+    named = dict(zip(ranking.marked, reports, strict=True))
+    best = ranking.marked[ranking.best]
     share, nanoseconds = MAX_SLICES // len(reports), max(_drawn_nanoseconds(report) for report in reports)
     drawn = {
         name: timeline(report, share, math.ceil(nanoseconds * report.array.clock_ghz)) for name, report in named.items()
@@ -92,17 +96,19 @@ def comparison_html(
         title=f"{html_compare.subject(reports)}: {len(reports)} compared",
         subject=html_compare.subject(reports),
         best=best,
-        overview=html_compare.overview(named, best),
+        fits=not reports[ranking.best].shortage,
+        overview=html_compare.overview(named, ranking),
         by_part=html_figures.time_by_part(named),
         by_cause=html_figures.time_by_cause(named),
         differences=html_compare.part_differences(named, best),
         traffic=html_compare.traffic(named),
         utilization=html_compare.utilization(named),
         energy=html_compare.energy(named),
+        cost_notes=cost_notes(reports),
         accuracy=[(name, report.envelope) for name, report in named.items()],
         timelines=drawn,
         failed=failed or {},
-        shortages={name: each.shortage.problem for name, each in named.items() if each.shortage},
+        not_ranked=ranking.notes,
         notes=list(dict.fromkeys(note for report in reports for note in report.model.notes)),
         sources=_common_sources(reports) + [_workflow_source(report, name) for name, report in named.items()],
     )
@@ -119,13 +125,14 @@ def save_comparison_html(
     reports: Sequence[Report],
     labels: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
+    unequal: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `comparison_html()`, whole or not at all.
 
     Raises:
         InputError: as `comparison_html`, or the file cannot be written.
     """
-    write_text(path, comparison_html(reports, labels, failed))
+    write_text(path, comparison_html(reports, labels, failed, unequal))
 
 
 def _render(template: str, **values: Any) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pe_sim.config.network import GraphNetwork
 from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
-from pe_sim.report.compare import against_best
+from pe_sim.report.compare import Ranking
 from pe_sim.report.html_figures import component, quantity
 from pe_sim.report.html_models import Cell, Table, number, percent, texts
 from pe_sim.report.report import Report
-from pe_sim.report.table import RESOURCE_NAMES
+from pe_sim.report.table import RESOURCE_NAMES, process_words
 from pe_sim.schedule.stages import Tag
 from pe_sim.units import format_bytes, format_seconds
 
@@ -27,14 +27,14 @@ def subject(reports: Sequence[Report]) -> str:
     return f"{common(lambda report: report.step.phase, 'several phases')} of {model} on {array}"
 
 
-def overview(reports: Mapping[str, Report], best: str) -> Table:
+def overview(reports: Mapping[str, Report], ranking: Ranking) -> Table:
     """A row a report, the best one strong."""
     rows = []
-    for label, report in reports.items():
+    best = ranking.marked[ranking.best]
+    for (label, report), over in zip(reports.items(), ranking.over_best, strict=True):
         kind = next(iter(cycles_by_kind(report)))
         traffic = report.traffic.values()
         num_bytes = sum(use.bytes for use in traffic)
-        over = against_best(report, reports[best])
         joules, area = report.energy["per_token_joules"], report.area.total_mm2
         rows.append(
             (
@@ -49,6 +49,7 @@ def overview(reports: Mapping[str, Report], best: str) -> Table:
                 number(num_bytes, format_bytes(num_bytes)),
                 number(joules, quantity("_joules", joules)),
                 number(area, quantity("_mm2", area)),
+                Cell(process_words(report.array)),
             )
         )
     heads = (
@@ -62,7 +63,7 @@ def overview(reports: Mapping[str, Report], best: str) -> Table:
         "messages",
         "bytes",
     )
-    return Table((*heads, "energy/token", "area"), tuple(rows), 2)
+    return Table((*heads, "energy/token", "area", "process"), tuple(rows), 2)
 
 
 def part_differences(reports: Mapping[str, Report], best: str) -> Table:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim._version import __version__
 from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import array_to_dict
+from pe_sim.config.arrays import array_to_dict, cost_basis_to_dict
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Step
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
@@ -215,8 +215,8 @@ class Report:
             "utilization": dict(self.utilization),
             "bounds": dict(self.bounds),
             "channels": self.channels.to_dict(),
-            "energy": {**energy, "by_component": dict(energy["by_component"])},
-            "area": self.area.to_dict(),
+            "energy": {**energy, "by_component": dict(energy["by_component"]), "basis": cost_basis_to_dict(self.array)},
+            "area": {**self.area.to_dict(), "basis": cost_basis_to_dict(self.array)},
             "operators": [row.to_dict() for row in self.operators],
         }
 

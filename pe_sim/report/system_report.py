@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pe_sim._version import __version__
+from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import cost_basis_to_dict
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.step import Decode, Step
@@ -211,7 +213,8 @@ class SystemReport:
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know of how the figures came about."""
         of_passes = dict.fromkeys(note for work in self.works for note in work.trace.notes)
-        return (*of_passes, *((LINKS_ENERGY_NOTE,) if self.system.links is not None else ()))
+        assumed = dict.fromkeys(note for array in self._distinct_arrays if (note := array.cost_basis_note))
+        return (*of_passes, *((LINKS_ENERGY_NOTE,) if self.system.links is not None else ()), *assumed)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -256,7 +259,11 @@ class SystemReport:
             },
             "bounds": dict(self.bounds),
             "channels": None if self.links is None else self.links.to_dict(),
-            "energy": {**energy, "by_component": dict(energy["by_component"])},
+            "energy": {
+                **energy,
+                "by_component": dict(energy["by_component"]),
+                "basis": [{"array": array.name, **cost_basis_to_dict(array)} for array in self._distinct_arrays],
+            },
             "operators": [row.to_dict() for row in self.tasks],
         }
 
@@ -321,6 +328,12 @@ class SystemReport:
         from pe_sim.report.system_plot import save_timeline
 
         save_timeline(self, path)
+
+    @property
+    def _distinct_arrays(self) -> list[ArrayConfig]:
+        """One of each kind, by rank."""
+        used = [self.system.arrays[each.rank] for each in self.holdings]
+        return list({id(array): array for array in used}.values())
 
     @cached_property
     def _critical_path(self) -> tuple[PathPiece, ...]:

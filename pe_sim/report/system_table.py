@@ -23,6 +23,7 @@ from pe_sim.report.table import (
     format_joules,
     make_table,
     pairs_table,
+    process_words,
     setting_words,
 )
 from pe_sim.units import format_bytes, format_count, format_seconds
@@ -267,7 +268,8 @@ def _energy_table(report: SystemReport) -> Table:
     rows.append(("total", format_joules(total), "100.0%"))
     rows.append(("a token" if tokens > 1 else "the token", format_joules(energy["per_token_joules"]), ""))
     rows.append(("average power", f"{energy['average_watts']:,.1f} W", ""))
-    return make_table("Energy (first order, without the links)", "part", "energy", "share", rows=rows)
+    processes = ", ".join(dict.fromkeys(process_words(report.system.arrays[each.rank]) for each in report.holdings))
+    return make_table(f"Energy (first order, {processes}, without the links)", "part", "energy", "share", rows=rows)
 
 
 def system_card(report: SystemReport) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pe_sim.config.array import ArrayConfig
 from pe_sim.config.dead_pes import describe_dead_pes
 from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
@@ -64,6 +65,7 @@ AREA_NAMES = {
     "pe_memory": "PE local memories, all layers",
     "pe_buffer": "PE buffers",
     "joints": "joints",
+    "switches": "switches and routers",
     "wires": "wires",
     "root": "root, without other dies",
 }
@@ -82,8 +84,8 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
         _energy_table(report),
         _area_table(report),
     )
-    notes = [*report.trace.notes, *([report.area.note] if report.area.note else [])]
-    emit((*tables, *(f"note: {note}" for note in notes)), file)
+    notes = [*report.trace.notes, report.area.note, report.array.cost_basis_note]
+    emit((*tables, *(f"note: {note}" for note in notes if note)), file)
 
 
 def render_report(report: Report) -> str:
@@ -308,8 +310,9 @@ def _energy_table(report: Report) -> Table:
     rows.append(("total", format_joules(total), "100.0%"))
     rows.append(("a token" if tokens > 1 else "the token", format_joules(energy["per_token_joules"]), ""))
     rows.append(("average power", f"{energy['average_watts']:,.1f} W", ""))
+    process = process_words(report.array)
     static = "" if report.array.energy.static_watts else ", static power taken as 0"
-    return make_table(f"Energy (first order, {report.array.process}{static})", "part", "energy", "share", rows=rows)
+    return make_table(f"Energy (first order, {process}{static})", "part", "energy", "share", rows=rows)
 
 
 def _area_table(report: Report) -> Table:
@@ -321,7 +324,12 @@ def _area_table(report: Report) -> Table:
     ]
     rows.append(("total", f"{area.total_mm2:,.2f} mm2", "100.0%"))
     rows.append(("a PE on its die", f"{area.pe_mm2:,.2f} of {area.pitch_mm2:,.2f} mm2", ""))
-    return make_table(f"Area (first order, {report.array.process})", "part", "area", "share", rows=rows)
+    return make_table(f"Area (first order, {process_words(report.array)})", "part", "area", "share", rows=rows)
+
+
+def process_words(array: ArrayConfig) -> str:
+    """The process of the logic, and whether it was assumed."""
+    return f"{array.process} (assumed)" if "process" in array.assumed else array.process
 
 
 def setting_words(name: str, value: object) -> str:

@@ -11,7 +11,6 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from pe_sim.errors import InputError
-from pe_sim.report.compare import marked_labels
 from pe_sim.report.html_figures import time_by_part
 from pe_sim.report.html_models import Bar, Segment
 from pe_sim.report.report import Report
@@ -41,7 +40,7 @@ def plot_time(reports: Mapping[str, Report], ax: Axes | None = None) -> Axes:
         raise InputError("there are no reports to draw", path="reports", expected="at least one")
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 1.9 + _ROW_INCHES * len(reports)), layout="constrained")
-    marked = zip(marked_labels(list(reports.values()), list(reports)), reports.values(), strict=True)
+    marked = ((f"{label}{report.fit_mark}", report) for label, report in reports.items())
     ordered = dict(sorted(marked, key=lambda item: (bool(item[1].shortage), item[1].latency_seconds)))
     longest = max(report.latency_seconds for report in reports.values())
     scale, unit = time_unit(longest)

@@ -12,11 +12,11 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import as_array
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.models import as_model
-from pe_sim.errors import DOES_NOT_FIT, InputError, did_you_mean
+from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.mapping.workflow_loading import as_workflow
 from pe_sim.notebook import card, frame_table
-from pe_sim.report.compare import against_best, best_of, compare_table, marked_labels
+from pe_sim.report.compare import Ranking, compare_table, cost_notes
 from pe_sim.report.explain import Explanation, explain
 from pe_sim.report.report import Report
 
@@ -59,7 +59,11 @@ class Comparison:
     @property
     def best(self) -> str:
         """Of those that fit the memories the one with the most tokens per second, the first of equals."""
-        return list(self.reports)[best_of(list(self.reports.values()))]
+        return list(self.reports)[self._ranking.best]
+
+    @property
+    def _ranking(self) -> Ranking:
+        return Ranking.of(list(self.reports.values()), list(self.reports), {})
 
     def explain(self, first: str, other: str) -> Explanation:
         """Where the cycles of `first` differ from those of `other`, operator by operator.
@@ -73,9 +77,12 @@ class Comparison:
         """The main figures as a pandas.DataFrame, a row a report, the fastest first, what does not fit last."""
         from pandas import DataFrame  # heavy, and only needed here
 
-        best = self.reports[self.best]
-        ordered = sorted(self.reports.items(), key=lambda item: (bool(item[1].shortage), item[1].latency_seconds))
-        return DataFrame([{"name": label, **_figures(report, best)} for label, report in ordered])
+        rows = [
+            {"name": label, **_figures(report, over)}
+            for (label, report), over in zip(self.reports.items(), self._ranking.over_best, strict=True)
+        ]
+        order = [(bool(report.shortage), report.latency_seconds) for report in self.reports.values()]
+        return DataFrame([rows[at] for at in sorted(range(len(rows)), key=order.__getitem__)])
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the tables of `pe-sim compare` to `file`, or to stdout."""
@@ -99,15 +106,14 @@ class Comparison:
 
     def __repr__(self) -> str:
         """One line."""
-        labels = marked_labels(list(self.reports.values()), list(self.reports))
-        return f"<Comparison of {', '.join(labels)}: {self.best} is the fastest>"
+        return f"<Comparison of {', '.join(self._ranking.marked)}: {self.best} is the fastest>"
 
     def _repr_html_(self) -> str:
         """The main figures as a notebook shows them, the best in bold."""
         first = next(iter(self.reports.values()))
         title = f"{first.model.name}, {first.step.phase}: {self.best} is the fastest"
-        lacking = [(label, each.shortage) for label, each in self.reports.items() if each.shortage]
-        notes = [f"{label} {DOES_NOT_FIT}: {shortage.problem}" for label, shortage in lacking]
+        notes = list(self._ranking.notes)
+        notes += cost_notes(list(self.reports.values()))
         notes += [f"{label} cannot do this step: {reason}" for label, reason in self.failed.items()]
         return card(title, tables=[frame_table(self.to_frame(), text_columns=1, marked=0)], notes=notes)
 
@@ -210,13 +216,13 @@ def _cases(
     return {label(workflow, array): (arrays[array], workflows[workflow]) for array in arrays for workflow in workflows}
 
 
-def _figures(report: Report, best: Report) -> dict[str, Any]:
+def _figures(report: Report, over_best: float | None) -> dict[str, Any]:
     """Of one report; `does_not_fit` is text where it does not, and there only."""
     return {
         "cycles": report.latency_cycles,
         "microseconds": report.latency_seconds * 1e6,
         "tokens_per_second": report.tokens_per_second,
-        "x_best": against_best(report, best),
+        "x_best": over_best,
         "messages": sum(use.messages for use in report.traffic.values()),
         "bytes": sum(use.bytes for use in report.traffic.values()),
         "joules_per_token": report.energy["per_token_joules"],

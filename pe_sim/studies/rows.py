@@ -22,6 +22,7 @@ Figure = int | float | str | None
 Figures = dict[str, Figure]
 
 NO_FIT: Final = "does_not_fit"  # what exceeds the memories by how much, where `allow_overflow` let it pass
+BASIS: Final = "cost_basis"  # which process and memories energy and area are of, and what of it was assumed
 INPUT: Final = "input"  # the point is wrong: the same settings will always be
 FAULT: Final = "fault"  # something else went wrong: tried again at the next --resume
 WORKER: Final = "worker"  # the process died over it: likewise
@@ -112,6 +113,7 @@ def _figures(reports: Sequence[Report], steps: Steps) -> Figures:
     lacking = [report.shortage for report in reports if report.shortage]
     if lacking:
         figures[NO_FIT] = max(lacking, key=lambda shortage: shortage.demand / shortage.bound).problem
+    figures[BASIS] = reports[0].array.cost_basis
     return figures | {"accuracy.envelope": accuracy.level, "accuracy.percent": accuracy.percent}
 
 

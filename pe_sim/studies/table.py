@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pe_sim._version import __version__
 from pe_sim.studies.grid import Sweep
 from pe_sim.studies.keys import SCHEMA, canonical
-from pe_sim.studies.rows import NO_FIT, Row
+from pe_sim.studies.rows import BASIS, NO_FIT, Row
 from pe_sim.units import IntArray
 
 Keys = npt.NDArray[np.bytes_]
@@ -37,8 +37,8 @@ _ALWAYS: Final = {
 }
 _ACCURACY: Final = {"accuracy.envelope": pa.string(), "accuracy.percent": pa.float64()}
 _ERRORS: Final = {"error": pa.string(), "error_kind": pa.string()}
-_NO_FIT: Final = {NO_FIT: pa.string()}
-_FIXED: Final = {"key": pa.string(), **_ALWAYS, **_NO_FIT, **_ACCURACY, **_ERRORS}
+_WORDS: Final = {NO_FIT: pa.string(), BASIS: pa.string()}
+_FIXED: Final = {"key": pa.string(), **_ALWAYS, **_WORDS, **_ACCURACY, **_ERRORS}
 _GROUPS: Final = (
     "messages.",
     "bytes.",
@@ -192,7 +192,7 @@ def _kept_columns(figures: pa.Table, rows: IntArray, given: set[str]) -> pa.Tabl
     others = [name for name in figures.column_names if name not in _FIXED]
     filled = [name for name in others if figures.column(name).take(used).null_count < len(used)]
     ordered = sorted(filled, key=lambda name: (_group_of(name), name))
-    names = [name for name in (*_ALWAYS, *_NO_FIT, *ordered, *_ACCURACY, *_ERRORS) if name not in given]
+    names = [name for name in (*_ALWAYS, *_WORDS, *ordered, *_ACCURACY, *_ERRORS) if name not in given]
     present = {name: figures.column(name) if name in figures.column_names else None for name in names}
     return pa.table(
         {name: pa.nulls(len(figures), _FIXED[name]) if column is None else column for name, column in present.items()}

@@ -1,6 +1,7 @@
 """`pe-sim compare` with several arrays: at equal PEs, silicon and wire."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,84 @@ def test_equal_area(call, tiny):
     budget = area_of(first).total_mm2
     assert other == ps.at_area("mesh-256", budget, {"pe.matrix.outputs": 8})
     assert area_of(other).total_mm2 <= budget < 1.05 * area_of(other).total_mm2
+
+
+def test_what_is_not_made_equal_is_marked_and_not_ranked(call, tiny):
+    """A hypercube has 64 PEs or 128, and its silicon is then 0.51 times or more than that of the first."""
+    args = ("--array", "bus-tree-256", "--array", "hypercube-256", "--equal", "area", "--workflows", "megatron")
+    faster = ("--set", "clock_ghz=1", "--reference", "none")
+    text = answer(call("compare", tiny, *args, *faster, "--html", "page.html", "--json", "told.json"))
+    told = json.loads(Path("told.json").read_text(encoding="utf-8"))
+    cube, tree = "megatron on hypercube-256", "megatron on bus-tree-256"
+    assert told["best"] == tree
+    assert list(told["unequal"]) == [cube]
+    areas = [report["area"]["total_mm2"] for report in told["reports"]]
+    assert told["unequal"][cube] == (
+        f"NOT OF EQUAL AREA: {areas[1]:,.0f} of {areas[0]:,.0f} mm2, {areas[1] / areas[0]:.0%}"
+    )
+    assert areas[1] < 0.6 * areas[0]
+    assert f"{cube}: {told['unequal'][cube]}" in text
+    row = next(line for line in text.splitlines() if f"{cube} (NOT EQUAL)" in line)
+    assert row.split(cube)[1].split()[6] == "-"  # x best
+    assert f"{cube} (NOT EQUAL)" in Path("page.html").read_text(encoding="utf-8")
+    served = answer(call("compare", tiny, *args, "--situation", "batch-short", "--reference", "none"))
+    assert f"{cube} (NOT EQUAL)" in served.split("Step 1")[0]
+    assert f"* {tree}" in served.split("Step 1")[0]
+
+
+def test_areas_of_different_processes(call, tiny, refused):
+    plain = ps.config.arrays.array_to_dict(ps.load_array("bus-tree-64"))
+    for key in ("process", "energy", "area"):
+        del plain[key]
+    plain["network"]["tree"]["latency_cycles"] = "auto"  # areas ask for other numbers of PEs
+    Path("old.yaml").write_text(json.dumps({**plain, "name": "old"}), encoding="utf-8")
+    args = ("compare", tiny, "--array", "bus-tree-64", "--array", "old.yaml", "--workflows", "megatron")
+    message = refused(*args, "--equal", "area")
+    assert "areas of different processes are not compared" in message
+    assert "bus-tree-64 7nm, old 45nm (assumed)" in message
+    assert "--mixed-process compares them as they are" in message
+    for more in ((), ("--equal", "area", "--mixed-process")):
+        text = answer(call(*args, *more, "--html", "page.html"))
+        table = text.partition("Why")[0].splitlines()
+        assert table[2].split()[-1] == "process"
+        assert [line.split()[-1] for line in table if "megatron on" in line] == ["7nm", "(assumed)"]
+        assert "energy and area are of different processes: bus-tree-64 7nm, old 45nm (assumed)" in text
+        page = Path("page.html").read_text(encoding="utf-8")
+        assert "45nm (assumed)" in page
+        assert "energy and area are of different processes" in page
+    assert "of different processes" not in answer(call(*args[:4], "--array", "mesh-256", *args[6:]))
+
+
+def test_what_was_assumed_is_told_wherever_energy_is_shown(call, tiny):
+    plain = ps.config.arrays.array_to_dict(ps.load_array("bus-tree-64"))
+    for key in ("process", "energy", "area"):
+        del plain[key]
+    del plain["pe"]["memory"]["device"]
+    Path("old.yaml").write_text(json.dumps({**plain, "name": "old"}), encoding="utf-8")
+    words = "45nm logic (assumed), dram_bank in the PEs (assumed), lpddr at the root"
+    Path("system.yaml").write_text("schema_version: 1\narrays: [{array: old.yaml}]\n", encoding="utf-8")
+    files = ("--json", "told.json", "--html", "page.html")
+    text = " ".join(answer(call("run", tiny, "--array", "old.yaml", *files)).split())
+    assert f"energy and area of old are those of {words}; to say otherwise: process, pe.memory.device" in text
+    assert "Energy (first order, 45nm (assumed), static" in text
+    assert "Area (first order, 45nm (assumed))" in text
+    told = json.loads(Path("told.json").read_text(encoding="utf-8"))
+    basis = {
+        "process": "45nm",
+        "pe_memory": "dram_bank",
+        "root_memory": "lpddr",
+        "assumed": ["process", "pe.memory.device"],
+    }
+    assert told["energy"]["basis"] == told["area"]["basis"] == basis
+    assert words in Path("page.html").read_text(encoding="utf-8")
+    assert words in " ".join(answer(call("search", tiny, "--array", "old.yaml", "--objective", "energy")).split())
+    assert words in answer(call("compare", tiny, "--array", "old.yaml", "--workflows", "megatron"))
+    several = answer(call("run", tiny, "--arrays", "system.yaml", "--json", "several.json"))
+    assert words in " ".join(several.split())
+    told = json.loads(Path("several.json").read_text(encoding="utf-8"))
+    assert told["energy"]["basis"] == [{"array": "old", **basis}]
+    grid = {"base": {"model": tiny, "array": "old.yaml", "workflow": "megatron"}, "grid": {"context": [8]}}
+    assert ps.sweep(grid, "out", jobs=1).to_frame()["cost_basis"].to_list() == [words]
 
 
 def test_equal_wire(call, tiny):

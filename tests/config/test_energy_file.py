@@ -11,6 +11,7 @@ from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.dtypes import BITS, wider
 from pe_sim.config.energy_file import AreaFile, ByDtypeFile, EnergyFile
 from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
+from pe_sim.config.presets import preset_names
 from pe_sim.config.technology import DRAM_BANK_PJ_PER_BIT, PROCESSES, memory_pj_per_bit, sram_pj_per_bit
 from pe_sim.errors import InputError
 from pe_sim.network.topologies import build_topology
@@ -56,20 +57,40 @@ def test_the_process_changes_logic_and_sram_and_not_dram() -> None:
 
 
 @pytest.mark.parametrize(
-    ("technology", "local", "pj"),
-    [
-        ("DRAM, 4 layers hybrid-bonded over the PE", True, 0.55),
-        ("host DRAM", False, 3.6),
-        ("HBM3E-class stack beside the PE's die", True, 3.6),
-        ("LPDDR5X-class DRAM beside the die", False, 4.0),
-        ("GDDR6", True, 6.5),
-        ("ddr4", False, 20.3),
-        ("SRAM in the PE", True, 100 / 64),
-    ],
+    ("device", "pj"),
+    [("dram_bank", 0.55), ("hbm", 3.6), ("lpddr", 4.0), ("gddr", 6.5), ("ddr", 20.3), ("sram", 100 / 64)],
 )
-def test_technologies(technology: str, local: bool, pj: float) -> None:
-    memory = Memory(technology, 64 * MIB, 64, 10)
-    assert memory_pj_per_bit(PROCESSES["45nm"], memory, local=local) == pj
+def test_devices(device: str, pj: float) -> None:
+    memory = Memory("any words", 64 * MIB, 64, 10, device)
+    assert memory_pj_per_bit(PROCESSES["45nm"], memory) == pj
+    array = load_array("bus-tree-256", {"process": "45nm", "pe.memory.device": device, "root.memory.device": device})
+    assert array.energy.local_read_pj_per_bit == array.energy.root_read_pj_per_bit == pj
+
+
+def test_what_a_file_leaves_out_is_assumed_and_told() -> None:
+    plain = array_to_dict(load_array("bus-tree-256"))
+    for memory in (plain["pe"]["memory"], plain["root"]["memory"]):
+        del memory["device"]
+        memory["technology"] = "SRAM, HBM and DDR5"
+    left_out = {key: value for key, value in plain.items() if key not in ("process", "energy", "area")}
+    array = load_array(left_out)
+    assert array.assumed == ("process", "pe.memory.device", "root.memory.device")
+    assert (array.energy.local_read_pj_per_bit, array.energy.root_read_pj_per_bit) == (0.55, 3.6)
+    assert array.cost_basis == "45nm logic (assumed), dram_bank in the PEs (assumed), hbm at the root (assumed)"
+    assert array.cost_basis_note == (
+        f"energy and area of bus-tree-256 are those of {array.cost_basis};"
+        " to say otherwise: process, pe.memory.device, root.memory.device"
+    )
+    said = load_array(left_out, {"process": "45nm", "pe.memory.device": "dram_bank", "root.memory.device": "hbm"})
+    assert said == array
+    assert (said.assumed, said.cost_basis_note) == ((), None)
+    assert load_array(left_out, {"pe.memory.kind": "sram"}).pe.memory.device == "sram"
+    assert load_array(plain).assumed == ()  # all constants are given: nothing follows from what is left out
+
+
+@pytest.mark.parametrize("name", preset_names("arrays"))
+def test_presets_leave_nothing_to_assume(name: str) -> None:
+    assert load_array(name).assumed == ()
 
 
 def test_a_bank_is_read_at_the_bank() -> None:
@@ -149,6 +170,11 @@ def test_every_constant_can_be_given() -> None:
         (
             {"area": {"mac_um": 1}},
             "--set area: area.mac_um: unknown key\n  given:    1\n  hint:     did you mean 'mac_um2'?",
+        ),
+        (
+            {"pe.memory.device": "HBM3"},
+            "--set pe.memory.device: not one of the known values\n  given:    'HBM3'\n  expected: sram or dram_bank"
+            " or hbm or lpddr or gddr or ddr\n",
         ),
         (
             {"process": "7 nm"},

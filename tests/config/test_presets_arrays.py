@@ -98,6 +98,7 @@ def test_bus_tree_256_is_the_example_of_the_interface_page() -> None:
     raw = yaml.safe_load(resolve("arrays", "bus-tree-256").read_text(encoding="utf-8"))
     technologies = [raw["pe"]["memory"].pop("technology"), raw["root"]["memory"].pop("technology")]
     assert all(technologies)
+    assert (raw["pe"]["memory"].pop("device"), raw["root"]["memory"].pop("device")) == ("dram_bank", "lpddr")
     assert (raw.pop("process"), raw.pop("area")) == ("7nm", {"local_layers": 4})  # what the page leaves to defaults
     memory_bytes = 134217728
     assert raw == {

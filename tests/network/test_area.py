@@ -147,6 +147,36 @@ def _squarish(number: int) -> bool:
     )
 
 
+def test_switches_are_as_large_as_their_wires_ask() -> None:
+    """Bits in times bits out at a pitch: 64 B/cycle are 512 wires a port, and a router's own PE is a port too."""
+    side = 512 * 0.08e-3
+    assert "switches" not in area_of(array_of()).by_component
+    assert area_of(array_of("hier-bus-256")).by_component["switches"] == 0  # joints that only add
+    crossbar = area_of(array_of("crossbar-256")).by_component["switches"]
+    assert crossbar == pytest.approx((257 * side) ** 2)  # 256 PEs and the root
+    assert crossbar == pytest.approx(110, rel=0.01)
+    wide = array_of("crossbar-256", network__link__bytes_per_cycle=128, area__switch_pitch_um=0.16)
+    assert area_of(wide).by_component["switches"] == pytest.approx(16 * crossbar)
+    # Corners have two links and their PE, one of them the root besides; the end of a line has one link and no choice.
+    corners = area_of(array_of("mesh-256", num_pes=4)).by_component["switches"]
+    assert corners == pytest.approx((3 * 3**2 + 4**2) * side**2)
+    line = area_of(array_of("line-256", num_pes=4)).by_component["switches"]
+    assert line == pytest.approx(3 * 3**2 * side**2)
+    cube = area_of(array_of("hypercube-256")).by_component["switches"]
+    assert cube == pytest.approx((255 * 9**2 + 10**2) * side**2)
+
+
+def test_each_level_of_a_fat_tree_has_as_much_switch() -> None:
+    """Twice the width, half as many, each made of twice as many small ones: 4 x 64 B in and out for every two PEs."""
+    side = 512 * 0.08e-3
+    for num_pes in (16, 64, 256):
+        found = area_of(array_of("fat-tree-256", num_pes=num_pes)).by_component["switches"]
+        of_level = num_pes / 2 * (4 * side) ** 2
+        below_the_top = num_pes.bit_length() - 2
+        # The top has the root's channel in place of two upward ones.
+        assert below_the_top * of_level < found < (below_the_top + 1) * of_level
+
+
 def test_an_array_fits_its_own_area() -> None:
     for kind in ("bus-tree", "mesh", "hypercube"):
         array = load_array(f"{kind}-256")

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from pe_sim.api import simulate
 from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.graph.operators import Linear, Scores, Values
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import LayerPlan, Workflow
+from pe_sim.network.area import switch_sizes
+from pe_sim.network.topologies import build_topology
 from pe_sim.report.channels import distinct_stages
 from pe_sim.report.energy import COMPONENTS, DYNAMIC, UNITS_PER_PJ, energy_units, prices_of, schedule_units
 from pe_sim.report.report import Report
@@ -143,6 +146,16 @@ def test_twice_the_pitch_is_twice_the_wire(workflow: str) -> None:
     assert before["tree"] > 0
 
 
+def test_a_bit_that_crosses_a_switch_drives_a_row_and_a_column() -> None:
+    array = load_array("crossbar-256")
+    sizes = switch_sizes(build_topology(array), array.area.switch_pitch_um)
+    levels = np.array(build_topology(array).channels.level)
+    from_switch = sizes.crossing_mm > 0
+    assert from_switch.sum() == 257  # the ways out to PEs and root; ends of wires switch nothing
+    assert sizes.crossing_mm[from_switch] == pytest.approx(2 * 257 * 512 * 0.08e-3)  # 21 mm
+    assert len(levels) == 2 * 257
+
+
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_on_a_graph_every_channel_pays_for_its_length(kind: str) -> None:
     report = tiny_on(kind)
@@ -151,7 +164,9 @@ def test_on_a_graph_every_channel_pays_for_its_length(kind: str) -> None:
     carried = table.bytes.sum(axis=1)
     per_bit_mm = report.array.energy.wire_pj_per_bit_mm
     found = picojoules(report)
-    assert found["links"] == pytest.approx(float((8 * carried * table.length_mm).sum()) * per_bit_mm, rel=1e-4)
+    crossing_mm = switch_sizes(build_topology(report.array), report.array.area.switch_pitch_um).crossing_mm
+    driven = float((8 * carried * (table.length_mm + crossing_mm)).sum())
+    assert found["links"] == pytest.approx(driven * per_bit_mm, rel=1e-4)
     assert found["bus"] == found["tree"] == 0
     assert found["joints"] > 0
 
@@ -233,17 +248,24 @@ def test_static_power_lasts_as_long_as_the_step() -> None:
         # Products in the wider dtype, sums of floats in fp32 and of integers in int32.
         ({"dtypes__activation": "fp32", "dtypes__weight": "fp32"}, "pe_matrix", (3.7 + 0.9) / (1.1 + 0.9)),
         ({"dtypes__weight": "int4"}, "pe_matrix", 1.0),
-        ({"pe__memory__technology": "SRAM"}, "pe_memory", (100 / 64) / 0.55),
-        ({"pe__memory__technology": "HBM3 beside the PE"}, "pe_memory", 3.6 / 0.55),
-        ({"root__memory__technology": "DDR5"}, "root_memory", 20.3 / 4.0),
+        ({"pe__memory__device": "sram"}, "pe_memory", (100 / 64) / 0.55),
+        ({"pe__memory__device": "hbm"}, "pe_memory", 3.6 / 0.55),
+        ({"root__memory__device": "ddr"}, "root_memory", 20.3 / 4.0),
         ({"dtypes__weight": "fp32"}, "root_memory", 2.0),
         ({"dtypes__partial": "bf16"}, "pe_matrix", (1.1 + 0.4) / (1.1 + 0.9)),
     ],
 )
-def test_energy_follows_dtype_and_technology(overrides: dict[str, object], component: str, factor: float) -> None:
+def test_energy_follows_dtype_and_device(overrides: dict[str, object], component: str, factor: float) -> None:
     before = picojoules(simulate_tiny("megatron", 4, process="45nm"))[component]
     after = picojoules(simulate_tiny("megatron", 4, process="45nm", **overrides))[component]
     assert after == pytest.approx(factor * before)
+
+
+@pytest.mark.parametrize("text", ["SRAM", "HBM3 beside the PE", "DDR5, as LPDDR"])
+def test_free_text_picks_no_energy(text: str) -> None:
+    told = simulate_tiny("megatron", 4, pe__memory__technology=text, root__memory__technology=text)
+    assert told.energy == tiny("megatron", 4).energy
+    assert told.area == tiny("megatron", 4).area
 
 
 def test_integers_are_multiplied_as_integers_where_both_operands_are() -> None:
@@ -270,7 +292,8 @@ def test_numbers_beyond_64_bits_stay_exact() -> None:
     """A prefill of a large batch: products of counts and prices pass 2^63, and nothing wraps."""
     dear = {"energy__mac_pj__bf16": 1e9, "energy__wire_pj_per_bit_mm": 1e9}
     step = Prefill(8, prompt_len=500)
-    report, mesh = simulate_tiny("megatron", 2, step, **dear), simulate_on("mesh", 2, "megatron", step, **dear)
+    report = simulate_tiny("megatron", 2, step, **dear)
+    mesh = simulate_on("mesh", 2, "megatron", step, **dear, area__switch_pitch_um=0)
     for each in (report, mesh):
         assert each.energy_units > 2**63
         assert each.energy["by_component"]["pe_matrix"] == pytest.approx(mac_bound(each))
@@ -282,7 +305,12 @@ def test_numbers_beyond_64_bits_stay_exact() -> None:
 
 def test_the_dearest_wire_that_a_file_can_name() -> None:
     report = simulate_on(
-        "mesh", 4, energy__wire_pj_per_bit_mm=1e9, floorplan__pe_pitch_mm=1e6, floorplan__mm_per_cycle=1e6
+        "mesh",
+        4,
+        energy__wire_pj_per_bit_mm=1e9,
+        floorplan__pe_pitch_mm=1e6,
+        floorplan__mm_per_cycle=1e6,
+        area__switch_pitch_um=0,
     )
     assert report.channels.length_mm is not None
     bit_mm = float((8.0 * report.channels.bytes.sum(axis=1) * report.channels.length_mm).sum())

@@ -9,7 +9,7 @@ import pytest
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
 from pe_sim.report.breakdown import GROUPS, group_of, parts
-from pe_sim.report.compare import best_of, render_comparison
+from pe_sim.report.compare import Ranking, render_comparison
 from pe_sim.report.table import WIDTH, print_report, render_report
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
 
@@ -111,7 +111,7 @@ def test_print_goes_to_the_file_or_to_stdout(capsys: pytest.CaptureFixture[str])
 
 def test_the_comparison_marks_the_best_and_explains_the_difference() -> None:
     reports = [tiny(workflow, 16) for workflow in WORKFLOWS]
-    best = best_of(reports)
+    best = Ranking.of(reports, WORKFLOWS, {}).best
     assert reports[best].latency_cycles == min(report.latency_cycles for report in reports)
     text = render_comparison(reports)
     overview = text[: text.index("Why")]
@@ -136,7 +136,7 @@ def test_the_comparison_marks_the_best_and_explains_the_difference() -> None:
 
 def test_the_differences_of_a_column_add_up() -> None:
     reports = [tiny(workflow, 16) for workflow in WORKFLOWS]
-    best = best_of(reports)
+    best = Ranking.of(reports, WORKFLOWS, {}).best
     text = render_comparison(reports)
     section = text[text.index("Why: where") : text.index("Why: messages")].splitlines()
     rows = [line for line in section if re.search(r"[\d=]$", line)]

@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_marked_everywhere_and_never_the_best_while_somethi
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count("small (DOES NOT FIT)") >= 8  # every table and figure
     assert "bus-tree-64 gives the most tokens a second" in page
-    assert "small DOES NOT FIT" in found._repr_html_()
+    assert "small (DOES NOT FIT): the memory of PE" in found._repr_html_()
     ticks = [tick.get_text() for tick in found.plot().get_yticklabels()]
     assert ticks == ["bus-tree-64", "small (DOES NOT FIT)"]
     assert "(DOES NOT FIT)" in repr(lacking)
