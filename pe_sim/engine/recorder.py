@@ -20,7 +20,7 @@ from pe_sim.schedule.stages import (
     TreeStage,
 )
 from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Totals, Trace
-from pe_sim.units import IntArray
+from pe_sim.units import IntArray, exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,6 +172,6 @@ def read_bytes_of(stage: Stage) -> int:
     if isinstance(stage, MessageStage | RoutedStage):
         return int(stage.num_bytes.sum()) if stage.tag is Tag.WEIGHT_STREAM else 0
     if isinstance(stage, PeStage):
-        streamed = int(stage.matrix.read_bytes[stage.active].sum()) if stage.matrix is not None else 0
+        streamed = exact_sum(stage.matrix.read_bytes[stage.active]) if stage.matrix is not None else 0
         return stage.read_bytes + streamed
     return 0

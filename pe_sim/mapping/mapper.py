@@ -7,7 +7,7 @@ A sweep places the same step on many arrays. What nodes a step has depends on th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from pe_sim.config.array import ArrayConfig, Network
 from pe_sim.config.dtypes import Dtypes
@@ -19,6 +19,7 @@ from pe_sim.graph.operators import Operator
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.kept import Kept, Memo
 from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.pipeline import place_pipeline
 from pe_sim.mapping.placed import BlockRun, Node, PlacedBlock, PlacedGraph, Value
 from pe_sim.mapping.placer import BlockPlacer, BlockPlan
@@ -38,9 +39,10 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
     """The placed graph of `step` on `model` under `workflow`.
 
     Raises:
-        InputError: the step does not fit the model, or the workflow does not apply.
+        InputError: the step does not fit the model or is too large to be counted, or the workflow does not apply.
     """
     placements = _placements(model, step, workflow, workflow.source)
+    placements.magnitudes.check(array)
     if workflow.pipelined:
         what_matters = _PipelineInputs(array.num_pes, array.dead_pes, array.overlap, array.dtypes, array.network, array)
         return replace(_place_pipeline(placements, what_matters), array=array)
@@ -65,6 +67,11 @@ class _Placements:
     graph: OperatorGraph
     workflow: Workflow
     variants: list[_Variant] = field(default_factory=list)
+
+    @cached_property
+    def magnitudes(self) -> Magnitudes:
+        """How large the step is."""
+        return Magnitudes.of(self.graph)
 
     def variant(self, array: ArrayConfig, layouts: Layouts) -> _Variant:
         """The one for this array and division of its PEs."""

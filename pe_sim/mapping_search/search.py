@@ -15,6 +15,7 @@ from pe_sim.graph.operators import Linear
 from pe_sim.mapping.grids import grid_ways
 from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.layouts import layouts_of
+from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.mapping_search.candidates import Candidate, Wanted, reason_of, simulated
 from pe_sim.mapping_search.grids import grid_options
@@ -70,6 +71,8 @@ class Search:
             InputError: no mapping applies; InfeasibleError where none fits the memories.
         """
         graphs = [build_graph(self.wanted.model, step) for step in self.wanted.steps]
+        for graph in graphs:
+            Magnitudes.of(graph).check(self.wanted.array)
         self.given.check(graphs[0].num_layers)
         if self.is_free:
             self._try_named(graphs[0])

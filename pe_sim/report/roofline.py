@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pe_sim.config.array import ArrayConfig, Network
 from pe_sim.schedule.stages import PeStage
+from pe_sim.units import exact_sum
 
 if TYPE_CHECKING:
     from pe_sim.report.metrics import OperatorRow
@@ -137,7 +138,7 @@ def _read_bytes(report: Report) -> Counter[tuple[int | None, str]]:
     found: Counter[tuple[int | None, str]] = Counter()
     for span, stage in report.timeline.active():
         if isinstance(stage, PeStage) and stage.matrix is not None:
-            found[span.layer, span.operator] += int(stage.matrix.read_bytes[stage.active].sum())
+            found[span.layer, span.operator] += exact_sum(stage.matrix.read_bytes[stage.active])
     return found
 
 

@@ -12,6 +12,8 @@ from pe_sim.config.system import SystemConfig
 from pe_sim.engine.system_engines import system_engine_named
 from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.errors import InputError
+from pe_sim.graph.families import build_graph
+from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.schedule.system import ArrayPass, SystemTimes
 from pe_sim.systems.deployment import Deployment, Pipeline, deployed, laid_out, layer_bounds
@@ -58,6 +60,9 @@ def prepared(
     """
     step.check_against(model)
     workflow.check(model.num_layers)
+    whole = Magnitudes.of(build_graph(model, step))
+    for array in {id(array): array for array in system.arrays}.values():
+        whole.check(array)
     system = _with_overlap(system, plan)
     lines = laid_out(plan, system, model.num_layers)
     _check_workflow(plan, lines, workflow)

@@ -176,3 +176,11 @@ def test_usage_errors(call, args, words):
     assert result.stderr.startswith("Usage: pe-sim")
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_step_beyond_64_bits_is_refused(refused, tiny):
+    args = ("--phase", "prefill", "--prompt", "1000000", "--set", "model.max_position_embeddings=1000000")
+    for more in ((), ("--array", "mesh-256"), ("--arrays", "ring-of-4-bus-tree-1024", "--tp", "4")):
+        message = refused("run", tiny, *args, "--batch", "50000", "--allow-overflow", *more)
+        assert message.startswith("this step is too large to be counted exactly")
+        assert "hint:     a smaller batch, shorter prompts" in message

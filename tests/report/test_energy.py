@@ -1,15 +1,20 @@
 """First-order energy: by hand for small steps and single collectives, and what it must follow."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pe_sim.api import simulate
+from pe_sim.api import search, simulate
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.arrays import load_array
+from pe_sim.config.dtypes import BITS
+from pe_sim.config.energy_file import EnergyFile
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.errors import InputError
 from pe_sim.graph.operators import Linear, Scores, Values
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import LayerPlan, Workflow
@@ -19,6 +24,7 @@ from pe_sim.report.channels import distinct_stages
 from pe_sim.report.energy import COMPONENTS, DYNAMIC, UNITS_PER_PJ, energy_units, prices_of, schedule_units
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import collective_schedule
+from pe_sim.units import exact_sum
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, array_of, simulate_on, simulate_tiny, tiny, tiny_on
 
 KV_WRITTEN = 2 * 2 * 2 * 16 * 2  # K and V, two layers, two kv heads of 16, bf16
@@ -301,6 +307,68 @@ def test_numbers_beyond_64_bits_stay_exact() -> None:
     assert mesh.channels.length_mm is not None
     wire = float((8 * carried.astype(np.float64) * mesh.channels.length_mm).sum())
     assert mesh.energy["by_component"]["links"] == pytest.approx(wire * 1e9 * 1e-12)
+
+
+def numbers_in(told: object) -> Iterator[float]:
+    if isinstance(told, dict):
+        for each in told.values():
+            yield from numbers_in(each)
+    elif isinstance(told, list | tuple):
+        for each in told:
+            yield from numbers_in(each)
+    elif isinstance(told, int | float):
+        yield told
+
+
+LENGTHS = st.floats(0, 30.9).map(lambda power: int(2**power))
+
+
+@given(
+    hidden=st.integers(6, 18).map(lambda power: 2**power),
+    vocabulary=st.integers(2, 2**20),
+    step=st.builds(lambda batch, length: Prefill(batch, prompt_len=length), st.integers(1, 20), LENGTHS)
+    | st.builds(Decode, st.integers(1, 20), LENGTHS),
+    preset=st.sampled_from(["bus-tree-64", "mesh-256", "aim-gddr6-16"]),
+    overlap=st.integers(0, 3),
+    workflow=st.sampled_from(["megatron", "workflow-1", "all-col"]),
+)
+@settings(max_examples=60)
+def test_a_step_of_any_size_is_counted_exactly_or_refused(
+    hidden: int, vocabulary: int, step: Decode | Prefill, preset: str, overlap: int, workflow: str
+) -> None:
+    """Against Python's integers, which do not wrap: on one PE every product is done once."""
+    model = load_model({**TINY, "hidden_size": hidden, "vocab_size": vocabulary, "max_position_embeddings": 2**31})
+    costs = dict.fromkeys(EnergyFile.model_fields, 0.0) | {"mac_pj": dict.fromkeys(BITS, 1.0)}
+    array = load_array(preset, {"num_pes": 1, "overlap": overlap, "energy": costs})
+    refusal = ""
+    try:
+        report = simulate(model, array, step, workflow, allow_overflow=True)
+    except InputError as error:
+        refusal = str(error)
+    if refusal:
+        assert "too large to be counted exactly" in refusal
+        return
+    products = (each for _, each in report.graph.instances() if isinstance(each, Linear | Scores | Values))
+    assert report.energy_units == UNITS_PER_PJ * sum(each.flops // 2 for each in products)
+    assert min(numbers_in(report.to_dict())) >= 0
+    assert 0 < report.latency_cycles < 2**63
+    least = max(each.weight_bytes(array.dtypes) for _, each in report.graph.instances() if isinstance(each, Linear))
+    assert report.trace.read_bytes >= least
+
+
+@pytest.mark.parametrize("batch", [25_000, 50_000])
+def test_what_would_pass_64_bits_is_refused(batch: int) -> None:
+    long = load_model({**TINY, "max_position_embeddings": 10**6, "num_hidden_layers": 12})
+    with pytest.raises(InputError, match=r"this step is too large to be counted exactly: it may take \d\.\d\de\+\d\d"):
+        simulate(long, array_of(64), Prefill(batch, prompt_len=10**6), "megatron", allow_overflow=True)
+    with pytest.raises(InputError, match="too large to be counted exactly"):
+        search(long, array_of(64), Prefill(batch, prompt_len=10**6))
+
+
+def test_what_several_pes_do_alike_is_summed_exactly() -> None:
+    assert exact_sum(np.full(8, 2**62, dtype=np.int64)) == 2**65
+    assert exact_sum(np.array([], dtype=np.int64)) == 0
+    assert exact_sum(np.arange(5)) == 10
 
 
 def test_the_dearest_wire_that_a_file_can_name() -> None:
