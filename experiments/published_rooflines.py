@@ -15,6 +15,8 @@ LLM_VIEWER, CENT = "LLM-Viewer", "CENT"
 # arXiv 2402.16363, table 1: an NVIDIA A6000, 2048 tokens, batch 1, fp16.
 A6000, TOKENS = load_machine("a6000"), 2048
 A6000_BYTES_PER_S, A6000_FLOPS_PER_S = A6000.memory_bytes_per_second, A6000.peak_flops_per_second["fp16"]
+HIDDEN_BYTES = 2 * 4096  # of one row of Llama-2-7B's stream, and of the gain of a norm
+_ADD = "equal: one input and the output are counted there, in ours both inputs and the output"
 SIDE = 256  # 65,536 multipliers at the clock that gives the published rate; a power of two, so that no tile is cut
 
 # CENT, ASPLOS 2025: 144 lanes of 4 GiB/s among the devices, flits of 256 B for three times 64 B of values in 16 bits.
@@ -39,10 +41,20 @@ def roofline_flops_per_s(flops: float, num_bytes: float) -> float:
     return min(A6000_FLOPS_PER_S, A6000_BYTES_PER_S * flops / num_bytes)
 
 
-def query_operator(step: ps.Decode | ps.Prefill) -> OperatorRow:
-    """The operator q of the first layer, on one PE."""
+def operators(step: ps.Decode | ps.Prefill) -> dict[str, OperatorRow]:
+    """The operators of the first layer, on one PE, by name."""
     report = ps.simulate("llama-2-7b", a6000(), step, workflow="megatron")
-    return next(row for row in report.operators if row.layer == 0 and row.name == "q")
+    return {row.name: row for row in report.operators if row.layer == 0}
+
+
+def their_bytes(row: OperatorRow) -> int:
+    """What LLM-Viewer counts for an operator of ours: of an add one input and the output, of a norm not its gain.
+
+    Its model_analyzer.py: `load_act` and `store_act` of attn_add, mlp_add, attn_norm and mlp_norm are one tensor each.
+    """
+    if row.name.endswith("_add"):
+        return row.bytes * 2 // 3
+    return row.bytes - HIDDEN_BYTES if row.name.endswith("_norm") else row.bytes
 
 
 def star(devices: int) -> ArrayConfig:
@@ -80,7 +92,8 @@ def _llm_viewer() -> list[Row]:
         ("prefill", ps.Prefill(prompt_len=TOKENS), 69e9, 67e6, 155e12),
     )
     for phase, step, flops, num_bytes, rate in steps:
-        row, clock = query_operator(step), a6000().clock_ghz * 1e9
+        found, clock = operators(step), a6000().clock_ghz * 1e9
+        row = found["q"]
         case = f"{phase}, q of Llama-2-7B"
         rounded = "equal in the digits that are printed there"
         table.append(Row(LLM_VIEWER, case, "operations", flops, "2 m k n", row.flops, rounded))
@@ -94,6 +107,27 @@ def _llm_viewer() -> list[Row]:
         formula = "min(154.84 T, 768 G * operations / bytes)"
         assert abs(roofline_flops_per_s(row.flops, row.bytes) / rate - 1) < 0.005
         table.append(Row(LLM_VIEWER, case, "operations/s", rate, formula, row.flops / row.cycles * clock, reason))
+        table += _elementwise(phase, found, 1 if phase == "decode" else TOKENS)
+    return table
+
+
+def _elementwise(phase: str, found: dict[str, OperatorRow], num_rows: int) -> list[Row]:
+    """Adds and norms, by LLM-Viewer's conventions."""
+    table, elements = [], num_rows * HIDDEN_BYTES // 2
+    for name, per_element, counted in (
+        ("attention_add", 1, _ADD),
+        ("ffn_add", 1, _ADD),
+        ("attention_norm", 7, "equal: its two tensors are counted there, in ours the gain too"),
+    ):
+        row, case = found[name], f"{phase}, {name.replace('_', ' ')} of Llama-2-7B"
+        formula = f"predicted: {per_element} an element"
+        table.append(
+            Row(
+                LLM_VIEWER, case, "operations", per_element * elements, formula, row.flops, "equal: the same convention"
+            )
+        )
+        formula = "predicted: 2 (m n + m n)"
+        table.append(Row(LLM_VIEWER, case, "bytes", 4 * elements, formula, their_bytes(row), counted))
     return table
 
 

@@ -85,9 +85,22 @@ class TestOurs:
         assert other_simulators.our_gemv(4096, 4096, 32, 32, 1) == 128 + stream // 32 + 1 + 7 + 128
 
     def test_llm_viewer_in_the_digits_it_prints(self, table):
-        rows = table[table["source"] == published_rooflines.LLM_VIEWER].itertuples()
+        published = table[(table["source"] == published_rooflines.LLM_VIEWER) & ~table["predicted"]]
+        rows = published.itertuples()
         digits = [(f"{row.ours:.1e}" if row.unit != "operations/s" else f"{row.ours:.2e}") for row in rows]
         assert digits == ["3.4e+07", "3.4e+07", "7.68e+11", "6.9e+10", "6.7e+07", "1.55e+14"]
+
+    @pytest.mark.parametrize(("phase", "rows"), [("decode", 1), ("prefill", 2048)])
+    def test_llm_viewer_counts_two_tensors_of_an_add_and_of_a_norm(self, table, phase, rows):
+        found = table[table["case"].str.startswith(f"{phase}, ") & table["predicted"]]
+        of_adds = found[found["case"].str.contains(" add ")]
+        assert of_adds["ours"].to_list() == 2 * [rows * 4096, 2 * rows * 4096 * 2]
+        assert of_adds["published"].to_list() == of_adds["ours"].to_list()
+        of_norm = found[found["case"].str.contains(" norm ")]
+        assert of_norm["ours"].to_list() == of_norm["published"].to_list() == [7 * rows * 4096, 2 * rows * 4096 * 2]
+        step = ps.Decode(context_len=2048) if rows == 1 else ps.Prefill(prompt_len=2048)
+        add = published_rooflines.operators(step)["attention_add"]
+        assert add.bytes == 3 * rows * 4096 * 2  # our own convention stays what it is
 
     @pytest.mark.parametrize("devices", [2, 4, 8, 16, 32, 72])
     @pytest.mark.parametrize("flits", [1, 2, 100])

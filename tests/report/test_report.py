@@ -68,10 +68,11 @@ def test_the_dictionary_has_the_schema_of_the_interface() -> None:
     cycles = ["compute_cycles", "memory_cycles", "bus_cycles", "tree_cycles", "network_cycles"]
     assert list(found["bounds"]) == [*cycles, "critical_path"]
     assert list(found["channels"]) == ["count", "by_level", "hottest"]
-    assert found["energy"] == {**report.energy, "by_component": dict(report.energy["by_component"])}
-    assert set(found["energy"]) == {"total_joules", "by_component", "per_token_joules", "average_watts"}
-    assert found["area"] == report.area.to_dict()
-    assert set(found["area"]) == {"total_mm2", "by_component", "pe_mm2", "pitch_mm2", "fits_pitch"}
+    basis = {"process": "7nm", "pe_memory": "dram_bank", "root_memory": "lpddr", "assumed": []}
+    assert found["energy"] == {**report.energy, "by_component": dict(report.energy["by_component"]), "basis": basis}
+    assert set(found["energy"]) == {"total_joules", "by_component", "per_token_joules", "average_watts", "basis"}
+    assert found["area"] == {**report.area.to_dict(), "basis": basis}
+    assert set(found["area"]) == {"total_mm2", "by_component", "pe_mm2", "pitch_mm2", "fits_pitch", "basis"}
     columns = ["layer", "name", "distribution", "flops", "bytes", "start", "end", "cycles", "bound_by"]
     assert list(found["operators"][0]) == columns
 
