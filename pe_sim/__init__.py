@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from pe_sim._version import __version__
-from pe_sim.errors import DeadlockError, InfeasibleError, InputError, PeSimError
 
+# As typing has it. Nothing else is imported here: while this runs the command line cannot yet answer to Ctrl-C.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pe_sim.api import (
         Decode,
         Generation,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pe_sim.config.plan import ParallelPlan
     from pe_sim.config.plans import load_plan
     from pe_sim.config.systems import list_systems, load_system
+    from pe_sim.errors import DeadlockError, InfeasibleError, InputError, PeSimError
     from pe_sim.network.area import at_area
     from pe_sim.network.metrics import topology_metrics
     from pe_sim.report.references import reference
@@ -91,6 +94,10 @@ __all__ = [
 
 # What does not come from `pe_sim.api`.
 _MODULES = {
+    "DeadlockError": "pe_sim.errors",
+    "InfeasibleError": "pe_sim.errors",
+    "InputError": "pe_sim.errors",
+    "PeSimError": "pe_sim.errors",
     "SystemReport": "pe_sim.report.system_report",
     "at_area": "pe_sim.network.area",
     "calibrate": "pe_sim.studies.calibration",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 _ABSENT: Final = object()
 DOES_NOT_FIT: Final = "DOES NOT FIT"  # what tables, pages and figures say of it
 _LISTED: Final = 10
+_LINE: Final = 2_000  # characters
+_LINES: Final = 100
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 class PeSimError(Exception):
@@ -43,15 +47,15 @@ class InputError(PeSimError):
         self.given = None if given is _ABSENT else given
         self.expected = expected
         self.hint = hint
-        where = ": ".join(part for part in (source, path) if part)
+        where = ": ".join(printable(part) for part in (source, path) if part)
         lines = [f"{where}: {problem}" if where else problem]
         if given is not _ABSENT:
-            lines.append(f"  given:    {_short_repr(given)}")
+            lines.append(f"  given:    {short_repr(given)}")
         if expected:
             lines.append(f"  expected: {expected}")
         if hint:
             lines.append(f"  hint:     {hint}")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(shown_lines("\n".join(lines).split("\n"))))
 
 
 class InfeasibleError(InputError):
@@ -101,7 +105,7 @@ class DeadlockError(PeSimError):
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """A hint that names the nearest option, or lists the options when none is near."""
     known = sorted(options)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
     return "known: " + ", ".join(known)
@@ -113,6 +117,21 @@ def listed(words: Sequence[str]) -> str:
     return ", ".join(words[:_LISTED]) + others
 
 
-def _short_repr(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+def short_repr(value: Any, width: int = 120) -> str:
+    """`repr` of the value, cut to `width` characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of thousands of digits
+        text = f"a value of the type {type(value).__name__} that is too large to be shown"
+    return printable(text if len(text) <= width else text[: width - 3] + "...")
+
+
+def printable(text: str) -> str:
+    """The text with what steers a terminal or cannot be encoded as escapes: controls, changes of direction."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def shown_lines(lines: Sequence[str]) -> list[str]:
+    """The lines as a message can hold them: printable, none endless, and of very many the first ones."""
+    shown = [printable(line if len(line) <= _LINE else f"{line[:_LINE]} ...") for line in lines[:_LINES]]
+    return shown + ([f"... and {len(lines) - _LINES:,} more lines"] if len(lines) > _LINES else [])

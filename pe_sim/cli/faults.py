@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -48,6 +49,10 @@ def _code_and_message(call: Callable[[], object]) -> int:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
+        reason = _machine_fault(error)
+        if reason is not None:
+            click.echo(f"error: {reason}", err=True)
+            return WRONG_INPUT
         if isinstance(error, OSError) and error.filename is None:
             raise  # of a stream: what names a file is an InputError by now
         code = INTERNAL_FAULT
@@ -55,6 +60,25 @@ def _code_and_message(call: Callable[[], object]) -> int:
     if sys.stdout is not None:
         sys.stdout.flush()
     return code
+
+
+def _machine_fault(error: Exception) -> str | None:
+    """What the machine refused to us, where that is what went wrong, in words that say what to do."""
+    # A library that cannot be loaded for want of file handles is an ImportError whose message alone says so.
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
+        return "too many open files; a higher limit (ulimit -n) lets pe-sim open what it needs"
+    if number == errno.ENOENT and _is_here_gone():
+        return "the folder you are in does not exist any more; change to one that does"
+    return None
+
+
+def _is_here_gone() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _tell_fault(error: Exception) -> None:

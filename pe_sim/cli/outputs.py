@@ -73,7 +73,7 @@ def to_json(value: object) -> str:
 
 def text_writer(text: str) -> Writer:
     """Writes `text` as UTF-8 with the line ends it has."""
-    return lambda path: path.write_text(text, encoding="utf-8", newline="")
+    return lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _checked(option: str, text: str) -> Path:

@@ -32,4 +32,4 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace", newline="")

@@ -16,7 +16,7 @@ from pe_sim.config.loading import load_mapping
 from pe_sim.config.network import GraphNetwork
 from pe_sim.config.overrides import apply_overrides, prefixes
 from pe_sim.config.presets import is_preset, resolve
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InputError, did_you_mean, printable
 from pe_sim.units import format_bytes
 
 _DEFAULT_NAME = "array"  # of a mapping without a name
@@ -244,8 +244,8 @@ def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
         raise InputError("not an array", given=given, expected="a preset's name, a path, or a file's mapping")
     path = resolve("arrays", given)
     if is_preset("arrays", given):
-        return _load_preset(path), path.stem, f"preset {given}", path.parent
-    return load_mapping(path), path.stem, str(given), path.parent
+        return _load_preset(path), printable(path.stem), f"preset {given}", path.parent
+    return load_mapping(path), printable(path.stem), str(given), path.parent
 
 
 @cache

@@ -211,7 +211,7 @@ def _checked(key: object, value: object, source: str) -> float:
     _check_place(key, source)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("not a number", source=source, path=key, given=value, expected=_expected(key))
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # math.isfinite fails for integers beyond a double
         raise InputError("not a finite number", source=source, path=key, given=value, expected=_expected(key))
     low = 1.0 if key == _OVERLAP else MIN_VALUE
     if not low <= value <= MAX_VALUE:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pe_sim.config.presets import read_text
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -31,7 +31,16 @@ def load_value(path: Path) -> Any:
     # Imported here: reading the model presets needs JSON alone, and start-up time counts.
     from pe_sim.config.strict_yaml import parse_yaml_value
 
-    return parse_yaml_value(text, source)
+    return printable_tree(parse_yaml_value(text, source))
+
+
+def printable_tree(value: Any) -> Any:
+    """A file's value, what steers a terminal escaped in every text of it: names and keys are shown to people."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable_tree(key): printable_tree(inner) for key, inner in value.items()}
+    return list(map(printable_tree, value)) if isinstance(value, list) else value
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
@@ -42,7 +51,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """
     from pe_sim.config.strict_yaml import parse_yaml_value
 
-    return _require_mapping(parse_yaml_value(text, source), source)
+    return _require_mapping(printable_tree(parse_yaml_value(text, source)), source)
 
 
 def parse_json(text: str, source: str) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def parse_json_value(text: str, source: str) -> Any:
         InputError: malformed text or a duplicate key.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return printable_tree(json.loads(text, object_pairs_hook=_unique_keys))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"malformed JSON at {where}: {error.msg}", source=source) from None

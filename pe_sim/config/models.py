@@ -12,7 +12,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.model_overrides import ModelOverrides, apply_overrides, read_overrides
 from pe_sim.config.model_readers import read_model
 from pe_sim.config.presets import is_preset, resolve
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 from pe_sim.units import format_count
 
 _NAMELESS_STEMS = ("config", "params")  # every published file is called so; the folder says which model it is
@@ -81,12 +81,12 @@ def _load_preset(name: str) -> ModelConfig:
 def _name_of_path(path: Path) -> str:
     stem = path.stem if path.suffix.lower() in (".json", ".yaml", ".yml") else path.name
     if stem.lower() in _NAMELESS_STEMS:
-        return path.absolute().parent.name or stem
-    return stem
+        return printable(path.absolute().parent.name or stem)
+    return printable(stem)
 
 
 def _name_of_mapping(raw: Mapping[str, object]) -> str:
     """The last part of `_name_or_path`, which may be a hub name or somebody's folder; else 'model'."""
     given = raw.get("_name_or_path")
     parts = [part for part in given.replace("\\", "/").split("/") if part] if isinstance(given, str) else []
-    return parts[-1] if parts else "model"
+    return printable(parts[-1]) if parts else "model"

@@ -18,7 +18,7 @@ from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.plan_checks import check_plan
 from pe_sim.config.plan_file import PlanFile, is_plan_file, plan_to_dict, read_plan_file
 from pe_sim.config.schema import known_paths
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 
 # Takes the mapping, what errors call it, the name of the plan, and how many arrays there are (or None).
 PlanReader = Callable[[Mapping[str, object], str, str, int | None], ParallelPlan]
@@ -64,7 +64,7 @@ def load_plan(
 def _read(given: object, num_arrays: int | None) -> ParallelPlan:
     if isinstance(given, str | Path):
         path = _existing(given)
-        return _read_mapping(_only(load_value(path), str(given)), str(given), path.stem, num_arrays)
+        return _read_mapping(_only(load_value(path), str(given)), str(given), printable(path.stem), num_arrays)
     if not isinstance(given, Mapping | list | tuple):
         raise InputError("not a plan", given=given, expected="a path, a plan's mapping, or a ParallelPlan")
     return _read_mapping(_only(given, "plan"), "plan", "plan", num_arrays)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pe_sim.config.loading import load_mapping
 from pe_sim.config.presets import SINGULAR, PresetKind, is_preset, resolve
 from pe_sim.config.schema import Section, validate
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 
 _S = TypeVar("_S", bound=Section)
 
@@ -27,4 +27,4 @@ def checked_file(kind: PresetKind, given: str | Path | Mapping[str, Any], schema
         raise InputError(f"not a {noun}", given=given, expected="a preset's name, a path, or a file's mapping")
     path = resolve(kind, given)
     source = f"preset {given}" if is_preset(kind, given) else str(given)
-    return validate(schema, load_mapping(path), source), path.stem
+    return validate(schema, load_mapping(path), source), printable(path.stem)

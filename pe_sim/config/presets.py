@@ -29,6 +29,7 @@ _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
     "machines": _YAML,
 }
 SINGULAR: Final[dict[str, str]] = {kind: kind.removesuffix("s") for kind in _FOLDERS}
+_MOST_BYTES: Final = 64 << 20  # the largest that people have, profiles and indices of shards, have some MiB
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 # The wheel carries the data inside the package; a source tree has it beside the package.
 _DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)
@@ -79,14 +80,18 @@ def resolve(kind: PresetKind, name_or_path: str | Path) -> Path:
     raise _missing_file_error(kind, text) if _looks_like_path(text) else _unknown_name_error(kind, text)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
     """The UTF-8 text of a file, without a byte order mark.
 
+    Args:
+        most_bytes: a larger file is refused, and no more of it is read.
+
     Raises:
-        InputError: no such file, a folder, not readable, or not UTF-8.
+        InputError: no such file, a folder, too large, not readable, or not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
     except IsADirectoryError:
         raise _folder_error(str(path)) from None
     except FileNotFoundError:
@@ -94,6 +99,12 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"the file cannot be read: {reason}", source=str(path)) from None
+    if len(data) > most_bytes:
+        raise InputError(
+            f"the file is larger than {most_bytes >> 20} MiB",
+            source=str(path),
+            expected="a text file of YAML or JSON; weights are given with --weights",
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

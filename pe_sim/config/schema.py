@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.config.loading import printable_tree
+from pe_sim.errors import InputError, did_you_mean, short_repr, shown_lines
 
+_MORE: Final = 10  # faults that are told beside the first
 FAULT: Final = "pe_sim"  # the type of the errors that `fault` makes
 _TEXT_NUMBER: Final = re.compile(r"([-+]?)([0-9]+)(?:\.([0-9]*))?(?:[eE]([-+]?)([0-9]{1,3}))?")
 
@@ -107,8 +109,8 @@ def input_error(
         source: the file or preset.
         overridden: dotted paths that `--set` gave; a fault at or below one names `--set` as its source.
     """
-    faults = [_Fault.of(details, schema) for details in error.errors(include_url=False)]
-    first, others = faults[0], faults[1:]
+    found = error.errors(include_url=False)
+    first, *others = (_Fault.of(details, schema) for details in found[: 1 + _MORE])
     flag = next((f"--set {path}" for path in overridden if _is_within(first.path, path)), None)
     path = None if flag == f"--set {first.path}" else first.path
     facts: dict[str, Any] = {} if first.absent else {"given": first.given}
@@ -117,8 +119,9 @@ def input_error(
     )
     if others:
         noun = "fault" if len(others) == 1 else "faults"
-        lines = [str(made), f"  {len(others)} more {noun}:", *(f"    {other.line}" for other in others)]
-        made.args = ("\n".join(lines),)
+        lines = [f"    {other.line}" for other in others]
+        lines += [f"    and {len(found) - 1 - _MORE:,} more"] if len(found) > 1 + _MORE else []
+        made.args = ("\n".join([str(made), f"  {len(found) - 1:,} more {noun}:", *shown_lines(lines)]),)
     return made
 
 
@@ -156,7 +159,7 @@ class _Fault:
     def line(self) -> str:
         parts = [f"{self.path}: {self.problem}"]
         if not self.absent:
-            parts.append(f"given {_short(self.given)}")
+            parts.append(f"given {short_repr(self.given, 60)}")
         if self.expected:
             parts.append(f"expected {self.expected}")
         return ", ".join(parts) + (f" ({self.hint})" if self.hint else "")
@@ -244,11 +247,6 @@ def _meaning(loc: tuple[int | str, ...], field: FieldInfo | None) -> str | None:
     return f"{loc[-1]} means: {field.description}" if field and field.description else None
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overridden: Collection[str] = ()) -> _S:
     """`raw` as an instance of `schema`.
 
@@ -256,7 +254,7 @@ def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overr
         InputError: one or several faults, all in one message; see `input_error`.
     """
     try:
-        return schema.model_validate(dict(raw))
+        return schema.model_validate(printable_tree(dict(raw)))
     except ValidationError as error:
         raise input_error(error, schema, source, overridden) from None
 

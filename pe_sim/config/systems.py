@@ -17,7 +17,7 @@ from pe_sim.config.network import GraphNetwork
 from pe_sim.config.overrides import apply_overrides
 from pe_sim.config.presets import is_preset, preset_names, resolve
 from pe_sim.config.system import SystemConfig
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 
 if TYPE_CHECKING:  # the schema needs pydantic
     from pe_sim.config.network_shapes import Link
@@ -333,4 +333,4 @@ def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
         raise InputError("not a system", given=given, expected="a preset's name, a path, or a file's mapping")
     path = resolve("systems", given)
     source = f"preset {given}" if is_preset("systems", given) else str(given)
-    return load_mapping(path), path.stem, source, path.parent
+    return load_mapping(path), printable(path.stem), source, path.parent

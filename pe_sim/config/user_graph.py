@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -254,7 +253,7 @@ class _Reader:
         value = attributes.get(key)
         if value is None:
             return None
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
         if not good or not lowest <= value <= _MAX_MM:
             raise self._fault(
                 "not a length",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pe_sim.config.loading import load_mapping
 from pe_sim.config.workflow_file import LayersFile, WorkflowFile, check_workflow_file
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, LayerRule, Workflow, named_workflow
 
 _SHORTHANDS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
@@ -41,7 +41,7 @@ def _from_file(file: WorkflowFile, path: Path) -> Workflow:
         raise InputError("the workflow gives no layer anything", source=str(path), path="layers", hint="name a `base`")
     return replace(
         base,
-        name=file.name or path.stem,
+        name=file.name or printable(path.stem),
         summary=file.summary,
         groups=file.groups,
         lm_head=file.lm_head or base.lm_head,

@@ -134,7 +134,7 @@ def at_area(
     Raises:
         InputError: not even the smallest array fits, or its number of PEs is given by its file.
     """
-    if not (isinstance(area_mm2, int | float) and math.isfinite(area_mm2) and area_mm2 > 0):
+    if not (isinstance(area_mm2, int | float) and 0 < area_mm2 < math.inf):
         raise InputError("not an area", given=area_mm2, expected="mm2, above 0")
     changes = dict(overrides or {})
     if "num_pes" in changes:

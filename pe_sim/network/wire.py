@@ -56,7 +56,7 @@ def scale_to_wire(array: ArrayConfig, budget_bits_mm: float, *, source: str | No
         InputError: the budget is not a positive number, or the array has no wire to scale, or too much of it even with
             widths of 1.
     """
-    if not (math.isfinite(budget_bits_mm) and budget_bits_mm > 0):
+    if not 0 < budget_bits_mm < math.inf:
         raise InputError("not an amount of wire", source=source, given=budget_bits_mm, expected="bit mm, above 0")
     has, most = wire_bits_mm(array), budget_bits_mm * (1 + _ROUNDING)
     if has == 0:

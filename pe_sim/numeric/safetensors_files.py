@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from pe_sim.config.loading import load_mapping
 from pe_sim.errors import InputError
 from pe_sim.numeric.arrays import Array
 
@@ -62,11 +63,19 @@ class ShardedFiles(Mapping[str, Array]):
 
     def __init__(self, index: Path) -> None:
         try:
-            entries = json.loads(index.read_text(encoding="utf-8"))
-            self._file_of = dict(entries["weight_map"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._file_of = dict(load_mapping(index)["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
             problem = f"not a readable index of shards: {error!r}"
             raise InputError(problem, source=str(index), expected="JSON with a weight_map") from None
+        for tensor, name in self._file_of.items():
+            if not isinstance(name, str) or name != Path(name).name or name in ("", ".."):
+                raise InputError(
+                    "not the name of a shard",
+                    source=str(index),
+                    path=f"weight_map.{tensor}",
+                    given=name,
+                    expected="the name of a file in the folder of the index",
+                )
         self._files = {name: SafetensorsFile(index.parent / name) for name in sorted(set(self._file_of.values()))}
         self._index = index
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pe_sim.errors import InputError
+from pe_sim.report.style import own_look
 from pe_sim.units import format_bytes, format_seconds
 
 __all__ = ["Panel", "Series", "save_calibration"]
@@ -50,6 +51,7 @@ class Panel:
     series: tuple[Series, ...]
 
 
+@own_look()
 def save_calibration(panels: Sequence[Panel], title: str, path: str | Path) -> None:
     """Writes the panels side by side as a PNG file.
 

@@ -24,7 +24,7 @@ def write_text(path: str | Path, text: str) -> None:
         hint = "create the folder first" if not target.parent.is_dir() else None
         raise InputError(f"cannot be written: {fault.strerror}", source=str(target), hint=hint) from fault
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
         os.chmod(temporary, _mode_of(target))
         os.replace(temporary, target)

@@ -23,6 +23,7 @@ from pe_sim.network.topology import Topology
 from pe_sim.report.channels import FloatArray
 from pe_sim.report.heat import ALL, Heat, channel_heat
 from pe_sim.report.report import Report
+from pe_sim.report.style import own_look
 from pe_sim.report.topology_layout import lay_out
 from pe_sim.report.topology_picture import Layout, Stroke
 
@@ -89,6 +90,7 @@ def plot_channel_heats(report: Report) -> Figure:
     return figure
 
 
+@own_look()
 def save_channel_heat(report: Report, path: str | Path) -> None:
     """Writes all panels as a PNG file."""
     plot_channel_heats(report).savefig(path, format="png", metadata={"Software": "pe-sim"})

@@ -18,6 +18,7 @@ from pe_sim.report.labels import Box, Marker, place_labels
 from pe_sim.report.metrics import BOUND_KINDS
 from pe_sim.report.report import Report
 from pe_sim.report.roofline import Ceilings, Roofline, RooflinePoint, roofline
+from pe_sim.report.style import own_look
 
 __all__ = ["Axes", "plot_roofline", "save_roofline"]
 
@@ -69,6 +70,7 @@ def plot_roofline(report: Report, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@own_look()
 def save_roofline(report: Report, path: str | Path) -> None:
     """Writes the figure as PNG or SVG, as the ending of the path says.
 
@@ -79,8 +81,7 @@ def save_roofline(report: Report, path: str | Path) -> None:
     figure = Figure(figsize=(8.0, 5.2), layout="constrained", dpi=_DPI)
     plot_roofline(report, figure.add_subplot())
     known = {"png": {"Software": "pe-sim"}, "svg": {"Creator": "pe-sim", "Date": None}}
-    with plt.rc_context({"svg.hashsalt": "pe-sim"}):
-        figure.savefig(path, format=form, metadata=known[form])
+    figure.savefig(path, format=form, metadata=known[form])
 
 
 def picture_format(path: str | Path) -> str:

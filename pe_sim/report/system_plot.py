@@ -16,6 +16,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from pe_sim.report.palette import MICROBATCH_COLOURS
 from pe_sim.report.roofline_plot import picture_format
+from pe_sim.report.style import own_look
 from pe_sim.report.system_report import SystemReport
 from pe_sim.report.system_time import microbatch_spans
 from pe_sim.schedule.system import ArrayPass
@@ -74,6 +75,7 @@ def plot_timeline(report: SystemReport, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@own_look()
 def save_timeline(report: SystemReport, path: str | Path) -> None:
     """Writes `plot_timeline()` in a figure of its own, as PNG or SVG, as the path's ending says.
 
@@ -84,8 +86,7 @@ def save_timeline(report: SystemReport, path: str | Path) -> None:
     figure = Figure(figsize=_size(report), layout="constrained", dpi=_DPI)
     plot_timeline(report, figure.add_subplot())
     known = {"png": {"Software": "pe-sim"}, "svg": {"Creator": "pe-sim", "Date": None}}
-    with plt.rc_context({"svg.hashsalt": "pe-sim"}):
-        figure.savefig(path, format=form, metadata=known[form])
+    figure.savefig(path, format=form, metadata=known[form])
 
 
 def _size(report: SystemReport) -> tuple[float, float]:

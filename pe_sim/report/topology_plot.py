@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from pe_sim.config.array import ArrayConfig
 from pe_sim.network.metrics import LevelMetrics, TopologyMetrics, topology_metrics
 from pe_sim.network.topologies import build_topology
+from pe_sim.report.style import own_look
 from pe_sim.report.topology_layout import lay_out
 from pe_sim.report.topology_picture import Layout, Stroke
 
@@ -79,6 +80,7 @@ def _draw_layout(axes: Axes, array: ArrayConfig, layout: Layout) -> None:
         axes.text(0.0, -0.01, "; ".join(layout.notes), transform=axes.transAxes, va="top", fontsize=8, color="0.35")
 
 
+@own_look()
 def save_topology(array: ArrayConfig, path: Path) -> None:
     """Writes the drawing as a PNG file."""
     layout = lay_out(array, build_topology(array))

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pe_sim.errors import InputError
+from pe_sim.report.style import own_look
 
 __all__ = ["Axes", "Bar", "plot_tornado", "save_tornado"]
 
@@ -66,6 +67,7 @@ def plot_tornado(bars: Sequence[Bar], title: str, ax: Axes | None = None) -> Axe
     return ax
 
 
+@own_look()
 def save_tornado(bars: Sequence[Bar], title: str, path: str | Path) -> None:
     """Writes the figure as a PNG file."""
     widest = max((_width(bar) for bar in bars), default=0.0)

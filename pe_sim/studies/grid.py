@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pe_sim.config.loading import load_mapping
 from pe_sim.config.schema import Section, validate
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 from pe_sim.studies.ranges import expand_range, is_range
 from pe_sim.units import IntArray
 
@@ -147,7 +147,7 @@ def load_sweep(given: str | Path | Mapping[str, Any]) -> Sweep:
         raise InputError("not a sweep", given=given, expected="the path of a sweep's file, or its mapping")
     path = Path(given)
     file = validate(SweepFile, load_mapping(path), str(path))
-    return _resolved(file, str(path), path.stem, path.absolute().parent)
+    return _resolved(file, str(path), printable(path.stem), path.absolute().parent)
 
 
 def _resolved(file: SweepFile, source: str, stem: str, folder: Path | None) -> Sweep:

@@ -53,7 +53,7 @@ def expand_range(given: Mapping[str, Any], source: str, path: str) -> list[Numbe
 
 
 def _number(value: object, source: str, path: str) -> Number:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise InputError("not a number", source=source, path=path, given=value, expected="a finite number")
     if abs(value) > 2**63:
         raise InputError("too large", source=source, path=path, given=value, expected="a number within 2^63")

@@ -129,6 +129,11 @@ def open_store(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[Store]:
         InputError: the folder cannot be made, is in use, holds another sweep, or this one without `resume`.
     """
     try:
+        os.fspath(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        problem = "the folder's name is not UTF-8 text, which Parquet files need"
+        raise InputError(problem, source="--out", given=str(folder)) from None
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_folder(folder, sweep, resume)  # before anything is put there
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

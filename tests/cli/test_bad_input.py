@@ -1,11 +1,15 @@
 """Wrong input ends with exit code 2 and one message that says what was given and what to do."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
+from pe_sim import api
 from pe_sim.config.arrays import array_to_dict, load_array
 from tests.cli.conftest import TINY_MODEL
 
@@ -184,3 +188,124 @@ def test_a_step_beyond_64_bits_is_refused(refused, tiny):
         message = refused("run", tiny, *args, "--batch", "50000", "--allow-overflow", *more)
         assert message.startswith("this step is too large to be counted exactly")
         assert "hint:     a smaller batch, shorter prompts" in message
+
+
+def test_messages_stay_short_however_many_faults_there_are(refused, tiny):
+    array = array_to_dict(load_array("bus-tree-64"))
+    Path("array.yaml").write_text(json.dumps(array | {f"odd_{at}": at for at in range(12_000)}), encoding="utf-8")
+    text = refused("run", tiny, "--array", "array.yaml")
+    assert "11,999 more faults" in text
+    assert "and 11,989 more" in text
+    assert len(text) < 6_000
+    long = {**TINY_MODEL, "x" * 10**6: {"a": 1}}
+    Path("model.json").write_text(json.dumps(long), encoding="utf-8")
+    assert len(refused("run", "model.json")) < 8_000
+
+
+HOSTILE = "\x1b]0;pwn\x07\x1b[31mRED\r\nlatency 1 cycles\u202e\x9b2J\ud800"
+
+
+def test_nothing_in_a_file_steers_the_terminal(call, refused, tiny):
+    """No control character, no change of direction and no forged line, of a name that is shown or refused."""
+    array = array_to_dict(load_array("bus-tree-64", {"num_pes": 8})) | {"name": HOSTILE}
+    Path("array.json").write_text(json.dumps(array), encoding="utf-8")
+    Path("workflow.json").write_text(
+        json.dumps({"schema_version": 1, "name": HOSTILE, "base": "megatron"}), encoding="utf-8"
+    )
+    Path("odd.json").write_text(json.dumps({**TINY_MODEL, HOSTILE: {"a": 1}}), encoding="utf-8")
+    Path("told.json").write_text(json.dumps({**TINY_MODEL, HOSTILE: 1}), encoding="utf-8")
+    Path("enum.json").write_text(json.dumps(array | {"overlap": HOSTILE, HOSTILE: 1}), encoding="utf-8")
+    machine = ("--array", "array.json", "--workflow", "workflow.json", "--context", "5")
+    shown = [
+        call("run", "told.json", *machine, "--html", "page.html", "--trace", "trace.json").output,
+        call("compare", tiny, "--array", "array.json", "--workflows", "workflow.json,megatron").output,
+        call("topology", "array.json").output,
+        refused("run", "odd.json"),
+        refused("run", tiny, "--array", "enum.json"),
+        refused("run", HOSTILE),
+        refused("run", tiny, "--set", f"{HOSTILE}=3"),
+    ]
+    for text in shown:
+        assert "\\x1b" in text
+        assert not set(text) & set("\x1b\x07\r\u202e\x9b\ud800")
+        assert not any(line.startswith("latency 1 cycles") for line in text.splitlines())
+    assert "\\ud800" in Path("page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_file_without_end_is_not_read_to_its_end(refused, tiny):
+    assert "/dev/zero: the file is larger than 64 MiB" in refused("run", "/dev/zero")
+    assert "larger than 64 MiB" in refused("run", tiny, "--array", "/dev/zero")
+    assert "larger than 64 MiB" in refused("sweep", "/dev/zero", "--out", "out")
+    assert "larger than 64 MiB" in refused("calibrate", "/dev/zero")
+
+
+def test_weights_in_the_place_of_a_model(refused):
+    with open("model.safetensors", "wb") as file:
+        file.truncate(10**10)  # a hole: nothing is stored
+    assert "the file is larger than 64 MiB" in refused("run", "model.safetensors")
+
+
+@pytest.mark.parametrize("name", [["x"], {}, 5, None, "", "..", "../other/a.safetensors", "/etc/passwd", "sub/a"])
+def test_an_index_of_shards_names_files_beside_it(refused, tiny, name):
+    Path("a.index.json").write_text(json.dumps({"weight_map": {"fine": "b", "w": name}}), encoding="utf-8")
+    text = refused("verify", tiny, "--array", "bus-tree-64", "--set", "num_pes=4", "--weights", "a.index.json")
+    assert "a.index.json: weight_map.w: not the name of a shard" in text
+
+
+@pytest.mark.parametrize("index", ["[]", '{"weight_map": 3}', '{"weight_map": [1]}', "{}", '{"weight_map": null}', "x"])
+def test_what_is_no_index_of_shards(refused, tiny, index):
+    Path("a.index.json").write_text(index, encoding="utf-8")
+    assert "a.index.json" in refused("verify", tiny, "--array", "bus-tree-64", "--weights", "a.index.json")
+
+
+HUGE = 10**400
+
+
+def test_integers_beyond_a_double(refused, tiny):
+    Path("profile.json").write_text(json.dumps({"allreduce_size_2_8MB_time": HUGE}), encoding="utf-8")
+    assert "allreduce_size_2_8MB_time: too large" in refused("calibrate", "profile.json")
+    for end in ("from", "to", "times"):
+        values = {"from": 4, "to": 64, "times": 2, end: HUGE}
+        sweep = {"base": {"model": tiny, "array": "bus-tree-64", "context": 5}, "grid": {"num_pes": values}}
+        Path("sweep.json").write_text(json.dumps(sweep), encoding="utf-8")
+        assert f"grid.num_pes.{end}: too large" in refused("sweep", "sweep.json", "--out", "out")
+
+
+NO_UTF_8 = os.fsdecode(b"odd\xff")
+
+
+def test_file_names_that_are_not_utf_8(call, refused, tiny):
+    Path(f"{NO_UTF_8}.json").write_text(json.dumps(TINY_MODEL), encoding="utf-8")
+    small = ("--array", "bus-tree-64", "--set", "num_pes=8", "--context", "5")
+    files = {"--html": ".html", "--trace": ".trace", "--heat": ".png", "--csv": ".csv", "--json": ".js"}
+    targets = [part for option, ending in files.items() for part in (option, NO_UTF_8 + ending)]
+    done = call("run", f"{NO_UTF_8}.json", *small, *targets)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("model       odd\\udcff: ")
+    assert all(Path(NO_UTF_8 + ending).stat().st_size for ending in files.values())
+    base = {"model": tiny, "array": "bus-tree-64", "context": 5, "workflow": "megatron"}
+    sweep = {"base": base, "grid": {"num_pes": [8]}}
+    Path("sweep.json").write_text(json.dumps(sweep), encoding="utf-8")
+    assert "--out: the folder's name is not UTF-8 text" in refused("sweep", "sweep.json", "--out", NO_UTF_8)
+
+
+def test_too_many_open_files_are_no_fault_of_ours(refused, tiny, monkeypatch):
+    for error in (
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        OSError(errno.ENFILE, os.strerror(errno.ENFILE), "some/file"),
+        ImportError(f"libfoo.so: cannot open shared object file: {os.strerror(errno.EMFILE)}"),
+    ):
+        monkeypatch.setattr(api, "simulate", Mock(side_effect=error))
+        assert refused("run", tiny).startswith("too many open files; a higher limit")
+
+
+def test_a_folder_that_went_away(call, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for args in (("run", "llama-3.2-1b", "--json", "out.json"), ("run", "config.json"), ("calibrate", "a.json")):
+        done = call(*args)
+        assert done.exit_code == 2, done.output
+        assert done.stderr.startswith("error: ")

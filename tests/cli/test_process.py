@@ -63,3 +63,21 @@ def test_a_full_disk_behind_standard_output():
         done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("module", ["pe_sim.cli.app", "click", "pe_sim.errors", "pe_sim.api", "numpy"])
+def test_ctrl_c_while_something_is_imported(module, tiny):
+    """Whatever is being imported when the user gives up: exit code 130 and not a word."""
+    code = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["pe-sim", "run", {tiny!r}]
+from pe_sim.cli import main
+main()
+"""
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")

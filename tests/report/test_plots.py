@@ -1,5 +1,8 @@
 """The picture of the bus: what it draws, not how it looks."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from matplotlib.patches import StepPatch
 from pe_sim.errors import InputError
 from pe_sim.report.binning import busy_fractions
 from pe_sim.report.plots import TAG_COLOURS
+from pe_sim.report.topology_plot import save_topology
 from pe_sim.schedule.stages import Tag
 from tests.report.samples import WORKFLOWS, tiny
 
@@ -61,3 +65,24 @@ def test_every_tag_has_a_colour_of_its_own() -> None:
 def test_no_bins_are_refused() -> None:
     with pytest.raises(InputError, match="no bins to draw"):
         tiny().plot_bus_utilization(bins=0)
+
+
+def test_saved_pictures_do_not_take_the_looks_of_a_matplotlibrc(tmp_path: Path) -> None:
+    """Nor need they what it asks for: here LaTeX, and a map of colours that does not exist."""
+    report = tiny("workflow-1", 16)
+    pictures: dict[str, Callable[[Path], object]] = {
+        "heat.png": report.save_channel_heat,
+        "roofline.png": report.save_roofline,
+        "roofline.svg": report.save_roofline,
+        "topology.png": lambda path: save_topology(report.array, path),
+    }
+    for folder in ("plain", "theirs"):
+        (tmp_path / folder).mkdir()
+    for name, save in pictures.items():
+        save(tmp_path / "plain" / name)
+    with plt.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
+        dict.__setitem__(plt.rcParams, "image.cmap", "nosuch")  # as a file may have it
+        for name, save in pictures.items():
+            save(tmp_path / "theirs" / name)
+    for name in pictures:
+        assert (tmp_path / "theirs" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
