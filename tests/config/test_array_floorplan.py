@@ -153,7 +153,7 @@ OVERRIDES = st.fixed_dictionaries(
         "dtypes.activation": NAME | st.just("int4"),
         "dtypes.partial": NAME,
         "floorplan.pe_pitch_mm": LENGTH,
-        "floorplan.mm_per_cycle": LENGTH,
+        "floorplan.mm_per_cycle": st.floats(0.05, 100.0),  # below, auto latencies may pass what is allowed
         "pe.matrix.outputs": st.integers(1, 4096),
         "pe.matrix.latency_cycles": CYCLES,
         "pe.vector.cycles_per_element.softmax": st.integers(1, 100),
