@@ -11,6 +11,8 @@ import numpy as np
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
+from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.notebook import Table, card
@@ -30,6 +32,7 @@ class Proof:
         model: that was executed, scaled down or not.
         array, num_pes, workflow: what it was executed on.
         verdicts: by a description of the step.
+        shortage: what of the executed steps does not fit the memories; numbers are proven all the same.
     """
 
     model: ModelConfig
@@ -37,6 +40,7 @@ class Proof:
     num_pes: int
     workflow: str
     verdicts: Mapping[str, Verdict]
+    shortage: InfeasibleError | None = None
 
     @property
     def holds(self) -> bool:
@@ -52,13 +56,15 @@ class Proof:
             "array": self.array,
             "num_pes": self.num_pes,
             "workflow": self.workflow,
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
             "steps": {name: _verdict_to_dict(verdict) for name, verdict in self.verdicts.items()},
         }
 
     def __repr__(self) -> str:
         """One line."""
         how = "proven" if self.holds else "NOT proven"
-        return f"<Proof {self.workflow} on {self.array} ({self.num_pes} PEs), {self.model.name}: {how}>"
+        fit = f", {DOES_NOT_FIT}" if self.shortage else ""
+        return f"<Proof {self.workflow} on {self.array} ({self.num_pes} PEs), {self.model.name}: {how}{fit}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each step."""
@@ -71,6 +77,7 @@ class Proof:
         heads = ("step", "verdict", "traffic", "results")
         rows = [(name, *_verdict_cells(verdict)) for name, verdict in self.verdicts.items()]
         notes = [f"{name}: {verdict}" for name, verdict in self.verdicts.items() if not verdict.holds]
+        notes += [f"{DOES_NOT_FIT}: {self.shortage.problem}"] if self.shortage else []
         notes += self.model.notes
         return card("proven" if self.holds else "NOT proven", facts, [Table(heads, rows, text_columns=4)], notes)
 
@@ -80,6 +87,7 @@ class Proof:
         for name, verdict in self.verdicts.items():
             first, *rest = str(verdict).splitlines()
             lines += [f"{name}: {first}", *rest]
+        lines += [f"{DOES_NOT_FIT}: {self.shortage.problem}"] if self.shortage else []
         lines += [f"note: {note}" for note in self.model.notes]
         lines.append("proven" if self.holds else "NOT proven")
         return "\n".join(lines)
@@ -108,11 +116,13 @@ def prove(
         weights = random_weights(model, seed)
     read = read_weights(model, weights)
     verdicts: dict[str, Verdict] = {}
+    shortage = None
     for step in proof_steps(model, workflow.groups):
         placed, timed = plan(model, step)
+        shortage = shortage or footprint(placed, placed.graph.shape).shortage
         tokens = random_tokens(model, step, seed)
         verdicts[describe_step(step)] = verify_placed(placed, model, read, tokens, traffic=timed)
-    return Proof(model, array.name, array.num_pes, workflow.name, verdicts)
+    return Proof(model, array.name, array.num_pes, workflow.name, verdicts, shortage)
 
 
 def proof_steps(model: ModelConfig, num_groups: int) -> Iterator[Step]:

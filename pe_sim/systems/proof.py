@@ -25,7 +25,7 @@ from pe_sim.numeric.weights import ModelWeights
 from pe_sim.systems.deployment import Deployment
 from pe_sim.systems.execution import execute_script
 from pe_sim.systems.reporting import system_report
-from pe_sim.systems.simulation import prepared, run_system
+from pe_sim.systems.simulation import SystemRun, prepared, run_system
 
 _LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
 
@@ -52,13 +52,14 @@ def prove_system(
         model = small_model(model, system, plan, workflow, deployment)
         weights = random_weights(model, seed)
     read = read_weights(model, weights)
-    verdicts = {
-        describe_step(step): _verdict(model, system, plan, workflow, step, read, seed)
-        for step in proof_steps(model, deployment, workflow.groups)
-    }
+    verdicts, shortage = dict[str, Verdict](), None
+    for step in proof_steps(model, deployment, workflow.groups):
+        run = run_system(model, system, step, plan, workflow, DEFAULT_ENGINE, allow_overflow=True)
+        verdicts[describe_step(step)] = _verdict(run, model, step, read, seed)
+        shortage = shortage or system_report(run).shortage
     used = [system.arrays[rank] for rank in deployment.used]
     where = f"{system.name} with {plan.name} on {len(used)} array{'s' if len(used) > 1 else ''}"
-    return Proof(model, where, sum(array.num_pes for array in used), workflow.name, verdicts)
+    return Proof(model, where, sum(array.num_pes for array in used), workflow.name, verdicts, shortage)
 
 
 def _deployment(model: ModelConfig, system: SystemConfig, plan: ParallelPlan, workflow: Workflow) -> Deployment:
@@ -67,19 +68,10 @@ def _deployment(model: ModelConfig, system: SystemConfig, plan: ParallelPlan, wo
     return prepared(model, system, Prefill(shares, prompt_len=1), plan, workflow)[1]
 
 
-def _verdict(
-    model: ModelConfig,
-    system: SystemConfig,
-    plan: ParallelPlan,
-    workflow: Workflow,
-    step: Step,
-    weights: ModelWeights,
-    seed: int,
-) -> Verdict:
+def _verdict(run: SystemRun, model: ModelConfig, step: Step, weights: ModelWeights, seed: int) -> Verdict:
     shape = attention_shape(model, step)
     ids = read_tokens(random_tokens(model, step, seed), model, shape)
     types = read_token_types(None, model, shape)
-    run = run_system(model, system, step, plan, workflow, DEFAULT_ENGINE, allow_overflow=True)
     try:
         done = execute_script(run.timed.script, weights, ids, token_types=types)
     except PlacementError as error:

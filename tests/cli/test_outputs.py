@@ -153,6 +153,16 @@ def test_what_does_not_fit_says_so_in_words_and_in_json(call, tiny, args):
         assert lacks["unit"] == "bytes"
 
 
+@pytest.mark.parametrize("where", [(), ("--arrays", "ring-of-4-bus-tree-1024", "--tp", "4")], ids=["one", "several"])
+def test_a_proof_says_what_does_not_fit(call, tiny, where):
+    path = "array." if where else ""
+    small = ("--set", f"{path}num_pes=2", "--set", f"{path}pe.memory.capacity_bytes=1000", "--json", "-")
+    done = call("verify", tiny, "--workflow", "megatron", *where, *small)
+    assert done.exit_code == 0, done.output
+    assert "DOES NOT FIT: the memory of PE 0" in done.stderr
+    assert json.loads(done.stdout)["does_not_fit"]["bound"] == 1000
+
+
 def test_bounds_are_not_set_against_what_does_not_fit(call, tiny):
     args = ("compare", tiny, "--workflows", "megatron", "--reference", "h100")
     fits = call(*args).stdout
