@@ -147,7 +147,7 @@ def refusal(raw: dict[str, Any]) -> str:
             "pe.memory.technology",
             "",
             "empty\n  given:    ''\n  expected: text\n"
-            "  hint:     technology means: the technology the numbers come from",
+            "  hint:     technology means: the technology the numbers come from, for people: nothing depends on it",
         ),
         (
             "floorplan",
