@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,6 +87,7 @@ class BlockPass:
 
     Args:
         shape: (PEs,) of one step, (steps, classes) of several.
+        check: called before every stage.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class BlockPass:
         state: MachineState,
         entries: list[Ready],
         entry_heads: list[Ready | None],
+        check: Callable[[], None] | None = None,
     ) -> None:
+        self._check = check
         self._plan, self._array, self._state = plan, array, state
         self._shape, self._steps = shape, shape[:-1]
         self._closing = memory_timing(array.pe.memory).closing_cycles
@@ -110,6 +114,8 @@ class BlockPass:
     def run(self) -> BlockRecord:
         """The cycles of every stage."""
         for stage, plan in zip(self._plan.block.stages, self._plan.stages, strict=True):
+            if self._check is not None:
+                self._check()
             self._take(stage, plan)
         return self._finished()
 

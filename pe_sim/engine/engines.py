@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.schedule.stages import Schedule
@@ -13,23 +13,29 @@ if TYPE_CHECKING:
     from pe_sim.engine.fast import StepsTrace
     from pe_sim.mapping.placed import PlacedGraph
 
-Engine = Callable[[Schedule], Trace]
 DEFAULT_ENGINE = "fast"
 _E = TypeVar("_E")
 
 
-def event(schedule: Schedule) -> Trace:
+class Engine(Protocol):
+    """What simulates a schedule."""
+
+    def __call__(self, schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
+        """The trace; `check` is called again and again meanwhile, and what it raises ends the simulation."""
+
+
+def event(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
     """The reference, event by event on SimPy."""
     from pe_sim.engine.event import run_event  # loads SimPy
 
-    return run_event(schedule)
+    return run_event(schedule, check)
 
 
-def fast(schedule: Schedule) -> Trace:
+def fast(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
     """The same cycles by recurrences over stages."""
     from pe_sim.engine.fast import run_fast
 
-    return run_fast(schedule)
+    return run_fast(schedule, check)
 
 
 def fast_decode(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:

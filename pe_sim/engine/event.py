@@ -32,20 +32,20 @@ from pe_sim.trace import Trace
 Source = Delivery | HubSource | PeProgram  # what makes a slot ready
 
 
-def run_event(schedule: Schedule) -> Trace:
-    """Simulates a schedule event by event.
+def run_event(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
+    """Simulates a schedule event by event; `check` is called before every task of a PE.
 
     Raises:
         DeadlockError: no event is left before the last stage is done.
     """
-    return _EventRun(schedule).run()
+    return _EventRun(schedule, check).run()
 
 
 class _EventRun:
     """One simulation of one schedule."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
+    def __init__(self, schedule: Schedule, check: Callable[[], None] | None = None) -> None:
+        self._schedule, self._check = schedule, check
         self._array = schedule.array
         self.env = Environment()
         self.bus = self._server()
@@ -162,6 +162,8 @@ class _EventRun:
             task = program.task
             if not task.active[pe]:
                 continue
+            if self._check is not None:
+                self._check()
             for delivery in program.deliveries:
                 event = delivery.head_of(pe) if task.tails is not None else delivery.event_of(pe)
                 if event.callbacks is not None:

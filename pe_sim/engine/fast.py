@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,39 +28,40 @@ _FALLBACK = (
     "messages go in bursts, or requests of different stages reach the bus, a channel or the root in another order than "
     "the program's and passes over the stages do not settle; simulated event by event"
 )
+Check = Callable[[], None] | None  # called again and again; what it raises ends the simulation
 _ARBITRATION = "channels are not given first come, first served: simulated event by event"
 
 
-def run_fast(schedule: Schedule) -> Trace:
+def run_fast(schedule: Schedule, check: Check = None) -> Trace:
     """Simulates a schedule; where no number of passes over its stages is exact, event by event, which a note says."""
     if schedule.array.network.arbitration != FIFO:
-        return _event_by_event(schedule, _ARBITRATION)
+        return _event_by_event(schedule, _ARBITRATION, check)
     try:
-        return run_by_arrival(schedule)
+        return run_by_arrival(schedule, check)
     except OutOfOrderError:
-        return _event_by_event(schedule, _FALLBACK)
+        return _event_by_event(schedule, _FALLBACK, check)
 
 
-def run_by_arrival(schedule: Schedule) -> Trace:
+def run_by_arrival(schedule: Schedule, check: Check = None) -> Trace:
     """Simulates a schedule; what is overtaken within a block is passed over again, else all blocks are.
 
     Raises:
         OutOfOrderError: that is not exact either.
     """
     try:
-        return run_block_by_block(schedule)
+        return run_block_by_block(schedule, check)
     except OutOfOrderError:
-        run = _FastRun(schedule, ArrivalPass)
+        run = _FastRun(schedule, ArrivalPass, check)
         return run.trace(run.visits_at_once())
 
 
-def run_block_by_block(schedule: Schedule) -> Trace:
+def run_block_by_block(schedule: Schedule, check: Check = None) -> Trace:
     """Simulates a schedule; what is overtaken within a block is passed over again.
 
     Raises:
         OutOfOrderError: requests of different blocks overtake one another.
     """
-    run = _FastRun(schedule, ArrivalPass)
+    run = _FastRun(schedule, ArrivalPass, check)
     return run.trace(run.visits())
 
 
@@ -73,10 +75,10 @@ def run_in_program_order(schedule: Schedule) -> Trace:
     return run.trace(run.visits())
 
 
-def _event_by_event(schedule: Schedule, note: str) -> Trace:
+def _event_by_event(schedule: Schedule, note: str, check: Check) -> Trace:
     from pe_sim.engine.event import run_event  # loads SimPy, which no other step needs
 
-    return replace(run_event(schedule), engine="fast", notes=(note,))
+    return replace(run_event(schedule, check), engine="fast", notes=(note,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,8 @@ class _Outcome:
 class _FastRun:
     """One simulation of one schedule; (..., PEs) is (steps, classes) where it is of several steps at once."""
 
-    def __init__(self, schedule: Schedule, passes: type[BlockPass] = BlockPass) -> None:
-        self._schedule, self._array, self._passes = schedule, schedule.array, passes
+    def __init__(self, schedule: Schedule, passes: type[BlockPass] = BlockPass, check: Check = None) -> None:
+        self._schedule, self._array, self._passes, self._check = schedule, schedule.array, passes, check
         classes = schedule.classes
         self._shape = (classes.num_steps, classes.num_classes) if classes else (self._array.num_pes,)
         self._planner = Planner(self._array, classes)
@@ -179,7 +181,8 @@ class _FastRun:
         if not isinstance(self._array.network, Network):
             raise OutOfOrderError  # channels of a graph keep the program's order
         plan = self._planner.plan(as_one_block(self._schedule))
-        whole = ArrivalPass(plan, self._array, self._shape, self._initial_state(), [], []).settled()
+        state = self._initial_state()
+        whole = ArrivalPass(plan, self._array, self._shape, state, [], [], self._check).settled()
         visits: list[Visit] = []
         base, first, memory_busy = np.zeros(1, dtype=np.int64), 0, whole.memory_busy
         for run in self._schedule.sequence:
@@ -227,7 +230,8 @@ class _FastRun:
         relative_heads = [None if head is None else _shifted(head, -delta) for head in heads]
         key = (block, _fingerprint(state, relative, relative_heads))
         if key not in self._known:
-            record = self._passes(plan, self._array, self._shape, state, relative, relative_heads).run()
+            passed = self._passes(plan, self._array, self._shape, state, relative, relative_heads, self._check)
+            record = passed.run()
             self.overtaken = self.overtaken | state.overtaken
             self._known[key] = _Outcome(record, state)
         return delta, self._known[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -100,8 +100,8 @@ def whole_shares(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(int(weight * common) for weight in exact)
 
 
-def simulated(name: str, workflow: Workflow, wanted: Wanted) -> Candidate:
-    """A mapping, simulated for every step.
+def simulated(name: str, workflow: Workflow, wanted: Wanted, check: Callable[[], None] | None = None) -> Candidate:
+    """A mapping, simulated for every step; `check` is called again and again meanwhile.
 
     Raises:
         InputError: it does not apply; InfeasibleError where it does not fit the memories.
@@ -114,7 +114,7 @@ def simulated(name: str, workflow: Workflow, wanted: Wanted) -> Candidate:
     reports = []
     for step, placed, memory in zip(wanted.steps, placed_steps, memories, strict=True):
         schedule = lower(placed)
-        reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory))
+        reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule, check), memory))
     return Candidate(name, workflow, wanted, tuple(reports))
 
 

@@ -93,6 +93,7 @@ class Paths:
         most_ways: through a layer; with more of them (groups that drift apart enter every layer otherwise) the layers
             that are left are counted as what the watched PE does in them at least, and get the mapping of the one
             before.
+        check: called again and again; what it raises ends the search.
     """
 
     scenes: tuple[Scene, ...]
@@ -110,6 +111,7 @@ class Paths:
     rivals: Rivals = _NO_RIVALS
     most_ways: int = 1 << 30
     progress: Callable[[int, int], None] | None = None
+    check: Callable[[], None] | None = None
     ways: dict[tuple[object, ...], list[Label]] = field(default_factory=dict)
     prospects: dict[tuple[object, ...], Prospects] = field(default_factory=dict)
 
@@ -246,6 +248,8 @@ class Paths:
 
     def _through_part(self, label: Label, part: Part, options: tuple[Choice, ...]) -> list[Label]:
         """Everything that may come of a label behind a part."""
+        if self.check is not None:
+            self.check()
         entry = Entry.of(label.moments, part)
         begun = self._begun(label, part)
         key = (part.index, options, begun.matters, begun.places, entry.there)

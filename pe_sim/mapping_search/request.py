@@ -11,6 +11,7 @@ from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping_search.budget import Budget, OutOfTimeError
 from pe_sim.mapping_search.candidates import OBJECTIVES, Objective, Wanted
 from pe_sim.mapping_search.result import SearchResult
 from pe_sim.mapping_search.search import Search
@@ -24,13 +25,16 @@ def search_for(
     workflow: Workflow,
     *,
     max_simulations: int,
+    budget: Budget | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> SearchResult:
-    """The best mapping.
+    """The best mapping, or the best so far when the time is used up or Ctrl-C is pressed.
 
     Raises:
-        InputError: something given is wrong; InfeasibleError where no mapping fits the memories.
+        InputError: something given is wrong, or no mapping was found in time; InfeasibleError where no mapping fits the
+            memories.
     """
+    budget = budget or Budget()
     if objective not in OBJECTIVES:
         raise InputError(
             "unknown objective",
@@ -55,7 +59,15 @@ def search_for(
         )
     steps, weights = _weighted(step)
     wanted = Wanted(model, array, steps, weights, cast(Objective, objective))
-    return Search(wanted, workflow, max_simulations, progress).run()
+    try:
+        return Search(wanted, workflow, max_simulations, progress, budget).run()
+    except OutOfTimeError:
+        raise InputError(
+            "no mapping was found in time, and no named workflow fits the memories",
+            path="seconds",
+            given=budget.seconds,
+            hint="allow more seconds",
+        ) from None
 
 
 def _weighted(step: Any) -> tuple[tuple[Step, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = "pe-sim.search/1"
 EXACT: Final = "exact"
 EXACT_ALIKE: Final = "exact where gate and up are cut alike"
+OUT_OF_TIME: Final = "time"
+INTERRUPTED: Final = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class SearchResult:
             one might be that cuts one of these both ways and the other otherwise; else "best of N simulated".
         bound_cycles: no mapping takes less, weighted over the steps; None where no bound is known. With the objective
             energy the cycles of the mapping with the least energy.
+        stopped: "time" if the time was used up, "interrupted" if Ctrl-C was pressed; None where it came to its end.
+        budget_seconds: that were allowed.
+        used_seconds: that it took; all else but this depends on no clock unless it was stopped.
     """
 
     best: Candidate
@@ -53,6 +59,9 @@ class SearchResult:
     excluded: tuple[Excluded, ...]
     proof: str
     bound_cycles: float | None
+    stopped: str | None = None
+    budget_seconds: float = math.inf
+    used_seconds: float = 0.0
 
     @property
     def workflow(self) -> Workflow:
@@ -79,7 +88,7 @@ class SearchResult:
         """How far the best is above the bound, as a fraction of the best: 0 where the proof is exact."""
         if self.proof in (EXACT, EXACT_ALIKE):
             return 0.0
-        return None if self.bound_cycles is None else 1 - self.bound_cycles / self.best.cycles
+        return gap_of(self.bound_cycles, self.best.cycles)
 
     @property
     def pareto(self) -> tuple[Candidate, ...]:
@@ -125,9 +134,16 @@ class SearchResult:
         """The proof, and what is left open."""
         if self.proof in (EXACT, EXACT_ALIKE):
             return f"{self.proof} ({self.num_simulated} simulated)"
-        if self.gap is None:
-            return f"{self.proof}, no bound"
-        return f"{self.proof}, at most {self.gap:.2%} above the optimum"
+        gap = "no bound" if self.gap is None else f"at most {self.gap:.2%} above the optimum"
+        return f"{self.proof}, {gap}" + (f"; {self.stopped_in_words()}" if self.stopped else "")
+
+    def stopped_in_words(self) -> str:
+        """When it was stopped, and what is sure; empty if it came to its end."""
+        if self.stopped is None:
+            return ""
+        gap = "no bound" if self.gap is None else f"gap at most {self.gap:.1%}"
+        when = f"{self.budget_seconds:g} s" if self.stopped == OUT_OF_TIME else f"{self.used_seconds:.0f} s by Ctrl-C"
+        return f"stopped after {when}, {gap}"
 
     def explain(self, other: str | Path | Workflow) -> Explanation:
         """Why the best mapping is faster than another one, for the first step.
@@ -158,6 +174,9 @@ class SearchResult:
             "cycles": self.best.cycles,
             "bound_cycles": self.bound_cycles,
             "gap": self.gap,
+            "stopped": self.stopped,
+            "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
+            "used_seconds": self.used_seconds,
             "reports": [report.to_dict() for report in self.reports],
             "candidates": [_row(one) for one in best_first[:top]],
             "pareto": [_row(one) for one in self.pareto],
@@ -173,6 +192,11 @@ class SearchResult:
         table = frame_table(self.table, text_columns=1, marked=0, most=NOTEBOOK_ROWS)
         notes = [f"{one.name} left out: {one.reason}" for one in self.excluded]
         return card(self.headline(), tables=[table], notes=notes)
+
+
+def gap_of(bound_cycles: float | None, cycles: float) -> float | None:
+    """How far so many cycles are above a bound, as a fraction of them; None without a bound."""
+    return None if bound_cycles is None else 1 - bound_cycles / cycles
 
 
 def check_explained(other: Workflow) -> None:
