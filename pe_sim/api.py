@@ -21,6 +21,7 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping.workflow_loading import as_workflow, load_workflow
+from pe_sim.mapping_search.budget import DEFAULT_SECONDS, budget_of
 from pe_sim.report.build import build_report
 from pe_sim.report.generation import Generation
 from pe_sim.report.part_result import PartResult
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
+SEARCH_SECONDS = DEFAULT_SECONDS  # of a search that nobody gives another time
 SIMULATED_AT_MOST = 64  # mappings in a search, beside the named ones
 PROVEN_FROM = 8  # the same where the mapping is to be proved, and need not be the best of all
 
@@ -59,7 +61,8 @@ def simulate(
     Args:
         model, array: as loaded, or what `load_model` and `load_array` take.
         step: Decode(...) or Prefill(...).
-        workflow: a name, a workflow file's path, or a Workflow; "auto": the best one, searched.
+        workflow: a name, a workflow file's path, or a Workflow; "auto": the best one, searched for `SEARCH_SECONDS` at
+            most (`search` takes another time).
         engine: one of `ENGINES`.
         allow_overflow: simulate even what does not fit the memories.
 
@@ -94,9 +97,12 @@ def search(
     *,
     workflow: Workflow | str | Path = AUTO.name,
     max_simulations: int = SIMULATED_AT_MOST,
+    seconds: float = SEARCH_SECONDS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> SearchResult:
     """Searches the best distribution of every operator, with all transforms between them.
+
+    When the time is used up, or Ctrl-C is pressed, it gives the best so far; the result says so (`stopped`).
 
     Args:
         model, array: as of `simulate`.
@@ -105,26 +111,31 @@ def search(
             that of the reports without static power, then fewest cycles).
         workflow: a workflow file whose base is auto, to give some operators and search the others.
         max_simulations: of mappings beside the named workflows; more of them prove more.
-        progress: called with what is done, how much of it is, and of how much.
+        seconds: that it may take; infinite: it goes on to its end, and what it finds depends on no clock.
+        progress: called with what is done and what is known so far, how much of it is done, and of how much.
 
     Raises:
-        InputError: something given is wrong; InfeasibleError where no mapping fits the memories.
+        InputError: something given is wrong, or no mapping was found in time; InfeasibleError where none fits the
+            memories.
     """
     from pe_sim.mapping_search.request import search_for  # the pipeline does not need the search
 
     model = as_model(model)
     array = as_array(array)
     workflow = as_workflow(workflow)
-    return search_for(model, array, step, objective, workflow, max_simulations=max_simulations, progress=progress)
+    budget = budget_of(seconds)
+    return search_for(
+        model, array, step, objective, workflow, max_simulations=max_simulations, budget=budget, progress=progress
+    )
 
 
 def _resolved(
     model: ModelConfig, array: ArrayConfig, step: Steps, workflow: Workflow, most: int = SIMULATED_AT_MOST
 ) -> Workflow:
-    """The workflow itself, or what the search makes of it with so many simulations."""
+    """The workflow itself, or what the search makes of it with so many simulations, in `SEARCH_SECONDS`."""
     if not workflow.searched:
         return workflow
-    return search(model, array, step, workflow=workflow, max_simulations=most).workflow
+    return search(model, array, step, workflow=workflow, max_simulations=most).uninterrupted.workflow
 
 
 def execute(

@@ -20,7 +20,13 @@ from pe_sim.cli.options import (
 )
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import current_progress
-from pe_sim.cli.search_system import SystemSearch, refuse_on_systems, search_system_options
+from pe_sim.cli.search_system import (
+    SystemSearch,
+    end_as,
+    refuse_on_systems,
+    search_system_options,
+    seconds_option,
+)
 from pe_sim.cli.situations import refuse_files
 
 if TYPE_CHECKING:
@@ -63,6 +69,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
     help="Mappings simulated at most, beside the named workflows; more of them prove more.  [default: 64; plans with"
     " --arrays: 16]",
 )
+@seconds_option
 @click.option("--top", type=click.IntRange(1), default=_SHOWN, show_default=True, metavar="K", help="Candidates shown.")
 @click.option(
     "--pareto", is_flag=True, help="Show the candidates that none beats in cycles, energy and memory at once."
@@ -85,6 +92,7 @@ def search(
     objective: str,
     workflow: str,
     simulations: int | None,
+    seconds: float,
     top: int,
     pareto: bool,
     other: str | None,
@@ -100,6 +108,9 @@ def search(
     the tensors are find the mappings that no other can beat by a lower bound, and these are simulated. "exact" means
     that nothing a workflow file can say is faster; otherwise the gap to the bound is told. The named workflows are
     always among the candidates. What does not fit the memories is left out.
+
+    When the time is used up (--seconds), the best so far is given with its gap; so it is after Ctrl-C, and the exit
+    code is 130 then.
 
     With --arrays the degrees of a plan are searched with it: shares of the batch, operators, layers and tokens. What
     promises most is simulated; nothing is proved then.
@@ -118,7 +129,9 @@ def search(
     choice = StepChoice(**others)
     if system.arrays is not None:
         refuse_on_systems({"--pareto": pareto, "--explain": other, "--html": html_target})
-        system.run(model_name, choice, settings, ignore_keys, overlap, objective, workflow, simulations, top, outputs)
+        system.run(
+            model_name, choice, settings, ignore_keys, overlap, objective, workflow, simulations, seconds, top, outputs
+        )
         return
     overrides = read_overrides(settings, overlap)
     situation, steps = choice.load_situation(), choice.weighted_steps()
@@ -139,6 +152,7 @@ def search(
         objective,
         workflow=workflow,
         max_simulations=simulations or api.SIMULATED_AT_MOST,
+        seconds=seconds,
         progress=current_progress(),
     )
     explanation = None if other is None else found.explain(other)
@@ -155,6 +169,7 @@ def search(
             emit(explanation.tables(_EXPLAINED), stream, width=_EXPLANATION_WIDTH)
 
     outputs.deliver(make_json, show, {"--write": found.save, "--html": found.report.save_html})
+    end_as(found.stopped)
 
 
 def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:

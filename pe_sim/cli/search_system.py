@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO, TypeVar
 
 import click
 
+from pe_sim.cli.faults import INTERRUPTED as INTERRUPTED_CODE
 from pe_sim.cli.options import StepChoice
 from pe_sim.cli.outputs import Outputs, to_json
 from pe_sim.cli.progress import current_progress
@@ -39,6 +41,29 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tup
         )
     return tuple(int(part) for part in parts)
 
+
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Seconds above 0, or inf."""
+    match = re.fullmatch(r"(\d{1,15}(\.\d*)?|\.\d+|inf)", text.strip().lower(), re.ASCII)
+    seconds = float(match[1]) if match else 0.0
+    if not seconds > 0:
+        raise InputError(
+            "this is no time for a search",
+            source="--seconds",
+            given=text,
+            expected="seconds above 0, for instance 30 or 0.5; inf to search to the end",
+        )
+    return seconds
+
+
+seconds_option: Final = click.option(
+    "--seconds",
+    metavar="S",
+    callback=_seconds,
+    default="30",
+    show_default=True,
+    help="Time for the search; then it gives the best so far, with its gap. inf: it goes on to its end.",
+)
 
 _OPTIONS: Final = (
     click.option(
@@ -101,6 +126,7 @@ class SystemSearch:
         objective: str,
         workflow: str,
         simulations: int | None,
+        seconds: float,
         top: int,
         outputs: Outputs,
     ) -> None:
@@ -133,6 +159,7 @@ class SystemSearch:
             workflow=workflow,
             allowed=Allowed(self.dp, self.tp, self.pp, self.cp),
             max_simulations=simulations or SIMULATED_AT_MOST,
+            seconds=seconds,
             progress=current_progress(),
         )
 
@@ -145,6 +172,16 @@ class SystemSearch:
             return to_json(found.to_dict(top))
 
         outputs.deliver(make_json, show, {"--write": found.save_workflow, "--plan-out": found.save_plan})
+        end_as(found.stopped)
+
+
+def end_as(stopped: str | None) -> None:
+    """Ends the command as shells expect it after Ctrl-C, its results delivered all the same."""
+    from pe_sim.mapping_search.result import INTERRUPTED
+
+    if stopped == INTERRUPTED:
+        click.echo("interrupted: this is the best so far", err=True)
+        raise SystemExit(INTERRUPTED_CODE)
 
 
 def refuse_on_systems(given: Mapping[str, object]) -> None:

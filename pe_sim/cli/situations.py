@@ -82,7 +82,8 @@ def simulate_all(
     from pe_sim import api
 
     if workflow.searched:
-        workflow = api.search(model, array, steps, workflow=workflow, progress=current_progress()).workflow
+        found = api.search(model, array, steps, workflow=workflow, progress=current_progress())
+        workflow = found.uninterrupted.workflow
     return tuple(api.simulate(model, array, step, workflow, engine, allow_overflow=allow_overflow) for step, _ in steps)
 
 

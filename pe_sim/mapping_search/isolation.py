@@ -53,9 +53,18 @@ class Among:
         """Equal for the same PEs."""
         return self.mask.tobytes()
 
+    @cached_property
+    def _pes(self) -> IntArray | slice:
+        """Their numbers; a slice where they are all."""
+        return slice(None) if self.mask.all() else np.flatnonzero(self.mask)
+
+    def least(self, values: IntArray) -> int:
+        """Of (PEs,) the least of theirs."""
+        return int(values[self._pes].min())
+
     def extend(self, values: IntArray) -> IntArray:
         """(PEs + 1,) with the least of theirs at the end."""
-        return np.append(values, values[self.mask].min())
+        return _with_last(values, self.least(values))
 
     def extend_mask(self, mask: BoolArray) -> BoolArray:
         """(PEs + 1,) whether each does it, the last whether all of them do."""
@@ -89,9 +98,9 @@ class Machine:
 
     def renew(self, values: IntArray, among: Among) -> IntArray:
         """A copy whose last entry holds for any of these PEs."""
-        if len(values) != self.array.num_pes + 1:
-            return np.append(values[:-1], values[:-1].min())
-        return among.extend(values[:-1])
+        of_each = values[:-1]
+        on_pes = len(values) == self.array.num_pes + 1
+        return _with_last(of_each, among.least(of_each) if on_pes else int(of_each.min()))
 
     @property
     def start(self) -> IntArray:
@@ -126,7 +135,75 @@ class _Extended:
     tail_cycles: IntArray | None
 
 
-_Step = _OnPes | Stage
+@dataclass(frozen=True, eq=False)
+class _Messages:
+    """A stage of messages, with all that does not depend on when they are sent.
+
+    Args:
+        busy: (messages,) cycles of the channel.
+        burst_bytes: after so many another sender has its turn.
+    """
+
+    stage: MessageStage
+    num_pes: int
+    busy: IntArray
+    burst_bytes: int | None = None
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Slots that it reads."""
+        return self.stage.inputs
+
+    @property
+    def output(self) -> int:
+        """The slot that it fills."""
+        return self.stage.output
+
+    @cached_property
+    def before(self) -> IntArray:
+        """(messages,) cycles of those that are listed before."""
+        return np.cumsum(self.busy) - self.busy
+
+    @cached_property
+    def least_busy(self) -> int:
+        """Cycles of the shortest."""
+        return int(self.busy.min())
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether one hub sends them all, whole, in the order of the list."""
+        is_whole = self.burst_bytes is None or int(self.stage.num_bytes.max()) <= self.burst_bytes
+        return is_whole and not self.stage.from_pe and len(np.unique(self.stage.source)) == 1
+
+    @cached_property
+    def of_targets(self) -> tuple[IntArray, ...]:
+        """By target that gets any, the numbers of its messages."""
+        return tuple(np.flatnonzero(self.stage.target == target) for target in np.unique(self.stage.target))
+
+    @cached_property
+    def senders(self) -> BoolArray:
+        """(PEs,) that send any."""
+        senders = np.zeros(self.num_pes, dtype=bool)
+        senders[self.stage.source] = True
+        return senders
+
+    @cached_property
+    def reaches_all(self) -> bool:
+        """Whether one target is all PEs."""
+        stage = self.stage
+        return len(stage.first_pe) == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == self.num_pes
+
+    @cached_property
+    def receivers(self) -> tuple[IntArray, IntArray]:
+        """(receivers,) PEs that get any, and the target that each belongs to."""
+        stage = self.stage
+        counts = stage.last_pe - stage.first_pe
+        target = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(target)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return stage.first_pe[target] + within, target
+
+
+_Step = _OnPes | _Messages | Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +218,7 @@ class Timing:
     @classmethod
     def of(cls, machine: Machine, block: Block) -> Timing:
         """Of a lowered block."""
-        steps = tuple(_on_pes(machine.array, stage) if isinstance(stage, PeStage) else stage for stage in block.stages)
+        steps = tuple(_prepared(machine.array, stage) for stage in block.stages)
         return cls(machine, steps, block.entries, block.exits)
 
     @cached_property
@@ -187,7 +264,7 @@ class Passage:
                 self._at_root(step)
             case TreeStage():
                 self._through_tree(step)
-            case MessageStage():
+            case _Messages():
                 self._as_messages(step)
             case RoutedStage():
                 self._over_graph(step)
@@ -246,76 +323,70 @@ class Passage:
         somewhere = int(ready[-1]) + int((stage.hop_cycles + busy).min()) if (busy > 0).all() else NEVER
         self.slots[stage.output] = np.append(ends, somewhere)
 
-    def _as_messages(self, stage: MessageStage) -> None:
-        if not len(stage.source):
-            self._deliver(stage, self.slots, np.zeros(0, dtype=np.int64), NEVER)
-            return
+    def _as_messages(self, sent: _Messages) -> None:
+        stage, busy = sent.stage, sent.busy
         bus = self.machine.array.bus_tree.bus
+        if not len(busy):
+            self._deliver(sent, self.slots, busy, NEVER)
+            return
         if stage.channel is Resource.DOWNLINK:
-            busy = ceil_div(stage.num_bytes, self.machine.array.bus_tree.tree.bytes_per_cycle)
             ready = self._senders(stage)
             complete = ready[:-1] + stage.hop_cycles[stage.target] + busy
-            self._deliver(stage, self.slots, complete, int(ready[-1]) + int(busy.min()))
+            self._deliver(sent, self.slots, complete, int(ready[-1]) + sent.least_busy)
             return
-        busy = occupancy_cycles(bus, stage.num_bytes, stage.source_rate)
-        requests = np.append(np.where(stage.rank >= 0, bus.request_cycles, 0), 0)
-        arrivals = self._senders(stage) + requests
+        ready = self._senders(stage)
+        arrivals = ready[:-1] + np.where(stage.rank >= 0, bus.request_cycles, 0)
         if len(busy) == 1:
-            grants = arrivals[:1]
+            grants = arrivals
             last = int(grants[0] + busy[0]) + bus.latency_cycles
         else:
-            grants = self._grants(stage, arrivals[:-1], busy)
-            last = _last_of_queue(arrivals[:-1], busy) + bus.latency_cycles
-            if not stage.from_pe or self._sends(stage):
-                last = max(last, int(arrivals[-1] + busy.min()) + bus.latency_cycles)
-        self._deliver(stage, self.slots, grants + busy + bus.latency_cycles, last)
+            grants = self._grants(sent, arrivals)
+            last = _last_of_queue(arrivals, busy) + bus.latency_cycles
+            if not stage.from_pe or sent.senders[self.somewhere.mask].all():
+                last = max(last, int(ready[-1]) + sent.least_busy + bus.latency_cycles)
+        self._deliver(sent, self.slots, grants + busy + bus.latency_cycles, last)
         if stage.streams:
             heads = grants + bus.overhead_cycles + bus.latency_cycles
-            self._deliver(stage, self.heads, heads, int(heads.min()))
+            self._deliver(sent, self.heads, heads, int(heads.min()))
 
-    def _grants(self, stage: MessageStage, arrivals: IntArray, busy: IntArray) -> IntArray:
+    def _grants(self, sent: _Messages, arrivals: IntArray) -> IntArray:
         """(messages,) of one stage: whole ones that are ready together go as listed; others may go in any order."""
-        before = np.cumsum(busy) - busy
-        burst = self.machine.array.bus_tree.bus.burst_bytes
-        takes_turns = burst is not None and int(stage.num_bytes.max()) > burst
-        together = bool((arrivals == arrivals[0]).all()) and not takes_turns
-        if together and not stage.from_pe and len(np.unique(stage.source)) == 1:
-            return arrivals + before
-        targets = len(np.unique(stage.target))
-        if targets == 1:
+        busy = sent.busy
+        if sent.in_order and (arrivals == arrivals[0]).all():
+            return arrivals + sent.before
+        if len(sent.of_targets) == 1:
             return _last_of_queue(arrivals, busy) - busy  # whoever is last, all are there then
-        if targets == len(busy):
+        if len(sent.of_targets) == len(busy):
             return arrivals
         grants = arrivals.copy()
-        for target in np.unique(stage.target):
-            mine = stage.target == target
+        for mine in sent.of_targets:
             grants[mine] = _last_of_queue(arrivals[mine], busy[mine]) - busy[mine]
         return grants
 
-    def _deliver(self, stage: MessageStage, kept: dict[int, IntArray], complete: IntArray, last: int) -> None:
+    def _deliver(self, sent: _Messages, kept: dict[int, IntArray], complete: IntArray, last: int) -> None:
+        stage, num_pes = sent.stage, sent.num_pes
         targets = len(stage.first_pe)
         arrived = np.full(targets, NEVER, dtype=np.int64)
-        np.maximum.at(arrived, stage.target, complete)
-        if targets == 1:
-            arrived = np.maximum(arrived, last)  # it waits for all messages
+        if targets == 1 and len(complete):
+            arrived[0] = max(int(complete.max()), last)  # it waits for all messages
+        elif len(sent.of_targets) == len(complete):
+            arrived[stage.target] = complete
+        else:
+            np.maximum.at(arrived, stage.target, complete)
         if stage.to_root:
-            kept[stage.output] = np.append(arrived, max(last, int(arrived.max())))
+            kept[stage.output] = _with_last(arrived, max(last, int(arrived.max())))
             return
-        num_pes = self.machine.array.num_pes
-        if targets == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == num_pes:
+        if sent.reaches_all:
             kept[stage.output] = np.full(num_pes + 1, arrived[0])
             return
         on_pes = np.full(num_pes, NEVER, dtype=np.int64)
-        if (stage.last_pe - stage.first_pe == 1).all():
-            on_pes[stage.first_pe] = arrived
-        else:
-            for first, end, cycle in zip(stage.first_pe.tolist(), stage.last_pe.tolist(), arrived, strict=True):
-                on_pes[first:end] = cycle
-        somewhere = int(on_pes[self.somewhere.mask].min())
+        pes, target = sent.receivers
+        on_pes[pes] = arrived[target]
+        somewhere = self.somewhere.least(on_pes)
         if kept is self.slots and targets > 1 and last > somewhere:
             self._move_somewhere(self._slowest_of(stage, on_pes > NEVER // 2))
             somewhere = last
-        kept[stage.output] = np.append(on_pes, somewhere)
+        kept[stage.output] = _with_last(on_pes, somewhere)
 
     def _slowest_of(self, stage: MessageStage, targets: BoolArray) -> Among:
         """Of PEs that get messages, those of which one gets the last."""
@@ -330,12 +401,6 @@ class Passage:
         self.free = self.machine.renew(self.free, somewhere)
         for kept in (self.slots, self.heads):
             kept.update({slot: self.machine.renew(values, somewhere) for slot, values in kept.items()})
-
-    def _sends(self, stage: MessageStage) -> bool:
-        """Whether the PE somewhere is one of the senders, whichever it is."""
-        senders = np.zeros(self.machine.array.num_pes, dtype=bool)
-        senders[stage.source] = True
-        return bool(senders[self.somewhere.mask].all())
 
     def _senders(self, stage: MessageStage) -> IntArray:
         """(messages + 1,) when each sender has what it sends."""
@@ -378,6 +443,28 @@ class Passage:
                 kept[stage.output] = np.append(cycles, cycles.min())
             else:
                 kept[stage.output] = self.somewhere.extend(np.where(stage.to_pes, cycles, NEVER))
+
+
+def _with_last(values: IntArray, last: int) -> IntArray:
+    """(n + 1,) as np.append, without its checks."""
+    longer = np.empty(len(values) + 1, dtype=np.int64)
+    longer[:-1], longer[-1] = values, last
+    return longer
+
+
+def _prepared(array: ArrayConfig, stage: Stage) -> _Step:
+    match stage:
+        case PeStage():
+            return _on_pes(array, stage)
+        case MessageStage():
+            busy, burst_bytes = stage.num_bytes, None
+            if stage.channel is Resource.DOWNLINK:
+                busy = ceil_div(busy, array.bus_tree.tree.bytes_per_cycle)
+            elif len(busy):
+                bus = array.bus_tree.bus
+                busy, burst_bytes = occupancy_cycles(bus, busy, stage.source_rate), bus.burst_bytes
+            return _Messages(stage, array.num_pes, busy, burst_bytes)
+    return stage
 
 
 def _on_pes(array: ArrayConfig, stage: PeStage) -> _OnPes:

@@ -69,6 +69,17 @@ class SearchResult:
         return self.best.workflow
 
     @property
+    def uninterrupted(self) -> SearchResult:
+        """Itself, for whoever only wants its workflow to go on with.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
+        """
+        if self.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return self
+
+    @property
     def report(self) -> Report:
         """Of the best mapping, for the first step."""
         return self.best.reports[0]
@@ -142,8 +153,7 @@ class SearchResult:
         if self.stopped is None:
             return ""
         gap = "no bound" if self.gap is None else f"gap at most {self.gap:.1%}"
-        when = f"{self.budget_seconds:g} s" if self.stopped == OUT_OF_TIME else f"{self.used_seconds:.0f} s by Ctrl-C"
-        return f"stopped after {when}, {gap}"
+        return f"stopped after {time_of(self.stopped, self.budget_seconds, self.used_seconds)}, {gap}"
 
     def explain(self, other: str | Path | Workflow) -> Explanation:
         """Why the best mapping is faster than another one, for the first step.
@@ -192,6 +202,11 @@ class SearchResult:
         table = frame_table(self.table, text_columns=1, marked=0, most=NOTEBOOK_ROWS)
         notes = [f"{one.name} left out: {one.reason}" for one in self.excluded]
         return card(self.headline(), tables=[table], notes=notes)
+
+
+def time_of(stopped: str, budget_seconds: float, used_seconds: float) -> str:
+    """When a search was stopped, and by what."""
+    return f"{budget_seconds:g} s" if stopped == OUT_OF_TIME else f"{used_seconds:.0f} s by Ctrl-C"
 
 
 def gap_of(bound_cycles: float | None, cycles: float) -> float | None:

@@ -71,7 +71,8 @@ class Search:
             Magnitudes.of(graph).check(self.wanted.array)
         self.given.check(graphs[0].num_layers)
         stopped = None
-        self.budget.news = self._tell_again
+        if self.progress:
+            self.budget.news = self._tell_again
         try:
             self._search(graphs)
         except (OutOfTimeError, KeyboardInterrupt) as end:

@@ -277,7 +277,7 @@ def sensitivity(
     loaded, steps = source.load(), _weighted(step)
     mapping = workflow if isinstance(workflow, api.Workflow) else api.load_workflow(workflow)
     if mapping.searched:
-        mapping = api.search(model, loaded, steps, workflow=mapping).workflow
+        mapping = api.search(model, loaded, steps, workflow=mapping, seconds=math.inf).uninterrupted.workflow
 
     def timed_on(machine: ArrayConfig) -> tuple[float, InfeasibleError | None]:
         reports = [

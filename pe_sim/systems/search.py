@@ -7,6 +7,7 @@ proved by this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from pe_sim.config.system import SystemConfig
 from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.mapping.workflow import AUTO, Workflow
 from pe_sim.mapping.workflow_loading import as_workflow
+from pe_sim.mapping_search.budget import DEFAULT_SECONDS, Budget, OutOfTimeError, budget_of
+from pe_sim.mapping_search.result import INTERRUPTED, OUT_OF_TIME
 from pe_sim.systems.face import System, as_system
 from pe_sim.systems.figures import period_cycles
 from pe_sim.systems.reporting import system_report
@@ -38,6 +41,7 @@ VARIED: Final = 3  # of the best plans, how many are tried with other ends, cuts
 SEARCHES: Final = 8  # of workflows for shares
 _ALIKE: Final = 3  # candidates of the same degrees that are simulated whole, at most
 _HOPELESS: Final = 1.25  # an estimate so many times the best cycles is not simulated
+_ORDERING: Final = 0.5  # of the time, to put candidates in order
 _QUICK: Final = 8  # plans simulated where only a good plan is wanted
 
 Progress = Callable[[str, int, int], None]
@@ -55,9 +59,12 @@ def search_system(
     max_simulations: int = SIMULATED_AT_MOST,
     varied: int = VARIED,
     max_searches: int = SEARCHES,
+    seconds: float = DEFAULT_SECONDS,
     progress: Progress | None = None,
 ) -> SystemSearchResult:
     """Searches degrees, parts, cuts and workflows of a step on several arrays, under each array's memory.
+
+    When the time is used up, or Ctrl-C is pressed, it gives the best so far; the result says so (`stopped`).
 
     Args:
         model, system: as loaded, or what `load_model` and `load_system` take; a system can be one array.
@@ -71,18 +78,21 @@ def search_system(
         varied: of the best plans, how many are tried with other degrees of the LM head, layers cut by time, and a
             workflow searched for exactly their share; on top of `max_simulations`.
         max_searches: of workflows for shares, beside those of `varied`.
+        seconds: that it may take, as of `pe_sim.search`; one plan is simulated whatever that takes.
         progress: called with what is done, how much of it is, and of how much.
 
     Raises:
         InputError: something given is wrong; InfeasibleError where no plan fits the memories.
     """
     _check(objective, step, max_simulations)
+    budget = budget_of(seconds)
     model, system, chosen = as_model(model), as_system(system), as_workflow(workflow)
     step.check_against(model)
     space = Space(model, system, step, allowed or Allowed())
-    options = Workflows(model, system, chosen, tuple(workflows), max_simulations)
-    search = _Search(space, options, cast(Objective, objective), max_simulations, varied, max_searches, progress)
-    return search.run()
+    options = Workflows(model, system, chosen, tuple(workflows), max_simulations, budget)
+    return _Search(
+        space, options, cast(Objective, objective), max_simulations, varied, max_searches, budget, progress
+    ).run()
 
 
 def best_plan(
@@ -99,7 +109,8 @@ def best_plan(
     found = search_system(
         model, system, step, workflow=workflow, max_simulations=_QUICK, varied=1, max_searches=2, progress=progress
     )
-    return found.plan
+    plan = found.uninterrupted.plan
+    return replace(plan, name=f"{plan.name}{found.stopped_in_words()}")
 
 
 def resolved_workflow(
@@ -112,7 +123,7 @@ def resolved_workflow(
     Raises:
         InputError: none of them can do it; InfeasibleError where none fits.
     """
-    options = Workflows(model, system, workflow)
+    options = Workflows(model, system, workflow, budget=Budget(DEFAULT_SECONDS))
     inside = plan.layers[0] if plan.layers else Degrees(1, plan.cp, plan.tp)
     shape = Shape(plan.dp * inside.dp, inside.tp, plan.pp, inside.cp, plan.microbatches or plan.pp)
     if plan.pipelines:
@@ -167,11 +178,14 @@ class _Search:
     max_simulations: int
     varied: int
     max_searches: int
+    budget: Budget
     progress: Progress | None
     tried: list[Tried] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     best_run: SystemRun | None = None
+    ordering: Budget | None = None  # while candidates are put in order, the time for that
     ruled_out: int = 0
+    doing: tuple[str, int, int] = ("search", 0, 0)
     _done: set[tuple[ParallelPlan, Workflow]] = field(default_factory=set)
 
     def run(self) -> SystemSearchResult:
@@ -180,17 +194,47 @@ class _Search:
         Raises:
             InputError: no plan can do the step; InfeasibleError where none fits.
         """
-        order = Order(self.space, self.options, self.objective == "throughput", self.max_simulations, self._tell)
-        candidates = order.candidates(self.max_searches)
-        self.refused += order.refused
-        self._simulate_best(candidates, every=order.is_whole)
-        self._vary(order.estimator)
+        by_period = self.objective == "throughput"
+        order = Order(self.space, self.options, by_period, self.max_simulations, self._tell, self._check)
+        self.budget.news = self._tell_again
+        self.ordering = self.budget.part(_ORDERING)
+        stopped = None
+        try:
+            try:
+                candidates = order.candidates(self.max_searches)
+            except OutOfTimeError:
+                candidates, stopped = order.so_far(), OUT_OF_TIME
+            self.ordering = None
+            self.refused += order.refused
+            self._simulate_best(candidates, every=order.is_whole and not stopped)
+            self._vary(order.estimator)
+        except (OutOfTimeError, KeyboardInterrupt) as end:
+            if not self.tried:
+                raise
+            stopped = OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
+        if self.options.cut_short:
+            stopped = stopped or OUT_OF_TIME
         if not self.tried or self.best_run is None:
             raise nothing_fits(self.space, self.refused)
         self.tried.sort(key=_rank)
         counts = Counts(order.possible, order.estimated, self.ruled_out, self.options.num_searched)
         report = system_report(self.best_run)
-        return SystemSearchResult(self.tried[0], report, self.objective, tuple(self.tried), tuple(self.refused), counts)
+        return SystemSearchResult(
+            self.tried[0],
+            report,
+            self.objective,
+            tuple(self.tried),
+            tuple(self.refused),
+            counts,
+            stopped,
+            self.budget.seconds,
+            self.budget.used_seconds,
+        )
+
+    def _check(self) -> None:
+        """Ends the search in time, but not before a plan was simulated; the order of candidates has its own time."""
+        if self.tried or self.ordering:
+            (self.ordering or self.budget).check()
 
     def _simulate_best(self, candidates: Sequence[Candidate], *, every: bool) -> None:
         """The most promising candidates whole; `every`: all of them."""
@@ -220,7 +264,7 @@ class _Search:
             return False
         space = self.space
         try:
-            run = run_system(space.model, space.system, space.step, plan, option.workflow, "fast")
+            run = run_system(space.model, space.system, space.step, plan, option.workflow, "fast", check=self._check)
         except InfeasibleError as error:
             where = "memory of a root" if "the root" in error.problem else "memory of a PE"
             self.refused.append(Refused(str(shape), option.label, where, error.demand, error.bound))
@@ -284,8 +328,16 @@ class _Search:
                 self._simulate(shape, replace(one.plan, partition="balanced"), option)
 
     def _tell(self, what: str, done: int, of: int) -> None:
+        self.doing = what, done, of
+        words = [f"best {min(self.tried, key=_rank).figure:,} cycles"] if self.tried else []
+        if self.budget.seconds < math.inf:
+            words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
         if self.progress:
-            self.progress(what, done, of)
+            self.progress(f"{what}: {', '.join(words)}" if words else what, done, of)
+
+    def _tell_again(self) -> None:
+        """What is done still is, but there is less time left."""
+        self._tell(*self.doing)
 
 
 def _rank(one: Tried) -> tuple[int, int, int]:

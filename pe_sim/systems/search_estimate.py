@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from pe_sim.config.plan import ParallelPlan
@@ -31,9 +32,14 @@ class Line:
 
 @dataclass
 class Estimator:
-    """Estimates plans of one space; what was tried before is known."""
+    """Estimates plans of one space; what was tried before is known.
+
+    Args:
+        check: called again and again; what it raises ends the estimate.
+    """
 
     space: Space
+    check: Callable[[], None] | None = None
     _lines: dict[tuple[object, ...], Line | None] = field(default_factory=dict)
 
     def cycles(self, shape: Shape, workflow: Workflow) -> float | None:
@@ -95,7 +101,7 @@ class Estimator:
         plan = ParallelPlan(tp=shape.tp, cp=shape.cp, unused=system.alive[shape.tp * shape.cp :])
         model = replace(self.space.model, num_layers=layers)
         _, script = scripted(model, system, part, plan, workflow)
-        timed = Timer(_ENGINE).timed(script)
+        timed = Timer(_ENGINE, check=self.check).timed(script)
         return system_engine_named(_ENGINE)(timed.program, timed.pass_cycles).makespan_cycles
 
     def _handing_over(self, part: Step) -> int:

@@ -32,6 +32,7 @@ class Order:
         by_period: whether steps that follow one another are to take least, rather than one alone.
         few: so many candidates are not worth an estimate.
         tell: for progress.
+        check: called again and again; what it raises ends it.
     """
 
     space: Space
@@ -39,13 +40,22 @@ class Order:
     by_period: bool
     few: int
     tell: Callable[[str, int, int], None]
+    check: Callable[[], None] | None = None
     refused: list[Refused] = field(default_factory=list)
     estimated: int = 0
     possible: int = 0
     is_whole: bool = False  # all candidates are there
+    shapes: list[Shape] = field(default_factory=list)
+    found: list[Candidate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.estimator = Estimator(self.space)
+        self.estimator = Estimator(self.space, self.check)
+
+    def so_far(self) -> list[Candidate]:
+        """What was estimated, the best first; then all that can fit, by its bound, under every named workflow."""
+        named = self.options.named()
+        rest = (Candidate(shape, option, float(self._bound(shape))) for shape in self.shapes for option in named)
+        return [*sorted(self.found, key=lambda one: one.estimate), *rest]
 
     def candidates(self, max_searches: int) -> list[Candidate]:
         """The best first.
@@ -53,14 +63,14 @@ class Order:
         Args:
             max_searches: of workflows for shares.
         """
-        shapes = self._fitting()
+        shapes = self.shapes = self._fitting()
         named, searched = self.options.named(), self.options.is_searched
         self.possible = len(shapes) * (len(named) + searched)
         if self.possible <= self.few:
             self.is_whole = True
             return self._all(shapes)
         probes = self._probes(shapes, max_searches)
-        found: list[Candidate] = []
+        found = self.found
         for shape in self._promising([shape for shape in shapes if shape.tp in probes], found):
             self.tell("estimated", self.estimated, len(shapes))
             found += self._estimates(shape, (probes[shape.tp],))

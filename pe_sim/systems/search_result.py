@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.plan_file import plan_to_dict
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping_search.result import INTERRUPTED, time_of
 from pe_sim.mapping_search.workflow_text import workflow_text
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.files import write_text
@@ -104,6 +106,7 @@ class SystemSearchResult:
         tried: all that were simulated, the best first.
         refused: what cannot be, and why.
         counts: how much was looked at.
+        stopped, budget_seconds, used_seconds: as of `mapping_search.result.SearchResult`.
     """
 
     best: Tried
@@ -112,6 +115,20 @@ class SystemSearchResult:
     tried: tuple[Tried, ...]
     refused: tuple[Refused, ...]
     counts: Counts
+    stopped: str | None = None
+    budget_seconds: float = math.inf
+    used_seconds: float = 0.0
+
+    @property
+    def uninterrupted(self) -> SystemSearchResult:
+        """Itself, for whoever only wants its plan to go on with.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
+        """
+        if self.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return self
 
     @property
     def plan(self) -> ParallelPlan:
@@ -143,8 +160,14 @@ class SystemSearchResult:
         return (
             f"best of {len(self.tried):,} simulated ({self.counts.possible:,} possible,"
             f" {self.counts.estimated:,} estimated, {self.counts.ruled_out:,} ruled out by a bound,"
-            f" {len(self.refused):,} refused)"
+            f" {len(self.refused):,} refused){self.stopped_in_words()}"
         )
+
+    def stopped_in_words(self) -> str:
+        """When it was stopped, behind a semicolon; empty if it came to its end."""
+        if self.stopped is None:
+            return ""
+        return f"; stopped after {time_of(self.stopped, self.budget_seconds, self.used_seconds)}"
 
     def plan_text(self) -> str:
         """The best plan as a plan file."""
@@ -185,6 +208,9 @@ class SystemSearchResult:
             "estimated": self.counts.estimated,
             "ruled_out": self.counts.ruled_out,
             "workflow_searches": self.counts.searches,
+            "stopped": self.stopped,
+            "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
+            "used_seconds": self.used_seconds,
             "plan": plan_to_dict(self.plan),
             "workflow": self.workflow.name,
             "cycles": self.best.cycles,

@@ -13,13 +13,23 @@ from pe_sim.errors import InputError
 from pe_sim.graph.shares import OperatorShare, model_share
 from pe_sim.mapping.kept import Memo
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
+from pe_sim.mapping_search.budget import Budget
 from pe_sim.mapping_search.request import search_for
 from pe_sim.units import ceil_div
 
 NAMED: Final = ("megatron", "workflow-1", "workflow-2", "alternating", "all-row", "all-col")
 _SIMULATIONS: Final = 2  # of mappings in the search of a share
 _MOST_SEQUENCES: Final = 8  # of a part in the search of a share: what is best for eight is good for more
+_TIME_A_SHARE: Final = 0.25  # of what is left
 _KNOWN: Final = Memo(32)
+
+
+class _CutShortError(Exception):
+    """A search was stopped: its result is not one to remember."""
+
+    def __init__(self, best: tuple[Workflow, str]) -> None:
+        super().__init__()
+        self.best = best
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,8 @@ class Workflows:
         given: what the user asks for; if that is to be searched, so is a workflow for every share.
         names: named ones to try beside it.
         simulations: of mappings on a system of one array.
+        budget: of time, for all searches.
+        cut_short: whether one of them was stopped by it.
     """
 
     model: ModelConfig
@@ -46,6 +58,8 @@ class Workflows:
     given: Workflow
     names: tuple[str, ...] = NAMED
     simulations: int = _SIMULATIONS
+    budget: Budget = field(default_factory=Budget)
+    cut_short: bool = False
     _searched: dict[tuple[int, Step, int], Option | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,7 +132,15 @@ class Workflows:
             array = self._with_room(array, layers, max(layers, stage_layers))
         share = model_share(self.model, OperatorShare(0, tp), layers)
         asked = (share, array, part, self.given, self.simulations if alone else _SIMULATIONS, alone)
-        best, name = _KNOWN.recall(asked, _best_mapping, *asked)
+        time = self.budget.part(1.0 if alone else _TIME_A_SHARE)
+        try:
+            best, name = _KNOWN.recall(asked, _best_mapping, *asked, time)
+        except _CutShortError as cut:
+            best, name = cut.best
+            self.cut_short = True
+        except InputError:
+            self.cut_short |= time.left_seconds <= 0
+            raise
         rows = f"{part.num_rows:,} row{'s' if part.num_rows > 1 else ''}"
         label = self.given.name if alone else f"{self.given.name} (tp {tp}, {rows})"
         summary = f"searched for one of {tp} shares of {rows} ({name})"
@@ -134,12 +156,14 @@ class Workflows:
 
 
 def _best_mapping(
-    share: ModelConfig, array: ArrayConfig, part: Step, given: Workflow, simulations: int, alone: bool
+    share: ModelConfig, array: ArrayConfig, part: Step, given: Workflow, simulations: int, alone: bool, budget: Budget
 ) -> tuple[Workflow, str]:
     """The best mapping of a share, and what the search calls it; `alone`: it may be a pipeline of PEs."""
-    found = search_for(share, array, part, "latency", given, max_simulations=simulations)
+    found = search_for(share, array, part, "latency", given, max_simulations=simulations, budget=budget).uninterrupted
     ranked = sorted(found.candidates, key=lambda one: one.figure)
     best = next((one for one in ranked if alone or not one.workflow.pipelined), None)
     if best is None:
         raise InputError("no mapping of a share works on whole layers")
+    if found.stopped:
+        raise _CutShortError((best.workflow, best.name))
     return best.workflow, best.name

@@ -95,11 +95,13 @@ def run_system(
     *,
     allow_overflow: bool = False,
     progress: Progress | None = None,
+    check: Callable[[], None] | None = None,
 ) -> SystemRun:
     """Simulates one step of a model on several arrays.
 
     Args:
         progress: called with (distinct passes simulated, of how many).
+        check: called again and again; what it raises ends the simulation.
 
     Raises:
         InputError: as of `prepared`; InfeasibleError where an array's memories are too small.
@@ -108,7 +110,7 @@ def run_system(
     memory = memory_of(shop, script.deployment)
     if not allow_overflow:
         check_memory(memory)
-    timed = Timer(engine, progress).timed(script)
+    timed = Timer(engine, progress, check).timed(script)
     return SystemRun(timed, system_engine_named(engine)(timed.program, timed.pass_cycles), memory)
 
 

@@ -62,10 +62,12 @@ class Timer:
     Args:
         engine: by its name.
         progress: called with (passes done, of how many).
+        check: called again and again; what it raises ends the simulation.
     """
 
     engine: str
     progress: Callable[[int, int], None] | None = None
+    check: Callable[[], None] | None = None
     _known: dict[int, TimedPass] = field(default_factory=dict)
 
     def timed(self, script: Script) -> TimedScript:
@@ -92,7 +94,7 @@ class Timer:
         """A pass with its times; the pass itself keeps its identity known."""
         if id(does) not in self._known:
             schedule = lower(does.work.placed)
-            self._known[id(does)] = TimedPass(does, schedule, engine_named(self.engine)(schedule))
+            self._known[id(does)] = TimedPass(does, schedule, engine_named(self.engine)(schedule, self.check))
         return self._known[id(does)]
 
 
