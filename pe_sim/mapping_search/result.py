@@ -146,7 +146,8 @@ class SearchResult:
         if self.proof in (EXACT, EXACT_ALIKE):
             return f"{self.proof} ({self.num_simulated} simulated)"
         gap = "no bound" if self.gap is None else f"at most {self.gap:.2%} above the optimum"
-        return f"{self.proof}, {gap}" + (f"; {self.stopped_in_words()}" if self.stopped else "")
+        when = self.stopped and time_of(self.stopped, self.budget_seconds, self.used_seconds)
+        return f"{self.proof}, {gap}" + (f"; stopped after {when}" if when else "")
 
     def stopped_in_words(self) -> str:
         """When it was stopped, and what is sure; empty if it came to its end."""

@@ -1,6 +1,7 @@
 """What `pe-sim search` answers, and what the other commands make of `--workflow auto`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,11 @@ def test_explain(call, tiny, found):
         (("--workflow", "megatron"), "leaves nothing to search"),
         (("--explain", "megatronn"), "did you mean 'megatron'?"),
         (("--explain", "auto"), "has to be searched itself"),
+        (("--seconds", "0"), "no time for a search"),
+        (("--seconds", "-1"), "no time for a search"),
+        (("--seconds", "nan"), "no time for a search"),
+        (("--seconds", "abc"), "no time for a search"),
+        (("--seconds", "1e400"), "no time for a search"),
         (("--situation", "short", "--batch", "2"), "--batch"),
         (("--write", "nowhere/best.yaml"), "the folder of this file does not exist"),
     ],
@@ -150,3 +156,20 @@ class TestAuto:
     @pytest.mark.slow
     def test_verify(self, call, tiny):
         assert in_json(call("verify", tiny, "--set", "num_pes=4", "--workflow", "auto", "--json", "-"))["holds"]
+
+
+def test_ctrl_c_delivers_the_best_so_far(call, tiny, monkeypatch, found):
+    best = replace(found, stopped="interrupted", used_seconds=7.0)
+    monkeypatch.setattr("pe_sim.api.search", lambda *args, **kwargs: best)
+    result = call("search", tiny, *SMALL, "--json", "-", "--write", "best.yaml")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["stopped"] == "interrupted"
+    assert "the best so far" in result.stderr
+    assert "stopped after 7 s by Ctrl-C" in result.stderr
+    assert ps.load_workflow("best.yaml").plan(0) == found.workflow.plan(0)
+
+
+def test_the_time_it_has_is_told(call, tiny):
+    told = in_json(call("search", tiny, *SMALL, "--seconds", "inf", "--json", "-"))
+    assert (told["stopped"], told["budget_seconds"]) == (None, None)
+    assert in_json(call("search", tiny, *SMALL, "--seconds", "600", "--json", "-"))["budget_seconds"] == 600

@@ -1,13 +1,20 @@
 """The search as users call it: named workflows, objectives, several steps, files, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 
 import pe_sim as ps
 from pe_sim import api
+from pe_sim.engine.engines import engine_named
 from pe_sim.errors import InfeasibleError, InputError
+from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
+from pe_sim.mapping_search.budget import Budget, OutOfTimeError
+from pe_sim.mapping_search.request import search_for
 from pe_sim.numeric.state_dict import random_weights
+from pe_sim.schedule.lowering import lower
 from tests.helpers import small_array, tiny_llama
 
 
@@ -302,11 +309,111 @@ class TestAuto:
             AUTO.plan(0)
 
 
+class Clock:
+    """A clock that moves on by a second whenever it is read: what depends on it depends on counts alone."""
+
+    def __init__(self):
+        self.seconds = 0
+
+    def __call__(self):
+        self.seconds += 1
+        return self.seconds
+
+
+class TestBudget:
+    ARGS = tiny_llama(num_hidden_layers=1), small_array(2), ps.Decode(2, [20, 5])
+
+    def found(self, budget, progress=None, **given):
+        model, array, step = self.ARGS
+        return search_for(model, array, step, "latency", AUTO, max_simulations=4, budget=budget, progress=progress)
+
+    @pytest.mark.slow
+    def test_the_bound_holds_whenever_it_is_stopped(self):
+        whole = self.found(Budget(math.inf, Clock()))
+        assert whole.stopped is None
+        stopped = []
+        for seconds in (1, 250, 400, 700, 10**6):
+            found = self.found(Budget(seconds, Clock()))
+            assert found.best.cycles >= whole.best.cycles
+            if found.stopped is None:
+                assert (found.best.cycles, found.proof) == (whole.best.cycles, whole.proof)
+                assert found.bound_cycles == whole.bound_cycles
+                continue
+            stopped.append(found)
+            assert found.stopped == "time"
+            assert found.gap is None or found.bound_cycles <= whole.best.cycles
+            assert f"stopped after {seconds} s" in found.headline()
+            assert f"stopped after {seconds} s" in found.workflow.summary
+            told = found.to_dict()
+            assert (told["stopped"], told["budget_seconds"]) == ("time", seconds)
+            assert told["used_seconds"] >= seconds
+        assert len({found.num_simulated for found in stopped}) > 1  # it was stopped at several places
+        assert any(found.gap is not None for found in stopped)
+
+    @pytest.mark.slow
+    def test_without_an_end_no_clock_matters(self):
+        one, other = self.found(Budget(math.inf, Clock())), self.found(Budget())
+        assert [mine.cycles for mine in one.candidates] == [its.cycles for its in other.candidates]
+        assert one.to_dict()["budget_seconds"] is None
+
+    def test_ctrl_c_gives_the_best_so_far(self):
+        def press(what, done, of):
+            if "group" in what:
+                raise KeyboardInterrupt
+
+        found = self.found(Budget(), press)
+        assert found.stopped == "interrupted"
+        assert found.bound_cycles is not None
+        assert found.best.cycles == min(named_cycles(*self.ARGS).values())
+        with pytest.raises(KeyboardInterrupt):
+            found.uninterrupted  # noqa: B018
+
+    def test_ctrl_c_before_there_is_anything(self):
+        def press(what, done, of):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.found(Budget(), press)
+
+    def test_it_tells_gap_best_and_time_left(self):
+        news = []
+        self.found(Budget(5000, Clock()), lambda what, done, of: news.append(what))
+        assert any("best 1," in what and "gap at most" in what and "s left" in what for what in news)
+        left = [int(what.split(" s left")[0].split()[-1]) for what in news]
+        assert left == sorted(left, reverse=True)
+
+    def test_nothing_fits_in_no_time(self):
+        given = Workflow("mine", "", (), searched=True, lm_head="row")
+        model, array, step = self.ARGS
+        with pytest.raises(InputError, match="no mapping was found in time"):
+            search_for(model, array, step, "latency", given, max_simulations=4, budget=Budget(1, Clock()))
+
+
+@pytest.mark.parametrize("engine", ["event", "fast"])
+def test_engines_can_be_ended(engine):
+    schedule = lower(place(tiny_llama(), small_array(4), ps.Decode(2, [20, 5]), WORKFLOWS["megatron"]))
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > 20:
+            raise OutOfTimeError
+
+    with pytest.raises(OutOfTimeError):
+        engine_named(engine)(schedule, check)
+    assert len(calls) == 21
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"objective": "speed"}, "unknown objective"),
         ({"max_simulations": 0}, "at least one mapping"),
+        ({"seconds": 0}, "no time for a search"),
+        ({"seconds": -1.0}, "no time for a search"),
+        ({"seconds": float("nan")}, "no time for a search"),
+        ({"seconds": "abc"}, "no time for a search"),
+        ({"seconds": True}, "no time for a search"),
         ({"workflow": "megatron"}, "leaves nothing to search"),
         ({"workflow": Workflow("w", "", ())}, "leaves nothing to search"),
         ({"step": "decode"}, "this is no step"),
