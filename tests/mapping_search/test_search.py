@@ -401,7 +401,7 @@ def test_engines_can_be_ended(engine):
 
     with pytest.raises(OutOfTimeError):
         engine_named(engine)(schedule, check)
-    assert len(calls) == 21
+    assert 21 <= len(calls) <= 21 + 4  # the other PEs that begin at the same cycle
 
 
 @pytest.mark.parametrize(
