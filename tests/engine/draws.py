@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.array import ArrayConfig, Network
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
+from pe_sim.network.interconnect import interconnect_of
 from tests.helpers import small_array, tiny_llama
 from tests.network.networks import SECTIONS, array_of, sizes_of
 
@@ -135,6 +137,26 @@ def graphs(draw, most: int = 12) -> ArrayConfig:
         section["link"] = draw(links)
     array = array_of(kind, draw(st.sampled_from([size for size in sizes_of(kind) if size <= most])), **section)
     return load_array(array_to_dict(array), overrides=draw(units))
+
+
+def oddities(array: ArrayConfig) -> Iterator[str]:
+    """What of an array's channels engines may disagree on."""
+    network, root_rate = array.network, array.root.memory.bytes_per_cycle
+    if isinstance(network, Network):
+        bus = network.bus
+        width, free, request = bus.bytes_per_cycle, bus.latency_cycles + bus.overhead_cycles == 0, bus.request_cycles
+        if bus.burst_bytes is not None:
+            yield "whole messages in bursts"
+    else:
+        channels = interconnect_of(array).topology.channels
+        width, request = int(channels.bytes_per_cycle.max(initial=0)), int(channels.request_cycles.max(initial=0))
+        free = bool((channels.latency_cycles + channels.overhead_cycles == 0).any())
+    if root_rate < width:
+        yield "a root slower than a channel"
+    if free:
+        yield "a channel without latency"
+    if request:
+        yield "requests that travel"
 
 
 @st.composite

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pe_sim.config.step import Decode, Prefill
+from pe_sim.config.step import Decode
 from pe_sim.engine.event import run_event
 from pe_sim.errors import DeadlockError
 from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.trace import NOT_ACTIVE
+from tests.engine.draws import models, steps
 from tests.helpers import (
     NAMED_WORKFLOWS,
     bus_uses,
@@ -181,35 +182,6 @@ class TestDeadlock:
         assert any(line.startswith("late waits for ") for line in lines), lines
 
 
-models = st.builds(
-    lambda heads, share, head_dim, ffn, layers, vocab: tiny_llama(
-        hidden_size=heads * head_dim,
-        head_dim=head_dim,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // share,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-        vocab_size=vocab,
-    ),
-    st.sampled_from([2, 4, 6]),
-    st.sampled_from([1, 2]),
-    st.sampled_from([4, 8, 16]),
-    st.integers(3, 120),
-    st.integers(1, 3),
-    st.integers(2, 90),
-)
-steps = st.one_of(
-    st.builds(lambda contexts: Decode(context_len=contexts), st.lists(st.integers(0, 40), min_size=1, max_size=3)),
-    st.builds(
-        lambda prompts, context, logits, causal: Prefill(
-            prompt_len=prompts, context_len=context, logits=logits, causal=causal
-        ),
-        st.lists(st.integers(1, 9), min_size=1, max_size=3),
-        st.integers(0, 12),
-        st.sampled_from(["last", "all"]),
-        st.sampled_from(["skip", "full"]),
-    ),
-)
 knobs = st.fixed_dictionaries(
     {
         "overlap": st.integers(0, 2),

@@ -56,13 +56,13 @@ class TestByHand:
         assert done.cycles == on_bus([sum(self.messages())] * 2, first=0)
         assert done.traffic["weight-stream"].messages == 2
 
-    def test_a_slow_port_holds_the_bus(self):
+    @pytest.mark.parametrize("burst", [None, 10**9, 1000])
+    def test_a_slow_port_holds_the_bus(self, burst):
         changes = {"root.memory.capacity_bytes": 10_000, "pe.memory.bytes_per_cycle": 16}
-        done = priced(
-            tiny_llama(num_hidden_layers=1), small_array(4, changes), ("all-row", "megatron"), weights=RESHARD
-        )
-        beats = sum(OVERHEAD + ceil(size, 16) for size in self.messages())
-        assert done.cycles == FIRST_ACCESS + beats + FLIGHT
+        array, names = small_array(4, changes, burst=burst), ("all-row", "megatron")
+        done = priced(tiny_llama(num_hidden_layers=1), array, names, weights=RESHARD)
+        cut = [min(burst or size, size - at) for size in self.messages() for at in range(0, size, burst or size)]
+        assert done.cycles == FIRST_ACCESS + sum(OVERHEAD + ceil(size, 16) for size in cut) + FLIGHT
 
     def test_without_overlap_read_send_write(self):
         array = small_array(4, {"root.memory.capacity_bytes": 10_000}, overlap=0)
