@@ -11,7 +11,7 @@ from typing import Any, Final
 from xml.etree import ElementTree
 
 from pe_sim.config.loading import parse_json
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, printable
 
 MAX_FILE_BYTES: Final = 2**26
 MAX_NODES: Final = 2**17
@@ -184,7 +184,7 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
     graph, found = RawGraph(), list(graphs[0])
     for element in found:
         if _tag(element) == "node":
-            name = element.get("id", "")
+            name = printable(element.get("id", ""))
             if not name:
                 raise InputError("a node without an id", source=source)
             if any(_tag(inner) == "graph" for inner in element):
@@ -195,7 +195,8 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
     for element in found:
         if _tag(element) == "edge":
             one_way = {"true": True, "false": False}.get(element.get("directed", ""), directed)
-            edge = RawEdge(element.get("source", ""), element.get("target", ""), one_way, {})
+            ends = [printable(element.get(end, "")) for end in ("source", "target")]
+            edge = RawEdge(ends[0], ends[1], one_way, {})
             edge.attributes = _data(element, "edge", keys, targets, edge.label, source)
             _add_edge(graph, edge, source)
     return graph
@@ -203,7 +204,7 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
 
 def _key_name(key: ElementTree.Element) -> str:
     """Of an attribute; what yEd draws with has a type in place of a name."""
-    return key.get("attr.name") or key.get("yfiles.type") or key.get("id") or ""
+    return printable(key.get("attr.name") or key.get("yfiles.type") or key.get("id") or "")
 
 
 def _tag(element: ElementTree.Element) -> str:

@@ -303,6 +303,18 @@ def test_numbers_that_a_writer_of_doubles_gives() -> None:
     assert "not a width" in refusal(raw(2, graph=graph(nodes, [("root", "a", {"bytes_per_cycle": 32.5}), ("a", "b")])))
 
 
+def test_names_in_graphml_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "graph.graphml"
+    text = '<key id="d" attr.name="a\u202e" for="edge"/><graph><node id="root"/><node id="pe0"/><node id="s\u202e"/>'
+    text += (
+        '<edge source="root" target="pe0"><data key="d">x</data></edge><edge source="pe0" target="s\u202e"/></graph>'
+    )
+    path.write_text(GRAPHML.format(text), encoding="utf-8")
+    network: Any = load_array(raw(1, file=str(path))).network
+    assert network.notes == ("attributes of the graph that are not used: a\\u202e (1 edge)",)
+    assert [node.name for node in network.shape.nodes] == ["root", "pe0", "s\\u202e"]
+
+
 @pytest.mark.parametrize("kind", ["int", "integer", "long", "float", "double"])
 def test_types_of_graphml_that_are_whole_numbers(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.graphml"
@@ -385,7 +397,7 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert refusal(raw(2, file="/dev/zero")).startswith("/dev/zero: not a plain file")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     assert refusal(raw(2, file=str(tmp_path / "binary"))).startswith(f"{tmp_path / 'binary'}: not UTF-8 text")
-    assert "cannot be read" in refusal(raw(2, file="\0"))
+    assert refusal(raw(2, file="\0")).startswith("\\x00: no such file")
     monkeypatch.setattr("pe_sim.config.graph_text.MAX_FILE_BYTES", 10)
     (tmp_path / "large").write_text("{" + " " * 20)
     assert refusal(raw(2, file=str(tmp_path / "large"))).startswith(f"{tmp_path / 'large'}: the file is too large")
