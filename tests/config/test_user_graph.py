@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -454,3 +455,22 @@ ANY = st.recursive(
 def test_no_graph_ends_in_a_traceback(nodes: list[Any], edges: list[Any], directed: Any) -> None:
     with suppress(InputError):
         load_array(raw(2, graph={"nodes": nodes, "edges": edges, "directed": directed}))
+
+
+@pytest.mark.parametrize(
+    ("key", "fine", "wrong"),
+    [
+        ("length_mm", [0, 0.0, 5, 1e6], [-1e-9, 1e6 + 1e-9, math.nan, math.inf, True, "3"]),
+        ("x_mm", [-1e6, 0, 1e6], [-1e6 - 1e-9, 1e6 + 1e-9, -math.inf, False]),
+    ],
+)
+def test_lengths_up_to_their_bounds(key: str, fine: list[Any], wrong: list[Any]) -> None:
+    def described(value: Any) -> dict[str, Any]:
+        of_edge, of_node = ({key: value}, {}) if key == "length_mm" else ({}, {key: value, "y_mm": 0})
+        return raw(1, graph=graph([{"id": "root", **of_node}, "pe0"], [("root", "pe0", of_edge)]))
+
+    for value in fine:
+        found = shape(described(value))
+        assert (found.edges[0].length_mm if key == "length_mm" else found.nodes[0].x_mm) == value
+    for value in wrong:
+        assert f"{key}: not a length" in refusal(described(value))

@@ -1,13 +1,14 @@
 """Conformance: every registered distribution with every operator of every family that it says it applies to."""
 
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from pe_sim.config.models import load_model
 from pe_sim.config.presets import preset_names
-from pe_sim.config.step import Prefill
+from pe_sim.config.step import Decode, Prefill
 from pe_sim.config.workflow_file import Attention, Matrix, check_workflow_file
 from pe_sim.errors import InputError
 from pe_sim.graph.families import FAMILIES, build_graph
@@ -15,10 +16,11 @@ from pe_sim.graph.operators import AttentionOperator, Linear, Norm
 from pe_sim.mapping.distributions import DISTRIBUTIONS, Grid, distribution_for
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
 from pe_sim.mapping.workflow import WORKFLOWS
-from tests.helpers import small_array
+from tests.helpers import small_array, tiny_llama
 
 ATTENTIONS = get_args(Attention)
 PLACEMENTS = (Replicate, Shard, Partial, Root)
@@ -159,3 +161,14 @@ def test_vector_operators_are_not_distributed_but_follow():
         if isinstance(operator, Norm) and operator.name == "ffn_norm"
     )
     assert not any(distribution.applies_to(norm) for distribution in DISTRIBUTIONS.values())
+
+
+@pytest.mark.parametrize(("field", "given"), [("attention", "row"), ("q", "head")])
+def test_a_plan_says_which_field_of_it_is_wrong(field, given):
+    """All of attention is one field of a plan, whichever of its operators cannot be distributed so."""
+    megatron = WORKFLOWS["megatron"]
+    plan = replace(megatron.pattern[0], **{field: given})
+    with pytest.raises(InputError) as caught:
+        place(tiny_llama(), small_array(8), Decode(context_len=3), replace(megatron, pattern=(plan,)))
+    assert caught.value.path == field
+    assert f"cannot be distributed by {given!r}" in caught.value.problem

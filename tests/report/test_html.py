@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,7 +20,7 @@ from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
 from pe_sim.report.html import comparison_html, report_html, save_comparison_html
 from pe_sim.report.html_figures import component, operators_by_cause, quantity, time_by_cause, time_by_part
-from pe_sim.report.html_heat import heat_maps
+from pe_sim.report.html_heat import _heat_map, heat_maps, scale_colours
 from pe_sim.report.html_models import Segment
 from pe_sim.report.html_timeline import courses, timeline
 from pe_sim.report.palette import KIND_COLOURS, TAG_COLOURS
@@ -325,3 +327,26 @@ def test_colours_of_messages_and_of_work_differ() -> None:
 )
 def test_quantities_have_the_unit_of_their_names(name: str, value: float, text: str) -> None:
     assert quantity(name, value) == text
+
+
+def test_a_heat_map_tells_least_most_and_mean():
+    heat = _heat_map("cycles", np.array([3.0, 1.0, 1.0, 4.0, 2.0, 2.0, 2.5]), 4.0, "{:g}".format)
+    assert (heat.summary, heat.scale, heat.num_columns, heat.num_rows) == ("1 to 4, mean 2.21429", "4", 3, 3)
+    assert [(tile.column, tile.row, tile.width, tile.text) for tile in heat.tiles] == [
+        (0, 0, 1, "PE 0: 3"),
+        (1, 0, 2, "PEs 1-2: 1"),
+        (0, 1, 1, "PE 3: 4"),
+        (1, 1, 2, "PEs 4-5: 2"),
+        (0, 2, 1, "PE 6: 2.5"),
+    ]
+    assert [tile.colour for tile in heat.tiles] == ["#2171b5", "#c6dbef", "#08306b", "#6baed6", "#4690c6"]
+    alike = _heat_map("cycles", np.full(4, 7.0), 0.0, "{:g}".format)
+    assert (alike.summary, {tile.colour for tile in alike.tiles}) == ("all PEs 7", {"#f7fbff"})
+
+
+def test_colours_go_from_pale_to_dark_in_one_hue():
+    colours = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in scale_colours(41)]
+    assert colours[::10] == [[247, 251, 255], [198, 219, 239], [107, 174, 214], [33, 113, 181], [8, 48, 107]]
+    for paler, darker in itertools.pairwise(colours):
+        assert all(before > after for before, after in zip(paler, darker, strict=True))
+        assert darker == sorted(darker)  # blue

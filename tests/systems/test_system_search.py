@@ -14,6 +14,7 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.mapping.workflow_loading import load_workflow
 from pe_sim.systems.search import best_plan, resolved_workflow, search_system
 from pe_sim.systems.search_space import Allowed, Shape, Space
+from pe_sim.systems.search_workflows import Option, Workflows
 from pe_sim.systems.simulation import run_system
 from tests.systems.cases import MODELS, arrays_like, equal_arrays, system_of
 
@@ -234,3 +235,12 @@ def test_wrong_input(changes, message):
     with pytest.raises(InputError) as told:
         search_system(MODELS["llama"], equal_arrays(2), **given)
     assert str(told.value).startswith(message)
+
+
+def test_searches_for_shares_are_counted_once_each(monkeypatch):
+    options = Workflows(MODELS["llama"], equal_arrays(2), load_workflow("auto"), ("megatron",), 3)
+    monkeypatch.setattr(Workflows, "_search", lambda self, *share: Option("searched", WORKFLOWS["megatron"]))
+    assert options.num_searched == 0
+    for tp, step in ((1, Decode(1, 9)), (2, Decode(1, 9)), (2, Decode(1, 9)), (2, Decode(1, 4))):
+        assert options.of_share(tp, step, 1).label == "searched"
+    assert options.num_searched == 3
