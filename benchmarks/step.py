@@ -108,7 +108,7 @@ def time_again(situation: Situation) -> float:
 def time_written_out(situation: Situation) -> float:
     """The median of the fast engine with every span and every use of a channel asked for."""
     schedule = lower(place(situation.model, situation.array, situation.step, situation.workflow))
-    seconds, _ = median_seconds(lambda: ENGINES["fast"](schedule).spans, WARM_REPEATS)
+    seconds, _ = median_seconds(lambda: tuple(ENGINES["fast"](schedule).spans), WARM_REPEATS)
     return seconds
 
 

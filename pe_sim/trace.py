@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from pe_sim.units import IntArray
+import numpy as np
+
+from pe_sim.units import BoolArray, IntArray
 
 NOT_ACTIVE = -1
 _K = TypeVar("_K")
+
+
+@dataclass(frozen=True, eq=False)
+class PeCycles:
+    """When a stage ran on each PE, (PEs,) cycles from its span's base on; layers that repeat each other share it.
+
+    Args:
+        working: PEs that have a part; what `start` and `end` say of others means nothing.
+    """
+
+    working: BoolArray
+    start: IntArray
+    end: IntArray
+
+    @cached_property
+    def longest_pe(self) -> int:
+        """The PE that takes longest, of several the lowest."""
+        return int(np.where(self.working, self.end - self.start, 0).argmax())
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +42,8 @@ class StageSpan:
         layer: None outside the layers.
         name, operator, distribution, resource: as in the schedule.
         start, end: first start and last end over its PEs or messages, in cycles.
-        pe_start, pe_end: (PEs,) for stages on PEs, NOT_ACTIVE where a PE has no part; else None.
         inputs: orders of the stages whose results it waits for.
+        on_pes: of stages on PEs, cycles from `base` on; else None.
     """
 
     order: int
@@ -35,8 +55,28 @@ class StageSpan:
     start: int
     end: int
     inputs: tuple[int, ...]
-    pe_start: IntArray | None = None
-    pe_end: IntArray | None = None
+    on_pes: PeCycles | None = None
+    base: int = 0
+
+    @property
+    def pe_start(self) -> IntArray | None:
+        """(PEs,) cycles, NOT_ACTIVE where a PE has no part; None for what is not on PEs. Written out at each call."""
+        return None if self.on_pes is None else self._absolute(self.on_pes.start, self.on_pes.working)
+
+    @property
+    def pe_end(self) -> IntArray | None:
+        """As `pe_start`."""
+        return None if self.on_pes is None else self._absolute(self.on_pes.end, self.on_pes.working)
+
+    def bounds_on(self, pe: int) -> tuple[int, int]:
+        """Start and end on one PE, NOT_ACTIVE where it has no part; of stages on PEs only."""
+        assert self.on_pes is not None
+        if not self.on_pes.working[pe]:
+            return NOT_ACTIVE, NOT_ACTIVE
+        return self.base + int(self.on_pes.start[pe]), self.base + int(self.on_pes.end[pe])
+
+    def _absolute(self, cycles: IntArray, working: BoolArray) -> IntArray:
+        return np.where(working, cycles + self.base, NOT_ACTIVE)
 
 
 @dataclass(slots=True)
@@ -117,7 +157,7 @@ class Trace:
 
     engine: str
     makespan_cycles: int
-    details: Callable[[], tuple[tuple[StageSpan, ...], ChannelUse]]
+    details: Callable[[], tuple[Sequence[StageSpan], ChannelUse]]
     counts: Callable[[], dict[str, TagTraffic]]
     totals: Callable[[], Totals]
     notes: tuple[str, ...] = ()
@@ -147,11 +187,11 @@ class Trace:
         return self._summed.read_bytes
 
     @cached_property
-    def _written(self) -> tuple[tuple[StageSpan, ...], ChannelUse]:
+    def _written(self) -> tuple[Sequence[StageSpan], ChannelUse]:
         return self.details()
 
     @property
-    def spans(self) -> tuple[StageSpan, ...]:
+    def spans(self) -> Sequence[StageSpan]:
         """Every stage of every layer in program order."""
         return self._written[0]
 

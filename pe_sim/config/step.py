@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 from typing import ClassVar, Final, Literal
 
@@ -31,7 +32,7 @@ class SequenceSpan:
         return self.context_len + self.new_len
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Decode:
     """One new token for every sequence, attending to its context and to itself.
 
@@ -52,7 +53,7 @@ class Decode:
         object.__setattr__(self, "batch_size", batch)
         object.__setattr__(self, "context_len", contexts)
 
-    @property
+    @cached_property
     def sequences(self) -> tuple[SequenceSpan, ...]:
         """The sequences in the order of the batch."""
         return tuple(SequenceSpan(1, context) for context in self.context_len)
@@ -96,7 +97,7 @@ class Decode:
         return {"phase": self.phase, "batch_size": self.batch_size, "context_len": _compact(self.context_len)}
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Prefill:
     """All tokens of every prompt at once, or a chunk of it when some are in the KV cache already.
 
@@ -136,7 +137,7 @@ class Prefill:
         object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "causal", causal)
 
-    @property
+    @cached_property
     def sequences(self) -> tuple[SequenceSpan, ...]:
         """The sequences in the order of the batch."""
         return tuple(SequenceSpan(*lengths) for lengths in zip(self.prompt_len, self.context_len, strict=True))

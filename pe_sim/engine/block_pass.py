@@ -22,6 +22,7 @@ from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Stage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray
 
+_WORTH_A_LOOK = 4096  # PEs; fewer take no memory to speak of
 Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
 
 
@@ -166,7 +167,8 @@ class BlockPass:
 
     def _note_pes(self, plan: StagePlan, start: IntArray, end: IntArray) -> None:
         if not self._steps:
-            self._record.stages.append(StageRecord(None if plan.everywhere else plan.working, start, end))
+            working = None if plan.everywhere else plan.working
+            self._record.stages.append(StageRecord(working, _compact(start), _compact(end)))
 
     def _duration(self, stage: PeStage, start: IntArray) -> IntArray:
         """Of work that is no matrix operator; what reads or writes a memory waits until that is free."""
@@ -358,3 +360,10 @@ def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
 def _rank_and_index(stage: MessageStage) -> IntArray:
     """One number that orders a stage's messages: by rank, then as listed."""
     return stage.rank * (len(stage.rank) + 1) + np.arange(len(stage.rank), dtype=np.int64)
+
+
+def _compact(cycles: IntArray) -> IntArray:
+    """The same values, of which one alone is kept where all are equal: most PEs go in step, and there may be 2^20."""
+    if len(cycles) < _WORTH_A_LOOK or (cycles != cycles[0]).any():
+        return cycles
+    return np.broadcast_to(cycles[:1].copy(), cycles.shape)

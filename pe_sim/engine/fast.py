@@ -144,6 +144,7 @@ class _FastRun:
         """
         if self.overtaken.any():
             raise OutOfOrderError
+        self._known.clear()  # states of the machine: nothing is run again
         return Trace(
             engine="fast",
             makespan_cycles=max(int((visit.base + visit.record.last_end)[0]) for visit in visits),

@@ -19,7 +19,7 @@ from pe_sim.schedule.stages import (
     Tag,
     TreeStage,
 )
-from pe_sim.trace import NOT_ACTIVE, ChannelUse, StageSpan, TagTraffic, Totals, Trace
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, StageSpan, TagTraffic, Totals, Trace
 from pe_sim.units import IntArray, exact_sum
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ class Recorder:
 
     def _span(self, order: int, entry: _Entry) -> StageSpan:
         start, end = entry.start, entry.end
-        pe_start = pe_end = None
+        on_pes = None
         if entry.program is not None:
             pe_start, pe_end = _column(entry.program.starts), _column(entry.program.ends)
-            busy = pe_start != NOT_ACTIVE
-            if busy.any():
-                start, end = int(pe_start[busy].min()), int(pe_end.max())
+            on_pes = PeCycles(pe_start != NOT_ACTIVE, pe_start, pe_end)
+            if on_pes.working.any():
+                start, end = int(pe_start[on_pes.working].min()), int(pe_end.max())
         stage = entry.stage
         return StageSpan(
             order,
@@ -137,8 +137,7 @@ class Recorder:
             start,
             end,
             entry.inputs,
-            pe_start,
-            pe_end,
+            on_pes,
         )
 
 

@@ -7,6 +7,7 @@ norm 7, add 1; RoPE is 3 (two multiplies, one add), SiLU times gate 5, GELU 8.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pe_sim.config.dtypes import Dtypes
 from pe_sim.graph.tensors import Tensor
@@ -25,7 +26,7 @@ FLOPS_PER_ELEMENT: dict[str, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttentionShape:
     """The geometry every attention operator of a layer shares; lengths are tokens.
 
@@ -51,7 +52,7 @@ class AttentionShape:
         """(sequences,) the first position of each sequence that is here."""
         return self.token_offsets or (0,) * len(self.new_lens)
 
-    @property
+    @cached_property
     def visible_pairs(self) -> int:
         """(row, token) pairs of one head, summed over the sequences; of all arrays together."""
         return sum(
@@ -59,7 +60,7 @@ class AttentionShape:
             for new, context in zip(self.new_lens, self.context_lens, strict=True)
         )
 
-    @property
+    @cached_property
     def total_tokens(self) -> int:
         """Tokens in the cache after this step, summed over the sequences."""
         return sum(self.new_lens) + sum(self.context_lens)

@@ -11,6 +11,7 @@ trace shows no cause, the cycles back to the last thing known to have come befor
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pe_sim.config.array import Bus
-from pe_sim.report.causes import Activity, Cause, RoutedCauses, previous_rows
+from pe_sim.report.causes import Activity, Cause, RoutedCauses, as_ints, previous_rows
 from pe_sim.report.moments import Moments
 from pe_sim.report.timeline import Timeline, tag_of
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
-from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
 WAIT = "wait"
@@ -76,13 +76,10 @@ class _Walk:
         self._timeline, self._moments = timeline, Moments(timeline)
         self._stages, self._spans = timeline.stages, timeline.trace.spans
         uses = timeline.trace.channel_use
-        self._stage_of_row: list[int] = uses.stage.tolist()
-        self._starts: list[int] = uses.start.tolist()
-        self._ends: list[int] = uses.end.tolist()
-        self._previous_row: list[int] = previous_rows(uses).tolist()
+        self._stage_of_row, self._starts, self._ends = as_ints(uses.stage), as_ints(uses.start), as_ints(uses.end)
+        self._previous_row = as_ints(previous_rows(uses))
         self._routed = RoutedCauses(self._moments, self._stages, uses, self._previous_row, self._fed_sender)
-        self._pe_orders = [order for order, stage in enumerate(self._stages) if isinstance(stage, PeStage)]
-        self._labels: dict[int, _Label] = {}
+        self._pe_orders = array("q", (order for order, stage in enumerate(self._stages) if isinstance(stage, PeStage)))
         self._released: dict[Resource, dict[int, Activity]] = {}
 
     def links(self) -> Iterator[Link]:
@@ -105,7 +102,7 @@ class _Walk:
 
     def _link(self, activity: Activity, start: int, end: int, travel: int) -> Link:
         order, place = activity
-        label = self._labels.get(order) or self._label(order)
+        label = self._label(order)
         if label[4]:
             stage = self._stages[order]
             channel = self._routed.channel(activity, stage) if isinstance(stage, RoutedStage) else ""
@@ -122,9 +119,7 @@ class _Walk:
         span, stage = self._spans[order], self._stages[order]
         tag = tag_of(stage)
         resource = "" if isinstance(stage, PeStage) else span.resource
-        label = order, span.layer, span.name, span.operator, resource, tag.value if tag else ""
-        self._labels[order] = label
-        return label
+        return order, span.layer, span.name, span.operator, resource, tag.value if tag else ""
 
     def _last(self) -> Activity | None:
         """What ends last, of several the latest in program order."""
@@ -177,13 +172,12 @@ class _Walk:
     def _explain_on_pe(self, activity: Activity, stage: PeStage) -> Cause:
         order, pe = activity
         span, moments = self._spans[order], self._moments
-        assert span.pe_start is not None
-        assert span.pe_end is not None
-        begin, streams = int(span.pe_start[pe]), stage.tail_cycles is not None
+        begin, end = span.bounds_on(pe)
+        streams = stage.tail_cycles is not None
         if stage.tail_cycles is not None:
             for source in span.inputs:
                 tail = moments.on_pe(source, pe)
-                if tail > begin and tail + int(stage.tail_cycles[pe]) == span.pe_end[pe]:
+                if tail > begin and tail + int(stage.tail_cycles[pe]) == end:
                     return Cause(tail, self._maker(source, pe, tail))
         for source in sorted(span.inputs, reverse=True):
             if moments.on_pe(source, pe, heads=streams) == begin:
@@ -276,9 +270,9 @@ class _Walk:
         """The end of the PE's stage before this one, and that stage."""
         order, pe = activity
         for at in range(bisect_left(self._pe_orders, order) - 1, -1, -1):
-            ends = self._spans[self._pe_orders[at]].pe_end
-            if ends is not None and ends[pe] != NOT_ACTIVE:
-                return int(ends[pe]), Activity(self._pe_orders[at], pe)
+            span = self._spans[self._pe_orders[at]]
+            if span.on_pes is not None and span.on_pes.working[pe]:
+                return span.bounds_on(pe)[1], Activity(span.order, pe)
         return 0, None
 
     def _before_in_joints(self, activity: Activity, stage: MessageStage | TreeStage, begin: int) -> Activity | None:

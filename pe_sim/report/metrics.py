@@ -175,9 +175,10 @@ def aggregate(links: Iterable[Link], makespan: int) -> list[dict[str, Any]]:
 
 
 def _length(span: StageSpan) -> int:
-    if span.pe_start is None or span.pe_end is None:
+    if span.on_pes is None:
         return span.end - span.start
-    return int((span.pe_end - span.pe_start).max())
+    start, end = span.bounds_on(span.on_pes.longest_pe)
+    return end - start
 
 
 def _bound_by(cycles: Counter[str]) -> str:

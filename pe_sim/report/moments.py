@@ -8,6 +8,7 @@ a tree in program order. So `Moments` needs no more than the trace, whichever en
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -22,6 +23,7 @@ from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
 _ROUNDS = 100
+_MOST_KEPT = 1 << 22  # messages, reductions, jobs and hops; each has some ten columns
 
 
 class Moments:
@@ -34,12 +36,13 @@ class Moments:
         uses = timeline.trace.channel_use
         self._use_channel, self._use_start, self._use_end = uses.channel, uses.start, uses.end
         self._row_order = np.argsort(uses.stage, kind="stable")
-        self._row_bounds = np.searchsorted(uses.stage[self._row_order], np.arange(len(self._stages) + 1)).tolist()
+        self._row_bounds = np.searchsorted(uses.stage[self._row_order], np.arange(len(self._stages) + 1))
         self.part_of_row = np.full(len(uses.stage), NOT_ACTIVE, dtype=np.int64)  # known for stages asked for
         self._parts: dict[int, Parts] = {}
+        self._num_kept = 0
         self._arrivals: dict[tuple[int, bool], tuple[Parts, IntArray]] = {}
         self._targets: dict[int, IntArray] = {}
-        self.users_of: dict[Resource, list[int]] = {resource: [] for resource in Resource}  # orders of its stages
+        self.users_of = {resource: array("q") for resource in Resource}  # orders of its stages
         for order, stage in enumerate(self._stages):
             self.users_of[resource_of(stage)].append(order)
         self._joints: dict[bool, Joints] = {}
@@ -78,14 +81,28 @@ class Moments:
             else:
                 assert isinstance(stage, MessageStage | TreeStage)
                 found = self._through_joints(order, stage)
-            (self._parts if self._guesses == guesses or not self._serving else self._guessed)[order] = found
+            if self._guesses == guesses or not self._serving:
+                self._keep(order, found)
+            else:
+                self._guessed[order] = found
         return found
+
+    def _keep(self, order: int, found: Parts) -> None:
+        """Remembers what was asked for last: whoever walks over a step does not come back to layers long past."""
+        self._parts[order] = found
+        self._num_kept += len(found.ready)
+        while self._num_kept > _MOST_KEPT and len(self._parts) > 1 and not self._serving:
+            oldest = next(iter(self._parts))
+            self._num_kept -= len(self._parts.pop(oldest).ready)
+            self._arrivals.pop((oldest, False), None)
+            self._arrivals.pop((oldest, True), None)
 
     def on_pes(self, order: int) -> IntArray:
         """(PEs,) when a stage's result is on each PE, NOT_ACTIVE where it never is."""
         stage, span = self._stages[order], self._spans[order]
         if isinstance(stage, PeStage):
-            return span.pe_end if span.pe_end is not None else np.full(self._num_pes, NOT_ACTIVE, dtype=np.int64)
+            ends = span.pe_end
+            return ends if ends is not None else np.full(self._num_pes, NOT_ACTIVE, dtype=np.int64)
         if isinstance(stage, RoutedStage) and stage.to_pes is not None:
             return np.where(stage.to_pes, self.hops(order).there, NOT_ACTIVE)
         if not isinstance(stage, MessageStage) or stage.to_root:
@@ -95,9 +112,9 @@ class Moments:
 
     def on_pe(self, order: int, pe: int, *, heads: bool = False) -> int:
         """As `on_pes` for one PE; or, of what was streamed to it, when its head was there."""
-        stage, ends = self._stages[order], self._spans[order].pe_end
-        if ends is not None:
-            return int(ends[pe])
+        stage, span = self._stages[order], self._spans[order]
+        if span.on_pes is not None:
+            return span.bounds_on(pe)[1]
         if isinstance(stage, RoutedStage) and stage.to_pes is not None:
             hops = self.hops(order)
             return int((hops.shown if heads and stage.streams else hops.there)[pe]) if stage.to_pes[pe] else NOT_ACTIVE

@@ -20,7 +20,6 @@ from pe_sim.report.report import Report
 from pe_sim.report.stage_names import SEPARATOR
 from pe_sim.report.tracks import PES, Slice, Track, stage_args, stage_titles
 from pe_sim.schedule.stages import PeStage
-from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
 PeChoice = str | Sequence[int]
@@ -136,7 +135,7 @@ def _listed(report: Report, pes: PeChoice) -> list[int]:
     listed = sorted({int(pe) for pe in given})
     if not listed:
         raise InputError("no PE is listed", path="pes", given=listed, expected=expected)
-    stages = sum(span.pe_start is not None for span in report.trace.spans)
+    stages = sum(span.on_pes is not None for span in report.trace.spans)
     if 2 * stages * len(listed) > MAX_SLICES:
         raise InputError(
             f"a timeline of {len(listed):,} PEs would have up to {2 * stages * len(listed):,} slices",
@@ -162,11 +161,11 @@ def _tracks(report: Report, shown: Sequence[IntArray]) -> tuple[Track, ...]:
 def _work_slices(report: Report, titles: Sequence[str], pe: int) -> list[Slice]:
     slices = []
     for span, _ in report.timeline.active():
-        if span.pe_start is None or span.pe_end is None or span.pe_start[pe] == NOT_ACTIVE:
+        if span.on_pes is None or not span.on_pes.working[pe]:
             continue
         kind = KIND_OF[report.timeline.resource_of(span.order, pe)]
         args = {**stage_args(report, span.order), "distribution": span.distribution, "limited_by": kind}
-        start, end = int(span.pe_start[pe]), int(span.pe_end[pe])
+        start, end = span.bounds_on(pe)
         slices.append(Slice(titles[span.order], kind, start, end, span.order, args))
     return sorted(slices, key=lambda piece: (piece.start, piece.end))
 

@@ -86,6 +86,4 @@ def resource_of(stage: Stage) -> Resource:
 
 
 def _longest_pe(stage: PeStage, span: StageSpan) -> int:
-    if span.pe_start is None or span.pe_end is None:
-        return int(np.flatnonzero(stage.active)[0])
-    return int((span.pe_end - span.pe_start).argmax())
+    return int(np.flatnonzero(stage.active)[0]) if span.on_pes is None else span.on_pes.longest_pe

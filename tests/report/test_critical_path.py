@@ -158,8 +158,7 @@ def delayed(report: Report, order: int, cycles: int) -> Report:
             span,
             start=span.start + cycles,
             end=span.end + cycles,
-            pe_start=None if span.pe_start is None else np.where(span.pe_start >= 0, span.pe_start + cycles, -1),
-            pe_end=None if span.pe_end is None else np.where(span.pe_end >= 0, span.pe_end + cycles, -1),
+            base=span.base + cycles,
         )
         for span in spans
     ]

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from pe_sim._version import __version__
+from pe_sim.api import simulate
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
 from pe_sim.schedule.stages import Tag
+from tests.helpers import calls_in
 from tests.report.samples import TINY, WORKFLOWS, array_of, simulate_tiny, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,24 @@ def plain_types(value: Any) -> set[type]:
     if isinstance(value, list):
         return {list}.union(*(plain_types(item) for item in value))
     return {type(value)}
+
+
+def test_the_lengths_of_a_batch_are_added_up_once_and_not_for_every_row() -> None:
+    def calls(batch: int) -> int:
+        report = simulate_tiny("workflow-1", 8, Decode(context_len=[5, 6] * (batch // 2)))
+        return calls_in(report.to_json)
+
+    calls(20)  # imports
+    assert calls(400) - calls(200) < 10 * 200
+
+
+def test_layers_that_repeat_each_other_share_what_is_known_of_their_pes() -> None:
+    def kept(layers: int) -> int:
+        report = simulate(load_model(TINY, {"num_layers": layers}), array_of(8), Decode(1, 5))
+        assert len(report.trace.spans) > 20 * layers
+        return len({id(span.on_pes) for span in report.trace.spans})
+
+    assert kept(40) == kept(80)
 
 
 def test_the_dictionary_has_the_schema_of_the_interface() -> None:

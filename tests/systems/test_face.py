@@ -17,6 +17,7 @@ from pe_sim.numeric.reference import run_reference
 from pe_sim.numeric.state_dict import random_weights, read_weights
 from pe_sim.systems import proof
 from pe_sim.systems.face import as_plan, as_system
+from tests.helpers import calls_in
 from tests.report.samples import TINY, array_of
 from tests.report.system_samples import DECODE, MODEL, system_of
 
@@ -106,6 +107,15 @@ def test_progress_tells_of_every_pass():
     assert [what for what, _, _ in told] == ["passes"] * len(report.works)
     assert [done for _, done, _ in told] == list(range(len(report.works)))
     assert {of for _, _, of in told} == {len(report.works)}
+
+
+def test_work_grows_with_the_batch_and_not_with_its_square():
+    def run(batch):
+        ps.simulate_system(MODEL, system_of(4), ps.Decode(batch, 16), ParallelPlan(tp=2, dp=2), allow_overflow=True)
+
+    run(100)  # imports
+    few, more, most = (calls_in(lambda batch=batch: run(batch)) for batch in (100, 200, 400))
+    assert most - more <= 2.2 * (more - few)
 
 
 # ---------------------------------------------------------------------------------------------------- foreign plans
