@@ -130,6 +130,7 @@ def test_one_layer(changes, step, case):
     check(tiny_llama(num_hidden_layers=1, **changes), array, step, fields, 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(changes=models, step=steps, case=plans(machines, 16))
 def test_two_layers_that_need_not_be_alike(changes, step, case):
@@ -137,6 +138,7 @@ def test_two_layers_that_need_not_be_alike(changes, step, case):
     check(tiny_llama(num_hidden_layers=2, **changes), array, step, fields, 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(changes=models, step=steps, case=plans(machines_of(st.just(4)), 4 * 4 * 4 * 3, (*FFN, "activation")))
 def test_the_whole_ffn_open(changes, step, case):
