@@ -7,6 +7,7 @@ belongs to one `Resolver`, and a resolver to one run of a sweep: a file that cha
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -118,7 +119,7 @@ class Resolver:
     def _file(self, given: str) -> str:
         """The path in the sweep's folder if there is such a file, else as given."""
         beside = None if self._folder is None or not given else self._folder / given
-        return str(beside) if beside is not None and beside.is_file() else given
+        return str(beside) if beside is not None and os.path.isfile(beside) else given  # False also of impossible names
 
     def _load_model(self, asked: str) -> tuple[ModelConfig, str]:
         given, changes, ignore_keys = json.loads(asked)

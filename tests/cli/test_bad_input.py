@@ -309,3 +309,9 @@ def test_a_folder_that_went_away(call, tmp_path, monkeypatch):
         done = call(*args)
         assert done.exit_code == 2, done.output
         assert done.stderr.startswith("error: ")
+
+
+def test_a_name_that_no_file_can_have(refused):
+    base = {"model": "9" * 5000, "array": "bus-tree-64", "context": 5, "workflow": "megatron"}
+    Path("sweep.json").write_text(json.dumps({"base": base, "grid": {"num_pes": [8]}}), encoding="utf-8")
+    assert "unknown model" in refused("sweep", "sweep.json", "--out", "out")
