@@ -19,6 +19,7 @@ from pe_sim.mapping_search.isolation import Timing
 from pe_sim.mapping_search.paths import Paths
 from pe_sim.mapping_search.pieces import Scene
 from pe_sim.mapping_search.space import choices, parts_of, plan_of
+from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes
 from pe_sim.schedule.stages import Block, Schedule
 from tests.helpers import bus_uses, small_array, tiny_llama
@@ -127,3 +128,38 @@ def test_layers_that_are_not_gone_through_are_bounded_all_the_same():
     assert least[0].cycles[0] <= best.cycles[0]
     assert all(plan.stands_for_more and len(plan.layers) == 4 for plan in least)
     assert all(layer.o == "row" for plan in least for layer in plan.layers)
+
+
+QUICK = {"network.bus.bytes_per_cycle": 1 << 20, "network.tree.bytes_per_cycle": 1 << 20}  # next to no time for moves
+
+
+@settings(max_examples=60)
+@given(data=st.data(), step=steps, groups=st.sampled_from([1, 2]), overlap=st.sampled_from([0, 1]))
+def test_no_mapping_does_or_keeps_less_than_its_loads(data, step, groups, overlap):
+    model, array = tiny_llama(), small_array(4, QUICK, overhead=0, overlap=overlap)
+    scene = scene_of(model, array, step, groups)
+    loads = loads_of(scene, grids_of(scene), lone=False)
+    plan = data.draw(layer_plans(scene))
+    lm_head = data.draw(st.sampled_from(["row", "col", "replicate", "batch"]))
+    try:
+        report = ps.simulate(model, array, step, Workflow("tried", "", (plan,), groups=groups, lm_head=lm_head))
+    except (InputError, ValueError):
+        assume(False)
+    chosen = plan.to_dict()
+    of_layer = [loads[name][chosen[name]] for name in loads if name != "lm_head"]
+    every = [*of_layer * model.num_layers, loads["lm_head"][lm_head]]
+    pe, held = scene.watched_pe, report.footprint
+    assert sum(load.cycles for load in every) <= report.latency_cycles
+    assert sum(load.held_bytes for load in every) <= held.weight_bytes_per_pe[pe] + held.kv_cache_bytes_per_pe[pe]
+
+
+def test_what_is_not_cut_is_kept_and_done_whole():
+    model, array = tiny_llama(), small_array(4)
+    scene = scene_of(model, array, ps.Decode(4, 20))
+    loads = loads_of(scene, (), lone=False)
+    matrices = {op.name: op for op in scene.graph.layer if op.name in loads}
+    for name, operator in matrices.items():
+        whole, by_batch = loads[name]["replicate"], loads[name]["batch"]
+        assert whole.held_bytes == by_batch.held_bytes == operator.weight_bytes(array.dtypes)
+        alone = loads_of(scene_of(model, array, ps.Decode(1, 20)), (), lone=False)[name]["replicate"]
+        assert by_batch.cycles == alone.cycles <= whole.cycles  # one of four sequences

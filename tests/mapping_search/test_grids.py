@@ -27,6 +27,7 @@ from pe_sim.mapping_search.grids import (
     ring,
 )
 from pe_sim.mapping_search.pieces import Held
+from pe_sim.mapping_search.rivals import _no_worse
 from pe_sim.mapping_search.space import choices, parts_of
 from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.lowering import lower
@@ -223,3 +224,15 @@ def test_gate_and_up_are_cut_alike_where_there_are_many_grids(powers):
     assert part.mixes == (powers == 2)
     given = {dict(choice)["up"] for choice in choices(part, {"gate": ("grid-2",)})}  # what is given decides
     assert given == {*plain, *grids}
+
+
+def test_of_equal_grids_the_first_stays():
+    figures = {"col": [(9, 1)], "grid-2": [(5, 4)], "grid-4": [(5, 4)], "grid-8": [(5, 4)], "grid-16": [(6, 3)]}
+    beaten_by = _no_worse(figures)
+    assert beaten_by == {
+        "grid-2": frozenset(),
+        "grid-4": {"grid-2"},
+        "grid-8": {"grid-2", "grid-4"},
+        "grid-16": frozenset(),
+    }
+    assert _no_worse({"col": [(5, 4)], "grid-2": [(5, 4)]}) == {"grid-2": {"col"}}
