@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pe_sim.config.situations import Situation, WeightedStep
 
 SCHEMA: Final = "pe-sim.comparison/1"
+_GROUPS: Final = (
+    "\nGroups of PEs with sequences of their own were not tried; they may be faster: pe-sim search tries them.\n"
+)
 
 
 @click.command()
@@ -115,6 +118,8 @@ def compare(
             stream.write(comparison_text(_served(situation, reports), unequal))
         _show_steps(situation, reports, unequal, known, stream)
         stream.write(reason_rows(reasons))
+        if names is None and any(each.batch_size > 1 for each, _ in steps):
+            stream.write(_GROUPS)
 
     def write_html(path: Path) -> None:
         from pe_sim.report.html import save_comparison_html

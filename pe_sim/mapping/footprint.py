@@ -55,6 +55,8 @@ class Footprint:
         root_bytes: embedding tables and what the workflow puts at the root.
         caches: what is kept of K and V.
         streamed_bytes: of the weights, those of matrices that come from the root every step.
+        if_streamed_bytes: what a PE would hold under batch-stream: two whole matrices, norms, and the KV cache of its
+            sequences.
     """
 
     array: ArrayConfig
@@ -64,6 +66,7 @@ class Footprint:
     root_bytes: int
     caches: tuple[Cache, ...]
     streamed_bytes: int = 0
+    if_streamed_bytes: int = 0
 
     @property
     def capacity_bytes(self) -> int:
@@ -86,7 +89,7 @@ class Footprint:
                 demand=self.peak_bytes_per_pe,
                 bound=self.capacity_bytes,
                 unit="bytes",
-                levers=(*_PE_LEVERS, *(() if self.streamed_bytes else (_STREAMING_LEVER,)), _OVERFLOW_LEVER),
+                levers=(*_PE_LEVERS, *((_STREAMING_LEVER,) if self._streaming_helps else ()), _OVERFLOW_LEVER),
             )
         if self.root_bytes > self.array.root.memory.capacity_bytes:
             return InfeasibleError(
@@ -97,6 +100,10 @@ class Footprint:
                 levers=_ROOT_LEVERS,
             )
         return None
+
+    @property
+    def _streaming_helps(self) -> bool:
+        return not self.streamed_bytes and self.if_streamed_bytes <= self.capacity_bytes
 
     def check(self) -> None:
         """Raises InfeasibleError where the step does not fit."""
@@ -147,7 +154,20 @@ def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
     if not placed.graph.keeps_cache:
         caches = _working_set(caches)
     cache_bytes = _cache_bytes(array, caches, lambda cache, split: split.cached_tokens())
-    return Footprint(array, shape, weights, cache_bytes, root_bytes, tuple(caches), streamed_bytes)
+    streamed = _if_streamed_bytes(placed, caches)
+    return Footprint(array, shape, weights, cache_bytes, root_bytes, tuple(caches), streamed_bytes, streamed)
+
+
+def _if_streamed_bytes(placed: PlacedGraph, caches: list[Cache]) -> int:
+    """What the fullest PE would hold at most if every matrix came from the root, and it had sequences of its own."""
+    array, graph = placed.array, placed.graph
+    layers = graph.num_layers * list(graph.layer)
+    matrices = [each.weight_bytes(array.dtypes) for each in (*layers, *graph.epilogue) if isinstance(each, Linear)]
+    pairs = [sum(matrices[index : index + 2]) for index in range(len(matrices))]
+    norms = sum(each.weight_bytes(array.dtypes) for each in (*layers, *graph.epilogue) if isinstance(each, Norm))
+    by_batch = [replace(cache, distribution="batch") for cache in caches if not cache.layouts.groups.is_lone]
+    held = _cache_bytes(array, by_batch or caches, lambda cache, split: split.cached_tokens())
+    return max(pairs, default=0) + norms + int(held.max(initial=0))
 
 
 def bytes_on_pes(nodes: Iterable[Node], array: ArrayConfig, layouts: Layouts, *, cached: bool) -> IntArray:

@@ -175,10 +175,14 @@ def none_works(failures: Mapping[str, InputError]) -> InputError:
 
 
 def reason_rows(reasons: Mapping[str, str]) -> str:
-    """A paragraph for each workflow that cannot do the step."""
-    return "".join(
-        f"\n{label} cannot do this step:\n{_indented(reason.splitlines())}" for label, reason in reasons.items()
-    )
+    """A paragraph for each workflow that cannot do the step; a hint that several have stands with the first of them."""
+    said: set[str] = set()
+    paragraphs = []
+    for label, reason in reasons.items():
+        lines = [line for line in reason.splitlines() if line not in said]
+        said |= {line for line in lines if line.lstrip().startswith("hint:")}
+        paragraphs.append(f"\n{label} cannot do this step:\n{_indented(lines)}")
+    return "".join(paragraphs)
 
 
 def _indented(lines: Iterable[str]) -> str:

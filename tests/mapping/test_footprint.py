@@ -188,3 +188,17 @@ def test_llama_2_7b_on_256_pes():
     assert held.root_bytes == 32_000 * 4096 * 2
     matrices = 2 * (32 * (4 * 4096**2 + 3 * 4096 * 11008) + 32_000 * 4096)
     assert int(held.weight_bytes_per_pe.sum()) == matrices + 256 * 2 * 65 * 4096
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("step", [Decode(3, 20), Decode(1, 200), Prefill(2, prompt_len=9)])
+def test_streamed_weights_are_a_hint_where_they_would_fit(step, overlap):
+    model, array = tiny_llama(num_hidden_layers=40), small_array(2, overlap=overlap)
+    streamed = footprint_of(model, array, step, "batch-stream")
+    kept = footprint_of(model, array, step, "megatron")
+    assert streamed.peak_bytes_per_pe <= kept.if_streamed_bytes < kept.peak_bytes_per_pe
+    for capacity in (kept.if_streamed_bytes - 1, kept.if_streamed_bytes):
+        memory = dataclasses.replace(array.pe.memory, capacity_bytes=capacity)
+        small = dataclasses.replace(array, pe=dataclasses.replace(array.pe, memory=memory))
+        hint = footprint_of(model, small, step, "megatron").shortage.hint
+        assert ("--workflow batch-stream" in hint) == (capacity >= kept.if_streamed_bytes)

@@ -7,6 +7,7 @@ import pytest
 import pe_sim as ps
 from pe_sim.errors import InputError
 from pe_sim.report.compare import render_comparison
+from pe_sim.studies.comparison import reason_rows
 from tests.report.samples import TINY, array_of
 
 STEP = ps.Decode(context_len=40)
@@ -135,3 +136,9 @@ def test_the_sweep_plots_its_columns(tmp_path):
     for line in lines:
         assert line.get_ydata().tolist() == frame[frame["workflow"] == line.get_label()]["cycles"].tolist()
     assert [line.get_label() for line in lines] == ["megatron", "workflow-2"]
+
+
+def test_a_hint_is_said_once():
+    text = reason_rows({"one": "no\n  hint:     more PEs", "two": "no\n  hint:     more PEs", "three": "no"})
+    assert text.count("hint:") == 1
+    assert text.count("cannot do this step:\n  no\n") == 3
