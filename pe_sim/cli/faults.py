@@ -65,6 +65,11 @@ def _code_and_message(call: Callable[[], object]) -> int:
 def _machine_fault(error: Exception) -> str | None:
     """What the machine refused to us, where that is what went wrong, in words that say what to do."""
     # A library that cannot be loaded for want of file handles is an ImportError whose message alone says so.
+    if isinstance(error, MemoryError):
+        return (
+            "this machine has not enough memory for it; fewer PEs (num_pes), layers (model.num_layers) or sequences,"
+            " the fast engine, or fewer files beside the report (--trace, --html, --csv, --json) need less"
+        )
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
         return "too many open files; a higher limit (ulimit -n) lets pe-sim open what it needs"

@@ -315,3 +315,11 @@ def test_a_name_that_no_file_can_have(refused):
     base = {"model": "9" * 5000, "array": "bus-tree-64", "context": 5, "workflow": "megatron"}
     Path("sweep.json").write_text(json.dumps({"base": base, "grid": {"num_pes": [8]}}), encoding="utf-8")
     assert "unknown model" in refused("sweep", "sweep.json", "--out", "out")
+
+
+def test_too_little_memory_is_not_a_fault_of_ours(refused, tiny, monkeypatch):
+    def too_much(*args, **options):
+        raise MemoryError("Unable to allocate 24.0 GiB")
+
+    monkeypatch.setattr("pe_sim.api.simulate", too_much)
+    assert refused("run", tiny).startswith("this machine has not enough memory for it; fewer PEs (num_pes)")
