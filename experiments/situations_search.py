@@ -71,7 +71,7 @@ def serve_all(model_name: str, array_name: str, situation_name: str) -> list[Ser
     situation.check_against(model)
     head = model.name, array.name, situation
     try:
-        found = ps.search(model, array, situation.steps, max_simulations=SIMULATIONS)
+        found = ps.search(model, array, situation.steps, max_simulations=SIMULATIONS, seconds=math.inf)
     except InputError as error:
         reason = reason_of(error)
         return [Served(*head, name, reason=reason) for name in (*NAMED, SEARCHED)]
