@@ -12,6 +12,7 @@ import numpy as np
 from pe_sim.units import BoolArray, IntArray
 
 NOT_ACTIVE = -1
+_AROUND = 64  # runs; a stage waits for what came just before it: its own layer, the one before, or other groups' parts
 _K = TypeVar("_K")
 
 
@@ -127,6 +128,51 @@ class ChannelUse:
     num_bytes: IntArray
 
 
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of blocks of stages in program order, (runs,) each; an engine that repeats no layer has none.
+
+    Args:
+        first: order of its first stage.
+        record: equal where all is the same but the cycle it begins at.
+        layer: NOT_ACTIVE outside the layers.
+        base: cycle that the times of its record count from.
+    """
+
+    first: IntArray
+    record: IntArray
+    layer: IntArray
+    base: IntArray
+
+    def run_of(self, order: int) -> int:
+        """The run a stage belongs to."""
+        return int(np.searchsorted(self.first, order, side="right")) - 1
+
+    def repeats(self, run: int, distance: int) -> int:
+        """How many times `distance` runs before `run` are as those are that many later, with all that lies around.
+
+        As far as `_AROUND` and two distances before and after it, runs have the same records, equally far apart.
+        """
+        margin = _AROUND + 2 * distance
+        low, last = run - margin, run + margin
+        if low - distance < 0 or last + distance >= len(self.first) or self.record[run] != self.record[run + distance]:
+            return 0
+        differs = self._differs(run, distance, low - distance, last)
+        if differs.any():
+            return 0
+        breaks = np.flatnonzero(self._differs(run, distance, 0, low))
+        lowest = int(breaks[-1]) + 1 if len(breaks) else 0
+        return (low - lowest) // distance
+
+    def _differs(self, run: int, distance: int, low: int, last: int) -> BoolArray:
+        """(last - low + 1,) whether a run is another than that `distance` later, or not as far from it as `run`."""
+        found = np.zeros(last - low + 1, dtype=bool)
+        for column in (self.first, self.record, self.layer, self.base):
+            apart = column[low + distance : last + distance + 1] - column[low : last + 1]
+            found |= apart != column[run + distance] - column[run]
+        return found
+
+
 @dataclass(slots=True)
 class Totals:
     """What was kept busy and read in all.
@@ -153,6 +199,7 @@ class Trace:
         counts: gives the traffic per tag, only of tags that were used, likewise.
         totals: gives busy cycles and bytes read, likewise.
         notes: what a reader has to know about how the trace came about.
+        blocks: gives the runs of blocks, for whoever looks at layers that repeat each other only once.
     """
 
     engine: str
@@ -161,6 +208,7 @@ class Trace:
     counts: Callable[[], dict[str, TagTraffic]]
     totals: Callable[[], Totals]
     notes: tuple[str, ...] = ()
+    blocks: Callable[[], Runs] | None = None
 
     @cached_property
     def _summed(self) -> Totals:
@@ -189,6 +237,11 @@ class Trace:
     @cached_property
     def _written(self) -> tuple[Sequence[StageSpan], ChannelUse]:
         return self.details()
+
+    @property
+    def runs(self) -> Runs | None:
+        """The runs of blocks; None of an engine that repeats none."""
+        return self.blocks() if self.blocks else None
 
     @property
     def spans(self) -> Sequence[StageSpan]:

@@ -14,7 +14,7 @@ from pe_sim.engine.arbiters import FIFO
 from pe_sim.engine.arrival_pass import ArrivalPass
 from pe_sim.engine.block_pass import BlockPass, BlockRecord, MachineState, Ready
 from pe_sim.engine.block_plan import BlockPlan, Planner, block_totals
-from pe_sim.engine.fast_trace import Visit, write_details
+from pe_sim.engine.fast_trace import Visit, runs_of, write_details
 from pe_sim.engine.recorder import TAGS, channel_names, read_bytes_of
 from pe_sim.engine.recurrences import NEVER, ChannelState, OutOfOrderError, TreeState
 from pe_sim.engine.whole import as_one_block
@@ -151,6 +151,7 @@ class _FastRun:
             details=lambda: write_details(visits, channel_names(self._schedule)),
             counts=lambda: self.traffic(visits),
             totals=lambda: self._totals(visits),
+            blocks=lambda: runs_of(visits),
         )
 
     def visits(self) -> list[Visit]:

@@ -15,7 +15,7 @@ from pe_sim.engine.recorder import CHANNELS, TAGS, resource_of
 from pe_sim.engine.recurrences import NEVER
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.schedule.stages import MessageStage, Resource, RoutedStage, Tag, TreeStage
-from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, StageSpan
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, Runs, StageSpan
 from pe_sim.units import IntArray
 
 
@@ -131,6 +131,18 @@ class Spans(Sequence[StageSpan]):
         if id(visit.record) not in self._known:
             self._known[id(visit.record)] = _write(visit)
         return self._known[id(visit.record)]
+
+
+def runs_of(visits: Sequence[Visit]) -> Runs:
+    """The visits as runs of blocks."""
+    records: dict[int, int] = {}
+    sizes = [len(visit.plan.block.stages) for visit in visits]
+    return Runs(
+        np.cumsum([0, *sizes[:-1]]),
+        np.array([records.setdefault(id(visit.record), len(records)) for visit in visits]),
+        np.array([NOT_ACTIVE if visit.run.layer is None else visit.run.layer for visit in visits]),
+        np.array([int(visit.base[0]) for visit in visits]),
+    )
 
 
 def write_details(visits: Sequence[Visit], channels: tuple[str, ...]) -> tuple[Spans, ChannelUse]:

@@ -35,6 +35,11 @@ class OperatorGraph:
     select: str = "last"
     keeps_cache: bool = True
 
+    @property
+    def distinct(self) -> tuple[Operator, ...]:
+        """Every operator once, in program order."""
+        return *self.prologue, *self.layer[: self.num_layers * len(self.layer)], *self.epilogue
+
     def instances(self) -> Iterator[tuple[int | None, Operator]]:
         """Every operator of the step in program order with its layer (None outside the layers)."""
         yield from ((None, operator) for operator in self.prologue)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
 from pe_sim.report.critical_path import WAIT
+from pe_sim.report.links import counted
 from pe_sim.report.metrics import LINK_KINDS
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
@@ -53,11 +54,11 @@ def group_of(operator: Operator) -> str:
 
 def parts(report: Report) -> tuple[Part, ...]:
     """Every group, then every tag, that has a part in the critical path; their cycles add up to the latency."""
-    groups = {operator.name: group_of(operator) for _, operator in report.graph.instances()}
+    groups = {operator.name: group_of(operator) for operator in report.graph.distinct}
     cycles: Counter[tuple[bool, str, str]] = Counter()
-    for link in report.critical_path():
+    for link, times in counted(report.critical_path()):
         name = link.tag or groups.get(link.operator, OTHER)
-        cycles[bool(link.tag), name, LINK_KINDS[link.resource]] += link.cycles
+        cycles[bool(link.tag), name, LINK_KINDS[link.resource]] += times * link.cycles
     names = [(False, group) for group in GROUPS] + [(True, tag.value) for tag in Tag]
     found = []
     for communication, name in names:
@@ -71,6 +72,6 @@ def parts(report: Report) -> tuple[Part, ...]:
 def cycles_by_kind(report: Report) -> dict[str, int]:
     """Cycles of the critical path by the kind of resource that limits them, the most first; unexplained waits last."""
     cycles: Counter[str] = Counter()
-    for link in report.critical_path():
-        cycles[LINK_KINDS[link.resource]] += link.cycles
+    for link, times in counted(report.critical_path()):
+        cycles[LINK_KINDS[link.resource]] += times * link.cycles
     return dict(sorted(cycles.items(), key=lambda item: (item[0] == WAIT, -item[1], item[0])))

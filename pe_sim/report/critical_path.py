@@ -7,21 +7,24 @@ are free of the one before it; a job at the root waits for its inputs or for the
 a graph of channels waits for the hops that feed it, then for its channel. So the cycles of a
 wait are those of whoever held the resource, and the links cover [0, makespan] without a gap or an overlap. Where the
 trace shows no cause, the cycles back to the last thing known to have come before are a link of the resource `wait`.
+
+Where layers repeat each other, and the walk enters one as it entered a later one, what lies between is not walked over
+again as long as the layers are the same: its links repeat too.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from pe_sim.config.array import Bus
 from pe_sim.report.causes import Activity, Cause, RoutedCauses, as_ints, previous_rows
+from pe_sim.report.links import Link, Links, Piece, Shift, shifted
 from pe_sim.report.moments import Moments
-from pe_sim.report.timeline import Timeline, tag_of
+from pe_sim.report.timeline import Timeline, resource_of, tag_of
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
 from pe_sim.units import IntArray
 
@@ -30,43 +33,10 @@ WAIT = "wait"
 _Label = tuple[int, int | None, str, str, str, str]  # order, layer, name, operator, resource, tag of a link
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One stretch of the critical path.
-
-    Args:
-        order, layer, name, operator: of the stage.
-        resource: what it was limited by; for matrix stages pe_memory or pe_matrix; `wait` beside the stage's own work
-            where the trace does not tell what was waited for.
-        tag: of a message or a reduction, else empty.
-        pe: the PE it happened on; None for the network and the root.
-        start, end: cycles.
-        wait_cycles: how many at its beginning only waited: for the request to reach the arbiter, or all of `wait`.
-        channel: on a graph of channels, the name of the one it was on; else empty.
-    """
-
-    order: int
-    layer: int | None
-    name: str
-    operator: str
-    resource: str
-    tag: str
-    pe: int | None
-    start: int
-    end: int
-    wait_cycles: int = 0
-    channel: str = ""
-
-    @property
-    def cycles(self) -> int:
-        """Its length."""
-        return self.end - self.start
-
-
-def critical_path(timeline: Timeline) -> tuple[Link, ...]:
+def critical_path(timeline: Timeline) -> Sequence[Link]:
     """The links in order of time."""
-    links = list(_Walk(timeline).links())
-    return tuple(reversed(links))
+    pieces = _Walk(timeline).pieces()
+    return Links(pieces) if len(pieces) > 1 else pieces[0].links
 
 
 class _Walk:
@@ -82,23 +52,52 @@ class _Walk:
         self._pe_orders = array("q", (order for order, stage in enumerate(self._stages) if isinstance(stage, PeStage)))
         self._released: dict[Resource, dict[int, Activity]] = {}
 
-    def links(self) -> Iterator[Link]:
-        """From the last event back to cycle 0."""
+    def pieces(self) -> list[Piece]:
+        """From the last event back to cycle 0: pieces in order of time, the first and the last not repeated."""
         until, activity = self._timeline.trace.makespan_cycles, self._last()
+        found: list[Link] = []  # since the last repetition, the latest first
+        done: list[Piece] = []
+        runs, run = self._timeline.trace.runs, -1
+        met: dict[tuple[int, int, int, int], tuple[int, int]] = {}  # ways into a run: the last one, links found by then
         while activity is not None and until > 0:
             ended = self._end(activity)
             if ended < until:
-                yield self._wait(activity, ended, until)
+                found.append(self._wait(activity, ended, until))
                 until = ended
             begin, cause, travel = self._explain(activity, until)
             if begin < until:
-                yield self._link(activity, begin, until, travel)
+                found.append(self._link(activity, begin, until, travel))
                 until = begin
             if cause is None and until > 0:
                 ended, cause = self._nearest(activity, until)
-                yield self._wait(activity, ended, until)
+                found.append(self._wait(activity, ended, until))
                 until = ended
             activity = cause
+            if runs is None or activity is None or (entered := runs.run_of(activity.order)) == run:
+                continue
+            run, place = entered, self._place_in_stage(activity)
+            way = int(runs.record[run]), activity.order - int(runs.first[run]), place, until - int(runs.base[run])
+            later, since = met.get(way, (run, len(found)))
+            met[way] = run, len(found)
+            times = runs.repeats(run, later - run) if later > run else 0
+            if times:
+                shift = Shift(*(int(column[later] - column[run]) for column in (runs.first, runs.layer, runs.base)))
+                earliest = [shifted(link, shift, -times) for link in reversed(found[since:])]
+                done += [Piece(tuple(reversed(found))), Piece(tuple(earliest), times, shift)]
+                activity = self._in_stage(activity.order - times * shift.orders, place)
+                until, run, found = until - times * shift.cycles, run - times * (later - run), []
+                met.clear()
+        return [Piece(tuple(reversed(found))), *reversed(done)]
+
+    def _place_in_stage(self, activity: Activity) -> int:
+        """Which PE, part, or burst of the stage it is."""
+        on_bus = resource_of(self._stages[activity.order]) is Resource.BUS
+        return int(np.searchsorted(self._moments.rows(activity.order), activity.place)) if on_bus else activity.place
+
+    def _in_stage(self, order: int, place: int) -> Activity:
+        """The activity with such a place in its stage."""
+        on_bus = resource_of(self._stages[order]) is Resource.BUS
+        return Activity(order, int(self._moments.rows(order)[place]) if on_bus else place)
 
     def _link(self, activity: Activity, start: int, end: int, travel: int) -> Link:
         order, place = activity

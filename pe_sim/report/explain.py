@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.errors import InputError
 from pe_sim.notebook import Table, card
 from pe_sim.report.breakdown import GROUPS, OTHER, group_of
+from pe_sim.report.links import counted
 from pe_sim.report.report import Report
 from pe_sim.report.table import emit, make_table
 from pe_sim.units import format_bytes
@@ -162,8 +163,8 @@ def explain(first: Report, other: Report) -> Explanation:
 
 def _path_cycles(report: Report) -> Counter[_Key]:
     cycles: Counter[_Key] = Counter()
-    for link in report.critical_path():
-        cycles[link.operator, link.tag or WORK] += link.cycles
+    for link, times in counted(report.critical_path()):
+        cycles[link.operator, link.tag or WORK] += times * link.cycles
     return cycles
 
 
@@ -184,7 +185,7 @@ def _distributions(report: Report) -> dict[str, str]:
 
 def _order(report: Report) -> dict[str, int]:
     """Operators in the order in which a person looks for them."""
-    groups = {operator.name: group_of(operator) for _, operator in report.graph.instances()}
+    groups = {operator.name: group_of(operator) for operator in report.graph.distinct}
     return {name: GROUPS.index(groups.get(name, OTHER)) for name in groups}
 
 

@@ -11,6 +11,7 @@ from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
 from pe_sim.report.html_models import Bar, Bars, Cell, Fact, Segment, Table, number, percent, texts
+from pe_sim.report.links import counted
 from pe_sim.report.metrics import BOUND_KINDS, LINK_KINDS
 from pe_sim.report.palette import KIND_COLOURS, TAG_COLOURS
 from pe_sim.report.report import Report
@@ -64,9 +65,9 @@ def time_by_cause(reports: Mapping[str, Report]) -> Bars:
 
 def operators_by_cause(report: Report) -> Bars:
     """A bar for each operator on the critical path: what limited it there, all layers together."""
-    cycles: dict[str, Counter[str]] = {operator.name: Counter() for _, operator in report.graph.instances()}
-    for link in report.critical_path():
-        cycles.setdefault(link.operator, Counter())[LINK_KINDS[link.resource]] += link.cycles
+    cycles: dict[str, Counter[str]] = {operator.name: Counter() for operator in report.graph.distinct}
+    for link, times in counted(report.critical_path()):
+        cycles.setdefault(link.operator, Counter())[LINK_KINDS[link.resource]] += times * link.cycles
     longest = max((sum(kinds.values()) for kinds in cycles.values()), default=1)
     scale = longest / (report.array.clock_ghz * 1e9)
     found = [

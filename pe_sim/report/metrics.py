@@ -10,7 +10,7 @@ first in the order of `BOUND_KINDS`; an operator that takes no cycle is `free`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.network import GraphNetwork
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.report.channels import ChannelTable
-from pe_sim.report.critical_path import WAIT, Link
+from pe_sim.report.critical_path import WAIT
+from pe_sim.report.links import Link, counted
 from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import Resource
 from pe_sim.trace import StageSpan
@@ -152,14 +153,14 @@ def operator_rows(graph: OperatorGraph, timeline: Timeline, dtypes: Dtypes) -> t
     return tuple(rows)
 
 
-def aggregate(links: Iterable[Link], makespan: int) -> list[dict[str, Any]]:
+def aggregate(links: Sequence[Link], makespan: int) -> list[dict[str, Any]]:
     """The critical path by (operator, stage, resource), the longest first."""
     cycles: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()
-    for link in links:
+    for link, times in counted(links):
         key = (link.operator, link.name, link.resource)
-        cycles[key] += link.cycles
-        count[key] += 1
+        cycles[key] += times * link.cycles
+        count[key] += times
     ordered = sorted(cycles, key=lambda key: (-cycles[key], key))
     return [
         {

@@ -181,13 +181,13 @@ class Moments:
         combine = (int(stage.hop_cycles[0]) - links) // max(levels, 1)
         return Passages(first, last, levels, combine)
 
-    def _rows(self, order: int) -> IntArray:
+    def rows(self, order: int) -> IntArray:
         """The stage's rows in the trace's channel uses, in order of their grants."""
         return self._row_order[self._row_bounds[order] : self._row_bounds[order + 1]]
 
     def _hops(self, order: int, stage: RoutedStage) -> RoutedParts:
         """Sent as soon as their senders have what they send."""
-        rows = self._rows(order)
+        rows = self.rows(order)
         sent = self._sent(order, stage, np.arange(stage.hops.num_sources))
         found = self.routes.parts(stage, sent, rows, self._use_channel[rows], self._use_start[rows])
         carrying = np.flatnonzero(found.first_row >= 0)
@@ -196,7 +196,7 @@ class Moments:
 
     def _messages(self, order: int, stage: MessageStage) -> Parts:
         """Requests of one stage are served in the order of their arrival, then rank, then as listed."""
-        ready, rows, count = self._asked_for(order, stage), self._rows(order), len(stage.source)
+        ready, rows, count = self._asked_for(order, stage), self.rows(order), len(stage.source)
         if count == len(rows) == 1:
             first = last = rows
             self.part_of_row[rows] = 0
@@ -260,7 +260,7 @@ class Moments:
 
     def _through_joints(self, order: int, stage: TreeStage | MessageStage) -> Parts:
         """Reductions, or multicasts down the tree."""
-        ready, starts = self._contributed(order, stage), self._use_start[self._rows(order)]
+        ready, starts = self._contributed(order, stage), self._use_start[self.rows(order)]
         beats = -(-stage.num_bytes // self._tree.bytes_per_cycle)
         grant = np.full(len(beats), NOT_ACTIVE, dtype=np.int64)
         used = beats > 0

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.report.links import counted
 from pe_sim.report.memory_ports import PortAccess, port_accesses
 from pe_sim.report.metrics import KIND_OF
 from pe_sim.report.report import Report
@@ -112,9 +113,9 @@ def _most_telling(report: Report, classes: Sequence[IntArray], most: int) -> lis
     if len(classes) <= most:
         return list(range(len(classes)))
     cycles: Counter[int] = Counter()
-    for link in report.critical_path():
+    for link, times in counted(report.critical_path()):
         if link.pe is not None:
-            cycles[link.pe] += link.cycles
+            cycles[link.pe] += times * link.cycles
     critical = np.array([cycles[pe] for pe in range(report.array.num_pes)], dtype=np.int64)
     ranked = sorted(
         range(len(classes)), key=lambda each: (-int(critical[classes[each]].sum()), -len(classes[each]), each)

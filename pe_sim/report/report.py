@@ -24,9 +24,10 @@ from pe_sim.mapping.workflow import Workflow
 from pe_sim.network.area import AreaReport, area_of
 from pe_sim.report import metrics
 from pe_sim.report.channels import ChannelTable, channel_table
-from pe_sim.report.critical_path import Link, critical_path
+from pe_sim.report.critical_path import critical_path
 from pe_sim.report.energy import energy_joules, schedule_units
 from pe_sim.report.files import write_text
+from pe_sim.report.links import Link
 from pe_sim.report.metrics import OperatorRow
 from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import Schedule, Tag
@@ -185,7 +186,7 @@ class Report:
             }
         )
 
-    def critical_path(self) -> tuple[Link, ...]:
+    def critical_path(self) -> Sequence[Link]:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path
 
@@ -329,7 +330,7 @@ class Report:
         return Timeline(self.schedule, self.trace)
 
     @cached_property
-    def _critical_path(self) -> tuple[Link, ...]:
+    def _critical_path(self) -> Sequence[Link]:
         return critical_path(self.timeline)
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from pe_sim.config.network import GraphNetwork
-from pe_sim.report.critical_path import Link
+from pe_sim.report.links import Link
 from pe_sim.report.metrics import LINK_KINDS
 from pe_sim.report.report import Report
 from pe_sim.report.stage_names import stage_title

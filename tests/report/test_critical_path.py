@@ -18,12 +18,13 @@ from pe_sim.engine.fast_trace import Visit
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.breakdown import cycles_by_kind, parts
-from pe_sim.report.critical_path import WAIT, Link
+from pe_sim.report.critical_path import WAIT
+from pe_sim.report.links import Link, Links, counted
 from pe_sim.report.moments import Moments
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import MessageStage, PeStage
 from pe_sim.trace import NOT_ACTIVE
-from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
+from tests.report.samples import DECODE, TINY, WORKFLOWS, simulate_tiny, tiny
 
 
 def assert_covers(report: Report) -> None:
@@ -254,3 +255,63 @@ def test_the_aggregate_adds_up_and_is_sorted(workflow: str) -> None:
     assert [entry["cycles"] for entry in entries] == sorted((entry["cycles"] for entry in entries), reverse=True)
     keys = [(entry["operator"], entry["stage"], entry["resource"]) for entry in entries]
     assert len(set(keys)) == len(keys)
+
+
+def deep(
+    layers: int, workflow: str, array: str = "bus-tree-64", step: Decode | Prefill = DECODE, **sets: int
+) -> Report:
+    """A step of the tiny model with many layers that repeat each other."""
+    model = load_model({**TINY, "num_hidden_layers": layers})
+    return simulate(model, load_array(array, {"num_pes": 8, **sets}), step, workflow, allow_overflow=True)
+
+
+def walked(report: Report) -> Report:
+    """The same report, whose walk knows nothing of layers that repeat each other."""
+    return replace(report, trace=replace(report.trace, blocks=None))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "array", "sets"),
+    [
+        ("workflow-1", "bus-tree-64", {}),
+        ("alternating", "bus-tree-64", {"overlap": 3}),
+        ("batch-stream", "bus-tree-64", {"overlap": 2}),
+        ("megatron", "hier-bus-256", {"network.cluster_pes": 4}),
+    ],
+)
+def test_links_of_repeated_layers_are_those_of_a_walk_over_all(workflow: str, array: str, sets: dict[str, int]) -> None:
+    report = deep(230 if workflow == "alternating" else 180, workflow, array, **sets)
+    links, every = report.critical_path(), walked(report).critical_path()
+    assert isinstance(links, Links)
+    assert isinstance(every, tuple)
+    assert tuple(links) == every
+    assert (links[-1], links[500], links[-500:-490]) == (every[-1], every[500], every[-500:-490])
+    assert dict(report.bounds) == dict(walked(report).bounds)
+    assert parts(report) == parts(walked(report))
+    assert cycles_by_kind(report) == cycles_by_kind(walked(report))
+
+
+def test_layers_that_differ_among_many_that_repeat_are_walked_over() -> None:
+    """One layer of the middle takes longer: what is before it and behind it repeats, and it does not."""
+    report = deep(700, "workflow-1")
+    runs = report.trace.runs
+    assert runs is not None
+    assert runs.repeats(300, 1) > 0
+    runs.base[250:] += 1
+    assert runs.repeats(300, 1) == 0
+    far = runs.repeats(400, 1)
+    assert 0 < far < 400 - 250
+    assert runs.repeats(200, 1) == 0
+
+
+def test_a_walk_is_as_long_for_ten_times_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[object]()
+    told = Moments.parts
+    monkeypatch.setattr(Moments, "parts", lambda self, order: seen.append(order) or told(self, order))
+    counts = []
+    for layers in (300, 3000):
+        seen.clear()
+        report = deep(layers, "workflow-1")
+        assert sum(times * link.cycles for link, times in counted(report.critical_path())) == report.latency_cycles
+        counts.append(len(seen))
+    assert counts[1] < 1.1 * counts[0]
