@@ -59,7 +59,7 @@ def layouts_of(kind: Kind, array: ArrayConfig) -> Layouts:
     lengths = ((0 if kind.is_cache else 1,) * kind.rows, (cached,) * kind.rows)
     shape = AttentionShape(kind.heads, kind.heads, kind.head_dim, *lengths, causal_skip=True)
     groups = PeGroups.of_array(array.num_pes, 1, array.network.arity, kind.rows)
-    return Layouts(groups, shape, array.dtypes, None)
+    return Layouts.on(array, groups, shape, None)
 
 
 def steps_of(transforms: Transforms, tensor: Tensor, source: Placement, target: Placement) -> tuple[Step, ...]:

@@ -2,7 +2,9 @@
 
 import itertools
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.graph.operators import AttentionShape
+from pe_sim.mapping import layouts, mapper
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
@@ -180,6 +183,15 @@ def side_by_side(*schedules):
     return replace(schedules[0], blocks=(block,))
 
 
+@contextmanager
+def blocks_of(size):
+    """Lets PEs share heads in blocks of this size, whatever is fastest."""
+    with patch.object(layouts, "block_size", lambda *_: size):
+        mapper._place_pipeline.cache_clear()
+        yield
+    mapper._place_pipeline.cache_clear()
+
+
 def pe_groups(num_pes, num_groups=1, arity=2, num_sequences=1):
     """The whole array in equal groups."""
     return PeGroups.of_array(num_pes, num_groups, arity, num_sequences)
@@ -193,7 +205,7 @@ def attention(heads, kv_heads, head_dim, new=(1,), context=(0,), causal_skip=Tru
 def layouts_for(array, shape, num_groups=1, selected_per_sequence=None):
     """How one step is cut on an array."""
     groups = pe_groups(array.num_pes, num_groups, array.network.tree.arity, len(shape.new_lens))
-    return Layouts(groups, shape, array.dtypes, selected_per_sequence)
+    return Layouts.on(array, groups, shape, selected_per_sequence)
 
 
 def footprint_of(model, array, step, workflow):

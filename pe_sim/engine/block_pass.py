@@ -215,7 +215,6 @@ class BlockPass:
         self._record.stages.append(StageRecord(use_start=starts, use_end=releases, complete=ends))
 
     def _through_tree(self, plan: StagePlan, stage: TreeStage) -> None:
-        size = int(stage.last_pe[0] - stage.first_pe[0])
         contributing = self._ready_on_pes(stage.inputs)
         if not plan.everywhere:
             contributing = np.where(stage.active, contributing, NEVER)
@@ -224,7 +223,7 @@ class BlockPass:
             starts = self._one_after_another(plan, latest)
         else:
             starts = self._state.tree.pass_side_by_side(
-                latest, plan.busy, stage.first_pe, size, plan.levels, plan.combine_cycles
+                latest, plan.busy, (stage.first_pe, stage.last_pe), stage.levels, plan.combine_cycles
             )
         ends = np.where(plan.busy > 0, starts + stage.hop_cycles + plan.busy, 0)
         self._slots[stage.output] = ends
@@ -295,11 +294,11 @@ class BlockPass:
         return cycles if stage.to_pes is None else np.where(stage.to_pes, cycles, NEVER)
 
     def _down_subtrees(self, plan: StagePlan, stage: MessageStage, ready: IntArray) -> None:
-        size, count = int(stage.last_pe[0] - stage.first_pe[0]), len(stage.first_pe)
+        count = len(stage.first_pe)
         latest = np.zeros((*self._steps, count), dtype=np.int64)
         beats = np.zeros((*plan.busy.shape[:-1], count), dtype=np.int64)
         latest[..., stage.target], beats[..., stage.target] = ready, plan.busy
-        starts = self._state.downlink.pass_side_by_side(latest, beats, stage.first_pe, size, 0, 0)
+        starts = self._state.downlink.pass_side_by_side(latest, beats, (stage.first_pe, stage.last_pe), 0, 0)
         starts = starts[..., stage.target]
         complete = starts + stage.hop_cycles[stage.target] + plan.busy
         self._slots[stage.output] = self._delivered(plan, stage, complete)

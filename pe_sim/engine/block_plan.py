@@ -148,9 +148,8 @@ class Planner:
         tree = self._array.bus_tree.tree
         plan = StagePlan(bool(stage.active.all()), busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
         plan.first, plan.end = self._entries(stage.first_pe), self._end(stage.last_pe)
-        plan.levels = tree.num_levels if stage.whole_tree else _levels_above(stage, tree.arity)
-        links = sum(tree.level_latency_cycles[: plan.levels])
-        plan.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(plan.levels, 1)
+        links = sum(tree.level_latency_cycles[: stage.levels])
+        plan.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(stage.levels, 1)
         return plan
 
     def _messages(self, stage: MessageStage) -> StagePlan:
@@ -210,13 +209,6 @@ class Planner:
             total.messages += sent
             total.bytes += repeats * int(num_bytes.sum())
             total.busy_cycles += repeats * int(busy.sum())
-
-
-def _levels_above(stage: TreeStage, arity: int) -> int:
-    size, levels = int(stage.last_pe[0] - stage.first_pe[0]), 0
-    while arity**levels < size:
-        levels += 1
-    return levels
 
 
 @dataclass(slots=True)

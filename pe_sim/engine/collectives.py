@@ -176,18 +176,11 @@ class TreeRun(Collective):
         beats = -(-num_bytes // self._width)
         finished = self._machine.expect()
         started = partial(self._started, index, beats, finished)
-        levels, combine_cycles = self._joints(index, leaves[1] - leaves[0])
-        passage = Passage(leaves[0], leaves[1], beats, started, levels, combine_cycles)
+        links = sum(self._tree.level_latency_cycles[: self._stage.levels])
+        combine_cycles = (int(self._stage.hop_cycles[index]) - links) // max(self._stage.levels, 1)
+        passage = Passage(leaves[0], leaves[1], beats, started, self._stage.levels, combine_cycles)
         self._machine.tree.announce(passage)
         return passage
-
-    def _joints(self, index: int, num_leaves: int) -> tuple[int, int]:
-        """Levels that a reduction passes, and the cycles a joint of it takes beside its link."""
-        levels = self._tree.num_levels
-        if not self._stage.whole_tree:
-            levels = next(level for level in range(levels + 1) if self._tree.arity**level >= num_leaves)
-        links = sum(self._tree.level_latency_cycles[:levels])
-        return levels, (int(self._stage.hop_cycles[index]) - links) // max(levels, 1)
 
     def open(self) -> None:
         """Counts who contributes to each reduction, and lets those whose data is there begin."""

@@ -264,9 +264,9 @@ class _FastRun:
         for block in self._schedule.blocks:
             for stage in block.stages:
                 if isinstance(stage, TreeStage) and not stage.whole_tree:
-                    tree = min(tree, int(stage.last_pe[0] - stage.first_pe[0]))
+                    tree = min(tree, int((stage.last_pe - stage.first_pe).max()))
                 elif isinstance(stage, MessageStage) and stage.channel is Resource.DOWNLINK:
-                    down = min(down, int(stage.last_pe[0] - stage.first_pe[0]))
+                    down = min(down, int((stage.last_pe - stage.first_pe).max()))
         return tree, down
 
     def _totals(self, visits: list[Visit]) -> Totals:

@@ -105,14 +105,15 @@ class TreeState:
         return start
 
     def pass_side_by_side(
-        self, ready: IntArray, beats: IntArray, first_pe: IntArray, scope_size: int, levels: int, combine_cycles: int
+        self, ready: IntArray, beats: IntArray, pes: tuple[IntArray, IntArray], levels: int, combine_cycles: int
     ) -> IntArray:
-        """(..., scopes) starts of passages through the lowest levels of disjoint scopes of equal size.
+        """(..., scopes) starts of passages through the lowest levels of disjoint scopes, whose PEs begin and end there.
 
         A scope with 0 beats passes nothing and leaves its joints alone.
         """
         rows = levels + 1  # what leaves the leaves, and each level
-        cells = (first_pe // self._cell_size)[:, None] + np.arange(max(scope_size // self._cell_size, 1))
+        first, last = pes[0] // self._cell_size, (pes[1] - 1) // self._cell_size
+        cells = np.minimum(first[:, None] + np.arange(int((last - first).max()) + 1), last[:, None])
         before = np.broadcast_to(self.free_at, (*self.free_at.shape[:-1], self._num_cells))
         joints = before[..., :rows, cells]
         shift = combine_cycles * np.arange(rows, dtype=np.int64)[:, None]

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.graph.operators import AttentionShape
-from pe_sim.mapping.groups import PeGroups, even_counts
-from pe_sim.mapping.head_blocks import HeadBlocks, head_blocks
+from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.head_blocks import HeadBlocks, pair_width
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 # (new tokens, cached tokens, residue of each PE, from one token of a PE to its next) -> a number for each PE
@@ -156,37 +156,25 @@ class AttentionSplit:
         return totals * self._takes_part
 
 
-def split_by_head(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Contiguous heads; with more PEs than heads, blocks of arity^j PEs split each head's rotary pairs."""
-    blocks = head_blocks(groups, shape.num_heads)
-    pairs = shape.head_dim // pair_width(shape.head_dim)
-    if blocks.size > 1:
-        q_first, q_heads, pair_first, pair_count = _in_blocks(blocks, groups, pairs)
-    else:
-        q_heads = groups.spread(lambda size: even_counts(shape.num_heads, size))
-        before = groups.spread(lambda size: np.cumsum(even_counts(shape.num_heads, size)))
-        q_first = np.where(q_heads > 0, before - q_heads, 0)
-        pair_first = np.zeros_like(q_heads)
-        pair_count = pairs * (q_heads > 0)
+def split_by_head(shape: AttentionShape, groups: PeGroups, blocks: HeadBlocks) -> AttentionSplit:
+    """Contiguous heads of the PEs' blocks; the living PEs of a block split its heads' rotary pairs."""
+    pes = blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64)
+    inside = pes < blocks.last_pe[:, None]
+    q_first = np.full(groups.num_pes, shape.num_heads if blocks.size > 1 else 0, dtype=np.int64)  # of those in no block
+    q_heads, pair_first, pair_count = (np.zeros(groups.num_pes, dtype=np.int64) for _ in range(3))
+    first, count = blocks.slices(shape.head_dim // pair_width(shape.head_dim))
+    # A dead PE has the first head of its block, which tells the blocks apart, and none of its pairs.
+    for values, of_block in (
+        (q_first, blocks.first_head[:, None]),
+        (q_heads, blocks.alive * blocks.num_heads[:, None]),
+        (pair_first, first),
+        (pair_count, count),
+    ):
+        values[pes[inside]] = np.broadcast_to(of_block, pes.shape)[inside]
     per_kv = shape.num_heads // shape.num_kv_heads
     kv_first = q_first // per_kv
     kv_heads = np.where(q_heads > 0, (q_first + q_heads - 1) // per_kv - kv_first + 1, 0)
     return _split(shape, groups, (q_first, q_heads, kv_first, kv_heads, pair_first, pair_count), blocks.size)
-
-
-def _in_blocks(blocks: HeadBlocks, groups: PeGroups, pairs: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """First head and number of heads, first rotary pair and number of pairs, where the PEs of a block share a head.
-
-    A dead PE has the first head of its block, which tells the blocks apart, and none of its pairs.
-    """
-    num_heads = blocks.first_pe.shape[1]
-    pes = blocks.first_pe[:, :, None] + np.arange(blocks.size, dtype=np.int64)
-    q_first = np.full(groups.num_pes, num_heads, dtype=np.int64)  # of those in no block
-    q_heads, pair_first, pair_count = (np.zeros(groups.num_pes, dtype=np.int64) for _ in range(3))
-    q_first[pes] = np.arange(num_heads, dtype=np.int64)[None, :, None]
-    q_heads[pes] = blocks.alive
-    pair_first[pes], pair_count[pes] = blocks.slices(pairs)
-    return q_first, q_heads, pair_first, pair_count
 
 
 def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
@@ -212,11 +200,6 @@ def unsplit(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
 def held_tokens(total: int | IntArray, residue: IntArray, stride: int | IntArray) -> IntArray:
     """Positions p < total with p mod stride == residue."""
     return np.maximum(ceil_div(total - residue, stride), 0)
-
-
-def pair_width(head_dim: int) -> int:
-    """Elements of one unit of head_dim: a rotary pair, or one element where head_dim is odd."""
-    return 2 if head_dim % 2 == 0 else 1
 
 
 def _all_heads(shape: AttentionShape, groups: PeGroups) -> tuple[IntArray, ...]:

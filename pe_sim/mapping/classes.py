@@ -63,7 +63,7 @@ class ClassLayouts(Layouts):
     """Layouts whose arrays have an entry for each class of each step, (steps, classes), in place of each PE."""
 
     def __init__(self, every: Layouts, classes: PeClasses) -> None:
-        super().__init__(every.groups, every.shape, every.dtypes, every.selected_per_sequence)
+        super().__init__(every.groups, every.shape, every.dtypes, every.selected_per_sequence, every.block_size)
         object.__setattr__(self, "_every", every)
         object.__setattr__(self, "_classes", classes)
 

@@ -14,7 +14,6 @@ from pe_sim.graph.operators import AttentionShape
 from pe_sim.graph.tensors import Element, Rows, Tensor
 from pe_sim.mapping.attention_split import (
     AttentionSplit,
-    pair_width,
     split_by_batch,
     split_by_head,
     split_by_token,
@@ -22,7 +21,7 @@ from pe_sim.mapping.attention_split import (
 )
 from pe_sim.mapping.grids import grid_slices
 from pe_sim.mapping.groups import PeGroups, even_counts
-from pe_sim.mapping.head_blocks import HeadBlocks, head_blocks
+from pe_sim.mapping.head_blocks import HeadBlocks, block_size, head_blocks, pair_width
 from pe_sim.mapping.placement import Partial, Placement, Scope, Shard
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
@@ -41,6 +40,7 @@ class Layouts:
         shape: attention geometry of the whole batch.
         dtypes: of the array.
         selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
+        block_size: places of a block of PEs that share query heads.
         known_prefixes, known_rows, known_columns: arrays that were asked for before.
     """
 
@@ -48,9 +48,15 @@ class Layouts:
     shape: AttentionShape
     dtypes: Dtypes
     selected_per_sequence: int | None
+    block_size: int
     known_prefixes: dict[Rows, IntArray] = field(default_factory=dict, repr=False, compare=False)
     known_rows: dict[tuple[Rows, bool], IntArray] = field(default_factory=dict, repr=False, compare=False)
     known_columns: dict[tuple[str, int, Placement], IntArray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def on(cls, array: ArrayConfig, groups: PeGroups, shape: AttentionShape, selected: int | None) -> Layouts:
+        """Those of an array on one division of its PEs."""
+        return cls(groups, shape, array.dtypes, selected, block_size(array, groups, shape))
 
     @cached_property
     def nothing(self) -> IntArray:
@@ -70,12 +76,13 @@ class Layouts:
     @cached_property
     def head_split(self) -> AttentionSplit:
         """Attention by head."""
-        return split_by_head(self.shape, self.groups)
+        return split_by_head(self.shape, self.groups, self.head_blocks)
 
     @cached_property
     def head_blocks(self) -> HeadBlocks:
         """The PEs that share each query head."""
-        return head_blocks(self.groups, self.shape.num_heads)
+        units = self.shape.head_dim // pair_width(self.shape.head_dim)
+        return head_blocks(self.groups, self.shape.num_heads, units, self.block_size)
 
     @cached_property
     def token_split(self) -> AttentionSplit:
@@ -121,23 +128,21 @@ class Layouts:
         for grid in {place.grid for _, _, place in self.known_columns if isinstance(place, Shard) and place.grid}:
             yield self.groups.rank_of_pe // grid  # who is reduced together
 
-    def scopes(self, scope: Scope) -> tuple[IntArray, int]:
-        """(scopes,) where each scope begins, and how many PEs each has, dead ones among them."""
-        firsts = self.groups.first_pe
-        if scope == "group":
-            return firsts, self.groups.size
-        if scope == "head":
-            return self.head_blocks.first_pe.reshape(-1), self.head_blocks.size
+    def scopes(self, scope: Scope) -> tuple[IntArray, IntArray, int]:
+        """(scopes,) where each scope begins and ends, and how many places its joint has below it."""
         size = self.scope_size(scope)
+        if scope == "head":
+            return self.head_blocks.first_pe, self.head_blocks.last_pe, size
         inside = np.arange(self.groups.size // size, dtype=np.int64) * size
-        return (firsts[:, None] + inside[None, :]).reshape(-1), size
+        first = (self.groups.first_pe[:, None] + inside[None, :]).reshape(-1)
+        return first, first + size, size
 
     def scope_speakers(self, scope: Scope) -> IntArray:
         """(scopes,) the lowest PE of each scope that takes part."""
         if scope == "group":
             return self.groups.lowest
         if scope == "head":
-            return self.head_blocks.lowest.reshape(-1)
+            return self.head_blocks.lowest
         return self.scopes(scope)[0]  # the rows of a grid have no dead PE
 
     def scope_size(self, scope: Scope) -> int:
@@ -271,4 +276,4 @@ def layouts_of(
     """
     arity, sequences = array.network.arity, len(shape.new_lens)
     groups = PeGroups.of_array(array.num_pes, num_groups, arity, sequences, array.dead_pes, source=source)
-    return Layouts(groups, shape, array.dtypes, selected)
+    return Layouts.on(array, groups, shape, selected)

@@ -18,7 +18,7 @@ from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Operator
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.kept import Kept, Memo
-from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.layouts import Layouts, layouts_of
 from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.pipeline import place_pipeline
 from pe_sim.mapping.placed import BlockRun, Node, PlacedBlock, PlacedGraph, Value
@@ -46,8 +46,9 @@ def place(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow
     if workflow.pipelined:
         what_matters = _PipelineInputs(array.num_pes, array.dead_pes, array.overlap, array.dtypes, array.network, array)
         return replace(_place_pipeline(placements, what_matters), array=array)
+    layouts = layouts_of(array, workflow.groups, placements.graph.shape, None, source=workflow.source or workflow.name)
     divided = _divided_small if array.num_pes <= _FEW_PES else _divided_large
-    return divided(placements, array.num_pes, array.dead_pes, array.network.arity, array.dtypes).place(array)
+    return divided(placements, layouts.groups, array.dtypes, layouts.block_size).place(array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +114,9 @@ def _placements(model: ModelConfig, step: Step, workflow: Workflow, source: str)
     return _Placements(graph, workflow)
 
 
-def _divide(placements: _Placements, num_pes: int, dead_pes: tuple[int, ...], arity: int, dtypes: Dtypes) -> _Divided:
-    graph, workflow = placements.graph, placements.workflow
-    sequences, source = len(graph.shape.new_lens), workflow.source or workflow.name
-    groups = PeGroups.of_array(num_pes, workflow.groups, arity, sequences, dead_pes, source=source)
-    return _Divided(placements, Layouts(groups, graph.shape, dtypes, graph.selected_per_sequence))
+def _divide(placements: _Placements, groups: PeGroups, dtypes: Dtypes, block_size: int) -> _Divided:
+    graph = placements.graph
+    return _Divided(placements, Layouts(groups, graph.shape, dtypes, graph.selected_per_sequence, block_size))
 
 
 _divided_small = lru_cache(maxsize=_KEPT_SMALL)(_divide)

@@ -137,7 +137,7 @@ class _PipelinePlacer:
             new_lens=self.graph.shape.new_lens[lane : lane + 1],
             context_lens=self.graph.shape.context_lens[lane : lane + 1],
         )
-        return Layouts(self.ranges[stage], shape, self.array.dtypes, self.graph.selected_per_sequence)
+        return Layouts.on(self.array, self.ranges[stage], shape, self.graph.selected_per_sequence)
 
     def _of_lane(self, operators: tuple[Operator, ...], layouts: Layouts) -> tuple[Operator, ...]:
         """The operators with the rows of one lane."""

@@ -151,7 +151,7 @@ def _leanest(graphs: Sequence[OperatorGraph], array: ArrayConfig, num_pes: int |
     of_steps = []
     for graph in graphs:
         groups = PeGroups.of_array(count, 1, array.network.arity, len(graph.shape.new_lens), array.dead_pes)
-        of_steps.append((graph, Layouts(groups, graph.shape, array.dtypes, graph.selected_per_sequence)))
+        of_steps.append((graph, Layouts.on(array, groups, graph.shape, graph.selected_per_sequence)))
     return min(
         max(_leanest_step(graph, layouts, array, attention) for graph, layouts in of_steps) for attention in _ATTENTIONS
     )

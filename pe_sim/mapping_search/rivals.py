@@ -174,7 +174,7 @@ def _row_sums(scene: Scene, operators: Sequence[Linear], grid: str) -> int:
     tensors = [operator.outputs[0] for operator in operators]
     sums = total(layouts.pe_bytes(tensor, place) for tensor, place in zip(tensors, held, strict=True))
     back = total(layouts.pe_bytes(tensor, place) for tensor, place in zip(tensors, slices, strict=True))
-    first_pe, _ = layouts.scopes(ways)
+    first_pe, _, _ = layouts.scopes(ways)
     levels = layouts.groups.joint_levels(ways) or 0
     up = reduce_cycles(network.tree, np.atleast_1d(sums[first_pe].min()), levels, parallel=True)
     if network.tree.downlink:

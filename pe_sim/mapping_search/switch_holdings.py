@@ -13,7 +13,8 @@ import numpy as np
 
 from pe_sim.config.dtypes import Dtype
 from pe_sim.graph.operators import Embedding, KvAppend, Linear, Norm
-from pe_sim.mapping.attention_split import AttentionSplit, pair_width
+from pe_sim.mapping.attention_split import AttentionSplit
+from pe_sim.mapping.head_blocks import pair_width
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedBlock, PlacedGraph, Work
 from pe_sim.mapping.placement import Partial, Placement, Root

@@ -55,12 +55,15 @@ class Geometry:
 
     def scopes(self, scope: Scope) -> list[list[int]]:
         """The PEs of every scope that take part: of each group, or of each query head or row of a grid of each."""
-        firsts, size = self.layouts.scopes(scope)
-        return [[pe for pe in range(first, first + size) if self.layouts.is_member[pe]] for first in firsts.tolist()]
+        firsts, lasts, _ = (np.asarray(each).tolist() for each in self.layouts.scopes(scope))
+        return [
+            [pe for pe in range(first, last) if self.layouts.is_member[pe]]
+            for first, last in zip(firsts, lasts, strict=True)
+        ]
 
     def is_whole_array(self, scope: Scope) -> bool:
         """Whether one scope is all PEs there are, dead ones among them."""
-        return self.layouts.scope_size(scope) == self.groups.num_pes
+        return self.layouts.scope_size(scope) >= self.groups.num_pes
 
     def attention(self, distribution: str, pe: int, *, causal: bool) -> PeAttention:
         """One PE's part of attention; one PE a group does all of it."""

@@ -35,7 +35,6 @@ import numpy as np
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
 from pe_sim.config.network import GraphNetwork
-from pe_sim.mapping.groups import aligned_levels
 from pe_sim.network.area import switch_sizes
 from pe_sim.report.channels import distinct_stages
 from pe_sim.schedule.stages import (
@@ -197,7 +196,7 @@ def _reduction(stage: TreeStage, prices: Prices) -> dict[str, int]:
 
 def _climb(stage: TreeStage, prices: Prices) -> int:
     """Units of the links above the PEs that contribute, each once a reduction, up to where the result is."""
-    climbed = prices.tree[: _num_levels(stage, prices)]
+    climbed = prices.tree[: stage.levels]
     scopes = (stage.active, stage.first_pe, stage.last_pe)
     links = _links(*(array.tobytes() for array in scopes), prices.arity, len(climbed))
     return sum(price * int((of_level * stage.num_bytes).sum()) for price, of_level in zip(climbed, links, strict=True))
@@ -219,12 +218,6 @@ def _links(active: bytes, first_pe: bytes, last_pe: bytes, arity: int, num_level
         distinct[1:] = (nodes[1:] != nodes[:-1]) | (scopes[1:] != scopes[:-1])
         nodes, scopes = nodes[distinct], scopes[distinct]
     return tuple(found)
-
-
-def _num_levels(stage: TreeStage, prices: Prices) -> int | None:
-    """How far its reductions climb; None: to the root."""
-    size = int(stage.last_pe[0] - stage.first_pe[0]) if len(stage.first_pe) else 1
-    return None if stage.whole_tree else aligned_levels(0, size, prices.arity)
 
 
 def _messages(stage: MessageStage, prices: Prices) -> dict[str, int]:

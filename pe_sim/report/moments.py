@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.config.array import Bus, Tree
-from pe_sim.report.parts import NO_ROWS, Joints, Parts, Passages, first_come_first_served
+from pe_sim.report.parts import NO_ROWS, Joints, Parts, Passages, first_come_first_served, leaves_of
 from pe_sim.report.routed_parts import RoutedParts, RoutedStages
 from pe_sim.report.timeline import Timeline, resource_of
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
@@ -171,15 +171,12 @@ class Moments:
         """The joints that a stage's reductions, or multicasts down the tree, pass."""
         if isinstance(stage, MessageStage):
             return Passages(stage.first_pe[stage.target], stage.last_pe[stage.target], 0, 0)
-        levels, first, last = self._tree.num_levels, stage.first_pe, stage.last_pe
+        first, last = stage.first_pe, stage.last_pe
         if stage.whole_tree:
             first, last = np.zeros_like(first), np.full_like(last, self._num_pes)
-        else:
-            size = int(last[0] - first[0])
-            levels = next(level for level in range(levels + 1) if self._tree.arity**level >= size)
-        links = sum(self._tree.level_latency_cycles[:levels])
-        combine = (int(stage.hop_cycles[0]) - links) // max(levels, 1)
-        return Passages(first, last, levels, combine)
+        links = sum(self._tree.level_latency_cycles[: stage.levels])
+        combine = (int(stage.hop_cycles[0]) - links) // max(stage.levels, 1)
+        return Passages(first, last, stage.levels, combine)
 
     def rows(self, order: int) -> IntArray:
         """The stage's rows in the trace's channel uses, in order of their grants."""
@@ -280,8 +277,7 @@ class Moments:
         if isinstance(stage, MessageStage):
             return self._asked_for(order, stage)
         given = np.where(stage.active, self._inputs_on_pes(order), NOT_ACTIVE)
-        size = int(stage.last_pe[0] - stage.first_pe[0])
-        ready: IntArray = given[stage.first_pe[:, None] + np.arange(size)].max(axis=1)
+        ready: IntArray = given[leaves_of(stage.first_pe, stage.last_pe)].max(axis=1)
         return ready
 
     def _replayed(self, order: int, stage: TreeStage | MessageStage) -> IntArray:

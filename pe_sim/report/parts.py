@@ -52,18 +52,25 @@ class Joints:
     starts: dict[int, IntArray] = field(default_factory=dict)
 
     def passed(self, passages: Passages, ready: IntArray, beats: IntArray) -> IntArray:
-        """Starts of one stage's parts, all of one size: side by side, or one after the other through all joints."""
+        """Starts of one stage's parts: side by side, or one after the other through all joints."""
         starts = np.full(len(ready), NOT_ACTIVE, dtype=np.int64)
         used = np.flatnonzero(beats > 0)
         rows = passages.levels + 1
         shift = passages.combine_cycles * np.arange(rows, dtype=np.int64)[:, None]
-        size = int(passages.last[0] - passages.first[0])
-        for parts in [used] if size < len(self.free[0]) else np.split(used, len(used)):
-            leaves = passages.first[parts, None] + np.arange(size)
+        is_whole = bool((passages.last - passages.first == len(self.free[0])).all())
+        for parts in np.split(used, len(used)) if is_whole and len(used) else [used]:
+            leaves = leaves_of(passages.first[parts], passages.last[parts])
             joints = self.free[:rows, leaves]
             starts[parts] = np.maximum(ready[parts], (joints.max(axis=2) - shift).max(axis=0))
             self.free[:rows, leaves] = (starts[parts] + beats[parts] + shift)[:, :, None]
         return starts
+
+
+def leaves_of(first: IntArray, last: IntArray) -> IntArray:
+    """(parts, leaves of the largest) leaves first .. last - 1 of each part; a smaller one repeats its last."""
+    size = int((last - first).max(initial=1))
+    leaves: IntArray = np.minimum(first[:, None] + np.arange(size), last[:, None] - 1)
+    return leaves
 
 
 def first_come_first_served(stages: dict[int, RootStage], ready: dict[int, IntArray]) -> dict[int, IntArray]:

@@ -36,15 +36,17 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """`size` PEs from each `first_pe` on."""
+    """PEs `first_pe` .. `last_pe` - 1 of each, and how many places its joint has below it."""
 
     first_pe: IntArray
+    last_pe: IntArray
     size: int
 
-    @property
-    def last_pe(self) -> IntArray:
-        """(scopes,) one past the last PE."""
-        return self.first_pe + self.size
+    @classmethod
+    def of_array(cls, num_pes: int, size: int | None = None) -> Scopes:
+        """All PEs, in scopes of `size` if it is given."""
+        first = np.arange(0, num_pes, size or num_pes, dtype=np.int64)
+        return cls(first, first + (size or num_pes), size or num_pes)
 
 
 def reduction(
@@ -59,13 +61,15 @@ def reduction(
 ) -> TreeStage:
     """One reduction a scope: to its own joint, or all the way to the root."""
     tree = array.bus_tree.tree
-    hops = hop_cycles(tree, _levels(tree, scopes, at_root=at_root), softmax=softmax)
+    levels = _levels(tree, scopes, at_root=at_root)
+    hops = hop_cycles(tree, levels, softmax=softmax)
     return TreeStage(
         *labels.fields(),
         active=active,
         first_pe=scopes.first_pe,
         last_pe=scopes.last_pe,
         num_bytes=num_bytes,
+        levels=levels,
         hop_cycles=np.full(num_bytes.shape[-1], hops, dtype=np.int64),
         whole_tree=at_root,
         at_root=at_root,
@@ -84,7 +88,7 @@ def hub_to_scopes(
     return MessageStage(
         *labels.fields(),
         channel=Resource.DOWNLINK if down else Resource.BUS,
-        tag=Tag.BROADCAST if scopes.size == array.num_pes else Tag.MULTICAST,
+        tag=Tag.BROADCAST if scopes.size >= array.num_pes else Tag.MULTICAST,
         from_pe=False,
         source=sent,
         rank=np.full(len(sent), ROOT_RANK) if from_root else scopes.first_pe[sent],
@@ -151,7 +155,7 @@ def forward(labels: Labels, array: ArrayConfig, sender: int, scopes: Scopes, num
 
 def weight_stream(labels: Labels, array: ArrayConfig, num_bytes: IntArray) -> MessageStage:
     """One message from the root's memory to all PEs, at the memory's rate or the bus's, whichever is less."""
-    whole = Scopes(np.zeros(1, dtype=np.int64), array.num_pes)
+    whole = Scopes.of_array(array.num_pes)
     stage = hub_to_scopes(labels, array, whole, num_bytes, from_root=True)
     return replace(stage, tag=Tag.WEIGHT_STREAM, source_rate=array.root.memory.bytes_per_cycle)
 

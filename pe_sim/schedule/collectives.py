@@ -230,7 +230,7 @@ class _Collective:
         return Labels(name, name, inputs, len(self.stages))
 
     def _whole(self) -> Scopes:
-        return Scopes(np.zeros(1, dtype=np.int64), self.array.num_pes)
+        return Scopes.of_array(self.array.num_pes)
 
     def _shards(self, per_pe: int) -> IntArray:
         return per_pe * self._living().astype(np.int64)

@@ -78,8 +78,8 @@ class Payload:
             return total(self.layouts.group_bytes(value.tensor, partial=partial) for value in values)
         if self.node.scope != "head":
             return total(self._per_row(value, partial=partial) for value in self._sliced)
-        speakers = self.layouts.scope_speakers("head")
-        elements = self.layouts.head_split.row_sum(1)[..., self.layouts.first_entry(speakers)]
+        speakers, split = self.layouts.first_entry(self.layouts.scope_speakers("head")), self.layouts.head_split
+        elements = (split.q_heads * split.row_sum(1))[..., speakers]
         return ceil_div(elements * self.layouts.element_bits(values[0].tensor, partial=partial), 8)
 
     @property

@@ -147,6 +147,7 @@ class TreeStage(Stage):
 
     Args:
         active: (PEs,) PEs that contribute; the others give the neutral element and are not waited for.
+        levels: of joints that each passes.
         hop_cycles: head's way from the leaves to where the result is.
         whole_tree: whether it occupies all joints or only those of its own subtree.
         at_root: whether the results end at the root.
@@ -157,6 +158,7 @@ class TreeStage(Stage):
     first_pe: IntArray
     last_pe: IntArray
     num_bytes: IntArray
+    levels: int
     hop_cycles: IntArray
     whole_tree: bool
     at_root: bool

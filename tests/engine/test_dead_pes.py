@@ -11,7 +11,8 @@ from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.event import run_event
 from pe_sim.engine.fast import run_fast
-from pe_sim.mapping.groups import groups_alive
+from pe_sim.mapping.groups import PeGroups, groups_alive
+from pe_sim.mapping.head_blocks import block_sizes
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
@@ -20,7 +21,7 @@ from pe_sim.trace import NOT_ACTIVE
 from tests.engine.draws import KINDS, knobs, models, steps
 from tests.engine.test_decode_steps import compare_steps
 from tests.engine.test_engines_agree import compare
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import blocks_of, small_array, tiny_llama
 from tests.network.networks import array_of, sizes_of
 
 NUM_STEPS = 5
@@ -48,6 +49,20 @@ def test_random_steps(model, step, overrides, workflow, num_pes, data):
     dead, groups = data.draw(dead_sets(num_pes, model))
     array = small_array(num_pes, {**overrides, "dead_pes": list(dead)})
     compare(model, array, step, in_groups(workflow, groups))
+
+
+@settings(max_examples=40)
+@given(models, steps, knobs, st.integers(2, 32), st.booleans(), st.data())
+def test_blocks_of_any_size(model, step, overrides, num_pes, some_dead, data):
+    """Heads shared by any number of neighbours: several heads a block, blocks that the array's end cuts off."""
+    dead, groups = data.draw(dead_sets(num_pes, model)) if some_dead else ((), 1)
+    array = small_array(num_pes, {**overrides, "dead_pes": list(dead)})
+    division = PeGroups.of_array(num_pes, groups, array.network.arity, groups, dead)
+    workflow = replace(WORKFLOWS[data.draw(st.sampled_from(["megatron", "workflow-2"]))], groups=groups)
+    with blocks_of(data.draw(st.sampled_from(block_sizes(division)))):
+        compare(model, array, step, workflow)
+        if isinstance(step, Decode):
+            compare_steps(model, array, step.context_len, workflow, NUM_STEPS)
 
 
 @settings(max_examples=40)

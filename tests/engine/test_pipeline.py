@@ -180,7 +180,7 @@ HOP, PLAIN, MERGE = 1, 2, 12
 
 def in_the_tree(array, size, beats, softmax=False):
     """Reductions of all groups of `size` PEs at their own joints, or of the whole array."""
-    scopes = Scopes(np.arange(0, array.num_pes, size), size)
+    scopes = Scopes.of_array(array.num_pes, size)
     given_bytes = np.full(len(scopes.first_pe), beats * array.network.tree.bytes_per_cycle)
     everybody = np.ones(array.num_pes, dtype=bool)
     whole = size == array.num_pes

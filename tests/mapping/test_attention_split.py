@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pe_sim.mapping.attention_split import split_by_batch, split_by_head, split_by_token, unsplit
+from pe_sim.mapping.head_blocks import block_sizes, head_blocks
 from tests.helpers import attention, ceil, pe_groups
 
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 20)), min_size=1, max_size=4)
@@ -17,31 +18,39 @@ lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 20)), min_size=1,
 def head_situations(draw):
     per_kv, kv_heads, pairs = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
     shape = attention(per_kv * kv_heads, kv_heads, 2 * pairs, (2,), (3,))
-    return shape, pe_groups(draw(st.integers(1, 70)), arity=draw(st.integers(2, 4)))
+    groups = pe_groups(draw(st.integers(1, 70)), arity=draw(st.integers(2, 4)))
+    return shape, groups, draw(st.sampled_from(block_sizes(groups)))
 
 
-def expected_heads(shape, num_pes, arity):
+def by_head(shape, groups, size):
+    """Attention by head in blocks of this size."""
+    return split_by_head(shape, groups, head_blocks(groups, shape.num_heads, shape.head_dim // 2, size))
+
+
+def expected_heads(shape, num_pes, size):
     """[PE] -> {(query head, dim)}, from the text."""
-    heads, half = shape.num_heads, shape.head_dim // 2
-    held = [set() for _ in range(num_pes)]
-    if num_pes <= heads:
-        pe, room = 0, heads // num_pes + (heads % num_pes > 0)
-        for head in range(heads):
-            if room == 0:
-                pe += 1
-                room = heads // num_pes + (pe < heads % num_pes)
-            held[pe] |= {(head, dim) for dim in range(shape.head_dim)}
-            room -= 1
-        return held
-    group = 1
-    while group * arity * heads <= num_pes:
-        group *= arity
-    for head in range(heads):
-        pair = 0
-        for member in range(group):
-            for _ in range(half // group + (member < half % group)):
-                held[head * group + member] |= {(head, pair), (head, pair + half)}
-                pair += 1
+    half = shape.head_dim // 2
+    blocks = [range(first, min(first + size, num_pes)) for first in range(0, num_pes, size)]
+    heads = [0] * len(blocks)
+    most = 0
+    while sum(heads) < shape.num_heads:  # each PE may have one unit more
+        most += 1
+        heads = [most // ceil(half, len(block)) for block in blocks]
+    cap = 0
+    while sum(min(of_block, cap) for of_block in heads) < shape.num_heads:
+        cap += 1
+    heads = [min(of_block, cap) for of_block in heads]
+    for _, _, block in sorted((len(pes), -at, at) for at, pes in enumerate(blocks) if heads[at] == cap):
+        heads[block] -= sum(heads) > shape.num_heads
+    held, head = [set() for _ in range(num_pes)], 0
+    for block, of_block in zip(blocks, heads, strict=True):
+        for head in range(head, head + of_block):  # noqa: B020
+            pair = 0
+            for member, pe in enumerate(block):
+                for _ in range(half // len(block) + (member < half % len(block))):
+                    held[pe] |= {(head, pair), (head, pair + half)}
+                    pair += 1
+        head += of_block > 0
     return held
 
 
@@ -54,56 +63,49 @@ def held_by(split, pe, first, count):
 
 @given(head_situations())
 def test_every_query_dim_is_held_once_and_where_the_text_says(situation):
-    shape, groups = situation
-    split = split_by_head(shape, groups)
+    shape, groups, size = situation
+    split = by_head(shape, groups, size)
     held = [held_by(split, pe, split.q_first, split.q_heads) for pe in range(groups.num_pes)]
-    assert held == expected_heads(shape, groups.num_pes, groups.arity)
+    assert held == expected_heads(shape, groups.num_pes, size)
     assert sum(len(part) for part in held) == shape.num_heads * shape.head_dim
     assert len(set().union(*held)) == shape.num_heads * shape.head_dim
 
 
 @given(head_situations())
 def test_a_kv_head_is_on_each_pe_that_has_one_of_its_query_heads(situation):
-    shape, groups = situation
-    split = split_by_head(shape, groups)
+    shape, groups, size = situation
+    split = by_head(shape, groups, size)
     per_kv = shape.num_heads // shape.num_kv_heads
-    for pe, held in enumerate(expected_heads(shape, groups.num_pes, groups.arity)):
+    for pe, held in enumerate(expected_heads(shape, groups.num_pes, size)):
         wanted = {(head // per_kv, dim) for head, dim in held}
         assert held_by(split, pe, split.kv_first, split.kv_heads) == wanted
 
 
 def test_uneven_heads():
-    split = split_by_head(attention(7, 7, 4), pe_groups(3))
+    split = by_head(attention(7, 7, 4), pe_groups(3), 1)
     assert split.q_heads.tolist() == [3, 2, 2]
     assert split.q_first.tolist() == [0, 3, 5]
 
 
 def test_shared_kv_heads_are_copied():
     # 8 query heads, 2 kv heads, 3 PEs: heads 0-2, 3-5, 6-7; PE 1 has queries of both kv heads
-    split = split_by_head(attention(8, 2, 4), pe_groups(3))
+    split = by_head(attention(8, 2, 4), pe_groups(3), 1)
     assert split.q_heads.tolist() == [3, 3, 2]
     assert split.kv_first.tolist() == [0, 0, 1]
     assert split.kv_heads.tolist() == [1, 2, 1]
 
 
 def test_idle_pes_where_pes_outnumber_heads():
-    # 3 heads on 16 PEs of arity 2: groups of 4 (4·3 <= 16), four PEs idle
-    split = split_by_head(attention(3, 3, 16), pe_groups(16))
+    # 3 heads on 16 PEs in blocks of 4: four PEs idle
+    split = by_head(attention(3, 3, 16), pe_groups(16), 4)
     assert split.head_group_size == 4
     assert split.q_heads.tolist() == [1] * 12 + [0] * 4
     assert split.pair_count.tolist() == [2] * 12 + [0] * 4
     assert split.row_sum(1).tolist() == [1] * 12 + [0] * 4
 
 
-def test_groups_of_the_arity():
-    assert split_by_head(attention(4, 4, 64), pe_groups(256, arity=4)).head_group_size == 64
-    assert split_by_head(attention(5, 5, 64), pe_groups(256, arity=4)).head_group_size == 16
-    assert split_by_head(attention(8, 8, 64), pe_groups(256, arity=3)).head_group_size == 27
-    assert split_by_head(attention(32, 8, 128), pe_groups(33)).head_group_size == 1
-
-
 def test_more_pes_than_pairs_leaves_some_idle():
-    split = split_by_head(attention(1, 1, 4), pe_groups(8))
+    split = by_head(attention(1, 1, 4), pe_groups(8), 8)
     assert split.pair_count.tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
     assert split.dims.tolist() == [2, 2, 0, 0, 0, 0, 0, 0]
 
@@ -146,7 +148,7 @@ def test_heads_see_all_tokens(spans, skip, divisor):
     shape = attention(4, 2, 4, *zip(*spans, strict=True), causal_skip=skip)
     expected = brute_row_sum(shape, divisor, range(len(spans)), lambda token: True)
     for split in (
-        split_by_head(shape, pe_groups(4, num_sequences=len(spans))),
+        by_head(shape, pe_groups(4, num_sequences=len(spans)), 1),
         unsplit(shape, pe_groups(3, num_sequences=len(spans))),
     ):
         assert set(split.row_sum(divisor).tolist()) == {expected}
@@ -168,7 +170,7 @@ def test_groups_have_their_own_sequences():
     split = split_by_token(shape, pe_groups(4, 2, num_sequences=3))
     # group 0 holds sequences of 11 and 21 tokens, group 1 one of 31
     assert split.cached_tokens().tolist() == [6 + 11, 5 + 10, 16, 15]
-    heads = split_by_head(shape, pe_groups(4, 2, num_sequences=3))
+    heads = by_head(shape, pe_groups(4, 2, num_sequences=3), 1)
     assert heads.q_first.tolist() == [0, 1, 0, 1]
     assert heads.cached_tokens().tolist() == [32, 32, 31, 31]
 

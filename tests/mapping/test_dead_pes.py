@@ -12,13 +12,13 @@ from pe_sim.errors import InputError
 from pe_sim.mapping.attention_split import split_by_batch, split_by_head, split_by_token
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import PeGroups, groups_alive
-from pe_sim.mapping.head_blocks import head_blocks
+from pe_sim.mapping.head_blocks import block_sizes, head_blocks
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Move, MoveKind
 from pe_sim.mapping.placement import Shard
 from pe_sim.mapping.workflow import WORKFLOWS
-from tests.helpers import attention, small_array, tiny_llama
+from tests.helpers import attention, ceil, small_array, tiny_llama
 
 
 @st.composite
@@ -54,7 +54,7 @@ def test_places_stay_and_ranks_count_the_living(division):
 @given(divisions(), st.integers(0, 60))
 def test_slices_of_the_living_tile_a_dim_and_differ_by_at_most_one(division, size):
     groups, living = division
-    layouts = Layouts(groups, attention(2, 2, 4, (1,) * 4, (0,) * 4), small_array(1).dtypes, None)
+    layouts = Layouts(groups, attention(2, 2, 4, (1,) * 4, (0,) * 4), small_array(1).dtypes, None, 1)
     counts = layouts.pe_columns("ffn", size, Shard("ffn"))
     assert (counts[~groups.is_member] == 0).all()
     for group in living:
@@ -64,10 +64,12 @@ def test_slices_of_the_living_tile_a_dim_and_differ_by_at_most_one(division, siz
         assert [len(columns) for columns in held] == counts[group].tolist()
 
 
-@given(divisions(), st.integers(1, 6), st.integers(1, 6))
-def test_every_head_is_held_once_by_the_living(division, num_heads, pairs):
+@given(divisions(), st.integers(1, 6), st.integers(1, 6), st.data())
+def test_every_head_is_held_once_by_the_living(division, num_heads, pairs, data):
     groups, living = division
-    split = split_by_head(attention(num_heads, num_heads, 2 * pairs, (1,) * 4, (3,) * 4), groups)
+    size = data.draw(st.sampled_from(block_sizes(groups)))
+    shape = attention(num_heads, num_heads, 2 * pairs, (1,) * 4, (3,) * 4)
+    split = split_by_head(shape, groups, head_blocks(groups, num_heads, pairs, size))
     assert not split.q_heads[~groups.is_member].any()
     for group in living:
         held = [
@@ -79,44 +81,42 @@ def test_every_head_is_held_once_by_the_living(division, num_heads, pairs):
         assert sorted(held) == [(head, pair) for head in range(num_heads) for pair in range(pairs)]
 
 
-@given(divisions(), st.integers(1, 6))
-def test_the_blocks_leave_the_head_with_the_fewest_pes_as_many_as_can_be(division, num_heads):
-    """Against all sizes and, of each, the fullest blocks."""
+@given(divisions(), st.integers(1, 6), st.integers(1, 9), st.data())
+def test_no_pe_of_the_blocks_has_more_than_need_be(division, num_heads, pairs, data):
+    """Against giving each head to the block that is then done first, which is optimal for equal heads."""
     groups, living = division
-    blocks = head_blocks(groups, num_heads)
-    fewest = {1: 1}
-    size = groups.arity
-    while size * num_heads <= groups.size and groups.has_dead:
-        of_group = []
-        for group in living:
-            first = group[0] - group[0] % groups.size
-            full = [sum(first + b * size <= pe < first + (b + 1) * size for pe in group) for b in range(groups.size)]
-            of_group.append(sorted(full[: groups.size // size])[-num_heads])
-        fewest[size] = min(of_group)
-        size *= groups.arity
-    if groups.has_dead:
-        best = max(fewest.values())
-        assert blocks.size == min(size for size, count in fewest.items() if count == best)
-        if blocks.size > 1:
-            assert blocks.alive.sum(axis=-1).min() == best
-    assert ((blocks.first_pe - groups.first_pe[:, None]) % blocks.size == 0).all()
-    assert (np.diff(blocks.first_pe, axis=1) >= blocks.size).all()
+    size = data.draw(st.sampled_from(block_sizes(groups)))
+    blocks = head_blocks(groups, num_heads, pairs, size)
+    most = 0
+    for number, group in enumerate(living):
+        first = number * groups.size
+        full = [sum(first + b * size <= pe < first + (b + 1) * size for pe in group) for b in range(groups.size)]
+        whole = groups.size // size + (first + groups.size == groups.num_pes and groups.size % size > 0)
+        loads = [(ceil(pairs, count), 0) for count in full[:whole] if count]
+        for _ in range(num_heads):
+            at = min(range(len(loads)), key=lambda block: loads[block][0] * (loads[block][1] + 1))
+            loads[at] = (loads[at][0], loads[at][1] + 1)
+        most = max(most, *(each * heads for each, heads in loads))
+    assert (-(-pairs // blocks.alive.sum(axis=-1)) * blocks.num_heads).max() == most
+    assert blocks.num_heads.sum() == num_heads * groups.num_groups
+    assert ((blocks.first_pe - groups.first_pe[blocks.first_pe // groups.size]) % size == 0).all()
 
 
 def test_a_head_goes_on_with_the_living_of_its_block():
     """16 PEs, 4 heads of 8 pairs: 4 PEs a head; PE 5 is dead, so that its head has 3."""
     groups = PeGroups.of_array(16, 1, 2, 1, (5,))
-    split = split_by_head(attention(4, 4, 16, (1,), (9,)), groups)
+    split = split_by_head(attention(4, 4, 16, (1,), (9,)), groups, head_blocks(groups, 4, 8, 4))
     assert split.head_group_size == 4
     assert split.pair_count.tolist() == [2, 2, 2, 2, 3, 0, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     assert split.pair_first.tolist()[4:8] == [0, 0, 3, 6]
 
 
-def test_smaller_blocks_where_these_have_more_living_pes():
-    """16 PEs, 2 heads: blocks of 8 would leave one head 3 PEs; of the blocks of 4 two are whole."""
+def test_of_blocks_the_fullest_have_the_heads():
+    """16 PEs, 2 heads: of the blocks of 4 two are whole; of 8, one PE of three has a third of a head."""
     groups = PeGroups.of_array(16, 1, 2, 1, (0, 1, 2, 4, 5))
-    blocks = head_blocks(groups, 2)
-    assert (blocks.size, blocks.first_pe.tolist()) == (4, [[8, 12]])
+    assert head_blocks(groups, 2, 8, 4).first_pe.tolist() == [8, 12]
+    blocks = head_blocks(groups, 2, 8, 8)
+    assert (blocks.first_pe.tolist(), blocks.num_heads.tolist()) == ([8], [2])  # 2 of 8 units each, instead of 3
 
 
 @given(divisions(), st.lists(st.integers(0, 40), min_size=4, max_size=4))

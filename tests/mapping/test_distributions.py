@@ -117,7 +117,7 @@ def test_every_placement_can_be_reached_and_left(distribution, operator):
     """From wherever a tensor may be, a transform leads to what a matrix needs, and on from what it gives."""
     array = small_array(8)
     shape = build_graph(load_model("llama-3.2-1b"), Prefill(1, prompt_len=3)).shape
-    layouts = Layouts(PeGroups.of_array(8, 1, 2, 1), shape, array.dtypes, 1)
+    layouts = Layouts.on(array, PeGroups.of_array(8, 1, 2, 1), shape, 1)
     transforms = Transforms(array, layouts)
     placed = distribution.place(operator, "head", 1)
     (needed,), (given,), (output,) = placed.inputs, placed.outputs, operator.outputs

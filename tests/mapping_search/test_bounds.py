@@ -43,7 +43,7 @@ steps = st.one_of(
 def scene_of(model, array, step, groups=1):
     graph = build_graph(model, step)
     division = PeGroups.of_array(array.num_pes, groups, array.network.arity, len(graph.shape.new_lens))
-    return Scene(array, graph, Layouts(division, graph.shape, array.dtypes, graph.selected_per_sequence))
+    return Scene(array, graph, Layouts.on(array, division, graph.shape, graph.selected_per_sequence))
 
 
 def grids_of(scene):

@@ -35,7 +35,7 @@ def test_no_mapping_is_faster_than_its_bound(data, array, step, kv_heads):
     graph = build_graph(model, step)
     sequences, dead = len(graph.shape.new_lens), array.dead_pes
     division = PeGroups.of_array(array.num_pes, groups, array.network.arity, sequences, dead)
-    scene = Scene(array, graph, Layouts(division, graph.shape, array.dtypes, graph.selected_per_sequence))
+    scene = Scene(array, graph, Layouts.on(array, division, graph.shape, graph.selected_per_sequence))
     plans = data.draw(st.lists(bounds.layer_plans(scene), min_size=2, max_size=2))
     assume((plans[0].stream == "batch") == (plans[-1].stream == "batch"))
     try:

@@ -79,9 +79,8 @@ def test_the_parts_of_a_mapping_add_up_to_all_of_it(kind, name):
     array = ps.load_array(f"{kind}-256", {"num_pes": 8, **clusters, **COSTS})
     plan = plan_of(WORKFLOWS[name].plan(0).to_dict() | {"attention_norm": "replicate", "ffn_norm": "replicate"})
     graph = build_graph(model, step)
-    layouts = Layouts(
-        PeGroups.of_array(8, 1, array.network.arity, 1), graph.shape, array.dtypes, graph.selected_per_sequence
-    )
+    groups = PeGroups.of_array(8, 1, array.network.arity, 1)
+    layouts = Layouts.on(array, groups, graph.shape, graph.selected_per_sequence)
     parts = parts_of(graph, (), batched=False, lone=False)
     allowed = ({field: (value,) for field, value in plan.to_dict().items()},) * 2
     (found,) = Paths((Scene(array, graph, layouts),), (1.0,), parts, allowed, ("row",)).best()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 import pe_sim as ps
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.mapping.groups import groups_alive
+from pe_sim.mapping.groups import PeGroups, groups_alive
+from pe_sim.mapping.head_blocks import block_sizes
 from pe_sim.mapping.workflow import WORKFLOWS
-from tests.helpers import small_array
+from tests.helpers import blocks_of, small_array
 from tests.network.networks import array_of
 from tests.numeric.cases import llama as tiny
 from tests.numeric.cases import prove, weights_of
@@ -48,6 +49,25 @@ def test_any_dead_pes_and_groups(num_pes, name, step, data):
         groups = data.draw(st.sampled_from(groups_alive(num_pes, array.dead_pes)[:4]))
         workflow = replace(workflow, groups=groups)
     verdict = prove(tiny(), array, step, workflow, weights=weights_of("llama"))
+    assert verdict.holds, verdict
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(2, 24),
+    st.sampled_from(["bus_tree", "mesh", "crossbar"]),
+    st.sampled_from([Decode(context_len=[7, 2, 5]), Prefill(prompt_len=[4, 1, 3], context_len=2)]),
+    st.booleans(),
+    st.data(),
+)
+def test_blocks_of_any_size(num_pes, kind, step, one_dead, data):
+    """Several heads of each kv head in a block, blocks cut off by the array's end, with a dead PE or without."""
+    array = array_of(kind, num_pes)
+    dead = (data.draw(st.integers(0, num_pes - 1)),) * one_dead
+    array = load_array(array_to_dict(array), overrides={"dead_pes": list(dead)})
+    division = PeGroups.of_array(num_pes, 1, array.network.arity, 1, dead)
+    with blocks_of(data.draw(st.sampled_from(block_sizes(division)))):
+        verdict = prove(tiny(), array, step, "megatron", weights=weights_of("llama"))
     assert verdict.holds, verdict
 
 

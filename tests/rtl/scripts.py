@@ -57,11 +57,11 @@ class Script:
     @property
     def whole(self) -> Scopes:
         """All PEs as one scope."""
-        return Scopes(np.zeros(1, dtype=np.int64), self.array.num_pes)
+        return Scopes.of_array(self.array.num_pes)
 
     def groups(self, size: int) -> Scopes:
         """All PEs in scopes of `size`."""
-        return Scopes(np.arange(0, self.array.num_pes, size, dtype=np.int64), size)
+        return Scopes.of_array(self.array.num_pes, size)
 
     def finish(self) -> Case:
         """The case of all stages."""
