@@ -22,6 +22,7 @@ class PeCycles:
 
     Args:
         working: PEs that have a part; what `start` and `end` say of others means nothing.
+        start, end: of 32 bits or of 64.
     """
 
     working: BoolArray
@@ -77,7 +78,7 @@ class StageSpan:
         return self.base + int(self.on_pes.start[pe]), self.base + int(self.on_pes.end[pe])
 
     def _absolute(self, cycles: IntArray, working: BoolArray) -> IntArray:
-        return np.where(working, cycles + self.base, NOT_ACTIVE)
+        return np.where(working, cycles.astype(np.int64) + self.base, NOT_ACTIVE)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.engine.block_plan import BlockPlan, StagePlan
@@ -168,7 +170,7 @@ class BlockPass:
     def _note_pes(self, plan: StagePlan, start: IntArray, end: IntArray) -> None:
         if not self._steps:
             working = None if plan.everywhere else plan.working
-            self._record.stages.append(StageRecord(working, _compact(start), _compact(end)))
+            self._record.stages.append(StageRecord(working, _compact(start, working), _compact(end, working)))
 
     def _duration(self, stage: PeStage, start: IntArray) -> IntArray:
         """Of work that is no matrix operator; what reads or writes a memory waits until that is free."""
@@ -361,8 +363,12 @@ def _rank_and_index(stage: MessageStage) -> IntArray:
     return stage.rank * (len(stage.rank) + 1) + np.arange(len(stage.rank), dtype=np.int64)
 
 
-def _compact(cycles: IntArray) -> IntArray:
-    """The same values, of which one alone is kept where all are equal: most PEs go in step, and there may be 2^20."""
-    if len(cycles) < _WORTH_A_LOOK or (cycles != cycles[0]).any():
+def _compact(cycles: IntArray, working: BoolArray | None) -> IntArray:
+    """The same cycles of those that work, in less memory: one alone where all go in step, else 32 bits if they do."""
+    if len(cycles) < _WORTH_A_LOOK:
         return cycles
-    return np.broadcast_to(cycles[:1].copy(), cycles.shape)
+    if (cycles == cycles[0]).all():
+        return np.broadcast_to(cycles[:1].copy(), cycles.shape)
+    narrow: npt.NDArray[Any] = cycles.astype(np.int32)
+    kept = narrow == cycles if working is None else (narrow == cycles) | ~working
+    return narrow if kept.all() else cycles

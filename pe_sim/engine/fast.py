@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 
@@ -28,6 +29,7 @@ _FALLBACK = (
     "messages go in bursts, or requests of different stages reach the bus, a channel or the root in another order than "
     "the program's and passes over the stages do not settle; simulated event by event"
 )
+_LARGE_STATE = 1 << 16  # bytes
 Check = Callable[[], None] | None  # called again and again; what it raises ends the simulation
 _ARBITRATION = "channels are not given first come, first served: simulated event by event"
 
@@ -323,10 +325,17 @@ def _shifted_state(state: MachineState, cycles: IntArray, port_horizon: int | No
 
 
 def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | None]) -> bytes:
+    """What is different where anything that a block's future depends on is; of a large state its digest."""
     parts = [state.pe_free, state.port_free, state.tree.free_at, state.downlink.free_at]
     parts += [state.channels.free_at, state.channels.last_arrival]
     for channel in (state.bus, *state.root.values()):
         parts += [channel.free_at, channel.last_arrival]
     parts += [*entries, *(head for head in heads if head is not None)]
     sizes = [*(part.shape[-1] for part in parts), *(head is None for head in heads)]
-    return b"".join([part.tobytes() for part in parts]) + bytes(str(sizes), "ascii")
+    shapes = bytes(str(sizes), "ascii")
+    if sum(part.nbytes for part in parts) < _LARGE_STATE:
+        return b"".join([part.tobytes() for part in parts]) + shapes
+    digest = blake2b(shapes)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.digest()

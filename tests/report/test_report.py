@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pe_sim._version import __version__
@@ -15,7 +16,11 @@ from pe_sim.api import simulate
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode
+from pe_sim.engine import block_pass, fast
 from pe_sim.errors import InputError
+from pe_sim.report import moments
+from pe_sim.report.moments import Moments
+from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
 from tests.helpers import calls_in
 from tests.report.samples import TINY, WORKFLOWS, array_of, simulate_tiny, tiny
@@ -212,3 +217,45 @@ def test_html_holds_the_summary_and_takes_no_name_for_a_tag() -> None:
     named = simulate_tiny("megatron", 2, name="<script>")
     assert "<script>" not in named._repr_html_()
     assert "&lt;script&gt;" in named._repr_html_()
+
+
+@pytest.mark.parametrize(("workflow", "overlap"), [("workflow-1", 1), ("all-row", 3), ("batch-stream", 2)])
+def test_what_saves_memory_on_many_pes_changes_no_figure(
+    workflow: str, overlap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report() -> Report:
+        return simulate_tiny(workflow, 13, Decode(batch_size=2, context_len=40), overlap=overlap)
+
+    usual = report()
+    monkeypatch.setattr(block_pass, "_WORTH_A_LOOK", 1)
+    monkeypatch.setattr(fast, "_LARGE_STATE", 0)
+    monkeypatch.setattr(moments, "_MOST_KEPT", 1)
+    saving = report()
+    starts = [span.on_pes.start for span in saving.trace.spans if span.on_pes is not None]
+    assert any(start.strides == (0,) for start in starts) or any(start.dtype == np.int32 for start in starts)
+    assert saving.to_dict() == usual.to_dict()
+    for mine, theirs in zip(saving.trace.spans, usual.trace.spans, strict=True):
+        assert (mine.pe_start is None) == (theirs.pe_start is None)
+        for ours, other in ((mine.pe_start, theirs.pe_start), (mine.pe_end, theirs.pe_end)):
+            assert ours is None or np.array_equal(ours, other)
+
+
+def test_cycles_that_32_bits_do_not_hold_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_pass, "_WORTH_A_LOOK", 1)
+    cycles = np.array([1, 2, 2**31 + 7], dtype=np.int64)
+    working = np.array([True, True, False])
+    assert block_pass._compact(cycles, None) is cycles
+    assert block_pass._compact(cycles, working)[working].tolist() == [1, 2]
+    assert block_pass._compact(cycles, working).dtype == np.int32
+    assert block_pass._compact(cycles + 2**31, working).tolist() == (cycles + 2**31).tolist()
+
+
+def test_a_walk_keeps_few_stages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "_MOST_KEPT", 20)
+    report = simulate_tiny("workflow-1", 8)
+    held = Moments(report.timeline)
+    networks = [span.order for span in report.trace.spans if span.on_pes is None]
+    for order in reversed(networks):
+        held.parts(order)
+        assert sum(len(found.ready) for found in held._parts.values()) <= 20 or len(held._parts) == 1
+    assert len(held._parts) < len(networks)
