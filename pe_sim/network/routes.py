@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 UNREACHED = -1
+_MOST_KEPT = 1 << 25  # entries of trees, of 16 bytes each
 _BUSES, _LINKS, _ALL = "buses", "links", "all"  # which edges a path may take
 
 
@@ -44,7 +45,7 @@ class Tree:
 
 @dataclass(frozen=True, eq=False)
 class Routes:
-    """The routes of one topology; trees are kept."""
+    """The routes of one topology; trees are kept, of very many nodes the latest."""
 
     topology: Topology
     coordinates: Coordinates | None
@@ -82,6 +83,8 @@ class Routes:
         key = (node, outward, _ALL if self.coordinates or self._only_paths else plane)
         if key not in self.known:
             tree = self._by_coordinates(node, outward) or self._along_only_paths(node, outward)
+            if self.known and (len(self.known) + 1) * len(self.topology.nodes) > _MOST_KEPT:
+                del self.known[next(iter(self.known))]
             self.known[key] = tree or self._by_latency(node, outward, plane)
         return self.known[key]
 

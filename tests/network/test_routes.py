@@ -6,6 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from pe_sim.network import routes
 from pe_sim.network.coordinates import Coordinates
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.only_paths import only_paths
@@ -166,3 +167,17 @@ def test_a_star_of_pes_is_a_star():
         assert middle(kind, 8) is None
         assert middle(kind, 4) is None
         assert middle(kind, 2) is None
+
+
+def test_of_very_many_trees_only_the_latest_are_kept_and_a_path_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree for every node would take memory that grows with the square of the PEs."""
+    array = array_of("mesh", 16)
+    every, few = (Routes(own.topology, own.flows.routes.coordinates) for own in [interconnect_of(array)] * 2)
+    nodes = np.arange(16)
+    trees = [every.outward(pe, nodes) for pe in range(16)]
+    monkeypatch.setattr(routes, "_MOST_KEPT", 3 * len(every.topology.nodes))
+    for pe in [*range(16), *range(16)]:
+        found = few.outward(pe, nodes)
+        assert np.array_equal(found.edge, trees[pe].edge)
+        assert np.array_equal(found.depth, trees[pe].depth)
+        assert len(few.known) <= 3
