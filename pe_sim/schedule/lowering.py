@@ -20,6 +20,7 @@ from pe_sim.mapping.placed import Move, PlacedBlock, PlacedGraph, Work
 from pe_sim.mapping.placement import Root
 from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.local_work import LocalWork, holders, local_work, root_work
+from pe_sim.schedule.memory_need import check_memory
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.outline import BlockOutline, Task, outline_of
 from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, RoutedStage, Schedule, Stage
@@ -27,7 +28,12 @@ from pe_sim.units import BoolArray
 
 
 def lower(placed: PlacedGraph) -> Schedule:
-    """The schedule of a placed step."""
+    """The schedule of a placed step.
+
+    Raises:
+        InputError: what it takes to simulate it exceeds this machine's memory.
+    """
+    check_memory(placed)
     array, kept = placed.array, placed.kept
     outline = kept.nodes.recall(None, outline_of, placed.blocks)
     layouts = tuple(block.layouts for block in placed.blocks)
