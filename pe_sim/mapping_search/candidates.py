@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 from typing import Final, Literal
@@ -12,9 +12,13 @@ from typing import Final, Literal
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Step
-from pe_sim.engine.engines import DEFAULT_ENGINE, engine_named
+from pe_sim.engine.arbiters import FIFO
+from pe_sim.engine.engines import Engine, fast
+from pe_sim.engine.fast import run_block_by_block
+from pe_sim.engine.recurrences import OutOfOrderError
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.footprint import footprint
+from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.report.build import build_report
@@ -22,6 +26,7 @@ from pe_sim.report.report import Report
 from pe_sim.schedule.lowering import lower
 
 Objective = Literal["latency", "throughput", "energy"]
+_MOST_GROUPS: Final = 64  # that are tried beside a comparison
 OBJECTIVES: Final = ("latency", "throughput", "energy")
 
 
@@ -100,13 +105,14 @@ def whole_shares(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(int(weight * common) for weight in exact)
 
 
-def simulated(name: str, workflow: Workflow, wanted: Wanted, check: Callable[[], None] | None = None) -> Candidate:
+def simulated(
+    name: str, workflow: Workflow, wanted: Wanted, check: Callable[[], None] | None = None, run: Engine = fast
+) -> Candidate:
     """A mapping, simulated for every step; `check` is called again and again meanwhile.
 
     Raises:
         InputError: it does not apply; InfeasibleError where it does not fit the memories.
     """
-    run = engine_named(DEFAULT_ENGINE)
     model, array = wanted.model, wanted.array
     placed_steps = [place(model, array, step, workflow) for step in wanted.steps]
     memories = [footprint(placed, placed.graph.shape) for placed in placed_steps]
@@ -116,6 +122,41 @@ def simulated(name: str, workflow: Workflow, wanted: Wanted, check: Callable[[],
         schedule = lower(placed)
         reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule, check), memory))
     return Candidate(name, workflow, wanted, tuple(reports))
+
+
+def takes_groups(workflow: Workflow) -> bool:
+    """Whether its matrices can be cut inside groups of PEs, each with sequences of its own."""
+    return workflow.groups == 1 and not (
+        workflow.stream_weights or workflow.local_ends or workflow.pipelined or workflow.searched
+    )
+
+
+def in_groups(
+    workflow: Workflow, groups: int, wanted: Wanted, check: Callable[[], None] | None = None
+) -> Candidate | None:
+    """A workflow in so many groups of PEs, simulated block by block, which takes little time.
+
+    None where it does not apply or fit, or where the groups drift apart so that only a simulation of all blocks at once
+    or event by event is exact.
+    """
+    if wanted.array.network.arbitration != FIFO:
+        return None
+    grouped = replace(workflow, groups=groups)
+    try:
+        return simulated(f"{workflow.name}, {groups} groups", grouped, wanted, check, run_block_by_block)
+    except (InputError, OutOfOrderError):
+        return None
+
+
+def best_in_groups(workflows: Sequence[Workflow], wanted: Wanted) -> Candidate | None:
+    """Of these workflows in 2, 4, ... groups of PEs, up to the batch, the fastest that `in_groups` simulates."""
+    most, alive = (
+        min(step.batch_size for step in wanted.steps),
+        groups_alive(wanted.array.num_pes, wanted.array.dead_pes),
+    )
+    counts = [count for count in alive if 1 < count <= min(most, _MOST_GROUPS) and count.bit_count() == 1]
+    found = [in_groups(workflow, count, wanted) for workflow in workflows for count in counts if takes_groups(workflow)]
+    return min((one for one in found if one is not None), key=lambda one: one.cycles, default=None)
 
 
 def nowhere_worse(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

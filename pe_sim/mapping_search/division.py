@@ -14,7 +14,7 @@ from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.grids import grid_ways
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
-from pe_sim.mapping_search.candidates import Candidate, simulated
+from pe_sim.mapping_search.candidates import Candidate, in_groups, simulated, takes_groups
 from pe_sim.mapping_search.grids import grid_options
 from pe_sim.mapping_search.paths import Allowed, Paths, Plan, Reserve
 from pe_sim.mapping_search.pieces import Scene
@@ -90,6 +90,17 @@ class Division:
         """What promises most comes first; of equals what needs fewer groups."""
         return (self._least_cycles if self.bound is None else self.bound), self.groups
 
+    def try_named(self) -> None:
+        """The named mappings in these groups, those that are soon simulated."""
+        search = self.search_
+        for named in WORKFLOWS.values():
+            key = self._key([named.plan(layer) for layer in range(self._layers)], named.lm_head)
+            if self.groups > 1 and takes_groups(named) and key not in search.seen:  # else another name of the same
+                found = in_groups(named, self.groups, search.wanted, search.check)
+                if found is not None:
+                    search.seen[key] = found
+                    search.candidates.append(found)
+
     def look(self) -> None:
         """One partial mapping a place, and the best of what comes of it: a good mapping and a bound for little."""
         paths = self._paths(keep=1, width=1, watched=False)
@@ -137,6 +148,7 @@ class Division:
         self.is_open = False
         for scene in self.scenes:
             scene.pieces.clear()
+            scene.machine.known.clear()
 
     def _paths(self, *, keep: int, width: int, watched: bool) -> Paths | None:
         """Shortest paths over what can be part of something better than what is known; None: there is no such thing."""

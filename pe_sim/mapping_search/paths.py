@@ -162,18 +162,22 @@ class Paths:
         if not any(dict(choice)["stream"] == stream for choice in choices(part, self.allowed[0])) and stream == "batch":
             return None
         moments: list[Moment] = []
-        energy = 0
-        for scene, share in zip(self.scenes, self._shares, strict=True):
+        pieces: list[Piece] = []
+        for scene in self.scenes:
             piece = scene.prologue(stream)
             passage = piece.timing.run(scene.machine.start, (), scene.machine.anywhere)
             ready = tuple(passage.slots[slot] for slot in piece.timing.exits)
             where = tuple((name, Held(held.placement)) for name, held in piece.leaving)
             moments.append(_settled(scene, where, passage, ready, passage.end()))
-            energy += share * piece.energy
+            pieces.append(piece)
         held = None
         if self.capacity is not None:
-            held = np.concatenate([scene.prologue(stream).held_bytes for scene in self.scenes])
-        return Label(tuple(moments), energy, held, own_bytes=held)
+            held = np.concatenate([piece.held_bytes for piece in pieces])
+        return Label(tuple(moments), self._energy_of(pieces), held, own_bytes=held)
+
+    def _energy_of(self, pieces: Sequence[Piece]) -> int:
+        """Weighted over the steps; 0 where it does not matter."""
+        return sum(share * one.energy for share, one in zip(self._shares, pieces, strict=True)) if self.by_energy else 0
 
     @property
     def _watched_pe(self) -> int:
@@ -290,13 +294,11 @@ class Paths:
             for piece, moment, ready in zip(pieces, label.moments, begun.ready, strict=True)
         )
         later = tuple(pair for pair in choice if pair[0] in self._needed_behind[part.index])
-        energy = sum(share * piece.energy for share, piece in zip(self._shares, pieces, strict=True))
-        return Tried(choice, later, tuple(pieces), passages, energy)
+        return Tried(choice, later, tuple(pieces), passages, self._energy_of(pieces))
 
     def _extended(self, label: Label, part: Part, tried: Tried) -> Label | None:
         """The label with one choice more; None if that does not fit."""
-        held_of = [piece.held_bytes for piece in tried.pieces]
-        held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
+        held, own = _more(label.held_bytes, tried.pieces), _more(label.own_bytes, tried.pieces)
         if held is not None and not self._has_room(held, len(self.allowed) - 1, part.index):
             return None
         steps = zip(self.scenes, tried.pieces, tried.passages, label.moments, strict=True)
@@ -324,19 +326,18 @@ class Paths:
 
     def _ended(self, label: Label, lm_head: str) -> Label | None:
         moments: list[Moment] = []
-        held_of: list[IntArray] = []
-        energy = label.energy
-        for scene, share, moment in zip(self.scenes, self._shares, label.moments, strict=True):
+        pieces: list[Piece] = []
+        for scene, moment in zip(self.scenes, label.moments, strict=True):
             piece = scene.epilogue(lm_head, moment.where[0][1])
             if piece is None:
                 return None
             passage = piece.timing.run(moment.free, moment.ready, moment.somewhere)
             moments.append(Moment((), passage.somewhere, passage.free, (), max(moment.end, passage.end())))
-            energy += share * piece.energy
-            held_of.append(piece.held_bytes)
-        held, own = _more(label.held_bytes, held_of), _more(label.own_bytes, held_of)
+            pieces.append(piece)
+        held, own = _more(label.held_bytes, pieces), _more(label.own_bytes, pieces)
         if held is not None and self.capacity is not None and int(held.max()) > self.capacity:
             return None
+        energy = label.energy + self._energy_of(pieces)
         return Label(tuple(moments), energy, held, (), label, (), label.stands_for_more, own)
 
     def _plan(self, label: Label, lm_head: str) -> Plan:
@@ -358,8 +359,8 @@ def _sum(held: IntArray | None, more: IntArray | None) -> IntArray | None:
     return None if held is None or more is None else held + more
 
 
-def _more(held: IntArray | None, of_steps: Sequence[IntArray]) -> IntArray | None:
-    return None if held is None else held + np.concatenate(of_steps)
+def _more(held: IntArray | None, pieces: Sequence[Piece]) -> IntArray | None:
+    return None if held is None else held + np.concatenate([piece.held_bytes for piece in pieces])
 
 
 def _entered(moment: Moment, origin: int) -> Moment:

@@ -25,6 +25,7 @@ from pe_sim.mapping_search.isolation import Machine, Timing
 from pe_sim.mapping_search.space import NEUTRAL, Choice, Part, plan_of
 from pe_sim.report.energy import Prices, energy_units, prices_of
 from pe_sim.schedule.lowering import PieceLowering
+from pe_sim.schedule.stages import Stage
 from pe_sim.units import IntArray
 
 _ANY = Workflow("search", "", (NEUTRAL,))
@@ -38,22 +39,32 @@ class Held:
     holders: bytes | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """A part under one choice, entered with certain placements.
 
     Args:
         timing: what it takes.
         leaving: where the tensors are that it reads or writes and that live after it.
-        held_bytes: (PEs,) of parameters and KV cache.
-        energy: dynamic, of its stages, its transforms' messages included; in units of `report.energy`.
+        scene, block, stages: what it is a part of, and what it is placed and lowered to.
     """
 
     timing: Timing
     leaving: tuple[tuple[str, Held], ...]
-    held_bytes: IntArray
-    energy: int
-    nodes: PlacedBlock
+    scene: Scene
+    block: PlacedBlock
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def held_bytes(self) -> IntArray:
+        """(PEs,) of parameters and KV cache."""
+        scene = self.scene
+        return bytes_on_pes(self.block.nodes, scene.array, scene.layouts, cached=scene.graph.keeps_cache)
+
+    @cached_property
+    def energy(self) -> int:
+        """Dynamic, of its stages, its transforms' messages included; in units of `report.energy`."""
+        return sum(energy_units(((stage, 1) for stage in self.stages), self.scene.prices).values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +99,8 @@ class Scene:
         return PieceLowering(self.array, self.layouts)
 
     @cached_property
-    def _prices(self) -> Prices:
+    def prices(self) -> Prices:
+        """Of what stages do."""
         return prices_of(self.array)
 
     @cached_property
@@ -146,9 +158,7 @@ class Scene:
         lowered, holders = self._lowering.lower(block, masks)
         exits = zip(leaving, block.exits, holders, strict=False)
         places = tuple((name, Held(value.placement, mask.tobytes())) for name, value, mask in exits)
-        energy = sum(energy_units(((stage, 1) for stage in lowered.stages), self._prices).values())
-        held_bytes = bytes_on_pes(block.nodes, self.array, self.layouts, cached=self.graph.keeps_cache)
-        return Piece(Timing.of(self.machine, lowered), places, held_bytes, energy, block)
+        return Piece(Timing.of(self.machine, lowered), places, self, block, lowered.stages)
 
 
 def _writes(operators: Sequence[Operator], name: str) -> bool:

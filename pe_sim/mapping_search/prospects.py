@@ -168,8 +168,9 @@ def _outcome(piece: Piece, passage: Passage) -> tuple[IntArray, BoolArray]:
         values = passage.slots[slot]
         cycles.append(values)
         passed.append(np.full(len(values), slot in timing.entries and not passage.renewed))
-    cycles.append(np.array([passage.latest]))
-    passed.append(np.array([passage.latest == 0]))
+    latest = max(0, passage.latest)
+    cycles.append(np.array([latest]))
+    passed.append(np.array([latest == 0]))
     return np.concatenate(cycles), np.concatenate(passed)
 
 

@@ -87,6 +87,8 @@ class Search:
         self.divisions = [division for division in every if division.held_bytes <= capacity]
         if self.is_free:
             self._try_named(graphs[0])
+            for division in self.divisions:
+                division.try_named()
         self._try_phases()
         for division in every[::-1]:
             if division.held_bytes > capacity:

@@ -46,7 +46,7 @@ class Tag(StrEnum):
     WEIGHT_STREAM = "weight-stream"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class MatrixWork:
     """One matrix operator on every PE; all arrays are (PEs,).
 

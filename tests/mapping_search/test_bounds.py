@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
 from pe_sim.engine.event import run_event
+from pe_sim.engine.recurrences import NEVER
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups
@@ -96,6 +98,31 @@ def test_bursts_that_are_ready_together_take_turns():
     bound = Timing.of(machine, block).run(machine.start, (), machine.anywhere).slots[0].tolist()
     assert all(cycle <= at for cycle, at in zip(bound, [*complete, max(complete)], strict=True))
     assert bound[-1] == max(complete)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_part_takes_the_same_whenever_it_is_entered(groups):
+    """What is remembered of a part is what a run would give, also of values that are nowhere."""
+    random = np.random.default_rng(1)
+    scene = scene_of(tiny_llama(), small_array(8), ps.Decode(4, 20), groups)
+    parts = parts_of(scene.graph, grids_of(scene), batched=True, lone=False)
+    stream = scene.prologue("replicate").leaving[0]
+    allowed = {name: options for part in parts for name, options in part.options}
+    tried = 0
+    for choice in choices(parts[0], allowed):
+        piece = scene.piece(parts[0], choice, (), (stream,))
+        if piece is None or piece.timing.starts_by_itself:
+            continue
+        free, ready = random.integers(0, 50, 9), random.integers(0, 50, 9)
+        ready[1] = NEVER
+        for later in (0, 1000, -7):
+            entered = free + later, [np.where(ready > NEVER, ready + later, NEVER)], scene.machine.anywhere
+            found, run = piece.timing.run(*entered), piece.timing._run(*entered)
+            assert found.free.tolist() == run.free.tolist()
+            assert all(found.slots[slot].tolist() == run.slots[slot].tolist() for slot in piece.timing.exits)
+            assert (found.latest, found.renewed, found.somewhere.key) == (run.latest, run.renewed, run.somewhere.key)
+            tried += 1
+    assert len(scene.machine.known) * 3 == tried > 0
 
 
 def test_alone_on_its_channels_a_mapping_takes_its_bound():

@@ -1,6 +1,7 @@
 """The search as users call it: named workflows, objectives, several steps, files, and what is refused."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def test_never_worse_than_a_named_workflow(model, array, step):
     assert all(named[name] >= found.best.cycles for name in skipped)
     assert found.bound_cycles <= found.best.cycles
     assert (found.proof == "exact") == (found.gap == 0.0)
+
+
+def test_named_mappings_are_tried_in_groups_first():
+    model, array, step = tiny_llama(), small_array(8), ps.Decode(4, 20)
+    found = ps.search(model, array, step, max_simulations=1)
+    grouped = [one for one in found.candidates if one.name.split(",")[0] in WORKFLOWS and one.workflow.groups > 1]
+    assert {one.workflow.groups for one in grouped} == {2, 4}
+    for one in grouped:
+        assert one.name == f"{one.name.split(',')[0]}, {one.workflow.groups} groups"
+        named = replace(WORKFLOWS[one.name.split(",")[0]], groups=one.workflow.groups)
+        assert one.cycles == ps.simulate(model, array, step, named).latency_cycles
+        assert found.best.cycles <= one.cycles
+    assert len({(one.workflow.pattern, one.workflow.groups, one.workflow.lm_head) for one in grouped}) == len(grouped)
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2, 3])
