@@ -1,6 +1,7 @@
 """What the commands answer."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,36 @@ def test_compare(call, tiny):
     assert cycles[comparison["best"]] == min(cycles.values())
     table = answer(call("compare", tiny, "--workflows", "megatron,workflow-1,megatron"))
     assert table.index("megatron") < table.index("workflow-1")
+
+
+LARGE_BATCH = ("--array", "bus-tree-1024", "--batch", "16", "--context", "2000", "--workflows", "megatron,workflow-2")
+
+
+def test_compare_says_when_groups_are_faster(call):
+    args = ("compare", "llama-3.2-1b", *LARGE_BATCH)
+    told = in_json(call(*args, "--json", "-"))
+    faster = told["in_groups"]
+    assert (faster["workflow"], faster["groups"]) == ("workflow-2", 4)
+    report = api.simulate(
+        "llama-3.2-1b", "bus-tree-1024", api.Decode(16, 2000), replace(api.WORKFLOWS["workflow-2"], groups=4)
+    )
+    assert faster["cycles"] == report.latency_cycles
+    best = min(report["latency"]["cycles"] for report in told["reports"])
+    assert faster["percent_fewer"] == pytest.approx(100 * (1 - report.latency_cycles / best))
+    words = f"workflow-2 with groups: 4 takes {report.latency_cycles:,} cycles, {faster['percent_fewer']:.1f}% fewer"
+    assert words in answer(call(*args))
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "names"),
+    [("1", "64", "megatron,workflow-2"), ("4", "64", "megatron,workflow-2"), ("2", "64", "batch-block")],
+    ids=["one sequence", "groups are slower", "no groups can be made"],
+)
+def test_compare_is_silent_about_groups_that_do_not_win(call, tiny, batch, context, names):
+    args = ("compare", tiny, "--set", "num_pes=8", "--batch", batch, "--context", context, "--workflows", names)
+    told = in_json(call(*args, "--json", "-"))
+    assert "in_groups" not in told
+    assert "groups:" not in answer(call(*args))
 
 
 def test_compare_names_what_cannot_be_done_and_why(call, tiny, monkeypatch):
