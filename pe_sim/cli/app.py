@@ -88,7 +88,7 @@ class PeSimGroup(click.Group):
     cls=PeSimGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Every command explains itself: pe-sim run --help. Exit codes: 0 done, 2 the input is wrong, 1 a fault of"
-    " pe-sim.",
+    " pe-sim, 130 ended by Ctrl-C.",
 )
 @click.version_option(__version__, prog_name="pe-sim", message="%(prog)s %(version)s")
 @click.pass_context
