@@ -160,8 +160,11 @@ class SystemSearchResult:
         return (
             f"best of {len(self.tried):,} simulated ({self.counts.possible:,} possible,"
             f" {self.counts.estimated:,} estimated, {self.counts.ruled_out:,} ruled out by a bound,"
-            f" {len(self.refused):,} refused){self.stopped_in_words()}"
+            f" {len(self.refused):,} refused){self.stopped_in_words()}{self._unbounded_in_words()}"
         )
+
+    def _unbounded_in_words(self) -> str:
+        return "" if self.stopped is None else "; no bound on how much faster plans are that were not simulated"
 
     def stopped_in_words(self) -> str:
         """When it was stopped, behind a semicolon; empty if it came to its end."""
@@ -208,6 +211,7 @@ class SystemSearchResult:
             "estimated": self.counts.estimated,
             "ruled_out": self.counts.ruled_out,
             "workflow_searches": self.counts.searches,
+            "gap": None,  # there is no bound for plans that were not simulated
             "stopped": self.stopped,
             "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
             "used_seconds": self.used_seconds,

@@ -12,10 +12,12 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping_search.budget import Budget
 from pe_sim.systems.search import best_plan, resolved_workflow, search_system
 from pe_sim.systems.search_space import Allowed, Shape, Space
 from pe_sim.systems.search_workflows import Option, Workflows
 from pe_sim.systems.simulation import run_system
+from tests.mapping_search.test_search import Clock
 from tests.systems.cases import MODELS, arrays_like, equal_arrays, system_of
 
 NAMES = ("workflow-2", "megatron")
@@ -244,3 +246,23 @@ def test_searches_for_shares_are_counted_once_each(monkeypatch):
     for tp, step in ((1, Decode(1, 9)), (2, Decode(1, 9)), (2, Decode(1, 9)), (2, Decode(1, 4))):
         assert options.of_share(tp, step, 1).label == "searched"
     assert options.num_searched == 3
+
+
+@pytest.mark.slow
+def test_a_stopped_search_says_that_it_has_no_bound(monkeypatch):
+    """Stopped by a clock that counts how often it is read, at several places; a plan is there all the same."""
+    model, system, step = MODELS["gqa"], equal_arrays(2), Decode(2, 20)
+    whole = search_system(model, system, step, max_simulations=3, max_searches=1)
+    assert whole.stopped is None
+    assert "no bound" not in whole.headline()
+    for seconds in (2, 200):
+        monkeypatch.setattr("pe_sim.systems.search.budget_of", lambda seconds: Budget(seconds, Clock()))
+        found = search_system(model, system, step, max_simulations=3, max_searches=1, seconds=seconds)
+        assert found.stopped == "time"
+        assert found.best.cycles >= whole.best.cycles
+        assert found.best.cycles == found.report.latency_cycles
+        assert found.headline().endswith(
+            f"; stopped after {seconds} s; no bound on how much faster plans are that were not simulated"
+        )
+        told = found.to_dict()
+        assert (told["stopped"], told["gap"]) == ("time", None)
