@@ -30,7 +30,10 @@ Allowed = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A complete mapping on one division of the PEs, and the least it, or all that it stands for, can cost."""
+    """A complete mapping on one division of the PEs, and the least it, or all that it stands for, can cost.
+
+    The energy is 0 where it does not come first.
+    """
 
     layers: tuple[LayerPlan, ...]
     lm_head: str

@@ -57,7 +57,7 @@ def bound_of(scene, plans, lm_head="row"):
     """(cycles, energy) of a mapping in which every layer has its plan, as the search sees it."""
     parts = parts_of(scene.graph, grids_of(scene), batched=True, lone=False)
     allowed = tuple({name: (value,) for name, value in plan.to_dict().items()} for plan in plans)
-    (found,) = Paths((scene,), (1.0,), parts, allowed, (lm_head,)).best()
+    (found,) = Paths((scene,), (1.0,), parts, allowed, (lm_head,), by_energy=True).best()
     return found.cycles[0], found.energy
 
 

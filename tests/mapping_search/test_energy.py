@@ -83,7 +83,7 @@ def test_the_parts_of_a_mapping_add_up_to_all_of_it(kind, name):
     layouts = Layouts.on(array, groups, graph.shape, graph.selected_per_sequence)
     parts = parts_of(graph, (), batched=False, lone=False)
     allowed = ({field: (value,) for field, value in plan.to_dict().items()},) * 2
-    (found,) = Paths((Scene(array, graph, layouts),), (1.0,), parts, allowed, ("row",)).best()
+    (found,) = Paths((Scene(array, graph, layouts),), (1.0,), parts, allowed, ("row",), by_energy=True).best()
     assert found.energy == ps.simulate(model, array, step, name).energy_units > 0
 
 
