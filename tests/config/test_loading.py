@@ -184,10 +184,10 @@ def test_read_text_refusals(tmp_path: Path) -> None:
 
 
 def test_read_text_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # not chmod: root reads every file
+    monkeypatch.setattr(Path, "open", refuse)  # not chmod: root reads every file
     with pytest.raises(InputError) as caught:
         read_text(tmp_path / "secret.yaml")
     assert str(caught.value) == f"{tmp_path / 'secret.yaml'}: the file cannot be read: Permission denied"

@@ -137,8 +137,8 @@ def test_no_dialect_and_no_file(tmp_path):
     assert message({"model_type": "llama"}) == (
         "plan: this is no plan of a known dialect\n"
         "  given:    ['model_type']\n"
-        "  expected: Hetu ds_parallel_config (has a root llama or gpt); Hetu generator arguments (has cp_list or"
-        " num_gpus); Galvatron strategy (has pp_deg or tp_sizes_enc); MerakArguments (has train_schedule,"
+        "  expected: Hetu ds_parallel_config (has a root llama or gpt); Hetu generator arguments (has num_gpus,"
+        " cp_list or ds_parallel); Galvatron strategy (has pp_deg or tp_sizes_enc); MerakArguments (has train_schedule,"
         " partition_method and the like); pe-sim plan (has dp, tp, pp, cp or pipelines)"
     )
     missing = tmp_path / "none.yaml"

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from experiments.study import RESULTS, TABLE, read_table
+from pe_sim.cli.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -25,9 +26,16 @@ def run(name, *arguments):
     """The command of an experiment, in this process: to start another one takes longer than most commands do."""
     command = [f"experiments.{name}", *map(str, arguments)]
     out, err, code = StringIO(), StringIO(), 0
+    take = Progress.__call__
+
+    def told_at_once(progress, *news):
+        """All news is in stderr, not only what is the latest every ten seconds."""
+        take(progress, *news)
+        err.write(f"{progress}\n")
+
     with warnings.catch_warnings(), chdir(ROOT), patch.object(sys, "argv", command):
         warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # the tests import it as well
-        with redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err), patch.object(Progress, "__call__", told_at_once):
             try:
                 runpy.run_module(command[0], run_name="__main__", alter_sys=True)
             except SystemExit as stopped:
