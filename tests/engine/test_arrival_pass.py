@@ -194,7 +194,11 @@ def test_random_pipelines():
     agree(PIPELINED, examples=20, at_least=5)
 
 
+# Of independent draws a fifth in groups are overtaken; of Hypothesis's, which repeat values, 6 to 14 % by seed.
+MANY = [(GROUPED, 1500, 50), (PIPELINED, 300, 30)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("names", "examples"), [(GROUPED, 1500), (PIPELINED, 300)], ids=["groups", "pipelines"])
-def test_many_random_steps(names, examples):
-    agree(names, examples, at_least=examples // 10)
+@pytest.mark.parametrize(("names", "examples", "at_least"), MANY, ids=["groups", "pipelines"])
+def test_many_random_steps(names, examples, at_least):
+    agree(names, examples, at_least)
