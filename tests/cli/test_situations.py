@@ -83,7 +83,7 @@ def test_one_searched_mapping_serves_all_steps(call, tiny, small, monkeypatch):
 
     def search(model, array, step, **others):
         asked.append(step)
-        return SimpleNamespace(workflow=api.load_workflow("workflow-2"))
+        return SimpleNamespace(uninterrupted=SimpleNamespace(workflow=api.load_workflow("workflow-2")))
 
     monkeypatch.setattr(api, "search", search)
     result = call("run", tiny, "--situation", small, "--workflow", "auto", "--json", "-")

@@ -89,7 +89,7 @@ def test_bursts_that_are_ready_together_take_turns():
     """A PE whose message is one burst has it before a longer one that is listed first is complete."""
     array, zero = small_array(3, burst=64), np.zeros(3, dtype=np.int64)
     labels, sizes = Labels("scatter", "scatter", (), 0), np.array([65, 64, 64])
-    stage = hub_to_pes(labels, zero, Scopes(zero[:1], 3), sizes, from_root=True)
+    stage = hub_to_pes(labels, zero, Scopes.of_array(3), sizes, from_root=True)
     block = Block((stage,), 1, (), (0,))
     uses = bus_uses(run_event(Schedule(array, (block,), (BlockRun(0, None),))))
     assert [num_bytes for _, _, _, num_bytes in uses] == [64, 64, 64, 1]
