@@ -83,6 +83,7 @@ def test_some_given(call, tiny):
     assert {layer["attention"] for layer in told["reports"][0]["workflow"]["layers"]} == {"token"}
 
 
+@pytest.mark.slow
 def test_several_steps(call, tiny):
     Path("short.yaml").write_text(SITUATION, encoding="utf-8")
     given = (tiny, "--set", "num_pes=4", "--situation", "short.yaml", "--simulations", "4", "--json", "-")
@@ -93,11 +94,11 @@ def test_several_steps(call, tiny):
 
 
 def test_explain(call, tiny, found):
-    text = answer(call("search", tiny, *SMALL, "--explain", "megatron"))
+    result = call("search", tiny, *SMALL, "--explain", "megatron", "--json", "-")
+    told, text = in_json(result), result.stderr
     explanation = found.explain("megatron")
     assert explanation.headline() in " ".join(text.split())
     assert text.splitlines()[-1].split()[0] == "latency"
-    told = in_json(call("search", tiny, *SMALL, "--explain", "megatron", "--json", "-"))
     assert told["explanation"] == explanation.to_dict()
     assert sum(each["saved_cycles"] for each in told["explanation"]["differences"]) == explanation.saved_cycles
 
@@ -138,13 +139,14 @@ class TestAuto:
         assert report["latency"]["cycles"] == found.best.cycles
 
     def test_compare(self, call, tiny, found):
-        given = ("compare", tiny, *SMALL, "--workflows", "auto,megatron")
-        told = in_json(call(*given, "--json", "-"))
+        result = call("compare", tiny, *SMALL, "--workflows", "auto,megatron", "--json", "-")
+        told = in_json(result)
         cycles = {report["workflow"]["name"]: report["latency"]["cycles"] for report in told["reports"]}
         assert told["best"] == "auto"
         assert cycles["auto"] == found.best.cycles < cycles["megatron"]
-        assert "* auto" in answer(call(*given))
+        assert "* auto" in result.stderr
 
+    @pytest.mark.slow
     def test_compare_over_a_situation(self, call, tiny):
         Path("short.yaml").write_text(SITUATION, encoding="utf-8")
         given = ("compare", tiny, "--set", "num_pes=4", "--situation", "short.yaml", "--workflows", "auto,megatron")

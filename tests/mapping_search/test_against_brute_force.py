@@ -123,6 +123,14 @@ def check(model, array, step, fields, layers):
     assert short.proof != "exact" or short.best.cycles == best
 
 
+@settings(max_examples=4)
+@given(changes=models, step=steps, case=plans(machines_of(st.sampled_from([2, 3, 4])), 12))
+def test_one_layer_with_few_fields_open(changes, step, case):
+    array, fields = case
+    check(tiny_llama(num_hidden_layers=1, **changes), array, step, fields, 1)
+
+
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(changes=models, step=steps, case=plans(machines, MOST))
 def test_one_layer(changes, step, case):
@@ -147,5 +155,5 @@ def test_the_whole_ffn_open(changes, step, case):
 
 
 def test_auto_is_the_search_with_nothing_given():
-    model, array, step = tiny_llama(), small_array(4), ps.Decode(1, 20)
+    model, array, step = tiny_llama(num_hidden_layers=1), small_array(4), ps.Decode(1, 20)
     assert ps.search(model, array, step).best.cycles == ps.search(model, array, step, workflow=AUTO).best.cycles

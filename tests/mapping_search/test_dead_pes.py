@@ -56,7 +56,7 @@ def test_it_finds_the_best_of_all(changes, step, case):
     brute_force.check(tiny_llama(num_hidden_layers=1, **changes), array, step, fields, 1)
 
 
-@pytest.mark.parametrize("dead", [[0], [3], [1, 2, 6]])
+@pytest.mark.parametrize("dead", [*(pytest.param([pe], marks=pytest.mark.slow) for pe in (0, 3)), [1, 2, 6]])
 def test_never_worse_than_a_named_workflow(dead):
     model, array = tiny_llama(), small_array(8, {"dead_pes": dead})
     step = ps.Decode(context_len=[20, 5])
@@ -65,8 +65,11 @@ def test_never_worse_than_a_named_workflow(dead):
     assert ps.simulate(model, array, step, found.workflow).latency_cycles == found.best.cycles
 
 
-def test_groups_that_are_dead_as_a_whole_are_not_tried():
-    array = small_array(8, {"dead_pes": [2, 3]})
-    step = ps.Decode(context_len=[9] * 8)
+@pytest.mark.parametrize(
+    ("num_pes", "dead"), [(4, [1]), pytest.param(8, [2, 3], marks=pytest.mark.slow)], ids=["one-pe", "two-pes"]
+)
+def test_groups_that_are_dead_as_a_whole_are_not_tried(num_pes, dead):
+    array = small_array(num_pes, {"dead_pes": dead})
+    step = ps.Decode(context_len=[9] * num_pes)
     found = ps.search(tiny_llama(num_hidden_layers=1), array, step, max_simulations=2)
     assert found.best.workflow.groups in (1, 2)

@@ -49,6 +49,7 @@ def tried(model, array, step, is_open, given_fields, layers):
         yield report.energy_units, report.latency_cycles
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(changes=models, step=steps, case=plans(machines, 30))
 def test_the_least_energy_of_one_layer(changes, step, case):

@@ -124,6 +124,7 @@ def test_tiles_fill_the_matrix_unit_where_slices_do_not():
 FFNS = st.sampled_from(["row", "col", "grid-2", "grid-4", "grid-2", "grid-4"])
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.sampled_from([8, 16]),

@@ -82,15 +82,16 @@ def test_with_a_ragged_batch():
     assert ps.simulate(model, array, step, found.workflow).latency_cycles == found.best.cycles
 
 
-def test_over_a_graph_of_channels():
-    array = ps.load_array("mesh-256", overrides={"num_pes": 16})
+@pytest.mark.parametrize("num_pes", [4, pytest.param(16, marks=pytest.mark.slow)])
+def test_over_a_graph_of_channels(num_pes):
+    array = ps.load_array("mesh-256", overrides={"num_pes": num_pes})
     found = ps.search(tiny_llama(), array, ps.Decode(1, 20), max_simulations=10)
     assert found.best.cycles <= min(named_cycles(tiny_llama(), array, ps.Decode(1, 20)).values())
     assert found.proof.startswith("best of")
     assert found.bound_cycles is None
 
 
-@pytest.mark.parametrize("groups", ["one", "several"])
+@pytest.mark.parametrize("groups", ["one", pytest.param("several", marks=pytest.mark.slow)])
 def test_the_saved_workflow_reads_back(tmp_path, groups):
     model, step = tiny_llama(num_hidden_layers=3), ps.Decode(1 if groups == "one" else 2, 20)
     array = small_array(4)
@@ -121,7 +122,7 @@ def test_energy_comes_before_cycles():
 
 
 def test_throughput_is_the_same_mapping():
-    model, array, step = tiny_llama(), small_array(4), ps.Decode(1, 50)
+    model, array, step = tiny_llama(num_hidden_layers=1), small_array(4), ps.Decode(1, 50)
     assert ps.search(model, array, step, "throughput").best.cycles == ps.search(model, array, step).best.cycles
 
 
@@ -134,6 +135,7 @@ def test_pareto_holds_what_none_beats():
         assert not any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in everyone)
 
 
+@pytest.mark.slow
 def test_it_is_explained_by_what_it_beats():
     model, array = tiny_llama(), small_array(8)
     found = ps.search(model, array, [(ps.Decode(1, 20), 2), ps.Decode(1, 40)], max_simulations=4)
@@ -148,8 +150,9 @@ def test_it_is_explained_by_what_it_beats():
         found.explain("auto")
 
 
-def test_one_mapping_for_several_steps():
-    model, array = tiny_llama(), small_array(8)
+@pytest.mark.parametrize(("layers", "num_pes"), [(1, 2), pytest.param(2, 8, marks=pytest.mark.slow)])
+def test_one_mapping_for_several_steps(layers, num_pes):
+    model, array = tiny_llama(num_hidden_layers=layers), small_array(num_pes)
     steps = [(ps.Prefill(1, prompt_len=16), 1), (ps.Decode(1, 20), 7)]
     found = ps.search(model, array, steps)
     cycles = [ps.simulate(model, array, step, found.workflow).latency_cycles for step, _ in steps]
