@@ -52,7 +52,7 @@ def table_of(page: Opened, caption: str) -> Locator:
 def test_it_renders(opened: Open) -> None:
     report = tiny("megatron", 8)
     page = opened(report)
-    assert page.page.title() == "tiny on bus-tree-64: megatron, decode"
+    assert page.page.title() == "megatron: decode of tiny on bus-tree-64"
     assert page.page.locator(".fact").count() == 5
     for section in page.page.locator("section").all():
         box = section.bounding_box()
