@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
@@ -17,7 +18,7 @@ from pe_sim.mapping.groups import PeGroups, largest_power
 from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
-REFERENCE_TOKENS: Final = 2048  # of one sequence a group, in the step that blocks are compared in
+REFERENCE_TOKENS: Final = (512, 2048, 8192, 32768)  # of one sequence a group, in the steps that blocks are compared in
 _KEPT = 256
 
 
@@ -127,12 +128,12 @@ class _Machine:
 
 
 def block_size(array: ArrayConfig, groups: PeGroups, shape: AttentionShape) -> int:
-    """Places of a block of PEs that share heads: the fastest by closed form (`layer_cycles`).
+    """Places of a block of PEs that share heads: the size that loses least by closed form, whatever the context.
 
-    It depends on the array, its division and the model's heads alone: what a PE keeps stays where it is, whatever
-    the step, the context and the batch. Of equals the largest power of the arity that gives each head a block of its
-    own is taken, else the smallest. Where such blocks are a whole group they stay, or get smaller where PEs are dead.
-    Where PEs do not outnumber heads none is shared.
+    What a PE keeps stays where it is, so the size depends on the array, its division and the model's heads alone. At a
+    few contexts the cycles of a layer with each size (`layer_cycles`) are divided by those with the fastest one; the
+    size whose largest ratio is the least is taken. Of equals it is the largest power of the arity that gives each
+    head a block of its own, else the smallest. Where PEs do not outnumber heads none is shared.
     """
     pe = array.pe
     machine = _Machine(
@@ -153,16 +154,17 @@ def block_size(array: ArrayConfig, groups: PeGroups, shape: AttentionShape) -> i
 
 @lru_cache(maxsize=_KEPT)
 def _block_size(machine: _Machine, groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) -> int:
-    shape = AttentionShape(num_heads, num_kv_heads, head_dim, (1,), (REFERENCE_TOKENS - 1,), causal_skip=True)
     if groups.size <= num_heads:
         return 1
+    sizes = block_sizes(groups)
+    worst = dict.fromkeys(sizes, Fraction(1))
+    for tokens in REFERENCE_TOKENS:
+        shape = AttentionShape(num_heads, num_kv_heads, head_dim, (1,), (tokens - 1,), causal_skip=True)
+        cycles = {size: layer_cycles(machine.array, groups, shape, size) for size in sizes}
+        least = min(cycles.values())
+        worst = {size: max(worst[size], Fraction(cycles[size], least)) for size in sizes}
     one_head_each = largest_power(groups.arity, groups.size // num_heads)
-    is_even = one_head_each * num_heads == groups.size
-    if is_even and not groups.has_dead:
-        return one_head_each
-    sizes = [size for size in block_sizes(groups) if size <= one_head_each or not is_even]
-    cycles = {size: layer_cycles(machine.array, groups, shape, size) for size in sizes}
-    return min(cycles, key=lambda size: (cycles[size], size != one_head_each, size))
+    return min(sizes, key=lambda size: (worst[size], size != one_head_each, size))
 
 
 def block_sizes(groups: PeGroups) -> list[int]:

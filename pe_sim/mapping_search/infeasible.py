@@ -9,6 +9,7 @@ import numpy as np
 
 from pe_sim.config.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
+from pe_sim.config.network import GraphNetwork
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear, Norm
@@ -99,7 +100,12 @@ def _dtype_changes(dtypes: Dtypes) -> list[_DtypeChange]:
 
 
 def _fewest_pes(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | None:
-    """The fewest PEs from which on the leanest mapping fits, as far as doubling and halving tells."""
+    """The fewest PEs from which on the leanest mapping fits, as far as doubling and halving tells.
+
+    None on a graph: more PEs are another one, of other sides or powers, with other costs of sharing heads.
+    """
+    if isinstance(array.network, GraphNetwork):
+        return None
 
     def fits(num_pes: int) -> bool:
         return _leanest(graphs, array, num_pes) <= array.pe.memory.capacity_bytes
