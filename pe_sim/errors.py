@@ -93,6 +93,10 @@ class InfeasibleError(InputError):
         return {"problem": self.problem, "demand": self.demand, "bound": self.bound, "unit": self.unit}
 
 
+class OutOfMemoryError(InputError):
+    """This machine cannot hold what was asked for, which says nothing of the array or the mapping."""
+
+
 class DeadlockError(PeSimError):
     """The simulation ran out of events before the step was done; lists who waits for what."""
 

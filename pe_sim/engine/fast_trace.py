@@ -13,6 +13,7 @@ from pe_sim.engine.block_pass import BlockRecord, StageRecord
 from pe_sim.engine.block_plan import BlockPlan
 from pe_sim.engine.recorder import CHANNELS, TAGS, resource_of
 from pe_sim.engine.recurrences import NEVER
+from pe_sim.host_memory import require_memory
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.schedule.stages import MessageStage, Resource, RoutedStage, Tag, TreeStage
 from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, Runs, StageSpan
@@ -29,6 +30,8 @@ class Visit:
     run: BlockRun
 
 
+USE_BYTES = 100  # of an occupancy of a channel in a report: 48 in its table, as much again to sort and to explain it
+USE_LEVERS = "fewer PEs (num_pes) or layers (model.num_layers) send less, and so may another workflow or interconnect"
 _RECENT_VISITS = 32  # whoever walks over a step stays with a few layers at a time
 
 
@@ -95,6 +98,7 @@ class Spans(Sequence[StageSpan]):
     def uses(self) -> IntArray:
         """(6, uses) channel, tag, stage, start, end, bytes, in order of their start."""
         counts = [self._written(visit).uses.shape[1] for visit in self._visits]
+        require_memory(USE_BYTES * sum(counts), f"a report of {sum(counts):,} uses of channels", USE_LEVERS)
         table, last = np.empty((6, sum(counts)), dtype=np.int64), 0
         for visit, count, order in zip(self._visits, counts, self._first, strict=False):
             rows = table[:, last : last + count]

@@ -16,7 +16,7 @@ from pe_sim.engine.arbiters import FIFO
 from pe_sim.engine.engines import Engine, fast
 from pe_sim.engine.fast import run_block_by_block
 from pe_sim.engine.recurrences import OutOfOrderError
-from pe_sim.errors import InfeasibleError, InputError
+from pe_sim.errors import InfeasibleError, InputError, OutOfMemoryError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.mapper import place
@@ -144,6 +144,8 @@ def in_groups(
     grouped = replace(workflow, groups=groups)
     try:
         return simulated(f"{workflow.name}, {groups} groups", grouped, wanted, check, run_block_by_block)
+    except OutOfMemoryError:
+        raise
     except (InputError, OutOfOrderError):
         return None
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pe_sim.config.network import GraphNetwork
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.grids import grid_ways
@@ -259,6 +259,8 @@ class Division:
         try:
             name = f"{self.label}, plan {len(search.seen) + 1}"
             found: Candidate | None = simulated(name, workflow, search.wanted, search.check)
+        except OutOfMemoryError:
+            raise
         except InputError:
             found = None
         search.seen[key] = found

@@ -148,9 +148,11 @@ class Scene:
             placer = BlockPlacer(self.graph.epilogue, plan, self.layouts, self._transforms)
             value = Value(0, self._tensors["stream"], entering.placement)
             try:
-                self.pieces[key] = self._weighed(placer.place((value,)), (), [entering])
+                block = placer.place((value,))
             except (InputError, ValueError):
                 self.pieces[key] = None
+            else:
+                self.pieces[key] = self._weighed(block, (), [entering])
         return self.pieces[key]
 
     def _weighed(self, block: PlacedBlock, leaving: Sequence[str], entering: Sequence[Held]) -> Piece:

@@ -100,7 +100,9 @@ def serial_all_gather(interconnect: Interconnect, pattern: Pattern) -> Program:
     flows, builder, num_pes = interconnect.flows, HopBuilder(), interconnect.topology.num_pes
     for scope in range(pattern.num_scopes):
         pes = pattern.pes(scope)
-        for pe in pes[pattern.sends[pes]].tolist():
+        senders = pes[pattern.sends[pes]].tolist()
+        builder.expect(len(senders) * (len(pes) - 1))
+        for pe in senders:
             flows.multicast(builder, pe, pes, pe, pe, pes)
     hops = builder.build(num_pes, num_pes, num_pes)
     return Program.whole(hops, np.arange(num_pes, dtype=np.int64))

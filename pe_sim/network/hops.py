@@ -12,8 +12,26 @@ from functools import cached_property
 
 import numpy as np
 
+from pe_sim.host_memory import require_memory
 from pe_sim.network.channels import Channels
 from pe_sim.units import BoolArray, IntArray, ceil_div
+
+# Peaks of collectives alone, of all kinds, were 200 to 290 bytes for a hop; 50 are there when its ways are laid out.
+_BYTES_PER_HOP, _LAID_OUT_BYTES = 150, 50
+_LEVERS = (
+    "fewer PEs (num_pes) or smaller groups need less, and so may another algorithm (network.collectives) or an"
+    " interconnect with shorter ways"
+)
+
+
+def require_hops(num_hops: int, laid_out: int = 0) -> None:
+    """Does nothing where a program of so many hops, some of them laid out already, may fit this machine's memory.
+
+    Raises:
+        OutOfMemoryError: it cannot.
+    """
+    num_bytes = _BYTES_PER_HOP * num_hops - _LAID_OUT_BYTES * laid_out
+    require_memory(num_bytes, f"a collective of {num_hops:,} hops", _LEVERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +182,23 @@ class HopBuilder:
         self._starts: list[tuple[IntArray, IntArray]] = []
         self._ends: list[tuple[IntArray, IntArray, IntArray]] = []
         self._kept: list[tuple[IntArray, IntArray, IntArray]] = []
-        self._count = 0
+        self._count = self._foreseen = 0
+
+    def expect(self, num_hops: int, laid_out: int = 0) -> None:
+        """Says, before they are added, that there will be about so many hops.
+
+        Raises:
+            OutOfMemoryError: they exceed this machine's memory.
+        """
+        require_hops(num_hops, laid_out)
+        self._foreseen = num_hops
 
     def add(self, channel: IntArray, message: IntArray, wait_cycles: IntArray, wave: IntArray) -> IntArray:
         """New hops; gives their numbers."""
         first = self._count
         self._count += len(channel)
+        if self._count > 2 * self._foreseen:
+            self.expect(self._count, laid_out=self._count)
         self._hops.append((channel, message, wait_cycles, wave))
         return np.arange(first, self._count, dtype=np.int64)
 

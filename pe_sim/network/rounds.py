@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pe_sim.network.flows import NONE, Paths
-from pe_sim.network.hops import Hops, Wave
+from pe_sim.network.hops import Hops, Wave, require_hops
 from pe_sim.network.interconnect import Interconnect
 from pe_sim.network.programs import Program
 from pe_sim.units import IntArray
@@ -76,6 +76,7 @@ class RoundsBuilder:
             return
         paths = self._interconnect.flows.paths(self._nodes[senders], self._nodes[receivers])
         run = _Run(paths, senders, receivers, carried.shape[0], self._num_hops)
+        require_hops(self._num_hops + run.rounds * run.hops)
         late, first_round, later = self._feeds(run)
         self._add_hops(run, late)
         self._add_links(run, first_round, later)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.engine.system_engines import system_engine_named
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.schedule import link_ops
 from pe_sim.systems.parts import Part, parts_of
@@ -92,6 +92,8 @@ class Estimator:
                 few, more = (self._measured(shape, part, workflow, layers) for layers in (_FEW, _MORE))
                 layer = (more - few) / (_MORE - _FEW)
                 self._lines[key] = Line(few - _FEW * layer, layer)
+            except OutOfMemoryError:
+                raise
             except InputError:
                 self._lines[key] = None
         return self._lines[key]

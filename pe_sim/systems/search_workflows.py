@@ -9,7 +9,7 @@ from pe_sim.config.array import ArrayConfig
 from pe_sim.config.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.config.system import SystemConfig
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.graph.shares import OperatorShare, model_share
 from pe_sim.mapping.kept import Memo
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
@@ -106,6 +106,8 @@ class Workflows:
         if key not in self._searched:
             try:
                 self._searched[key] = self._search(*key)
+            except OutOfMemoryError:
+                raise
             except InputError:
                 self._searched[key] = None
         return self._searched[key]
