@@ -10,8 +10,9 @@ first in the order of `BOUND_KINDS`; an operator that takes no cycle is `free`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from pe_sim.config.array import ArrayConfig
@@ -23,7 +24,7 @@ from pe_sim.report.critical_path import WAIT
 from pe_sim.report.links import Link, counted
 from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import Resource
-from pe_sim.trace import StageSpan
+from pe_sim.trace import NOT_ACTIVE, StageSpan
 from pe_sim.units import IntArray
 
 KIND_OF: dict[Resource, str] = {
@@ -62,7 +63,7 @@ class OperatorRow:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def utilization(timeline: Timeline, channels: ChannelTable) -> dict[str, float]:
@@ -124,33 +125,69 @@ def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:
 
 def operator_rows(graph: OperatorGraph, timeline: Timeline, dtypes: Dtypes) -> tuple[OperatorRow, ...]:
     """A row for every operator instance in program order; one without stages sits where the one before it ended."""
-    spans: dict[tuple[int | None, str], list[tuple[int, int]]] = {}
-    kinds: dict[tuple[int | None, str], Counter[str]] = {}
-    distributions: dict[tuple[int | None, str], str] = {}
-    for span, _ in timeline.active():
-        key = (span.layer, span.operator)
-        spans.setdefault(key, []).append((span.start, span.end))
-        kinds.setdefault(key, Counter())[KIND_OF[timeline.resource_of(span.order)]] += _length(span)
-        distributions[key] = distributions.get(key) or span.distribution
-    rows = []
-    previous_end = 0
+    operators = (*graph.prologue, *graph.layer, *graph.epilogue)
+    work = {id(operator): (operator.flops, operator.num_bytes(dtypes)) for operator in operators}
+    layers = _done_in_layers(timeline)
+    rows = list[OperatorRow]()
+    end = 0
     for layer, operator in graph.instances():
-        done = spans.get((layer, operator.name), [])
-        start = min((span[0] for span in done), default=previous_end)
-        end = previous_end = max((span[1] for span in done), default=previous_end)
-        row = OperatorRow(
-            layer,
-            operator.name,
-            distributions.get((layer, operator.name), ""),
-            operator.flops,
-            operator.num_bytes(dtypes),
-            start,
-            end,
-            end - start,
-            _bound_by(kinds.get((layer, operator.name), Counter())),
-        )
-        rows.append(row)
+        base, of_layer = layers.get(layer, (0, {}))
+        done = of_layer.get(operator.name)
+        start, end = (base + done.start, base + done.end) if done else (end, end)
+        distribution, bound_by = (done.distribution, done.bound_by) if done else ("", FREE)
+        name = operator.name
+        rows.append(OperatorRow(layer, name, distribution, *work[id(operator)], start, end, end - start, bound_by))
     return tuple(rows)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was done for an operator, in cycles from its layer's base on."""
+
+    start: int
+    end: int
+    distribution: str = ""
+    bound_by: str = FREE
+
+
+def _done_in_layers(timeline: Timeline) -> dict[int | None, tuple[int, dict[str, _Done]]]:
+    """Of each layer its base, and what was done for its operators, which layers that repeat each other share."""
+    spans, runs = timeline.trace.spans, timeline.trace.runs
+    parts: dict[
+        int | None, list[tuple[int, int, range]]
+    ] = {}  # what they repeat, their base, the orders of their spans
+    if runs is None:
+        for order, span in enumerate(spans):
+            parts.setdefault(span.layer, []).append((order, 0, range(order, order + 1)))
+    else:
+        firsts = runs.first.tolist()
+        orders = map(range, firsts, [*firsts[1:], len(spans)])
+        for layer, *part in zip(runs.layer.tolist(), runs.record.tolist(), runs.base.tolist(), orders, strict=True):
+            parts.setdefault(None if layer == NOT_ACTIVE else layer, []).append((part[0], part[1], part[2]))
+    known: dict[tuple[tuple[int, int], ...], dict[str, _Done]] = {}
+    layers: dict[int | None, tuple[int, dict[str, _Done]]] = {}
+    for layer, of_layer in parts.items():
+        base = of_layer[0][1]
+        key = tuple([(record, start - base) for record, start, _ in of_layer])
+        if key not in known:
+            known[key] = _done_by_operator(timeline, chain.from_iterable(orders for _, _, orders in of_layer), base)
+        layers[layer] = base, known[key]
+    return layers
+
+
+def _done_by_operator(timeline: Timeline, orders: Iterable[int], base: int) -> dict[str, _Done]:
+    found: dict[str, _Done] = {}
+    cycles: dict[str, Counter[str]] = {}
+    for span in map(timeline.trace.spans.__getitem__, orders):
+        if span.start == NOT_ACTIVE:
+            continue
+        done = found.setdefault(span.operator, _Done(span.start - base, span.end - base))
+        done.start, done.end = min(done.start, span.start - base), max(done.end, span.end - base)
+        done.distribution = done.distribution or span.distribution
+        cycles.setdefault(span.operator, Counter())[KIND_OF[timeline.resource_of(span.order)]] += _length(span)
+    for name, done in found.items():
+        done.bound_by = _bound_by(cycles[name])
+    return found
 
 
 def aggregate(links: Sequence[Link], makespan: int) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pe_sim.config.step import Decode, Step
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import KvAppend, kv_bytes
+from pe_sim.host_memory import require_memory
 from pe_sim.mapping.footprint import Footprint
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.network.area import AreaReport, area_of
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from pe_sim.report.plots import Axes, Figure
 
 SCHEMA = "pe-sim.report/1"
+_JSON_BYTES_PER_ROW = 500  # its text, twice while it is put together
+_JSON_LEVERS = "the readable report needs far less; of fewer layers (model.num_layers) all that repeats is the same"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -192,6 +195,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
+        return {**self._without_rows(), "operators": [row.to_dict() for row in self.operators]}
+
+    def _without_rows(self) -> dict[str, Any]:
         energy = self.energy
         return {
             "schema": SCHEMA,
@@ -218,12 +224,19 @@ class Report:
             "channels": self.channels.to_dict(),
             "energy": {**energy, "by_component": dict(energy["by_component"]), "basis": cost_basis_to_dict(self.array)},
             "area": {**self.area.to_dict(), "basis": cost_basis_to_dict(self.array)},
-            "operators": [row.to_dict() for row in self.operators],
         }
 
     def to_json(self) -> str:
-        """`to_dict()` as JSON with a newline at its end."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        """`to_dict()` as JSON with a newline at its end.
+
+        Raises:
+            OutOfMemoryError: the rows of its operators exceed this machine's memory.
+        """
+        count = len(self.operators)
+        require_memory(_JSON_BYTES_PER_ROW * count, f"the JSON of {count:,} operators", _JSON_LEVERS)
+        head = json.dumps(self._without_rows(), indent=2, allow_nan=False).removesuffix("\n}")
+        rows = ",\n    ".join([_indented(row) for row in self.operators])
+        return f'{head},\n  "operators": [\n    {rows}\n  ]\n}}\n'
 
     def save(self, path: str | Path) -> None:
         """Writes the JSON, whole or not at all.
@@ -353,6 +366,12 @@ class Report:
         from pe_sim.report.html import summary_html
 
         return summary_html(self)
+
+
+def _indented(row: OperatorRow) -> str:
+    """The row as `json.dumps` has it two levels deep; one by one they take a part of what all their dictionaries do."""
+    flat = json.dumps(row.to_dict(), allow_nan=False, separators=(",\n      ", ": "))
+    return f"{{\n      {flat[1:-1]}\n    }}"
 
 
 def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:

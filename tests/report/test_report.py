@@ -4,20 +4,23 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pe_sim import host_memory
 from pe_sim._version import __version__
 from pe_sim.api import simulate
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
 from pe_sim.config.step import Decode
 from pe_sim.engine import block_pass, fast
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, OutOfMemoryError
+from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
+from pe_sim.mapping_search.candidates import takes_groups
 from pe_sim.report import moments
 from pe_sim.report.moments import Moments
 from pe_sim.report.report import Report
@@ -43,6 +46,33 @@ def test_the_lengths_of_a_batch_are_added_up_once_and_not_for_every_row() -> Non
 
     calls(20)  # imports
     assert calls(400) - calls(200) < 10 * 200
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_rows_of_layers_that_repeat_are_what_the_spans_of_each_say(workflow: str, groups: int) -> None:
+    chosen = REGISTERED[workflow]
+    chosen = replace(chosen, groups=groups) if takes_groups(chosen) else chosen
+    report = simulate(load_model(TINY, {"num_layers": 9}), array_of(8), Decode(context_len=[5, 9]), chosen)
+    assert report.trace.runs is not None
+    alone = replace(report, trace=replace(report.trace, blocks=None))
+    assert report.operators == alone.operators
+    assert report.to_json() == json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def test_rows_of_operators_take_a_few_calls_each_and_their_json_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def calls(layers: int) -> int:
+        report = simulate(load_model(TINY, {"num_layers": layers}), array_of(8), Decode(1, 5))
+        assert len(report.operators) > 15 * layers
+        return calls_in(lambda: report.operators)
+
+    assert calls(400) - calls(200) < 10 * 200 * 17
+    report = simulate(load_model(TINY), array_of(8), Decode(1, 5))
+    assert report.operators
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 10_000)
+    monkeypatch.setattr(host_memory, "_WORTH_A_LOOK", 0)
+    with pytest.raises(OutOfMemoryError, match=rf"the JSON of {len(report.operators)} operators"):
+        report.to_json()
 
 
 def test_layers_that_repeat_each_other_share_what_is_known_of_their_pes() -> None:
