@@ -1,5 +1,7 @@
 """What tests of several rooms share: small machines and models, and a look into placed graphs and traces."""
 
+import functools
+import inspect
 import itertools
 import sys
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from pe_sim.config.arrays import load_array
 from pe_sim.config.models import load_model
@@ -21,6 +24,34 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 
 NAMED_WORKFLOWS = ("workflow-1", "workflow-2", "alternating", "megatron", "all-row", "all-col")
+
+
+def given_in_both(quick, slow, *strategies, suppress=(), **named):
+    """Hypothesis's `given` twice: `quick` examples with the quick tests, `slow` ones with the slow tests.
+
+    Args:
+        strategies, named: as `given` takes them.
+        suppress: health checks to leave out.
+    """
+
+    def decorate(test):
+        options = {"deadline": None, "suppress_health_check": suppress}
+        runs = {
+            most: settings(max_examples=most, **options)(given(*strategies, **named)(test)) for most in (quick, slow)
+        }
+        signature = inspect.signature(runs[slow])
+        examples = inspect.Parameter("examples", inspect.Parameter.KEYWORD_ONLY)
+
+        @pytest.mark.parametrize("examples", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+        @functools.wraps(test)
+        def run(*args, examples, **fixtures):
+            runs[examples](*args, **fixtures)
+
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), examples])
+        return run
+
+    return decorate
+
 
 # The machine of the contract's worked examples (section 10), with nothing derived from a floor plan.
 EXPLICIT = {
@@ -80,6 +111,24 @@ def thinned(*axes):
 
     places = itertools.product(*(range(len(axis)) for axis in axes))
     return [pytest.param(*case, marks=marks(at)) for case, at in zip(itertools.product(*axes), places, strict=True)]
+
+
+def diagonal(*axes):
+    """As `thinned`, with a smaller sample: as many cases as the longest axis has, in which every value stands."""
+    sizes = [len(axis) for axis in axes]
+    quick = {tuple(number % size for size in sizes) for number in range(max(sizes))}
+    places = itertools.product(*map(range, sizes))
+    return [
+        pytest.param(*case, marks=() if at in quick else pytest.mark.slow)
+        for case, at in zip(itertools.product(*axes), places, strict=True)
+    ]
+
+
+def some_of(values, quick):
+    """Every value for `parametrize`; those beyond `quick` of them, evenly spread, are slow."""
+    values = list(values)
+    chosen = {number * len(values) // quick for number in range(quick)}
+    return [pytest.param(value, marks=() if at in chosen else pytest.mark.slow) for at, value in enumerate(values)]
 
 
 def in_sample(places, sizes):

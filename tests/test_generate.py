@@ -8,7 +8,7 @@ import pe_sim as ps
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS as ALL_WORKFLOWS
 from pe_sim.report.envelope import widest
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import diagonal, small_array, tiny_llama
 from tests.network.networks import array_of
 
 WORKFLOWS = ("workflow-1", "workflow-2", "megatron", "batch-block")
@@ -101,21 +101,23 @@ def test_progress_counts_every_step(model, array, engine, expected):
     assert seen == expected
 
 
-@pytest.mark.parametrize("workflow", list(ALL_WORKFLOWS))
 @pytest.mark.parametrize(
-    ("num_pes", "overrides"),
-    [
-        (1, {}),
-        (5, {"overlap": 3}),
-        (8, {"overlap": 2, "network.collectives.gather": "serial"}),
-        (16, {"network.tree.downlink": True}),
-        (33, {"overlap": 0}),
-        (64, {"overlap": 3, "network.tree.downlink": True}),
-    ],
+    ("workflow", "machine"),
+    diagonal(
+        list(ALL_WORKFLOWS),
+        [
+            (1, {}),
+            (5, {"overlap": 3}),
+            (8, {"overlap": 2, "network.collectives.gather": "serial"}),
+            (16, {"network.tree.downlink": True}),
+            (33, {"overlap": 0}),
+            (64, {"overlap": 3, "network.tree.downlink": True}),
+        ],
+    ),
 )
-def test_steps_together_are_the_steps_alone(model, workflow, num_pes, overrides):
+def test_steps_together_are_the_steps_alone(model, workflow, machine):
     """To the cycle, across lengths at which another PE takes the new token and a PE's share grows."""
-    array = small_array(num_pes, overrides)
+    array = small_array(*machine)
     chosen = ps.load_workflow(workflow)
     done = ps.generate(model, array, 7, 24, batch_size=3, workflow=chosen, allow_overflow=True)
     steps = [ps.simulate(model, array, ps.Decode(3, context), chosen, allow_overflow=True) for context in range(7, 30)]

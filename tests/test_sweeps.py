@@ -14,7 +14,7 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.placed import Move
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.schedule.lowering import lower
-from tests.helpers import in_sample, placed_step, schedule_of, small_array, tiny_llama, traffic_of
+from tests.helpers import in_sample, placed_step, schedule_of, small_array, some_of, tiny_llama, traffic_of
 
 CACHES = (mapper._placements, mapper._divided_small, mapper._divided_large, mapper._place_pipeline)
 
@@ -64,7 +64,7 @@ def forget():
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("workflow", sorted(WORKFLOWS))
+@pytest.mark.parametrize("workflow", some_of(sorted(WORKFLOWS), 3))
 def test_reports_are_those_of_points_simulated_alone(workflow, every):
     model = tiny_llama(num_key_value_heads=2)
     sizes, number = (len(POINTS), len(STEPS), len(WORKFLOWS)), sorted(WORKFLOWS).index(workflow)

@@ -11,7 +11,6 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.arrays import array_to_dict, load_array
@@ -19,6 +18,7 @@ from pe_sim.config.loading import load_mapping
 from pe_sim.config.network_shapes import Link
 from pe_sim.config.presets import resolve
 from pe_sim.errors import InputError
+from tests.helpers import given_in_both
 
 FULL = {"bytes_per_cycle": 16, "latency_cycles": 2, "overhead_cycles": 1, "request_cycles": 3, "ramp_cycles": 4}
 
@@ -450,8 +450,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=150)
-@given(st.lists(ANY, max_size=4), st.lists(ANY, max_size=4), ANY)
+@given_in_both(40, 150, st.lists(ANY, max_size=4), st.lists(ANY, max_size=4), ANY)
 def test_no_graph_ends_in_a_traceback(nodes: list[Any], edges: list[Any], directed: Any) -> None:
     with suppress(InputError):
         load_array(raw(2, graph={"nodes": nodes, "edges": edges, "directed": directed}))

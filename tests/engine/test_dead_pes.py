@@ -21,7 +21,7 @@ from pe_sim.trace import NOT_ACTIVE
 from tests.engine.draws import KINDS, knobs, models, steps
 from tests.engine.test_decode_steps import compare_steps
 from tests.engine.test_engines_agree import compare
-from tests.helpers import blocks_of, small_array, tiny_llama
+from tests.helpers import blocks_of, given_in_both, small_array, tiny_llama
 from tests.network.networks import array_of, sizes_of
 
 NUM_STEPS = 5
@@ -43,16 +43,14 @@ def in_groups(name, groups):
     return chosen if chosen.pipelined else replace(chosen, groups=groups)
 
 
-@settings(max_examples=40)
-@given(models, steps, knobs, st.sampled_from(sorted(WORKFLOWS)), st.integers(2, 32), st.data())
+@given_in_both(10, 40, models, steps, knobs, st.sampled_from(sorted(WORKFLOWS)), st.integers(2, 32), st.data())
 def test_random_steps(model, step, overrides, workflow, num_pes, data):
     dead, groups = data.draw(dead_sets(num_pes, model))
     array = small_array(num_pes, {**overrides, "dead_pes": list(dead)})
     compare(model, array, step, in_groups(workflow, groups))
 
 
-@settings(max_examples=40)
-@given(models, steps, knobs, st.integers(2, 32), st.booleans(), st.data())
+@given_in_both(8, 40, models, steps, knobs, st.integers(2, 32), st.booleans(), st.data())
 def test_blocks_of_any_size(model, step, overrides, num_pes, some_dead, data):
     """Heads shared by any number of neighbours: several heads a block, blocks that the array's end cuts off."""
     dead, groups = data.draw(dead_sets(num_pes, model)) if some_dead else ((), 1)
@@ -65,8 +63,9 @@ def test_blocks_of_any_size(model, step, overrides, num_pes, some_dead, data):
             compare_steps(model, array, step.context_len, workflow, NUM_STEPS)
 
 
-@settings(max_examples=40)
-@given(models, steps, st.sampled_from(KINDS), st.integers(0, 3), st.sampled_from(sorted(WORKFLOWS)), st.data())
+@given_in_both(
+    8, 40, models, steps, st.sampled_from(KINDS), st.integers(0, 3), st.sampled_from(sorted(WORKFLOWS)), st.data()
+)
 def test_random_steps_on_graphs_of_channels(model, step, kind, overlap, workflow, data):
     num_pes = data.draw(st.sampled_from([size for size in sizes_of(kind) if 2 <= size <= 32]))
     dead, groups = data.draw(dead_sets(num_pes, model))

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
@@ -15,13 +14,14 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 from tests.engine.draws import knobs, models
 from tests.engine.test_arrival_pass import is_overtaken
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import given_in_both, small_array, tiny_llama
 
 NUM_STEPS = 6
 
 
-@settings(max_examples=100)
-@given(
+@given_in_both(
+    20,
+    100,
     models,
     st.lists(st.integers(0, 90), min_size=1, max_size=5),
     knobs,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
@@ -18,6 +18,7 @@ from tests.helpers import (
     NAMED_WORKFLOWS,
     bus_uses,
     ceil,
+    given_in_both,
     no_overlap,
     placed_step,
     schedule_of,
@@ -196,8 +197,7 @@ knobs = st.fixed_dictionaries(
 situations = st.tuples(models, steps, st.sampled_from(NAMED_WORKFLOWS), st.integers(1, 14), knobs)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(situations)
+@given_in_both(15, 60, situations, suppress=[HealthCheck.too_slow])
 def test_invariants_of_any_step(situation):
     model, step, workflow, num_pes, knob = situation
     array = small_array(num_pes, **knob)
@@ -282,8 +282,7 @@ def check_bounds(trace, model, array, step, workflow):
     assert latency >= weights / (array.num_pes * array.pe.memory.bytes_per_cycle)
 
 
-@settings(max_examples=25)
-@given(situations)
+@given_in_both(8, 25, situations)
 def test_double_buffering_is_never_slower_on_one_pe(situation):
     """The fill is at most the shorter of memory and compute, and one PE has no order that could change."""
     model, step, workflow, _, knob = situation

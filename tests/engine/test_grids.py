@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.models import load_model
@@ -17,7 +16,7 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 from tests.engine.draws import knobs, models, steps
 from tests.engine.test_engines_agree import compare
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import given_in_both, small_array, tiny_llama
 from tests.network.networks import array_of
 
 NAMES = ("llama-3.2-1b", "gpt2", "bert-base-uncased")
@@ -37,15 +36,17 @@ def drawn(data, array, num_groups):
     return replace(with_ffn(base, data.draw(names), data.draw(names)), groups=num_groups)
 
 
-@settings(max_examples=100)
-@given(models, steps, knobs, st.sampled_from([2, 4, 8, 9, 16, 27, 64]), st.sampled_from([1, 1, 2, 3]), st.data())
+@given_in_both(
+    15, 100, models, steps, knobs, st.sampled_from([2, 4, 8, 9, 16, 27, 64]), st.sampled_from([1, 1, 2, 3]), st.data()
+)
 def test_random_steps(model, step, overrides, size, num_groups, data):
     array = small_array(size * num_groups, overrides)
     compare(model, array, step, drawn(data, array, num_groups))
 
 
-@settings(max_examples=60)
-@given(
+@given_in_both(
+    8,
+    60,
     models,
     steps,
     st.sampled_from(["ring", "torus", "mesh", "h_tree", "hierarchical_bus", "crossbar"]),
@@ -57,8 +58,15 @@ def test_random_steps_on_other_interconnects(model, step, kind, num_pes, data):
     compare(model, array, step, drawn(data, array, 1))
 
 
-@settings(max_examples=60)
-@given(models, st.lists(st.integers(0, 60), min_size=1, max_size=4), knobs, st.sampled_from([8, 9, 16, 64]), st.data())
+@given_in_both(
+    15,
+    60,
+    models,
+    st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    knobs,
+    st.sampled_from([8, 9, 16, 64]),
+    st.data(),
+)
 def test_generations(model, lengths, overrides, num_pes, data):
     array = small_array(num_pes, overrides)
     workflow = drawn(data, array, 1)

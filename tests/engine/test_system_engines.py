@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.system import SystemConfig
@@ -18,6 +17,7 @@ from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.errors import InputError
 from pe_sim.schedule.link_ops import all_gather, all_reduce, messages, reduce_scatter, reduce_to
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram
+from tests.helpers import given_in_both
 
 LINK = {"bytes_per_cycle": 4, "latency_cycles": 3, "overhead_cycles": 2}
 
@@ -138,8 +138,7 @@ def walked(ran: SystemProgram, pass_cycles):
     return [start[index] for index in range(len(tasks))], [end[index] for index in range(len(tasks))]
 
 
-@settings(max_examples=120, deadline=None)
-@given(programs())
+@given_in_both(25, 120, programs())
 def test_the_engines_agree_and_so_does_a_walk_through_all_cycles(made) -> None:
     ran, pass_cycles = made
     times = both(ran, pass_cycles)

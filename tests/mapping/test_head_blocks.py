@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.api import simulate
@@ -16,7 +15,7 @@ from pe_sim.mapping import head_blocks
 from pe_sim.mapping.head_blocks import REFERENCE_TOKENS, block_size, block_sizes, layer_cycles
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
-from tests.helpers import attention, blocks_of, ceil, pe_groups
+from tests.helpers import attention, blocks_of, ceil, given_in_both, pe_groups
 
 
 def small(num_pes, **changes):
@@ -89,8 +88,7 @@ def heads_shape(heads, kv_heads, head_dim, tokens):
     return attention(heads, kv_heads, head_dim, (1,), (tokens - 1,))
 
 
-@settings(max_examples=50)
-@given(machines(), st.sampled_from([1, 2, 4]), st.integers(1, 8), st.sampled_from([8, 24, 64]))
+@given_in_both(15, 50, machines(), st.sampled_from([1, 2, 4]), st.integers(1, 8), st.sampled_from([8, 24, 64]))
 def test_the_size_that_loses_least_is_taken(array, per_kv, kv_heads, head_dim):
     heads = per_kv * kv_heads
     groups = pe_groups(array.num_pes, arity=array.network.arity)
@@ -176,8 +174,9 @@ def test_nothing_moves_from_step_to_step():
 SLACK = 0.05  # what the closed form leaves out: messages of blocks that are ready early overlap the work of others
 
 
-@settings(max_examples=20)
-@given(st.integers(33, 520), st.sampled_from(["llama-2-7b", "llama-3-8b"]), st.sampled_from(REFERENCE_TOKENS[:2]))
+@given_in_both(
+    4, 20, st.integers(33, 520), st.sampled_from(["llama-2-7b", "llama-3-8b"]), st.sampled_from(REFERENCE_TOKENS[:2])
+)
 def test_the_engine_agrees_with_the_closed_form(num_pes, name, tokens):
     """Two layers with head and vocabulary: no size is much faster than what the closed form says is the fastest."""
     model, array = load_model(name, {"num_layers": 2}), load_array("bus-tree-256", {"num_pes": num_pes})

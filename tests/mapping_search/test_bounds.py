@@ -24,7 +24,7 @@ from pe_sim.mapping_search.space import choices, parts_of, plan_of
 from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes
 from pe_sim.schedule.stages import Block, Schedule
-from tests.helpers import bus_uses, small_array, tiny_llama
+from tests.helpers import bus_uses, given_in_both, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import machines_of
 
 machines = machines_of(
@@ -181,8 +181,7 @@ def test_layers_that_are_not_gone_through_are_bounded_all_the_same(given_too):
 QUICK = {"network.bus.bytes_per_cycle": 1 << 20, "network.tree.bytes_per_cycle": 1 << 20}  # next to no time for moves
 
 
-@settings(max_examples=60)
-@given(data=st.data(), step=steps, groups=st.sampled_from([1, 2]), overlap=st.sampled_from([0, 1]))
+@given_in_both(15, 60, data=st.data(), step=steps, groups=st.sampled_from([1, 2]), overlap=st.sampled_from([0, 1]))
 def test_no_mapping_does_or_keeps_less_than_its_loads(data, step, groups, overlap):
     model, array = tiny_llama(), small_array(4, QUICK, overhead=0, overlap=overlap)
     scene = scene_of(model, array, step, groups)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import pe_sim as ps
@@ -13,7 +13,7 @@ from pe_sim.mapping.groups import PeGroups, groups_alive
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping_search.pieces import Scene
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import given_in_both, small_array, tiny_llama
 from tests.mapping_search import test_against_brute_force as brute_force
 from tests.mapping_search import test_bounds as bounds
 
@@ -27,8 +27,9 @@ def damaged(draw, arrays):
     return replace(array, dead_pes=tuple(sorted(dead)))
 
 
-@settings(max_examples=60)
-@given(data=st.data(), array=damaged(bounds.machines), step=bounds.steps, kv_heads=st.sampled_from([1, 4]))
+@given_in_both(
+    10, 60, data=st.data(), array=damaged(bounds.machines), step=bounds.steps, kv_heads=st.sampled_from([1, 4])
+)
 def test_no_mapping_is_faster_than_its_bound(data, array, step, kv_heads):
     model = tiny_llama(num_key_value_heads=kv_heads)
     groups = data.draw(st.sampled_from([n for n in groups_alive(array.num_pes, array.dead_pes) if n < array.num_pes]))
@@ -45,8 +46,9 @@ def test_no_mapping_is_faster_than_its_bound(data, array, step, kv_heads):
     assert bounds.bound_of(scene, plans)[0] <= report.latency_cycles
 
 
-@settings(max_examples=12)
-@given(
+@given_in_both(
+    3,
+    12,
     changes=brute_force.models,
     step=brute_force.steps,
     case=brute_force.plans(damaged(brute_force.machines_of(st.sampled_from([3, 4, 8]))), 30),

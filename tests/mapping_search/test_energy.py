@@ -17,7 +17,7 @@ from pe_sim.mapping_search.candidates import whole_shares
 from pe_sim.mapping_search.paths import Paths
 from pe_sim.mapping_search.pieces import Scene
 from pe_sim.mapping_search.space import parts_of, plan_of
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import given_in_both, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import fields_of, machines, models, plans, steps
 
 COSTS = {
@@ -56,8 +56,7 @@ def test_the_least_energy_of_one_layer(changes, step, case):
     check(tiny_llama(num_hidden_layers=1, **changes), case, step, 1)
 
 
-@settings(max_examples=8)
-@given(changes=models, step=steps, case=plans(machines, 5))
+@given_in_both(3, 8, changes=models, step=steps, case=plans(machines, 5))
 def test_the_least_energy_of_two_layers(changes, step, case):
     check(tiny_llama(num_hidden_layers=2, **changes), case, step, 2)
 

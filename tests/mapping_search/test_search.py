@@ -33,10 +33,10 @@ def named_cycles(model, array, step):
     ("model", "array", "step"),
     [
         ("llama-3.2-1b", "bus-tree-256", ps.Decode(1, 1024)),
-        ("llama-3.2-1b", "bus-tree-64", ps.Prefill(1, prompt_len=64)),
-        ("llama-2-7b", "bus-tree-1024", ps.Decode(1, 2048)),
-        ("gpt2", "bus-tree-64", ps.Decode(1, 200)),
-        ("bert-base-uncased", "bus-tree-64", ps.Prefill(1, prompt_len=40)),
+        pytest.param("llama-3.2-1b", "bus-tree-64", ps.Prefill(1, prompt_len=64), marks=pytest.mark.slow),
+        pytest.param("llama-2-7b", "bus-tree-1024", ps.Decode(1, 2048), marks=pytest.mark.slow),
+        pytest.param("gpt2", "bus-tree-64", ps.Decode(1, 200), marks=pytest.mark.slow),
+        pytest.param("bert-base-uncased", "bus-tree-64", ps.Prefill(1, prompt_len=40), marks=pytest.mark.slow),
     ],
     ids=["1b-decode", "1b-prefill", "7b-decode", "gpt2", "bert"],
 )
@@ -53,6 +53,7 @@ def test_never_worse_than_a_named_workflow(model, array, step):
     assert (found.proof == "exact") == (found.gap == 0.0)
 
 
+@pytest.mark.slow
 def test_named_mappings_are_tried_in_groups_first():
     model, array, step = tiny_llama(), small_array(8), ps.Decode(4, 20)
     found = ps.search(model, array, step, max_simulations=1)
@@ -168,6 +169,7 @@ def test_one_mapping_for_several_steps(layers, num_pes):
     assert found.best.cycles >= alone
 
 
+@pytest.mark.slow
 def test_never_worse_than_the_best_of_a_phase_alone():
     model, array = tiny_llama(), small_array(4)
     steps = [(ps.Prefill(2, prompt_len=16), 1), (ps.Decode(2, 20), 3), (ps.Decode(2, 24), 4)]
@@ -243,6 +245,7 @@ class TestMemory:
         assert any(lever.startswith("capacity x") for lever in error.levers)
         assert any("PEs (--set num_pes=" in lever for lever in error.levers)
 
+    @pytest.mark.slow
     def test_every_lever_helps(self):
         model, step = ps.load_model("llama-2-7b"), ps.Decode(1, 2048)
         with pytest.raises(InfeasibleError) as caught:
@@ -307,6 +310,7 @@ class TestAuto:
     def test_verify_proves_it(self):
         assert api.verify("llama-3.2-1b", small_array(4), "auto").holds
 
+    @pytest.mark.slow
     def test_generate_takes_one_for_all_steps(self):
         run = ps.generate(tiny_llama(), small_array(4), prompt_len=8, output_len=4, workflow="auto")
         assert run.prefill.workflow.name == "auto"

@@ -265,6 +265,7 @@ class TestBestPair:
         assert found.best.decode_cycles == 0
         assert not any(pair.switch for pair in found.table)
 
+    @pytest.mark.slow
     def test_a_search_gives_a_workflow_for_each_phase(self):
         found = ps.best_switch(tiny_llama(), small_array(8), 24, 6, 1, ["auto", "megatron"], switch_weights=RESHARD)
         assert {pair.prefill.name for pair in found.table} == {"auto (prefill)", "auto (decode)", "megatron"}

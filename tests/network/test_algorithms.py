@@ -9,6 +9,7 @@ import pytest
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.plans import WAYS
+from tests.helpers import diagonal
 from tests.network.networks import SECTIONS, array_of, star
 from tests.network.programs import (
     FORWARD,
@@ -282,8 +283,7 @@ def all_cycles(array, num_bytes):
     return {(kind, name): planner.cycles(plan) for kind in WAYS for name, plan in fitting_plans(planner, kind).items()}
 
 
-@pytest.mark.parametrize("num_pes", [1, 2, 3, 5, 8, 12])
-@pytest.mark.parametrize("num_bytes", [1, 9, 500])
+@pytest.mark.parametrize(("num_pes", "num_bytes"), diagonal([1, 2, 3, 5, 8, 12], [1, 9, 500]))
 def test_a_mesh_of_one_row_is_a_line_and_a_torus_of_one_row_a_ring(num_pes, num_bytes):
     for shape in ({"rows": 1, "cols": num_pes}, {"rows": num_pes, "cols": 1}):
         assert all_cycles(small("mesh", num_pes, **shape), num_bytes) == all_cycles(small("line", num_pes), num_bytes)
@@ -359,7 +359,7 @@ def test_an_all_to_all_beyond_what_can_be_held_is_refused_at_once():
 
 # ------------------------------------------------------------------------------------------------------------- the best
 @pytest.mark.parametrize("kind", SECTIONS)
-@pytest.mark.parametrize("num_pes", [1, 2, 8, 32])
+@pytest.mark.parametrize("num_pes", [1, 2, 8, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_best_is_the_best_of_all_although_not_all_are_tried(kind, num_pes):
     for combining, num_bytes in itertools.product((True, False), (1, 64, 5000)):
         section = {} if kind == "bus_tree" else {"in_network_reduction": combining}

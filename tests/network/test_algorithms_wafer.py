@@ -14,6 +14,7 @@ from pe_sim.engine.fast import run_fast
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.schedule.collectives import collective_schedule, named_way
 from pe_sim.schedule.routed_collectives import collective_planner
+from tests.helpers import diagonal
 from tests.network.programs import cycles
 
 RAMPS = (0, 1, 2, 3, 7)
@@ -25,8 +26,7 @@ def line(num_pes, ramp=2):
     return load_array("wafer-line-512", overrides={"num_pes": num_pes, "network.link.ramp_cycles": ramp})
 
 
-@pytest.mark.parametrize("ramp", RAMPS)
-@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("ramp", "ends"), diagonal(RAMPS, ENDS))
 def test_broadcast_star_and_chain(ends, ramp):
     array = line(ends - 1, ramp)
     for wavelets in WAVELETS:
@@ -36,8 +36,7 @@ def test_broadcast_star_and_chain(ends, ramp):
         assert cycles(array, "reduce", "chain", 4 * wavelets) == wavelets + (2 * ramp + 2) * (ends - 1)
 
 
-@pytest.mark.parametrize("ramp", RAMPS)
-@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("ramp", "ends"), diagonal(RAMPS, ENDS))
 def test_ring_all_reduce(ends, ramp):
     array = line(ends, ramp)
     array = replace(array, dtypes=replace(array.dtypes, activation=array.dtypes.partial))  # all of it in wavelets

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.array import ArrayConfig
@@ -11,6 +10,7 @@ from pe_sim.config.arrays import load_array
 from pe_sim.errors import InputError
 from pe_sim.network.area import AreaReport, area_of, at_area
 from pe_sim.network.wire import wire_bits_mm
+from tests.helpers import given_in_both
 
 ROUND: dict[str, Any] = {
     "area.mac_um2.bf16": 1000,
@@ -125,8 +125,9 @@ def test_routers_that_only_forward_have_no_adders() -> None:
     assert area_of(two_by_two).by_component["joints"] == pytest.approx((4 * 2 + 1) * 16 * 500e-6)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
+@given_in_both(
+    8,
+    25,
     kind=st.sampled_from(["bus-tree", "hier-bus", "line", "mesh", "hypercube", "butterfly"]),
     area_mm2=st.floats(10, 100),
 )

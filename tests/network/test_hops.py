@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.network.hop_times import ChannelTimes, run_hops
 from pe_sim.network.hops import HopBuilder
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.network.plans import WAYS
+from tests.helpers import given_in_both
 from tests.network.networks import LINK, SECTIONS, array_of
 from tests.network.programs import (
     fitting_plans,
@@ -68,8 +68,7 @@ def scopes(draw, num_pes):
     return draw(st.lists(st.sampled_from(bounds), min_size=1, unique=True).map(sorted))
 
 
-@settings(max_examples=120)
-@given(st.data())
+@given_in_both(20, 120, st.data())
 def test_every_program_as_a_simulator_that_goes_cycle_by_cycle(data):
     array = data.draw(arrays())
     interconnect = interconnect_of(array)
@@ -89,8 +88,7 @@ def test_every_program_as_a_simulator_that_goes_cycle_by_cycle(data):
         assert times.tail.tolist() == tails
 
 
-@settings(max_examples=60)
-@given(st.data())
+@given_in_both(15, 60, st.data())
 def test_random_messages_as_a_simulator_that_goes_cycle_by_cycle(data):
     num_pes = data.draw(st.integers(2, 7))
     array = array_of("graph", num_pes, graph=random_graph(data.draw, num_pes))

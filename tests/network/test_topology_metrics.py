@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pe_sim.network.halving import grid_bisection, tree_bisection
 from pe_sim.network.metrics import topology_metrics
 from pe_sim.network.search import count_diameter, search_bisection
 from pe_sim.network.topologies import KINDS, build_topology
+from tests.helpers import given_in_both
 from tests.network.networks import LINK, array_of, counted_diameter, searched_bisection, sizes_of, star
 
 W = LINK["bytes_per_cycle"]
@@ -52,7 +53,7 @@ def test_diameters_by_shortest_paths(kind, num_pes):
     assert count_diameter(topology) == counted
 
 
-@pytest.mark.parametrize("num_pes", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("num_pes", [2, 3, 4, 5, 6, *(pytest.param(more, marks=pytest.mark.slow) for more in (7, 8))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bisections_by_maximum_flows(kind, num_pes):
     if kind in ("hypercube", "butterfly") and num_pes not in (2, 4, 8):
@@ -80,7 +81,7 @@ def test_bisections_of_trees(section, num_pes):
     assert topology_metrics(array).bisection_bytes_per_cycle == searched_bisection(build_topology(array))
 
 
-@pytest.mark.parametrize("num_pes", [5, 6, 7, 8])
+@pytest.mark.parametrize("num_pes", [5, 6, *(pytest.param(more, marks=pytest.mark.slow) for more in (7, 8))])
 @pytest.mark.parametrize(("cluster_pes", "top_width"), [(2, 16), (2, 64), (2, 200), (3, 64), (3, 256), (4, 300)])
 def test_bisections_of_clusters(num_pes, cluster_pes, top_width):
     top = {
@@ -97,8 +98,7 @@ def test_downlinks_count():
     assert topology_metrics(array).bisection_bytes_per_cycle == 64 + 16 == searched_bisection(build_topology(array))
 
 
-@settings(max_examples=30)
-@given(st.integers(2, 40), st.integers(2, 5), st.data())
+@given_in_both(8, 30, st.integers(2, 40), st.integers(2, 5), st.data())
 def test_a_tree_is_never_cut_wider_than_at_its_leaves(leaves, arity, data):
     levels = 0
     while arity**levels < leaves:

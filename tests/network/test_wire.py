@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.arrays import array_to_dict, load_array
 from pe_sim.errors import InputError
 from pe_sim.network.topologies import KINDS, build_topology
 from pe_sim.network.wire import scale_to_wire, scaled_to_wire, wire_bits_mm
+from tests.helpers import given_in_both
 from tests.network.networks import array_of, star
 
 KIND = st.sampled_from(sorted(KINDS))
@@ -29,8 +29,7 @@ def with_widths_of_one(array):
     return load_array({**described, "network": narrowed(described["network"])})
 
 
-@settings(max_examples=60)
-@given(KIND, st.floats(0.001, 50.0))
+@given_in_both(15, 60, KIND, st.floats(0.001, 50.0))
 def test_never_above_the_budget(kind, factor):
     array = array_of(kind, 16)
     budget = factor * wire_bits_mm(array)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
@@ -12,7 +11,7 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.groups import PeGroups, groups_alive
 from pe_sim.mapping.head_blocks import block_sizes
 from pe_sim.mapping.workflow import WORKFLOWS
-from tests.helpers import blocks_of, small_array
+from tests.helpers import blocks_of, diagonal, given_in_both, small_array
 from tests.network.networks import array_of
 from tests.numeric.cases import llama as tiny
 from tests.numeric.cases import prove, weights_of
@@ -22,20 +21,19 @@ from tests.numeric.test_every_topology import check
 DEAD = ([0], [5, 6], [0, 5, 10, 15], [4, 5, 6, 7, 8], [*range(11), 12, 13, 14, 15])
 
 
-@pytest.mark.parametrize("dead", DEAD)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("dead", "workflow"), diagonal(DEAD, list(WORKFLOWS)))
 def test_every_workflow(workflow, dead):
     check(small_array(16, {"dead_pes": dead}), workflow)
 
 
-@pytest.mark.parametrize("kind", ["mesh", "ring"])
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("kind", "workflow"), diagonal(["mesh", "ring"], list(WORKFLOWS)))
 def test_on_graphs_of_channels(workflow, kind):
     check(load_array(array_to_dict(array_of(kind, 16)), overrides={"dead_pes": [0, 5, 6]}), workflow)
 
 
-@settings(max_examples=40)
-@given(
+@given_in_both(
+    8,
+    40,
     st.integers(2, 24),
     st.sampled_from(sorted(WORKFLOWS)),
     st.sampled_from([Decode(context_len=[7, 2, 5]), Prefill(prompt_len=[4, 1, 3], context_len=2)]),
@@ -52,8 +50,9 @@ def test_any_dead_pes_and_groups(num_pes, name, step, data):
     assert verdict.holds, verdict
 
 
-@settings(max_examples=40)
-@given(
+@given_in_both(
+    8,
+    40,
     st.integers(2, 24),
     st.sampled_from(["bus_tree", "mesh", "crossbar"]),
     st.sampled_from([Decode(context_len=[7, 2, 5]), Prefill(prompt_len=[4, 1, 3], context_len=2)]),

@@ -7,13 +7,13 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.numeric.executor import execute_placed
-from tests.helpers import thinned
+from tests.helpers import diagonal
 from tests.network.networks import SECTIONS, array_of, sizes_of
 from tests.numeric.cases import counts, timed_traffic
 from tests.numeric.test_every_workflow import TOLERANCE, loaded
 
 
-@pytest.mark.parametrize(("kind", "workflow", "num_pes"), thinned(sorted(SECTIONS), WORKFLOWS, [2, 5, 8, 16]))
+@pytest.mark.parametrize(("kind", "workflow", "num_pes"), diagonal(sorted(SECTIONS), list(WORKFLOWS), [2, 5, 8, 16]))
 def test_logits_and_traffic(kind, workflow, num_pes):
     if num_pes not in sizes_of(kind):
         num_pes = 4

@@ -12,7 +12,7 @@ from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.numeric.executor import execute_placed
 from pe_sim.numeric.state_dict import read_weights
 from tests.golden.loader import load_case
-from tests.helpers import small_array, thinned
+from tests.helpers import diagonal, small_array, thinned
 from tests.numeric.cases import counts, timed_traffic
 
 NUM_PES = (1, 2, 3, 4, 5, 7, 8, 16, 33)
@@ -44,7 +44,7 @@ def check(name, workflow, num_pes, step, tokens, expected, pooled=None):
     assert counts(done.traffic) == counts(timed_traffic(placed))
 
 
-@pytest.mark.parametrize(("name", "workflow", "num_pes"), thinned(DECODERS, WORKFLOWS, NUM_PES))
+@pytest.mark.parametrize(("name", "workflow", "num_pes"), diagonal(DECODERS, list(WORKFLOWS), NUM_PES))
 def test_a_decoder_computes_the_golden_logits(name, workflow, num_pes):
     case = loaded(name)[0]
     length = case.tokens.shape[1]
@@ -81,7 +81,9 @@ def test_a_decoder_without_an_lm_head_ends_with_what_the_head_would_read(name, c
     assert counts(done.traffic) == counts(timed_traffic(placed))
 
 
-@pytest.mark.parametrize(("name", "workflow", "num_pes"), thinned([*OTHER_DECODERS, *DECODERS], WORKFLOWS, [3, 8]))
+@pytest.mark.parametrize(
+    ("name", "workflow", "num_pes"), diagonal([*OTHER_DECODERS, *DECODERS], list(WORKFLOWS), [3, 8])
+)
 def test_a_chunk_over_a_cache_computes_the_golden_logits(name, workflow, num_pes):
     case = loaded(name)[0]
     batch, length = case.tokens.shape

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
@@ -11,7 +10,7 @@ from pe_sim.mapping.grids import fitting_grids, grid_name
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.numeric.state_dict import random_weights
-from tests.helpers import small_array
+from tests.helpers import diagonal, given_in_both, small_array
 from tests.network.networks import array_of
 from tests.numeric.cases import FAMILIES, prove
 from tests.numeric.test_random_programs import PLAN, WAY, models, steps
@@ -23,9 +22,14 @@ def with_grid(base, gate, up, down):
     return replace(workflow, name=f"{gate}+{up}+{down}", pattern=plans)
 
 
-@pytest.mark.parametrize("names", [("grid-2",) * 3, ("grid-4",) * 3, ("grid-8", "grid-8", "grid-2")])
-@pytest.mark.parametrize("base", ["megatron", "workflow-1", "workflow-2", "all-row"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("names", "base", "family"),
+    diagonal(
+        [("grid-2",) * 3, ("grid-4",) * 3, ("grid-8", "grid-8", "grid-2")],
+        ["megatron", "workflow-1", "workflow-2", "all-row"],
+        list(FAMILIES),
+    ),
+)
 def test_every_family(family, base, names):
     model = FAMILIES[family]()
     for step in (Prefill(2, prompt_len=3), *([Decode(3, context_len=4)] if model.has_kv_cache else [])):
@@ -49,8 +53,7 @@ def test_bases_that_do_more(base):
     assert verdict.holds, str(verdict)
 
 
-@settings(max_examples=100)
-@given(st.data())
+@given_in_both(12, 100, st.data())
 def test_any_mixture(data):
     """Grids beside every other distribution, in uneven sizes, with biases, in groups, under every other choice."""
     model, groups, arity = data.draw(models()), data.draw(st.integers(1, 3)), data.draw(st.integers(2, 4))

@@ -2,13 +2,12 @@
 
 from dataclasses import fields
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.numeric.state_dict import random_weights
-from tests.helpers import small_array
+from tests.helpers import given_in_both, small_array
 from tests.numeric.cases import bert, gpt2, llama, prove
 
 MATRIX = st.sampled_from(["row", "col", "replicate", "batch"])
@@ -72,8 +71,7 @@ def workflows(draw):
     return Workflow("random", "", plans, **base)
 
 
-@settings(max_examples=100)
-@given(st.data())
+@given_in_both(15, 100, st.data())
 def test_every_program_computes_its_model_and_moves_what_was_timed(data):
     model, workflow = data.draw(models()), data.draw(workflows())
     step = data.draw(steps(model))

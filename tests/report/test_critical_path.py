@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.api import simulate
@@ -24,6 +23,7 @@ from pe_sim.report.moments import Moments
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import MessageStage, PeStage
 from pe_sim.trace import NOT_ACTIVE
+from tests.helpers import diagonal, given_in_both
 from tests.report.samples import DECODE, TINY, WORKFLOWS, simulate_tiny, tiny
 
 
@@ -81,8 +81,9 @@ def variant(name: str, groups: int, at_root: set[str]) -> Workflow:
     return replace(whole, pattern=pattern, groups=1 if whole.pipelined else groups)
 
 
-@settings(max_examples=150)
-@given(
+@given_in_both(
+    25,
+    150,
     workflow=st.sampled_from(WORKFLOWS),
     groups=st.sampled_from([1, 2, 4]),
     at_root=st.just(set()) | st.sets(st.sampled_from(AT_ROOT)),
@@ -124,8 +125,9 @@ def test_links_cover_the_latency_and_follow_each_other(
     assert_explained(report)
 
 
-@settings(max_examples=40)
-@given(
+@given_in_both(
+    10,
+    40,
     workflow=st.sampled_from(WORKFLOWS),
     groups=st.sampled_from([1, 2, 4]),
     at_root=st.just(set()) | st.sets(st.sampled_from(AT_ROOT)),
@@ -175,8 +177,7 @@ def delayed(report: Report, order: int, cycles: int) -> Report:
     return replace(report, trace=trace)
 
 
-@pytest.mark.parametrize("workflow", ["workflow-1", "workflow-2", "megatron"])
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("workflow", "groups"), diagonal(["workflow-1", "workflow-2", "megatron"], [1, 2]))
 def test_what_nothing_explains_is_called_a_wait(workflow: str, groups: int) -> None:
     report = simulate_tiny(replace(REGISTERED[workflow], groups=groups), 8, Decode(3, 40))
     path = report.critical_path()
@@ -278,10 +279,10 @@ def walked(report: Report) -> Report:
 @pytest.mark.parametrize(
     ("workflow", "array", "sets"),
     [
-        ("workflow-1", "bus-tree-64", {}),
-        ("alternating", "bus-tree-64", {"overlap": 3}),
+        pytest.param("workflow-1", "bus-tree-64", {}, marks=pytest.mark.slow),
+        pytest.param("alternating", "bus-tree-64", {"overlap": 3}, marks=pytest.mark.slow),
         ("batch-stream", "bus-tree-64", {"overlap": 2}),
-        ("megatron", "hier-bus-256", {"network.cluster_pes": 4}),
+        pytest.param("megatron", "hier-bus-256", {"network.cluster_pes": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_links_of_repeated_layers_are_those_of_a_walk_over_all(workflow: str, array: str, sets: dict[str, int]) -> None:

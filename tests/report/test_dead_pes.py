@@ -44,6 +44,7 @@ def test_the_line_in_the_table_and_on_the_page():
     assert "2 of 8 PEs: 2, 5" in damaged._repr_html_()
 
 
+@pytest.mark.slow
 def test_a_searched_mapping_is_compared_with_itself():
     model, array = tiny_llama(num_hidden_layers=1), small_array(4, {"dead_pes": [1]})
     found = ps.search(model, array, STEP, max_simulations=2)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.api import search, simulate
@@ -25,6 +24,7 @@ from pe_sim.report.energy import COMPONENTS, DYNAMIC, UNITS_PER_PJ, energy_units
 from pe_sim.report.report import Report
 from pe_sim.schedule.collectives import collective_schedule
 from pe_sim.units import exact_sum
+from tests.helpers import given_in_both
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, array_of, simulate_on, simulate_tiny, tiny, tiny_on
 
 KV_WRITTEN = 2 * 2 * 2 * 16 * 2  # K and V, two layers, two kv heads of 16, bf16
@@ -211,8 +211,9 @@ def test_a_replicated_matrix_is_multiplied_on_every_pe() -> None:
     assert picojoules(four)["pe_memory"] == pytest.approx(4 * picojoules(one)["pe_memory"])
 
 
-@settings(max_examples=30)
-@given(
+@given_in_both(
+    8,
+    30,
     workflow=st.sampled_from(["workflow-1", "workflow-2", "megatron", "all-row", "all-col", "batch-block"]),
     num_pes=st.sampled_from([1, 2, 4, 8]),
     context=st.integers(0, 90),
@@ -323,7 +324,9 @@ def numbers_in(told: object) -> Iterator[float]:
 LENGTHS = st.floats(0, 30.9).map(lambda power: int(2**power))
 
 
-@given(
+@given_in_both(
+    12,
+    60,
     hidden=st.integers(6, 18).map(lambda power: 2**power),
     vocabulary=st.integers(2, 2**20),
     step=st.builds(lambda batch, length: Prefill(batch, prompt_len=length), st.integers(1, 20), LENGTHS)
@@ -332,7 +335,6 @@ LENGTHS = st.floats(0, 30.9).map(lambda power: int(2**power))
     overlap=st.integers(0, 3),
     workflow=st.sampled_from(["megatron", "workflow-1", "all-col"]),
 )
-@settings(max_examples=60)
 def test_a_step_of_any_size_is_counted_exactly_or_refused(
     hidden: int, vocabulary: int, step: Decode | Prefill, preset: str, overlap: int, workflow: str
 ) -> None:

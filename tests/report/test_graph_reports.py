@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -30,6 +29,7 @@ from pe_sim.report.report import Report
 from pe_sim.report.routed_parts import RoutedStages
 from pe_sim.report.table import WIDTH, render_report
 from pe_sim.schedule.stages import RoutedStage
+from tests.helpers import given_in_both
 from tests.network.programs import one_brings_about_another
 from tests.report.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
@@ -48,8 +48,9 @@ def assert_covers(report: Report) -> None:
     assert all(link.cycles > 0 for link in links)
 
 
-@settings(max_examples=80, deadline=None)
-@given(
+@given_in_both(
+    15,
+    80,
     kind=st.sampled_from(GRAPHS),
     num_pes=st.sampled_from([1, 2, 4, 8, 16]),
     workflow=st.sampled_from(WORKFLOWS),
@@ -74,8 +75,9 @@ def test_every_cycle_of_the_latency_is_explained(
     assert all((link.channel in names) == (link.resource == "network") for link in links if link.channel)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
+@given_in_both(
+    8,
+    40,
     kind=st.sampled_from(GRAPHS),
     workflow=st.sampled_from(WORKFLOWS),
     overlap=st.integers(0, 3),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.api import simulate
@@ -19,6 +18,7 @@ from pe_sim.report.perfetto import trace_json
 from pe_sim.report.report import Report
 from pe_sim.report.track_counters import BINS
 from pe_sim.report.tracks import MAX_LANES, Slice, lanes_of
+from tests.helpers import diagonal, given_in_both
 from tests.report.chrome_trace import ChromeTrace, parse
 from tests.report.samples import DECODE, GRAPHS, TINY, WORKFLOWS, simulate_tiny, tiny, tiny_on
 
@@ -37,8 +37,7 @@ def read(report: Report, **options: Any) -> ChromeTrace:
     return parse(trace_json(report, **options))
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS)
-@pytest.mark.parametrize("clock_ghz", [1.0, 0.7, 1.7])
+@pytest.mark.parametrize(("workflow", "clock_ghz"), diagonal(WORKFLOWS, [1.0, 0.7, 1.7]))
 def test_every_workflow_at_clocks_that_do_not_divide_nanoseconds(workflow: str, clock_ghz: float) -> None:
     report = simulate_tiny(workflow, 16, clock_ghz=clock_ghz)
     found = read(report)
@@ -47,8 +46,7 @@ def test_every_workflow_at_clocks_that_do_not_divide_nanoseconds(workflow: str, 
     assert found.flows or workflow == "batch-block"  # no communication inside its step
 
 
-@settings(max_examples=30)
-@given(st.sampled_from(WORKFLOWS), st.integers(1, 12), st.integers(0, 3), st.integers(1, 3))
+@given_in_both(6, 30, st.sampled_from(WORKFLOWS), st.integers(1, 12), st.integers(0, 3), st.integers(1, 3))
 def test_any_small_step(workflow: str, num_pes: int, overlap: int, batch: int) -> None:
     step = Decode(batch_size=batch, context_len=11)
     check_counters(simulate_tiny(workflow, num_pes, step, overlap=overlap))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pe_sim as ps
@@ -24,6 +24,7 @@ from pe_sim.schedule.system import ArrayPass, LinkTask, SystemProgram, SystemTim
 from pe_sim.systems.face import simulate_system
 from pe_sim.systems.reporting import system_report
 from pe_sim.systems.simulation import run_system
+from tests.helpers import given_in_both
 from tests.report.chrome_trace import parse
 from tests.report.samples import TINY, array_of, simulate_on, simulate_tiny
 from tests.report.system_samples import DECODE, MODEL, PLANS, PREFILL, simulated, system_of
@@ -131,8 +132,7 @@ def test_channels_are_as_busy_as_the_exchanges_say(plan, kind):
     assert not any("root" in name for name in report.links.name)
 
 
-@settings(max_examples=20)
-@given(cases())
+@given_in_both(4, 20, cases())
 def test_any_plan_adds_up(case):
     """Also where stages share arrays, layers are shared in different ways, and arrays are dead or unlike."""
     run = run_system(case.model, case.system, case.step, case.plan, case.workflow, "fast", allow_overflow=True)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.rtl
 
 MOST_PERCENT = 1  # of a whole step
 MANY_SEEDS = range(100, 160)
-QUICK = ("3-binary", "4-quad")  # to build another one takes longer than all its cases
+QUICK = ("3-binary",)  # to build another one takes longer than all its cases
 
 
 def quick_or_slow(names: Iterable[str]) -> list[Any]:

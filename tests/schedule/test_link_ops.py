@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.system import SystemConfig
@@ -26,6 +25,7 @@ from pe_sim.schedule.link_ways import (
     ways_of_reduce,
     ways_of_reduce_scatter,
 )
+from tests.helpers import given_in_both
 
 OMEGA, LAMBDA, WIDTH, KAPPA, KAPPA_SOFTMAX, FORWARD = 2, 3, 4, 5, 9, 1
 LINK = {"bytes_per_cycle": WIDTH, "latency_cycles": LAMBDA, "overhead_cycles": OMEGA}
@@ -108,8 +108,7 @@ MEMBERS = st.sampled_from(KINDS).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(MEMBERS, st.integers(0, 200))
+@given_in_both(12, 60, MEMBERS, st.integers(0, 200))
 def test_every_way_of_a_reduce_scatter_sums_every_part_at_its_member(drawn, seed: int) -> None:
     (kind, arrays), ranks, random = drawn
     over, n = system(kind, arrays), len(ranks)
@@ -122,8 +121,7 @@ def test_every_way_of_a_reduce_scatter_sums_every_part_at_its_member(drawn, seed
         assert min(done) >= max(ready), "a sum is there before one of its terms"
 
 
-@settings(max_examples=60, deadline=None)
-@given(MEMBERS, st.integers(0, 200))
+@given_in_both(12, 60, MEMBERS, st.integers(0, 200))
 def test_every_way_of_an_all_gather_brings_everybody_every_part(drawn, seed: int) -> None:
     (kind, arrays), ranks, random = drawn
     over, n = system(kind, arrays), len(ranks)
@@ -134,8 +132,7 @@ def test_every_way_of_an_all_gather_brings_everybody_every_part(drawn, seed: int
         assert held == [{part: 1 << part for part in range(n)}] * n, way.name
 
 
-@settings(max_examples=60, deadline=None)
-@given(MEMBERS)
+@given_in_both(12, 60, MEMBERS)
 def test_every_way_of_an_all_reduce_brings_everybody_the_sum(drawn) -> None:
     (kind, arrays), ranks, random = drawn
     over, n = system(kind, arrays), len(ranks)
@@ -152,8 +149,7 @@ def test_every_way_of_an_all_reduce_brings_everybody_the_sum(drawn) -> None:
         assert {len(each) for each in held} == {1 if whole else n}, way.name
 
 
-@settings(max_examples=60, deadline=None)
-@given(MEMBERS, st.booleans())
+@given_in_both(12, 60, MEMBERS, st.booleans())
 def test_reductions_at_any_member(drawn, takes_part: bool) -> None:
     (kind, arrays), ranks, random = drawn
     over, n = system(kind, arrays), len(ranks)
@@ -246,8 +242,7 @@ def test_softmax_partials_cost_more_to_combine() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- the one that is best
-@settings(max_examples=40, deadline=None)
-@given(MEMBERS, st.integers(1, 500))
+@given_in_both(8, 40, MEMBERS, st.integers(1, 500))
 def test_the_first_of_the_fastest_ways_is_chosen(drawn, num_bytes: int) -> None:
     (kind, arrays), ranks, _ = drawn
     over = system(kind, arrays)

@@ -13,7 +13,7 @@ from pe_sim.engine.fast import run_fast
 from pe_sim.errors import InputError
 from pe_sim.schedule.collectives import KINDS, collective_schedule, named_way, ways_of
 from pe_sim.schedule.routed_collectives import collective_planner
-from tests.helpers import traffic_of
+from tests.helpers import diagonal, some_of, traffic_of
 from tests.network.networks import SECTIONS, array_of
 
 GRAPHS = tuple(kind for kind in SECTIONS if kind != "bus_tree")
@@ -26,8 +26,7 @@ def each_way(kind, array, num_bytes):
         yield name, collective_schedule(kind, named_way(kind, array, name), num_bytes).schedule
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(("kind", "graph"), diagonal(KINDS, GRAPHS))
 def test_both_engines_give_the_plans_cycles_and_the_same_traffic(graph, kind):
     for num_pes in SIZES.get(graph, (1, 3, 8)):
         array = array_of(graph, num_pes)
@@ -102,8 +101,8 @@ def test_the_root_forwards_what_it_reduces_at_overlap_3():
         assert later - sooner == 500  # the broadcast's beats are half of those of the reduction, which is 32-bit
 
 
-@pytest.mark.parametrize("graph", SECTIONS)
-@pytest.mark.parametrize("num_bytes", [4, 16384, 2**20])
+@pytest.mark.parametrize("graph", some_of(SECTIONS, 3))
+@pytest.mark.parametrize("num_bytes", [4, *(pytest.param(more, marks=pytest.mark.slow) for more in (16384, 2**20))])
 def test_an_all_reduce_on_1024_pes(graph, num_bytes):
     trace = run_fast(collective_schedule("all-reduce", array_of(graph, 1024), num_bytes).schedule)
     assert trace.makespan_cycles > 0

@@ -87,6 +87,7 @@ def test_a_situation_is_the_sum_of_its_steps():
     assert found["area_mm2"] == reports[0][0].area.total_mm2
 
 
+@pytest.mark.slow
 def test_a_searched_workflow_is_that_of_the_search():
     row = row_of({**BASE, "workflow": "auto"}, Resolver(None))
     array = ps.load_array(BASE["array"], {"num_pes": BASE["num_pes"]})

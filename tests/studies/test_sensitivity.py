@@ -5,7 +5,6 @@ from functools import cache
 
 import matplotlib.pyplot as plt
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
@@ -13,7 +12,7 @@ from pe_sim.config.array import DEFAULT_CYCLES_PER_ELEMENT
 from pe_sim.errors import InputError
 from pe_sim.studies.parameters import EVERY_LATENCY, PES, Kind
 from pe_sim.studies.sensitivity import Sensitivity, sensitivity
-from tests.helpers import tiny_llama
+from tests.helpers import given_in_both, tiny_llama
 
 pytestmark = pytest.mark.usefixtures("no_window")
 
@@ -88,7 +87,9 @@ def test_every_move_is_the_simulation_of_the_machine_it_names(workflow):
     assert cases > 30
 
 
-@given(
+@given_in_both(
+    4,
+    15,
     workflow=st.sampled_from(["workflow-1", "workflow-2", "megatron", "all-row", "all-col"]),
     num_pes=st.sampled_from([1, 2, 4]),
     lanes=st.integers(1, 7),
@@ -97,7 +98,6 @@ def test_every_move_is_the_simulation_of_the_machine_it_names(workflow):
     factor=st.sampled_from([2, 4]),
     engine=st.sampled_from(["fast", "event"]),
 )
-@settings(max_examples=15, deadline=None)
 def test_the_sum_rule_is_exact_where_sizes_divide(workflow, num_pes, lanes, latency, overhead, factor, engine):
     """Every rate a half and every latency twice as long: twice the cycles, to the cycle.
 

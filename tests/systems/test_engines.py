@@ -12,6 +12,7 @@ from pe_sim.engine.system_event import run_system_event
 from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.schedule.system import ArrayPass, SystemTimes
 from pe_sim.systems.timing import TimedScript, Timer
+from tests.helpers import diagonal
 from tests.systems.cases import LINK_KINDS, MODELS, equal_arrays, script_of, timed_of
 from tests.systems.draws import cases
 
@@ -47,14 +48,13 @@ def check_order(timed: TimedScript, times: SystemTimes) -> None:
             latest[task.array] = times.end[index]
 
 
-@pytest.mark.parametrize("kind", LINK_KINDS)
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("kind", "name"), diagonal(LINK_KINDS, list(PLANS)))
 def test_fixed_plans_on_all_kinds_of_links(name, kind):
     count, plan, step = PLANS[name]
     check_order(*agreed(script_of(MODELS["llama"], equal_arrays(count, kind), plan, step)[1]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=5)
 @given(cases())
 def test_any_plan_on_any_system(case):
     check_order(*agreed(script_of(case.model, case.system, case.plan, case.step, case.workflow)[1]))

@@ -77,6 +77,7 @@ def test_several_arrays_without_a_plan_get_one_that_is_searched():
     assert report.latency_cycles <= min(others)
 
 
+@pytest.mark.slow
 def test_a_searched_workflow_is_no_worse_than_named_ones():
     model, system = replace(MODEL, num_layers=2), system_of(4, "ring", 3)
     found = ps.simulate_system(model, system, DECODE, PLAN, "auto").latency_cycles

@@ -11,6 +11,7 @@ from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.systems.script import MeetingAction
+from tests.helpers import diagonal, some_of
 from tests.systems.cases import (
     LINK_KINDS,
     MODELS,
@@ -46,20 +47,19 @@ def check(model: str, system, plan: ParallelPlan, step, workflow) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- every workflow
-@pytest.mark.parametrize("phase", ["decode", "chunk"])
-@pytest.mark.parametrize("workflow", SHARED_WORKFLOWS)
+@pytest.mark.parametrize(("phase", "workflow"), diagonal(["decode", "chunk"], SHARED_WORKFLOWS))
 def test_every_workflow_in_stages_that_share_operators_and_tokens(workflow, phase):
     check("llama", equal_arrays(8), ParallelPlan(tp=2, cp=2, pp=2), STEPS[phase], workflow)
 
 
-@pytest.mark.parametrize("workflow", SHARED_WORKFLOWS)
-@pytest.mark.parametrize("plan", [ParallelPlan(tp=3), ParallelPlan(cp=3), ParallelPlan(pp=3)], ids=["tp", "cp", "pp"])
+@pytest.mark.parametrize(
+    ("plan", "workflow"), diagonal([ParallelPlan(tp=3), ParallelPlan(cp=3), ParallelPlan(pp=3)], SHARED_WORKFLOWS)
+)
 def test_every_workflow_on_three_arrays(plan, workflow):
     check("bias", equal_arrays(3), plan, STEPS["decode"], workflow)
 
 
-@pytest.mark.parametrize("phase", STEPS)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("phase", "workflow"), diagonal(list(STEPS), list(WORKFLOWS)))
 def test_every_workflow_on_one_array_and_on_copies_of_it(workflow, phase):
     check("llama", equal_arrays(1), ParallelPlan(), STEPS[phase], workflow)
     check("llama", equal_arrays(2), ParallelPlan(dp=2), STEPS[phase], workflow)
@@ -81,7 +81,7 @@ DEGREES = [
 ]
 
 
-@pytest.mark.parametrize("degrees", DEGREES, ids=lambda degrees: "x".join(map(str, degrees)))
+@pytest.mark.parametrize("degrees", some_of(DEGREES, 6), ids=lambda degrees: "x".join(map(str, degrees)))
 def test_every_product_of_degrees(degrees):
     dp, tp, pp, cp = degrees
     plan = ParallelPlan(dp=dp, tp=tp, pp=pp, cp=cp)
@@ -130,7 +130,7 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", some_of(PLANS, 8))
 def test_plans_of_every_form(name):
     model, count, plan = PLANS[name]
     steps = list(steps_of(model).values())
@@ -180,20 +180,19 @@ MIXED = (
 )
 
 
-@pytest.mark.parametrize("phase", STEPS)
-@pytest.mark.parametrize("plan", [P(tp=6), P(cp=6), P(tp=2, pp=3), P(pp=2, cp=3)], ids=["tp", "cp", "tp-pp", "cp-pp"])
+@pytest.mark.parametrize(("phase", "plan"), diagonal(list(STEPS), [P(tp=6), P(cp=6), P(tp=2, pp=3), P(pp=2, cp=3)]))
 def test_arrays_of_different_sizes_networks_and_dead_pes(plan, phase):
     check("llama", system_of(MIXED, "torus"), plan, STEPS[phase], "workflow-1")
 
 
-@pytest.mark.parametrize("workflow", SHARED_WORKFLOWS)
+@pytest.mark.parametrize("workflow", some_of(SHARED_WORKFLOWS, 2))
 def test_arrays_of_one_pe_share_tokens(workflow):
     alone = system_of((arrays_like(1), arrays_like(3, dead_pes=(0, 2)), arrays_like(2)))
     for phase in ("decode", "chunk"):
         check("llama", alone, P(cp=3), STEPS[phase], workflow)
 
 
-@pytest.mark.parametrize("kind", LINK_KINDS)
+@pytest.mark.parametrize("kind", some_of(LINK_KINDS, 2))
 def test_dead_arrays_and_those_that_a_plan_leaves_out(kind):
     system = equal_arrays(8, kind, dead=(0, 5))
     for plan in (P(tp=2, cp=2, unused=(1, 6)), P(tp=3, pp=2), P(dp=2, pp=2, unused=(3, 4))):

@@ -17,6 +17,7 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower
 from pe_sim.systems.simulation import run_system
+from tests.helpers import diagonal
 from tests.systems.cases import MODELS, arrays_like, equal_arrays
 
 STEPS = {
@@ -31,8 +32,7 @@ def uses(traffic):
     return {tag: (use.messages, use.bytes, use.busy_cycles) for tag, use in traffic.items()}
 
 
-@pytest.mark.parametrize("phase", STEPS)
-@pytest.mark.parametrize("workflow", WORKFLOWS)
+@pytest.mark.parametrize(("phase", "workflow"), diagonal(list(STEPS), list(WORKFLOWS)))
 def test_cycles_traffic_and_memories_are_those_of_the_array_alone(workflow, phase):
     model, step = MODELS["llama"], STEPS[phase]
     for overlap in range(4):

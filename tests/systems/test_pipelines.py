@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.schedule.system import ArrayPass, LinkTask
+from tests.helpers import given_in_both
 from tests.systems.cases import MODELS, counts_of, equal_arrays, timed_of
 
 MODEL = MODELS["llama"]
@@ -101,8 +101,9 @@ def exchanged(timed) -> dict[str, int]:
     return found
 
 
-@settings(max_examples=15)
-@given(
+@given_in_both(
+    4,
+    15,
     st.sampled_from([ParallelPlan(pp=2), ParallelPlan(tp=2, pp=2), ParallelPlan(tp=3), ParallelPlan(tp=2, pp=3)]),
     st.lists(st.integers(0, 9), min_size=1, max_size=6),
     st.integers(1, 8),

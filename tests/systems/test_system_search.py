@@ -17,6 +17,7 @@ from pe_sim.systems.search import best_plan, resolved_workflow, search_system
 from pe_sim.systems.search_space import Allowed, Shape, Space
 from pe_sim.systems.search_workflows import Option, Workflows
 from pe_sim.systems.simulation import run_system
+from tests.helpers import some_of
 from tests.mapping_search.test_search import Clock
 from tests.systems.cases import MODELS, arrays_like, equal_arrays, system_of
 
@@ -50,7 +51,11 @@ def cycles_of(model, system, step, plan, workflow):
 
 @pytest.mark.parametrize(
     ("name", "count", "step", "kind"),
-    [("llama", 4, Decode(2, 20), "ring"), ("llama", 3, PREFILL, "crossbar"), ("uneven", 2, DECODE, "ring")],
+    [
+        pytest.param("llama", 4, Decode(2, 20), "ring", marks=pytest.mark.slow),
+        pytest.param("llama", 3, PREFILL, "crossbar", marks=pytest.mark.slow),
+        ("uneven", 2, DECODE, "ring"),
+    ],
 )
 def test_is_the_best_of_all_plans(name, count, step, kind):
     model, system = MODELS[name], equal_arrays(count, kind)
@@ -68,7 +73,7 @@ def test_is_the_best_of_all_plans(name, count, step, kind):
     assert found.counts.ruled_out + len(found.tried) == sum(cycles is not None for cycles in every.values())
 
 
-@pytest.mark.parametrize("step", [DECODE, PREFILL, Decode(1, 40)])
+@pytest.mark.parametrize("step", some_of([DECODE, PREFILL, Decode(1, 40)], 1))
 @pytest.mark.parametrize(("name", "workflow"), [("gqa", "megatron"), ("uneven", "workflow-2")])
 def test_bounds_hold_for_every_plan(name, workflow, step):
     model, system = MODELS[name], equal_arrays(3)
@@ -90,6 +95,7 @@ def test_few_simulations_find_what_all_find_here():
     assert few.counts.estimated >= few.counts.possible > 3
 
 
+@pytest.mark.slow
 def test_is_deterministic_and_orders_what_it_tried():
     model, system = MODELS["gqa"], equal_arrays(2)
     step = Decode(1, 20)
@@ -102,6 +108,7 @@ def test_is_deterministic_and_orders_what_it_tried():
     assert first.best is first.tried[0]
 
 
+@pytest.mark.slow
 def test_one_array_takes_what_ps_search_takes():
     model, array, step = MODELS["gqa"], arrays_like(4), Decode(1, 20)
     alone = ps.search(model, array, step, max_simulations=4)
@@ -177,6 +184,7 @@ def test_only_what_is_allowed():
         Allowed(dp=(0,))
 
 
+@pytest.mark.slow
 def test_variations_are_never_worse():
     model, system = MODELS["gqa"], equal_arrays(2)
     plain, varied = (
