@@ -66,7 +66,7 @@ def test_rows_of_operators_take_a_few_calls_each_and_their_json_is_asked_for(mon
         assert len(report.operators) > 15 * layers
         return calls_in(lambda: report.operators)
 
-    assert calls(400) - calls(200) < 10 * 200 * 17
+    assert calls(400) - calls(200) < 5 * 200 * 17
     report = simulate(load_model(TINY), array_of(8), Decode(1, 5))
     assert report.operators
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 10_000)
