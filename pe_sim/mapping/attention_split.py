@@ -125,19 +125,22 @@ class AttentionSplit:
 
     @cached_property
     def _segments(self) -> list[tuple[BoolArray | slice, dict[tuple[int, int, int], int]]]:
-        """PEs that share their sequences, with (new, cached) lengths and offset of those and how often each occurs."""
+        """PEs whose sequences are alike, with (new, cached) lengths and offset of those and how often each occurs."""
         spans = list(zip(self.shape.new_lens, self.shape.context_lens, self.shape.offsets, strict=True))
         # Tokens move between the PEs of a group alone: a class has the same sequences in every step.
         starts, ends = (np.atleast_2d(bounds)[0] for bounds in (self.sequence_first, self.sequence_last))
-        bounds = np.unique(starts * (len(spans) + 1) + ends)
+        bounds, bound_of_pe = np.unique(starts * (len(spans) + 1) + ends, return_inverse=True)
         if len(bounds) == 1:
             first, last = divmod(int(bounds[0]), len(spans) + 1)
             return [(slice(None), Counter(spans[first:last]))]
-        segments: list[tuple[BoolArray | slice, dict[tuple[int, int, int], int]]] = []
-        for bound in bounds.tolist():
+        kinds: dict[frozenset[tuple[tuple[int, int, int], int]], int] = {}
+        kind_of_bound = np.empty(len(bounds), dtype=np.int64)
+        for number, bound in enumerate(bounds.tolist()):
             first, last = divmod(bound, len(spans) + 1)
-            segments.append(((starts == first) & (ends == last), Counter(spans[first:last])))
-        return segments
+            lengths = frozenset(Counter(spans[first:last]).items())
+            kind_of_bound[number] = kinds.setdefault(lengths, len(kinds))
+        kind_of_pe = kind_of_bound[bound_of_pe]
+        return [(kind_of_pe == kind, dict(lengths)) for lengths, kind in kinds.items()]
 
     @cached_property
     def _takes_part(self) -> BoolArray:

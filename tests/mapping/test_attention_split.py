@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pe_sim.mapping.attention_split import split_by_batch, split_by_head, split_by_token, unsplit
 from pe_sim.mapping.head_blocks import block_sizes, head_blocks
-from tests.helpers import attention, ceil, pe_groups
+from tests.helpers import attention, calls_in, ceil, pe_groups
 
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 20)), min_size=1, max_size=4)
 
@@ -163,6 +163,17 @@ def test_batch(spans, num_pes):
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
     for pe in range(num_pes):
         assert split.row_sum(3)[pe] == brute_row_sum(shape, 3, owned[pe], lambda token: True)
+
+
+def test_pes_whose_sequences_are_alike_are_added_up_together():
+    def calls(batch, context_lens):
+        context = [context_lens[at % len(context_lens)] for at in range(batch)]
+        split = split_by_batch(attention(2, 2, 4, [1] * batch, context), pe_groups(64, num_sequences=batch))
+        assert split.cached_tokens().sum() == sum(context) + batch
+        return calls_in(split.cached_tokens)
+
+    assert calls(64 * 3 + 5, [7]) < 2 * calls(64 * 3, [7])
+    assert calls(64 * 4, [7, 9]) == calls(64 * 2, [7, 9])
 
 
 def test_groups_have_their_own_sequences():
