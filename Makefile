@@ -16,7 +16,7 @@ PYTEST = $(PY) -m pytest -n $(JOBS) --dist worksteal
 # What computes in floating point, or shows what was computed so, and the environment of another processor: plain SSE in
 # OpenBLAS and numpy, one thread. (Names of X86_V3 and X86_V4 are numpy's, for AVX2 and AVX-512.)
 FLOATING = tests/golden tests/numeric tests/notebooks tests/systems/test_numeric.py tests/systems/test_tampered.py \
-    tests/test_proof.py tests/test_notebook.py tests/test_readme.py tests/studies/test_calibration.py tests/cli/test_calibrate.py
+    tests/test_proof.py tests/test_notebook.py tests/test_readme.py tests/studies/test_calibration.py tests/cli/commands/test_calibrate.py
 OTHER_KERNELS = OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4' OPENBLAS_NUM_THREADS=1
 SUPPORTED = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 

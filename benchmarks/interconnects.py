@@ -8,8 +8,8 @@ from functools import partial
 from benchmarks.measure import clear_caches, median_seconds
 from benchmarks.table import Row
 from pe_sim.api import collective, load_array
-from pe_sim.config.array import ArrayConfig
-from pe_sim.network.topologies import build_topology
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.network.topology.kinds import build_topology
 
 BUILT_PES, BUILD_TARGET = 4096, 1.0  # seconds
 NUM_PES = 1024

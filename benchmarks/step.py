@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from benchmarks.measure import clear_caches, median_seconds, peak_bytes, timed
 from pe_sim.api import ENGINES, Step, Workflow, load_array, load_model, load_workflow, simulate
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode
 from pe_sim.mapping.mapper import place
 from pe_sim.schedule.lowering import lower

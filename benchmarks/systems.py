@@ -12,9 +12,9 @@ import pe_sim as ps
 from benchmarks.measure import clear_caches, median_seconds, run_python
 from benchmarks.step import CONTEXT_LEN
 from benchmarks.table import Row
-from pe_sim.config.plan import ParallelPlan
-from pe_sim.config.systems import load_system
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.config.plans.plan import ParallelPlan
+from pe_sim.config.systems.load import load_system
+from pe_sim.mapping.workflow import load_workflow
 from pe_sim.systems.simulation import run_system
 
 MODEL, SYSTEM, WORKFLOW = "llama-3.1-405b", "switch-of-64-bus-tree-1024", "workflow-2"
@@ -44,7 +44,7 @@ def system_rows() -> Iterator[Row]:
 
 def main() -> None:
     """The command."""
-    from pe_sim.systems.search import search_system
+    from pe_sim.systems.search.search import search_system
 
     model, system = ps.load_model(MODEL), load_system(SYSTEM)
     begun = time.perf_counter()

@@ -18,7 +18,7 @@ import argparse
 
 import pe_sim as ps
 from experiments.comparison import Row
-from pe_sim.config.array import ArrayConfig, DramBank
+from pe_sim.config.arrays.array import ArrayConfig, DramBank
 
 ARRAY = "aim-gddr6-16"
 INPUT_BYTES = 2  # fp16

@@ -21,7 +21,7 @@ from experiments.collectives_against_n_plot import figures
 from experiments.collectives_against_n_table import COLUMNS, agrees, said
 from experiments.parallel import in_order
 from experiments.study import Ask, Study, main
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.errors import InputError
 
 NAME: Final = "collectives_against_n"

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pe_sim as ps
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.loading import load_mapping
-from pe_sim.config.presets import resolve
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.files.loading import load_mapping, resolve
 from pe_sim.errors import InputError
-from pe_sim.network.topologies import build_topology
-from pe_sim.network.wire import scale_to_wire, wire_bits_mm
+from pe_sim.network.metrics import scale_to_wire, wire_bits_mm
+from pe_sim.network.topology.kinds import build_topology
 
 BUS_TREE, DOWNLINK = "bus-tree", "bus-tree, downlink"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import pe_sim as ps
 from experiments.equal_wire_arrays import Wired
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.schedule.stages import RootStage, Tag
 
 FAST, EVENTS, LEFT_OUT = "fast", "event by event", "left out: needs event by event"
@@ -96,5 +96,5 @@ def _fast_alone(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with patch("pe_sim.engine.event.run_event", side_effect=NeedsEventsError):
+    with patch("pe_sim.engine.event.run.run_event", side_effect=NeedsEventsError):
         yield

@@ -19,7 +19,7 @@ from experiments.cases import Case, best_of, swept
 from experiments.interconnect_pareto_plot import figures, findings
 from experiments.study import Ask, Study, main
 from pe_sim.network.area import area_of
-from pe_sim.network.wire import wire_bits_mm
+from pe_sim.network.metrics import wire_bits_mm
 
 NAME = "interconnect_pareto"
 MODEL, ARRAY = "llama-2-7b", "bus-tree-256"

@@ -17,18 +17,16 @@ from experiments.mode_transforms_plot import figures
 from experiments.mode_transforms_table import COLUMNS, KINDS, Kind, agrees, said
 from experiments.parallel import in_order
 from experiments.study import Ask, Study, main
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.engine.engines import engine_named
-from pe_sim.graph.operators import AttentionShape, Operator
-from pe_sim.graph.tensors import Tensor
+from pe_sim.graph.operators import AttentionShape, Operator, Tensor
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Value
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Step, Transforms
-from pe_sim.mapping_search.switch_holdings import CachePart, cache_holding
-from pe_sim.mapping_search.switch_schedule import Leg, switch_schedule
-from pe_sim.mapping_search.switch_transfer import transfer
+from pe_sim.mapping_search.switch.holdings import CachePart, cache_holding, transfer
+from pe_sim.mapping_search.switch.price import Leg, switch_schedule
 from pe_sim.schedule.builders import streamed
 from pe_sim.schedule.moves import lower_move
 from pe_sim.schedule.stages import Block, MessageStage, Schedule, Stage

@@ -6,9 +6,9 @@ from math import ceil
 
 import pe_sim as ps
 from experiments.comparison import Row, single_pe
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.machines import load_machine
-from pe_sim.report.metrics import OperatorRow
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.reference_machines import load_machine
+from pe_sim.report.analysis.metrics import OperatorRow
 
 LLM_VIEWER, CENT = "LLM-Viewer", "CENT"
 

@@ -21,11 +21,11 @@ from experiments.parallel import in_order
 from experiments.scale_out_plot import figures
 from experiments.scale_out_table import COLUMNS, PREFILL, STRONG, WEAK, findings, with_efficiency
 from experiments.study import Ask, Study, main
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system
+from pe_sim.config.systems.load import load_system
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InfeasibleError
-from pe_sim.systems.search import search_system
-from pe_sim.systems.search_space import Allowed
+from pe_sim.systems.search.search import search_system
+from pe_sim.systems.search.space import Allowed
 
 NAME: Final = "scale_out"
 MODELS: Final = ("llama-2-70b", "llama-3.1-405b")

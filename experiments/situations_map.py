@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pe_sim as ps
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place

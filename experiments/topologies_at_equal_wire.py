@@ -24,7 +24,7 @@ from experiments.options import names, positive, whole_numbers
 from experiments.parallel import in_order
 from experiments.study import Ask, Study, main
 from pe_sim.errors import InputError, did_you_mean
-from pe_sim.network.wire import wire_bits_mm
+from pe_sim.network.metrics import wire_bits_mm
 
 NAME: Final = "topologies_at_equal_wire"
 PES, QUICK_PES = (64, 256), (64,)

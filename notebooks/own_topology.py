@@ -20,7 +20,7 @@
 import networkx as nx
 
 import pe_sim as ps
-from pe_sim.network.wire import scaled_to_wire, wire_bits_mm
+from pe_sim.network.metrics import scaled_to_wire, wire_bits_mm
 
 ps.use_style()
 bus_tree = ps.load_array("bus-tree-16-large")

@@ -61,7 +61,7 @@ ps.verify("llama-3.2-1b", array, workflow=found.workflow)
 # random, of the scaled-down model.
 
 # %%
-from pe_sim.numeric.scaled_down import scaled_down
+from pe_sim.numeric.proof import scaled_down
 from pe_sim.numeric.state_dict import random_weights
 
 small = scaled_down(ps.load_model("llama-3.2-1b"), num_pes=24)

@@ -20,7 +20,7 @@
 import pandas as pd
 
 import pe_sim as ps
-from pe_sim.config.systems import describe_system
+from pe_sim.config.systems.load import describe_system
 
 ps.use_style()
 model = ps.load_model("llama-3.1-405b")

@@ -29,23 +29,23 @@ if TYPE_CHECKING:
         simulate,
         verify,
     )
-    from pe_sim.config.hetu_writer import generate_llama_4d_config, generate_llama_hetero_4d_config
-    from pe_sim.config.plan import ParallelPlan
-    from pe_sim.config.plans import load_plan
-    from pe_sim.config.systems import list_systems, load_system
+    from pe_sim.config.plans.hetu_generators import generate_llama_4d_config, generate_llama_hetero_4d_config
+    from pe_sim.config.plans.load import load_plan
+    from pe_sim.config.plans.plan import ParallelPlan
+    from pe_sim.config.systems.load import list_systems, load_system
     from pe_sim.errors import DeadlockError, InfeasibleError, InputError, PeSimError
     from pe_sim.network.area import at_area
     from pe_sim.network.metrics import topology_metrics
+    from pe_sim.report.plots.style import style, use_style
+    from pe_sim.report.plots.topology import plot_topology
     from pe_sim.report.references import reference
-    from pe_sim.report.style import style, use_style
     from pe_sim.report.system_report import SystemReport
-    from pe_sim.report.topology_plot import plot_topology
     from pe_sim.studies.calibration import calibrate
     from pe_sim.studies.comparison import compare
     from pe_sim.studies.sensitivity import sensitivity
     from pe_sim.studies.sweep import sweep
-    from pe_sim.systems.face import execute_system, simulate_system, verify_system
-    from pe_sim.systems.search import search_system
+    from pe_sim.systems.api import execute_system, simulate_system, verify_system
+    from pe_sim.systems.search.search import search_system
 
 __all__ = [
     "DeadlockError",
@@ -102,23 +102,23 @@ _MODULES = {
     "at_area": "pe_sim.network.area",
     "calibrate": "pe_sim.studies.calibration",
     "compare": "pe_sim.studies.comparison",
-    "execute_system": "pe_sim.systems.face",
-    "generate_llama_4d_config": "pe_sim.config.hetu_writer",
-    "generate_llama_hetero_4d_config": "pe_sim.config.hetu_writer",
-    "load_plan": "pe_sim.config.plans",
-    "ParallelPlan": "pe_sim.config.plan",
-    "list_systems": "pe_sim.config.systems",
-    "load_system": "pe_sim.config.systems",
-    "plot_topology": "pe_sim.report.topology_plot",
+    "execute_system": "pe_sim.systems.api",
+    "generate_llama_4d_config": "pe_sim.config.plans.hetu_generators",
+    "generate_llama_hetero_4d_config": "pe_sim.config.plans.hetu_generators",
+    "load_plan": "pe_sim.config.plans.load",
+    "ParallelPlan": "pe_sim.config.plans.plan",
+    "list_systems": "pe_sim.config.systems.load",
+    "load_system": "pe_sim.config.systems.load",
+    "plot_topology": "pe_sim.report.plots.topology",
     "reference": "pe_sim.report.references",
-    "search_system": "pe_sim.systems.search",
+    "search_system": "pe_sim.systems.search.search",
     "sensitivity": "pe_sim.studies.sensitivity",
-    "simulate_system": "pe_sim.systems.face",
-    "style": "pe_sim.report.style",
+    "simulate_system": "pe_sim.systems.api",
+    "style": "pe_sim.report.plots.style",
     "sweep": "pe_sim.studies.sweep",
     "topology_metrics": "pe_sim.network.metrics",
-    "use_style": "pe_sim.report.style",
-    "verify_system": "pe_sim.systems.face",
+    "use_style": "pe_sim.report.plots.style",
+    "verify_system": "pe_sim.systems.api",
 }
 
 

@@ -8,37 +8,33 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import array_to_dict, as_array, load_array
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.models import as_model, load_model
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import array_to_dict, as_array, load_array
+from pe_sim.config.models.load import as_model, load_model
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.situations import load_situation
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.decoding import decode_in_order
-from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, engine_named
+from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, decode_in_order, engine_named
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
-from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
-from pe_sim.mapping.workflow_loading import as_workflow, load_workflow
+from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow, as_workflow, load_workflow
 from pe_sim.mapping_search.budget import DEFAULT_SECONDS, budget_of
-from pe_sim.report.build import build_report
-from pe_sim.report.generation import Generation
-from pe_sim.report.part_result import PartResult
-from pe_sim.report.report import Report
+from pe_sim.report.report import Report, build_report
+from pe_sim.report.results import Generation, PartResult
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
-from pe_sim.schedule.gemm import gemm_schedule
 from pe_sim.schedule.lowering import lower
+from pe_sim.schedule.matrix import gemm_schedule
 from pe_sim.schedule.stages import Tag
 from pe_sim.trace import TagTraffic, total_traffic
 
 if TYPE_CHECKING:
     from pe_sim.mapping_search.result import SearchResult
-    from pe_sim.mapping_search.switch_pairs import BestSwitch, Phases
+    from pe_sim.mapping_search.switch.pairs import BestSwitch, Phases
     from pe_sim.numeric.proof import Proof
     from pe_sim.numeric.results import Execution
-    from pe_sim.report.envelope import Envelope
+    from pe_sim.report.analysis.envelope import Envelope
 
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
@@ -118,7 +114,7 @@ def search(
         InputError: something given is wrong, or no mapping was found in time; InfeasibleError where none fits the
             memories.
     """
-    from pe_sim.mapping_search.request import search_for  # the pipeline does not need the search
+    from pe_sim.mapping_search.search import search_for  # the pipeline does not need the search
 
     model = as_model(model)
     array = as_array(array)
@@ -229,7 +225,7 @@ def generate(
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
     """
-    from pe_sim.mapping_search.switch_pairs import Phases, Ways, switch_between  # steps alone need no switch
+    from pe_sim.mapping_search.switch.pairs import Phases, Ways, switch_between  # steps alone need no switch
 
     model = as_model(model)
     phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine, allow_overflow)
@@ -303,7 +299,7 @@ def best_switch(
     Raises:
         InputError: something given is wrong; InfeasibleError where no pair fits the memories.
     """
-    from pe_sim.mapping_search.switch_pairs import Phases, Ways, best_pair  # as in `generate`
+    from pe_sim.mapping_search.switch.pairs import Phases, Ways, best_pair  # as in `generate`
 
     model = as_model(model)
     phases, ways = Phases.of(model, prompt_len, output_len, batch_size), Ways(switch_weights, engine)
@@ -339,7 +335,7 @@ def collective(
 
 
 def _collective_envelope(kind: str, array: ArrayConfig) -> Envelope:
-    from pe_sim.report.envelope import collective_envelope  # only needed by those who ask
+    from pe_sim.report.analysis.envelope import collective_envelope  # only needed by those who ask
 
     return collective_envelope(kind, array)
 
@@ -364,7 +360,7 @@ def gemm(
 
 
 def _gemm_envelope(array: ArrayConfig, rows: int, inner: int, outer: int, cycles: int) -> Envelope:
-    from pe_sim.report.envelope import gemm_envelope  # only needed by those who ask
+    from pe_sim.report.analysis.envelope import gemm_envelope  # only needed by those who ask
 
     return gemm_envelope(array, rows, inner, outer, cycles)
 

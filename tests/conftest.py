@@ -13,8 +13,8 @@ import pytest
 from hypothesis import settings
 
 import pe_sim as ps
-from pe_sim.cli.search import search as search_command
-from pe_sim.systems import search as systems_search
+from pe_sim.cli.commands.search import search as search_command
+from pe_sim.systems.search import search as systems_search
 from tests.rtl.build import available
 
 settings.register_profile("default", deadline=None)

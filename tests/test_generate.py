@@ -7,7 +7,7 @@ import pytest
 import pe_sim as ps
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS as ALL_WORKFLOWS
-from pe_sim.report.envelope import widest
+from pe_sim.report.analysis.envelope import widest
 from tests.helpers import diagonal, small_array, tiny_llama
 from tests.network.networks import array_of
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pe_sim import api, host_memory
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode
-from pe_sim.config.systems import load_system
-from pe_sim.engine import event
-from pe_sim.engine.fast_trace import USE_BYTES
+from pe_sim.config.systems.load import load_system
+from pe_sim.engine.event import run
+from pe_sim.engine.fast.trace import USE_BYTES
 from pe_sim.errors import OutOfMemoryError
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
@@ -20,7 +20,7 @@ from pe_sim.mapping_search.candidates import Wanted, in_groups
 from pe_sim.network.interconnect import interconnect_for
 from pe_sim.report import table
 from pe_sim.schedule.lowering import least_bytes, lower
-from pe_sim.systems.search import search_system
+from pe_sim.systems.search.search import search_system
 from tests.report.samples import TINY
 
 STEP = Decode(context_len=40)
@@ -64,8 +64,8 @@ def test_an_event_by_event_simulation_takes_about_what_it_is_said_to_take(
 ) -> None:
     model = load_model({**TINY, "num_hidden_layers": layers})
     schedule = lower(place(model, load_array(array, {"num_pes": num_pes}), STEP, WORKFLOWS["workflow-1"]))
-    least = event.least_bytes(schedule)
-    assert least <= _peak(lambda: event.run_event(schedule)) <= 2.5 * least + (8 << 20)
+    least = run.least_bytes(schedule)
+    assert least <= _peak(lambda: run.run_event(schedule)) <= 2.5 * least + (8 << 20)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_every_way_in_is_refused_and_no_search_takes_it_for_a_mapping_that_does_
         WAYS[way]()
 
 
-@pytest.mark.parametrize("place", ["search_workflows._best_mapping", "search_estimate.Estimator._measured"])
+@pytest.mark.parametrize("place", ["search.workflows._best_mapping", "search.order.Estimator._measured"])
 def test_a_search_over_plans_does_not_leave_out_what_was_refused_for_memory(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

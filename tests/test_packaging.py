@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRESET_FOLDERS = ("workloads", "topologies")
 # Given as a child reads it, so that a checkout or an editable install cannot answer in the package's place.
 PRINT_PRESETS = """
-import pe_sim, pe_sim.config.presets as presets
+import pe_sim, pe_sim.config.files.loading as presets
 print(pe_sim.__file__)
 for kind in ("models", "arrays", "situations", "machines", "systems"):
     names = sorted(presets.preset_names(kind))
@@ -57,17 +57,17 @@ def test_wheel_holds_every_preset_file(wheel: Path) -> None:
 
 def test_wheel_holds_what_was_compared_with_the_rtl(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        packed = archive.read("pe_sim/report/compared.json")
-    assert packed == (ROOT / "pe_sim" / "report" / "compared.json").read_bytes()
+        packed = archive.read("pe_sim/report/analysis/compared.json")
+    assert packed == (ROOT / "pe_sim" / "report" / "analysis" / "compared.json").read_bytes()
 
 
 def test_wheel_holds_the_templates_of_pages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {
-            name: archive.read(name) for name in archive.namelist() if name.startswith("pe_sim/report/templates/")
+            name: archive.read(name) for name in archive.namelist() if name.startswith("pe_sim/report/html/templates/")
         }
     expected = {
-        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in ROOT.glob("pe_sim/report/templates/*.j2")
+        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in ROOT.glob("pe_sim/report/html/templates/*.j2")
     }
     assert expected
     assert packed == expected

@@ -114,7 +114,7 @@ class TestCommand:
         assert "row or col or batch or replicate" in result.output
 
     def test_exit_code_of_a_failed_proof(self, monkeypatch):
-        from pe_sim.numeric.verify import Verdict
+        from pe_sim.numeric.proof import Verdict
 
         monkeypatch.setattr(Verdict, "holds", property(lambda self: False))
         result = self.run("gpt2", "--array", "bus-tree-64", "--set", "num_pes=2")

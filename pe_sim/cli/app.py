@@ -9,20 +9,19 @@ from typing import Any, Final
 import click
 
 from pe_sim._version import __version__
-from pe_sim.cli.calibrate import calibrate
-from pe_sim.cli.collective import collective
-from pe_sim.cli.compare import compare
+from pe_sim.cli.commands.calibrate import calibrate
+from pe_sim.cli.commands.collective import collective, gemm
+from pe_sim.cli.commands.compare import compare
+from pe_sim.cli.commands.generate import generate
+from pe_sim.cli.commands.listings import arrays, models, situations, systems, workflows
+from pe_sim.cli.commands.run import run
+from pe_sim.cli.commands.search import search
+from pe_sim.cli.commands.sensitivity import sensitivity
+from pe_sim.cli.commands.sweep import sweep
+from pe_sim.cli.commands.topology import topology
+from pe_sim.cli.commands.verify import verify
 from pe_sim.cli.faults import exit_code_of
-from pe_sim.cli.gemm import gemm
-from pe_sim.cli.generate import generate
-from pe_sim.cli.listings import arrays, models, situations, systems, workflows
 from pe_sim.cli.progress import Progress
-from pe_sim.cli.run import run
-from pe_sim.cli.search import search
-from pe_sim.cli.sensitivity import sensitivity
-from pe_sim.cli.sweep import sweep
-from pe_sim.cli.topology import topology
-from pe_sim.cli.verify import verify
 from pe_sim.errors import did_you_mean
 
 _COMMANDS: Final = (

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from pe_sim.cli.outputs import format_pairs, format_table
 from pe_sim.cli.progress import current_progress
-from pe_sim.cli.tables import format_pairs, format_table
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError, InputError
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from pe_sim.api import Report, Workflow
-    from pe_sim.config.array import ArrayConfig
-    from pe_sim.config.model import ModelConfig
+    from pe_sim.config.arrays.array import ArrayConfig
+    from pe_sim.config.models.model import ModelConfig
     from pe_sim.config.situations import Situation, WeightedStep
     from pe_sim.config.step import Step
 

@@ -15,9 +15,8 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.preset_file import checked_file
-from pe_sim.config.schema import Section, fault
+from pe_sim.config.files.schema import Section, checked_file, fault
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import MAX_BATCH, MAX_LENGTH, Decode, Prefill, Step
 from pe_sim.notebook import Table, card
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from operator import index
 from typing import ClassVar, Final, Literal
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.errors import InputError, did_you_mean
 
 MAX_LENGTH: Final = 2**31

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.graph.graph import STREAM, OperatorGraph
-from pe_sim.graph.operators import Elementwise, Linear, Operator, Select
+from pe_sim.graph.operators import Elementwise, Linear, Operator, Rows, Select, Tensor
 from pe_sim.graph.parts import attention, attention_shape, embed, norm, plain_ffn, projections, residual
-from pe_sim.graph.tensors import Rows, Tensor
 
 
 def build_bert(model: ModelConfig, step: Decode | Prefill) -> OperatorGraph:

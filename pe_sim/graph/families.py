@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.graph.bert import build_bert

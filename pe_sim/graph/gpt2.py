@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.graph.graph import STREAM, OperatorGraph
 from pe_sim.graph.parts import (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.graph.graph import STREAM, OperatorGraph
-from pe_sim.graph.operators import Elementwise, Linear, Operator, Rope
+from pe_sim.graph.operators import Elementwise, Linear, Operator, Rope, Tensor
 from pe_sim.graph.parts import (
     attention,
     attention_shape,
@@ -17,7 +17,6 @@ from pe_sim.graph.parts import (
     residual,
     selected_rows,
 )
-from pe_sim.graph.tensors import Tensor
 
 
 def build_llama(model: ModelConfig, step: Decode | Prefill) -> OperatorGraph:

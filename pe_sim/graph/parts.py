@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.graph.graph import STREAM
 from pe_sim.graph.operators import (
     Argmax,
     AttentionShape,
+    Element,
     Elementwise,
     Embedding,
     KvAppend,
     Linear,
     Norm,
     Operator,
+    Rows,
     Scores,
     Select,
     Softmax,
+    Tensor,
     Values,
 )
-from pe_sim.graph.tensors import Element, Rows, Tensor
 
 Step = Decode | Prefill
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pe_sim.graph.tensors import Rows
+from pe_sim.graph.operators import Rows
 from pe_sim.mapping.attention_split import AttentionSplit
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, PlacedGraph

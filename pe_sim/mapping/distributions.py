@@ -18,7 +18,7 @@ from pe_sim.graph.operators import (
     Scores,
     Values,
 )
-from pe_sim.mapping.grids import GRID, grid_name, grid_ways
+from pe_sim.mapping.groups import GRID, grid_name, grid_ways
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Shard
 
 

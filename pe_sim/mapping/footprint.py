@@ -9,14 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.errors import InfeasibleError
 from pe_sim.graph.operators import AttentionShape, Embedding, KvAppend, Linear, Norm
 from pe_sim.mapping.attention_split import AttentionSplit, held_tokens
 from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
-from pe_sim.mapping.likeness import likeness
-from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedGraph, Work
+from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedGraph, Work, likeness
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
 from pe_sim.units import IntArray
 

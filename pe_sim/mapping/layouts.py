@@ -8,20 +8,21 @@ from functools import cached_property
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
-from pe_sim.graph.operators import AttentionShape
-from pe_sim.graph.tensors import Element, Rows, Tensor
+from pe_sim.graph.operators import AttentionShape, Element, Rows, Tensor
 from pe_sim.mapping.attention_split import (
     AttentionSplit,
+    HeadBlocks,
+    block_size,
+    head_blocks,
+    pair_width,
     split_by_batch,
     split_by_head,
     split_by_token,
     unsplit,
 )
-from pe_sim.mapping.grids import grid_slices
-from pe_sim.mapping.groups import PeGroups, even_counts
-from pe_sim.mapping.head_blocks import HeadBlocks, block_size, head_blocks, pair_width
+from pe_sim.mapping.groups import PeGroups, even_counts, grid_slices
 from pe_sim.mapping.placement import Partial, Placement, Scope, Shard
 from pe_sim.units import BoolArray, IntArray, ceil_div
 

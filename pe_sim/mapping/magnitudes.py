@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pe_sim.config.array import ArrayConfig, DramBank
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.arrays.array import ArrayConfig, DramBank
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Embedding, KvAppend, Linear, Operator, Scores, Softmax, Values

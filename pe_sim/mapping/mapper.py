@@ -6,24 +6,44 @@ A sweep places the same step on many arrays. What nodes a step has depends on th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
-from pe_sim.config.array import ArrayConfig, Network
+import numpy as np
+
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.networks.network import GraphNetwork, Network
+from pe_sim.errors import InputError
 from pe_sim.graph.families import Step, build_graph
-from pe_sim.graph.graph import OperatorGraph
-from pe_sim.graph.operators import Operator
-from pe_sim.mapping.groups import PeGroups
-from pe_sim.mapping.kept import Kept, Memo
+from pe_sim.graph.graph import STREAM, OperatorGraph
+from pe_sim.graph.operators import (
+    AttentionOperator,
+    AttentionShape,
+    Operator,
+    Receive,
+    Select,
+    Send,
+    Tensor,
+)
+from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts, layouts_of
 from pe_sim.mapping.magnitudes import Magnitudes
-from pe_sim.mapping.pipeline import place_pipeline
-from pe_sim.mapping.placed import BlockRun, Node, PlacedBlock, PlacedGraph, Value
-from pe_sim.mapping.placer import BlockPlacer, BlockPlan
-from pe_sim.mapping.plans import end_plan, layer_plan
+from pe_sim.mapping.placed import (
+    BlockRun,
+    Kept,
+    Memo,
+    Move,
+    MoveKind,
+    Node,
+    PlacedBlock,
+    PlacedGraph,
+    Value,
+)
+from pe_sim.mapping.placement import Placement, Replicate
+from pe_sim.mapping.placer import BlockPlacer, BlockPlan, end_plan, layer_plan
 from pe_sim.mapping.transforms import Question, Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
 
@@ -174,3 +194,249 @@ class _StepPlacer:
         self.blocks.append(block)
         self.sequence.append(BlockRun(len(self.blocks) - 1, layer))
         return block.exits
+
+
+# ---- block-pipeline: consecutive layers on a stage of PEs each, sequences moving on from stage to stage.
+
+
+def place_pipeline(graph: OperatorGraph, array: ArrayConfig, workflow: Workflow) -> PlacedGraph:
+    """The placed graph with one lane per sequence and one stage per group of PEs.
+
+    As many stages as there are layers, or PEs if those are fewer; what PEs do not divide stay idle. A stage whose PEs
+    are all dead is left out, and its layers go to the others. Lanes run in
+    waves: in wave t stage s works on sequence t - s, so that reductions enter the tree in the order they happen.
+    """
+    return _PipelinePlacer(graph, array, workflow).run()
+
+
+@dataclass
+class _PipelinePlacer:
+    graph: OperatorGraph
+    array: ArrayConfig
+    workflow: Workflow
+    blocks: list[PlacedBlock] = field(default_factory=list)
+    sequence: list[BlockRun] = field(default_factory=list)
+    known: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def run(self) -> PlacedGraph:
+        lanes = len(self.graph.shape.new_lens)
+        stages = len(self.ranges)
+        bounds = np.concatenate(([0], np.cumsum(even_counts(self.graph.num_layers, stages)))).tolist()
+        leaving: dict[int, tuple[Value, ...]] = {}
+        for wave in range(lanes + stages - 1):
+            for stage in range(min(wave, stages - 1), -1, -1):
+                lane = wave - stage
+                if lane < lanes:
+                    first, last = bounds[stage], bounds[stage + 1]
+                    leaving[lane] = self._run_stage(stage, lane, leaving.get(lane, ()), first, last)
+        return PlacedGraph(self.array, self.graph, tuple(self.blocks), tuple(self.sequence), lanes)
+
+    @cached_property
+    def ranges(self) -> tuple[PeGroups, ...]:
+        """The PEs of each stage; a range of PEs that are all dead is none."""
+        array = self.array
+        most = min(array.num_pes, self.graph.num_layers)
+        size = array.num_pes // most
+        ranges = (
+            PeGroups(array.num_pes, size, 1, array.network.arity, 1, place * size, array.dead_pes)
+            for place in range(most)
+        )
+        living = tuple(groups for groups in ranges if groups.living[0])
+        if not living:
+            raise InputError(
+                f"no pipeline stage has a living PE: {most} stages of {size} {'PE' if size == 1 else 'PEs'} each",
+                source=self.workflow.source or self.workflow.name,
+                path="dead_pes",
+                given=list(array.dead_pes),
+                expected=f"a living PE below {most * size}",
+            )
+        return living
+
+    def _run_stage(
+        self, stage: int, lane: int, entering: tuple[Value, ...], first: int, last: int
+    ) -> tuple[Value, ...]:
+        layouts = self._layouts(stage, lane)
+        if first == 0:
+            plan = end_plan(self.workflow, self.workflow.plan(0), prologue=True)
+            leaving = self._append(self._of_lane(self.graph.prologue, layouts), plan, layouts, lane, (), None)
+        else:
+            sender = int(self.ranges[stage - 1].lowest[0])
+            leaving = self._forward(layouts, lane, entering, first, sender)
+        for layer in range(first, last):
+            plan = layer_plan(self.workflow, self.workflow.plan(layer))
+            if layer == last - 1 < self.graph.num_layers - 1:
+                plan = replace(plan, stream="replicate")  # one PE has to hold all that it sends on
+            leaving = self._append(self._of_lane(self.graph.layer, layouts), plan, layouts, lane, leaving, layer)
+        if last == self.graph.num_layers:
+            plan = end_plan(self.workflow, self.workflow.plan(last - 1), prologue=False)
+            self._append(self._of_lane(self.graph.epilogue, layouts), plan, layouts, lane, leaving, None)
+        return leaving
+
+    def _forward(
+        self, layouts: Layouts, lane: int, entering: tuple[Value, ...], layer: int, sender: int
+    ) -> tuple[Value, ...]:
+        """The stream goes from the lowest PE of the stage before to all PEs of this one."""
+        source = Value(0, entering[0].tensor, Replicate())
+        target = Value(1, entering[0].tensor, Replicate())
+        reader = next(operator for operator in self.graph.layer if STREAM in operator.inputs)
+        move = Move(reader, MoveKind.FORWARD, "group", (source,), (target,), sender=sender)
+        block = PlacedBlock((move,), (source,), (target,), layouts)
+        return self._record((layouts.groups, layouts.shape, "forward"), lambda: block, layer, lane)
+
+    def _append(
+        self,
+        operators: tuple[Operator, ...],
+        plan: BlockPlan,
+        layouts: Layouts,
+        lane: int,
+        entering: tuple[Value, ...],
+        layer: int | None,
+    ) -> tuple[Value, ...]:
+        placer = BlockPlacer(operators, plan, layouts, Transforms(self.array, layouts))
+        entry = entering[0].placement if entering else None
+        key = (layouts.groups, layouts.shape, operators, self.workflow.plan(layer or 0), entry)
+        return self._record(key, lambda: placer.place(entering), layer, lane)
+
+    def _record(
+        self, key: tuple[object, ...], make: Callable[[], PlacedBlock], layer: int | None, lane: int
+    ) -> tuple[Value, ...]:
+        """Notes one run of a block, which is placed only if no equal one was; gives the values that leave it."""
+        if key not in self.known:
+            self.known[key] = len(self.blocks)
+            self.blocks.append(make())
+        index = self.known[key]
+        self.sequence.append(BlockRun(index, layer, lane))
+        return self.blocks[index].exits
+
+    def _layouts(self, stage: int, lane: int) -> Layouts:
+        shape = replace(
+            self.graph.shape,
+            new_lens=self.graph.shape.new_lens[lane : lane + 1],
+            context_lens=self.graph.shape.context_lens[lane : lane + 1],
+        )
+        return Layouts.on(self.array, self.ranges[stage], shape, self.graph.selected_per_sequence)
+
+    def _of_lane(self, operators: tuple[Operator, ...], layouts: Layouts) -> tuple[Operator, ...]:
+        """The operators with the rows of one lane."""
+        rows = sum(layouts.shape.new_lens)
+        selected = layouts.selected_per_sequence or rows
+        narrowed: list[Operator] = []
+        in_epilogue = any(isinstance(operator, Select) for operator in operators)
+        for operator in operators:
+            own = replace(operator, num_rows=selected if in_epilogue else rows)
+            narrowed.append(replace(own, shape=layouts.shape) if isinstance(own, AttentionOperator) else own)
+        return tuple(narrowed)
+
+
+# ---- Passes: what one array does between two meetings with others, placed as blocks of their own.
+#
+# A pass begins with tensors that are there already (from other arrays, or left by the pass before it) and ends with
+# tensors that stay, and perhaps one that leaves for other arrays from the root.
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A tensor that is there when a pass begins.
+
+    Args:
+        tensor: what it is.
+        placement: where it is; None: at the root, from other arrays.
+        to_all: whether what comes to the root is needed by every PE.
+    """
+
+    tensor: Tensor
+    placement: Placement | None = None
+    to_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Operators of a pass that are one block.
+
+    Args:
+        operators: in program order.
+        plan: what they are given.
+        layer: in which layer of the array they are, counted from 0; None outside the layers.
+        leaving: tensors that live after it, by name; empty: it is a whole layer, and the stream does.
+        ends: the layer's last operator, if the part ends the layer.
+    """
+
+    operators: tuple[Operator, ...]
+    plan: BlockPlan
+    layer: int | None
+    leaving: tuple[str, ...] = ()
+    ends: Operator | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedPass:
+    """A pass on an array; `leaving` are the values that are there when it is done, by name."""
+
+    placed: PlacedGraph
+    leaving: Mapping[str, Value]
+
+
+@dataclass(slots=True)
+class PassPlacer:
+    """Places one pass of one array.
+
+    Args:
+        array: where.
+        graph: of the array's share of the step.
+        layouts: of its PEs and rows.
+        blocks, sequence, known: what has been placed so far.
+    """
+
+    array: ArrayConfig
+    graph: OperatorGraph
+    layouts: Layouts
+    blocks: list[PlacedBlock] = field(default_factory=list)
+    sequence: list[BlockRun] = field(default_factory=list)
+    known: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def place(self, arrivals: Sequence[Arrival], parts: Sequence[Part]) -> PlacedPass:
+        """The pass; what arrives stands before the first part's operators."""
+        transforms = Transforms(self.array, self.layouts)
+        first = parts[0]
+        held = {arrival.tensor.name: arrival.placement for arrival in arrivals if arrival.placement is not None}
+        received = tuple(_receive(arrival, self.graph) for arrival in arrivals)
+        opened = replace(first, operators=(*received, *first.operators), plan=replace(first.plan, held=held))
+        entering: tuple[Value, ...] = ()
+        for part in (opened, *parts[1:]):
+            entering = self._append(part, entering, transforms)
+        blocks = tuple(self.blocks)
+        placed = PlacedGraph(
+            self.array, self.graph, blocks, tuple(self.sequence), kept=Kept.of(blocks, self.array.num_pes)
+        )
+        return PlacedPass(placed, {value.tensor.name: value for value in entering})
+
+    def _append(self, part: Part, entering: tuple[Value, ...], transforms: Transforms) -> tuple[Value, ...]:
+        places = tuple((value.tensor, value.placement) for value in entering)
+        key = (id(part.operators), id(part.plan), part.leaving, part.ends is None, places)
+        if key not in self.known:
+            self.known[key] = len(self.blocks)
+            placer = BlockPlacer(part.operators, part.plan, self.layouts, transforms)
+            block = placer.place_part(entering, part.leaving, part.ends) if part.leaving else placer.place(entering)
+            self.blocks.append(block)
+        index = self.known[key]
+        self.sequence.append(BlockRun(index, part.layer))
+        return self.blocks[index].exits
+
+
+def divide(array: ArrayConfig, workflow: Workflow, shape: AttentionShape, selected: int | None) -> Layouts:
+    """The layouts of an array's PEs for rows of this geometry; `selected` as of `Layouts`.
+
+    Raises:
+        InputError: the PEs do not divide into the workflow's groups.
+    """
+    return layouts_of(array, workflow.groups, shape, selected, source=workflow.source or workflow.name)
+
+
+def sent(name: str, rows: int) -> Send:
+    """The operator that brings a tensor to the root, from where it leaves."""
+    return Send(f"send_{name}", (name,), (), rows)
+
+
+def _receive(arrival: Arrival, graph: OperatorGraph) -> Receive:
+    tensor = arrival.tensor
+    return Receive(f"receive_{tensor.name}", (), (tensor,), sum(graph.shape.new_lens), arrival.to_all)

@@ -2,16 +2,112 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any, ParamSpec, TypeVar
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.graph.graph import OperatorGraph
-from pe_sim.graph.operators import Operator
-from pe_sim.graph.tensors import Tensor
-from pe_sim.mapping.kept import Kept
+from pe_sim.graph.operators import Operator, Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement, Scope
+
+# ---- Which nodes differ in nothing but names: what holds for the sizes and costs of one of them holds for all.
+
+
+_NAMES = ("name", "inputs", "outputs", "bundle")  # fields of operators; the outputs count without their names
+
+
+def likeness(node: Node, support: Mapping[int, Placement]) -> tuple[object, ...]:
+    """Equal for nodes that do the same to operands of the same sizes in the same placements.
+
+    Args:
+        node: local work, or a move.
+        support: which slices of Partial values are not zero, by the value's key.
+    """
+    operands = tuple(
+        tuple((*_nameless(value.tensor), value.placement, support.get(value.key)) for value in values)
+        for values in (node.inputs, node.outputs)
+    )
+    if isinstance(node, Work):
+        return (*_facts(node.operator), node.function, node.distribution, operands)
+    return (*_facts(node.operator), node.kind, node.scope, node.partial_dtype, node.combine, node.sender, operands)
+
+
+def _facts(operator: Operator) -> tuple[object, ...]:
+    outputs = tuple(_nameless(tensor) for tensor in operator.outputs)
+    rest = tuple(getattr(operator, entry.name) for entry in fields(operator) if entry.name not in _NAMES)
+    return (type(operator), len(operator.inputs), outputs, rest)
+
+
+def _nameless(tensor: Tensor) -> tuple[object, ...]:
+    return (tensor.dim, tensor.size, tensor.rows, tensor.element)
+
+
+# ---- What is worked out for a placed graph and used again: takes a key and a function, gives what it made of an
+# equal key.
+#
+# A sweep asks the same of one placed graph again and again. What follows from the graph stays with the graph: nobody
+# has
+# to throw it away, and it goes when the graph goes. How much stays is bounded by the size of the graph's arrays.
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_MOST = 8  # results of one function: design points of a sweep take turns between fewer
+_ENTRIES = 2**14  # PEs times blocks times results of one function: some 300 bytes of arrays each, 5 MB in all
+
+
+class Memo:
+    """The latest results of a few functions; keys are compared, not hashed, for arrays hold dicts."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._results: dict[Callable[..., Any], list[tuple[object, Any]]] = {}
+
+    def recall(self, key: object, make: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """What `make` gives for these arguments, or gave when the key was equal.
+
+        Args:
+            key: everything the result depends on beside what the memo belongs to.
+            make: a function that lives as long as the program.
+        """
+        results = self._results.setdefault(make, [])
+        for index, (known, result) in enumerate(results):
+            if known == key:
+                if index:
+                    results.insert(0, results.pop(index))
+                kept: _T = result
+                return kept
+        made = make(*args, **kwargs)
+        results.insert(0, (key, made))
+        del results[self._limit :]
+        return made
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kept:
+    """What stays with a placed graph.
+
+    Args:
+        blocks: of the graph; a graph with other blocks starts anew.
+        nodes: what follows from the nodes alone, shared by graphs with the same nodes in other layouts.
+        layouts: what follows from nodes and layouts, shared by graphs that differ in their array only.
+        heavy: as `layouts`, for what has more than a few entries a PE.
+    """
+
+    blocks: tuple[object, ...] = ()
+    nodes: Memo = field(default_factory=lambda: Memo(1))
+    layouts: Memo = field(default_factory=lambda: Memo(0))
+    heavy: Memo = field(default_factory=lambda: Memo(0))
+
+    @classmethod
+    def of(cls, blocks: tuple[object, ...], num_pes: int, nodes: Memo | None = None) -> Kept:
+        """Memos with room for the arrays of `blocks` over `num_pes` PEs."""
+        limit = min(_MOST, _ENTRIES // (num_pes * len(blocks)))
+        return cls(blocks, nodes or Memo(1), Memo(limit), Memo(min(limit, 1)))
 
 
 class MoveKind(StrEnum):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pe_sim.config.dead_pes import name_pes
+from pe_sim.config.arrays.array import name_pes
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
 from pe_sim.graph.operators import (
     Argmax,
     AttentionOperator,
+    Element,
     Elementwise,
     Embedding,
     Linear,
@@ -21,15 +22,16 @@ from pe_sim.graph.operators import (
     Select,
     Send,
     Softmax,
+    Tensor,
     Values,
 )
-from pe_sim.graph.tensors import Element, Tensor
 from pe_sim.mapping.distributions import Grid, OperatorPlacement, distribution_for
-from pe_sim.mapping.grids import fitting_grids, grid_name, grid_ways
+from pe_sim.mapping.groups import fitting_grids, grid_name, grid_ways
 from pe_sim.mapping.layouts import Layouts, softmax_partial
 from pe_sim.mapping.placed import Move, MoveKind, Node, PlacedBlock, Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Root, Scope, Shard
 from pe_sim.mapping.transforms import Transforms
+from pe_sim.mapping.workflow import ACTIVATIONS, LayerPlan, Workflow
 
 STREAM_TARGETS: dict[str, Placement] = {
     "replicate": Replicate(),
@@ -377,3 +379,38 @@ def _activation_place(places: Sequence[Placement]) -> Placement:
         return Replicate() if Replicate() in kinds else Root()
     others = kinds - {Replicate()}
     return others.pop() if len(others) == 1 else Replicate()
+
+
+# ---- From a workflow's plan of a layer to what the placer of a block wants.
+
+
+def layer_plan(workflow: Workflow, plan: LayerPlan) -> BlockPlan:
+    """The plan of a layer's block."""
+    matrices = {name: getattr(plan, name) for name in ("q", "k", "v", "o", "gate", "up", "down")}
+    vectors = {name: getattr(plan, name) for name in ("attention_norm", "attention_add", "ffn_norm", "ffn_add")}
+    vectors |= dict.fromkeys(ACTIVATIONS, plan.activation)
+    return BlockPlan(
+        matrices,
+        plan.attention,
+        vectors,
+        plan.stream,
+        workflow.source or workflow.name,
+        stream_weights=workflow.stream_weights,
+        local_ends=workflow.local_ends,
+    )
+
+
+def end_plan(workflow: Workflow, neighbour: LayerPlan, *, prologue: bool) -> BlockPlan:
+    """The plan of what comes before the first layer or after the last; `neighbour` is that layer's plan."""
+    stream = "follow"
+    if prologue:
+        stream = "batch" if neighbour.stream == "batch" else "replicate"
+    return BlockPlan(
+        {"lm_head": workflow.lm_head, "pooler": workflow.lm_head},
+        neighbour.attention,
+        {},
+        stream,
+        workflow.source or workflow.name,
+        stream_weights=workflow.stream_weights,
+        local_ends=workflow.local_ends,
+    )

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.graph.tensors import Tensor
-from pe_sim.mapping.head_blocks import HeadBlocks
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.graph.operators import Tensor
+from pe_sim.mapping.attention_split import HeadBlocks
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Placement, Root
-from pe_sim.network.algorithms import choose
-from pe_sim.network.channels import TAP
+from pe_sim.network.collectives.algorithms import choose
+from pe_sim.network.collectives.programs import Pattern, isolated_cycles
 from pe_sim.network.interconnect import Interconnect, interconnect_of
-from pe_sim.network.programs import Pattern, isolated_cycles
+from pe_sim.network.topology.topology import TAP
 from pe_sim.units import BoolArray, IntArray, ceil_div, total
 
 _SERIAL = {MoveKind.SCATTER: "scatter", MoveKind.GATHER: "gather", MoveKind.ALL_GATHER: "all_gather"}

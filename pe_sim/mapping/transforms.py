@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple, cast
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.network import GraphNetwork
-from pe_sim.graph.tensors import Tensor
-from pe_sim.mapping.grids import fits_grid
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.graph.operators import Tensor
+from pe_sim.mapping.groups import fits_grid
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Joint, Partial, Placement, Replicate, Root, Scope, Shard

@@ -9,20 +9,19 @@ from fractions import Fraction
 from math import lcm
 from typing import Final, Literal
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Step
 from pe_sim.engine.arbiters import FIFO
 from pe_sim.engine.engines import Engine, fast
-from pe_sim.engine.fast import run_block_by_block
-from pe_sim.engine.recurrences import OutOfOrderError
+from pe_sim.engine.fast.recurrences import OutOfOrderError
+from pe_sim.engine.fast.run import run_block_by_block
 from pe_sim.errors import InfeasibleError, InputError, OutOfMemoryError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.report.build import build_report
-from pe_sim.report.report import Report
+from pe_sim.report.report import Report, build_report
 from pe_sim.schedule.lowering import lower
 
 Objective = Literal["latency", "throughput", "energy"]

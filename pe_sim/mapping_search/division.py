@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
-from pe_sim.mapping.grids import grid_ways
+from pe_sim.mapping.groups import grid_ways
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
 from pe_sim.mapping_search.candidates import Candidate, in_groups, simulated, takes_groups
-from pe_sim.mapping_search.grids import grid_options
-from pe_sim.mapping_search.paths import Allowed, Paths, Plan, Reserve
-from pe_sim.mapping_search.pieces import Scene
-from pe_sim.mapping_search.rivals import Rivals, rivals_of
+from pe_sim.mapping_search.fragments import Scene
+from pe_sim.mapping_search.grid_dominance import Rivals, grid_options, rivals_of
+from pe_sim.mapping_search.pruning import Load, Loads, least, loads_of, worth_trying
+from pe_sim.mapping_search.shortest_paths import Allowed, Paths, Plan, Reserve
 from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, Part, parts_of
-from pe_sim.mapping_search.worth import Load, Loads, least, loads_of, worth_trying
 
 if TYPE_CHECKING:
     from pe_sim.mapping_search.search import Search

@@ -7,19 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear, Norm
 from pe_sim.mapping.distributions import feature_shard
-from pe_sim.mapping.grids import grid_ways
-from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.groups import PeGroups, grid_ways
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement, Replicate, Shard
 from pe_sim.mapping_search.candidates import Wanted
-from pe_sim.mapping_search.grids import bias_columns, grid_options, matrix_columns
+from pe_sim.mapping_search.grid_dominance import bias_columns, grid_options, matrix_columns
 from pe_sim.mapping_search.result import Excluded
 from pe_sim.mapping_search.space import matrix_options
 from pe_sim.units import IntArray, ceil_div, format_bytes

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pe_sim.engine.recurrences import NEVER
-from pe_sim.mapping_search.isolation import Among
-from pe_sim.mapping_search.pieces import Held
+from pe_sim.engine.fast.recurrences import NEVER
+from pe_sim.mapping_search.fragments import Held
+from pe_sim.mapping_search.lower_bound import Among
 from pe_sim.mapping_search.space import Choice
 from pe_sim.units import IntArray
 

@@ -9,7 +9,7 @@ from itertools import product
 from pe_sim.graph.graph import STREAM, OperatorGraph
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
 from pe_sim.mapping.distributions import DISTRIBUTIONS
-from pe_sim.mapping.grids import GRID, grid_ways
+from pe_sim.mapping.groups import GRID, grid_ways
 from pe_sim.mapping.workflow import LayerPlan
 
 Choice = tuple[tuple[str, str], ...]  # of one part: fields of a LayerPlan and what they are

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig, VectorUnit
-from pe_sim.config.arrays import load_array
+from pe_sim.config.arrays.array import ArrayConfig, VectorUnit
+from pe_sim.config.arrays.floorplan import bus_wire_pitches, tree_hop_pitches
+from pe_sim.config.arrays.load import load_array
 from pe_sim.config.dtypes import wider
-from pe_sim.config.floorplan import bus_wire_pitches, tree_hop_pitches
-from pe_sim.config.network import GraphNetwork
-from pe_sim.config.network_shapes import ButterflyShape, CubeShape, GridShape, Shape, UserGraphShape
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.config.networks.shapes import ButterflyShape, CubeShape, GridShape, Shape, UserGraphShape
 from pe_sim.errors import InputError
-from pe_sim.network.channels import FloatArray
+from pe_sim.network.topology.topology import FloatArray
 from pe_sim.notebook import Table, card
 from pe_sim.units import ceil_div
 
 if TYPE_CHECKING:
-    from pe_sim.network.topology import Topology
+    from pe_sim.network.topology.topology import Topology
 
 PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER = "pe_matrix", "pe_vector", "pe_memory", "pe_buffer"
 JOINTS, SWITCHES, WIRES, ROOT = "joints", "switches", "wires", "root"
@@ -207,7 +207,7 @@ def _joint_elements(array: ArrayConfig) -> int:
     if not isinstance(array.network, GraphNetwork):
         lanes = ceil_div(8 * array.network.tree.bytes_per_cycle, bits)
         return (array.num_pes - 1) * lanes  # one input of every joint, and the root's result, are not added
-    from pe_sim.network.topologies import build_topology  # loads networkx
+    from pe_sim.network.topology.kinds import build_topology  # loads networkx
 
     topology, found = build_topology(array), 0
     kinds = [kind for _, kind in topology.graph.nodes(data="kind")]
@@ -225,7 +225,7 @@ def _switches_mm2(array: ArrayConfig) -> dict[str, float]:
     """All switches and routers; nothing where there are a bus and a tree, whose joints only add."""
     if not isinstance(array.network, GraphNetwork):
         return {}
-    from pe_sim.network.topologies import build_topology  # loads networkx
+    from pe_sim.network.topology.kinds import build_topology  # loads networkx
 
     return {SWITCHES: switch_sizes(build_topology(array), array.area.switch_pitch_um).total_mm2}
 
@@ -278,7 +278,7 @@ def switch_sizes(topology: Topology, pitch_um: float) -> SwitchSizes:
 def _wire_bits_mm(array: ArrayConfig) -> float:
     """All wires of the interconnect, as long as energy takes them to be."""
     if isinstance(array.network, GraphNetwork):
-        from pe_sim.network.wire import wire_bits_mm  # loads networkx
+        from pe_sim.network.metrics import wire_bits_mm  # loads networkx
 
         return wire_bits_mm(array)
     bus, tree = array.network.bus, array.network.tree

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pe_sim.config.array import Bus, Tree
+from pe_sim.config.networks.network import Bus, Tree
 from pe_sim.units import IntArray, ceil_div
 
 

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pe_sim.config.array import ArrayConfig, Floorplan
-from pe_sim.config.network import GraphNetwork
-from pe_sim.config.system import SystemConfig
-from pe_sim.network.assembly import Plan
-from pe_sim.network.coordinates import coordinates_of
-from pe_sim.network.flows import Flows
-from pe_sim.network.routes import Routes
-from pe_sim.network.topologies import plan_of, topology_of
-from pe_sim.network.topology import Topology
+from pe_sim.config.arrays.array import ArrayConfig, Floorplan
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.config.systems.system import SystemConfig
+from pe_sim.network.routing.flows import Flows
+from pe_sim.network.routing.routes import Routes, coordinates_of
+from pe_sim.network.topology.assembly import Plan
+from pe_sim.network.topology.kinds import plan_of, topology_of
+from pe_sim.network.topology.topology import Topology
 
 if TYPE_CHECKING:
-    from pe_sim.network.programs import Program
+    from pe_sim.network.routing.hops import Program
 
 _KEPT_HOPS = 2**22  # in all: about 0.5 GiB; beyond that collectives are built anew
 

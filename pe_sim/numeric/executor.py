@@ -2,31 +2,338 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import STREAM
-from pe_sim.graph.operators import Argmax, Embedding, Linear
-from pe_sim.graph.tensors import Element
+from pe_sim.graph.operators import Argmax, Element, Embedding, KvAppend, Linear
 from pe_sim.mapping.layouts import Layouts
+from pe_sim.mapping.mapper import PlacedPass
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedBlock, PlacedGraph, Value, Work
-from pe_sim.mapping.placement import Placement, Replicate, Root
-from pe_sim.numeric.arrays import PlacementError
-from pe_sim.numeric.assemble import assemble
-from pe_sim.numeric.blocks import caches_before, name_of, piece_of, run_nodes
-from pe_sim.numeric.geometry import Geometry, Pieces
-from pe_sim.numeric.lanes import Lane, lanes_of
-from pe_sim.numeric.moves import Mover
+from pe_sim.mapping.placement import Placement, Replicate, Root, Shard
+from pe_sim.numeric.arrays import Array, PlacementError
+from pe_sim.numeric.attention import CacheSlice
+from pe_sim.numeric.geometry import Geometry, HubPieces, Pieces
+from pe_sim.numeric.moves import Mover, TrafficCounter, assemble
+from pe_sim.numeric.reference import run_reference
 from pe_sim.numeric.results import Execution, Observation, collect_results, result_of
 from pe_sim.numeric.state_dict import Source, read_weights
 from pe_sim.numeric.tokens import read_token_types, read_tokens
-from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import ModelWeights
 from pe_sim.numeric.work import Worker
+from pe_sim.units import IntArray
+
+# ---- Executes one pass of one array: from what arrives, and what its cache holds, to what leaves and what stays.
+
+
+CacheOf = Mapping[int, tuple[list[Array], list[Array]]]  # by layer of the pass: keys and values of every sequence
+_TOKENS = Shard("token")
+
+
+@dataclass(frozen=True)
+class PassInputs:
+    """What a pass begins with.
+
+    Args:
+        model, weights: the array's share of the model, from the pass's first layer on.
+        ids: (rows,) token ids, positions and token types.
+        cached: (context, kv heads * head_dim) keys and values of every sequence before the pass.
+        appended: caches that earlier passes left, by layer; they are taken instead.
+        received: by tensor: pieces that were left by passes before it.
+        arrived: by tensor: (rows, size) that came from other arrays, to the root.
+    """
+
+    model: ModelConfig
+    weights: ModelWeights
+    ids: tuple[IntArray, ...]
+    cached: CacheOf
+    appended: Mapping[int, tuple[CacheSlice | None, ...]]
+    received: Mapping[str, Pieces]
+    arrived: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class PassResults:
+    """What a pass gives.
+
+    Args:
+        pieces: what is there when it is done, by tensor.
+        caches: by layer of the pass, what every PE holds of the cache.
+        wholes: the last (rows, size) of the tensors that a result is made of.
+    """
+
+    pieces: Mapping[str, Pieces]
+    caches: Mapping[int, tuple[CacheSlice | None, ...]]
+    wholes: Mapping[str, Array]
+
+
+def execute_pass(work: PlacedPass, inputs: PassInputs, geometry: Geometry, counter: TrafficCounter) -> PassResults:
+    """Runs a pass with real numbers.
+
+    Raises:
+        PlacementError: the placed pass cannot be executed.
+    """
+    placed, graph = work.placed, work.placed.graph
+    received = {**inputs.received, **{name: to_root(geometry, whole) for name, whole in inputs.arrived.items()}}
+    carried: list[Pieces] = []
+    caches: dict[int, tuple[CacheSlice | None, ...]] = {}
+    wholes: dict[str, Array] = {}
+    kept = {result_of(inputs.model), "best", "pooled"}  # wholes that a result is made of
+    held: dict[int, Pieces] = {}
+    for run in placed.sequence:
+        block = placed.blocks[run.block]
+        held = {value.key: pieces for value, pieces in zip(block.entries, carried, strict=True)}
+        layer_cache = None if run.layer is None else inputs.cached.get(run.layer)
+        before = caches_before(block, geometry, layer_cache, causal=graph.keeps_cache)
+        if run.layer is not None and run.layer in inputs.appended and before:
+            before = _merged(before, inputs.appended[run.layer])
+        worker = Worker(
+            inputs.model,
+            inputs.weights,
+            geometry,
+            run.layer,
+            inputs.ids,
+            graph.select,
+            graph.keeps_cache,
+            before,
+            {},
+            received,
+        )
+        layer = run.layer
+
+        def look(node: Node, value: Value, pieces: Pieces, layer: int | None = layer) -> None:
+            if isinstance(node.operator, KvAppend) and isinstance(node, Work) and layer is not None:
+                caches[layer] = tuple(pieces)
+            if value.tensor.name in kept and isinstance(node, Work):
+                whole = assemble(geometry, value, pieces)
+                if whole is not None:
+                    wholes[value.tensor.name] = whole
+
+        mover = Mover(placed.array, geometry, counter, inputs.weights, run.layer)
+        run_nodes(block, held, worker, mover, look)
+        carried = [piece_of(held, value, "the block after") for value in block.exits]
+    return PassResults({name: held[value.key] for name, value in work.leaving.items()}, caches, wholes)
+
+
+def _merged(
+    before: tuple[CacheSlice | None, ...], appended: tuple[CacheSlice | None, ...]
+) -> tuple[CacheSlice | None, ...]:
+    """What earlier passes left must be as much as the cache is to hold before this one."""
+    for wanted, given in zip(before, appended, strict=True):
+        if wanted is not None and (given is None or not _alike(wanted, given)):
+            raise PlacementError("a cache holds other tokens than the passes before have left")
+    return appended
+
+
+def _alike(left: CacheSlice, right: CacheSlice) -> bool:
+    return [keys.shape for keys in left.keys] == [keys.shape for keys in right.keys]
+
+
+def to_root(geometry: Geometry, whole: Array) -> Pieces:
+    """A whole tensor as the root has it: each group's rows."""
+    bounds = np.asarray(geometry.layouts.groups.sequence_bounds)
+    rows = np.concatenate(([0], np.cumsum(geometry.layouts.shape.new_lens)))[bounds]
+    return HubPieces(whole[first:last] for first, last in pairwise(rows))
+
+
+def at_root(work: PlacedPass, results: PassResults, name: str) -> Array:
+    """A tensor that leaves, whole.
+
+    Raises:
+        PlacementError: it is not at the root.
+    """
+    if not isinstance(work.leaving[name].placement, Root):
+        raise PlacementError(f"{name} leaves from {work.leaving[name].placement}, not from the root")
+    return np.concatenate(list(results.pieces[name]))
+
+
+def cache_by_token(
+    geometry: Geometry, cached: tuple[list[Array], list[Array]], own: Mapping[int, int], appended: Pieces | None
+) -> Pieces:
+    """What every PE holds of a cache by token: of sequences with new rows of this array what their pass has left.
+
+    Args:
+        cached: keys and values of every sequence before the step.
+        own: where sequences with new rows stand in `appended`.
+    """
+    keys, values = cached
+    columns = np.arange(geometry.layouts.shape.num_kv_heads * geometry.layouts.shape.head_dim)
+
+    def fill(pe: int) -> CacheSlice:
+        before = geometry.attention("token", pe, causal=True).cached_slice(keys, values, columns)
+        after: CacheSlice | None = None if appended is None else appended[pe]
+        if after is None:
+            return before
+        parts = zip(before.keys, before.values, strict=True)
+        merged = [(after.keys[own[at]], after.values[own[at]]) if at in own else part for at, part in enumerate(parts)]
+        return CacheSlice(tuple(key for key, _ in merged), tuple(value for _, value in merged))
+
+    return geometry.map(_TOKENS, fill)
+
+
+# ---- Runs the nodes of one block: each takes what the ones before it gave, and every piece is checked.
+
+
+Held = dict[int, Pieces]  # by the key of a value
+
+
+def run_node(node: Node, held: Held, worker: Worker, mover: Mover) -> None:
+    """Adds what a node gives to what is held.
+
+    Raises:
+        PlacementError: what it needs is not there, or what it gives is not what its placement says.
+    """
+    name = name_of(node)
+    if isinstance(node, Move) and node.kind is MoveKind.WEIGHT_STREAM:
+        outputs = mover.run(node, [])
+        worker.streamed[node.operator.name] = outputs[0]
+    else:
+        inputs = [piece_of(held, value, name) for value in node.inputs]
+        _check_inputs(node, inputs, worker.geometry)
+        outputs = _guarded(name, mover if isinstance(node, Move) else worker, node, inputs)
+    for value, pieces in zip(node.outputs, outputs, strict=True):
+        worker.geometry.check(value, pieces, name)
+        held[value.key] = pieces
+
+
+def piece_of(held: Held, value: Value, who: str) -> Pieces:
+    """What is held of a value.
+
+    Raises:
+        PlacementError: nothing is.
+    """
+    if value.key not in held:
+        raise PlacementError(f"{who} needs {value.tensor.name} as {value.placement}, which nothing gives")
+    return held[value.key]
+
+
+def caches_before(
+    block: PlacedBlock, geometry: Geometry, cached: tuple[list[Array], list[Array]] | None, *, causal: bool
+) -> tuple[CacheSlice | None, ...]:
+    """What every PE holds of a layer's cache before the step.
+
+    Args:
+        cached: the (context, kv heads * head_dim) keys and values of every sequence; None outside the layers.
+    """
+    appends = (node for node in block.nodes if isinstance(node.operator, KvAppend) and isinstance(node, Work))
+    work = next(appends, None)
+    if work is None or cached is None:
+        return ()
+    (keys, values), source = cached, work.inputs[0]
+
+    def fill(pe: int) -> CacheSlice:
+        part = geometry.attention(work.distribution, pe, causal=causal)
+        return part.cached_slice(keys, values, geometry.columns_of(source, pe))
+
+    return geometry.map(work.outputs[0].placement, fill)
+
+
+def name_of(node: Node) -> str:
+    """What a person calls a node."""
+    if isinstance(node, Move):
+        return node.label
+    return (
+        node.operator.name
+        if node.function in ("matrix", node.operator.name)
+        else f"{node.operator.name}: {node.function}"
+    )
+
+
+def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:
+    if isinstance(node, Move) and node.kind is MoveKind.FORWARD:
+        return
+    for value, pieces in zip(node.inputs, inputs, strict=True):
+        geometry.check(value, pieces, name_of(node))
+
+
+def _guarded(name: str, runner: Mover | Worker, node: Any, inputs: list[Pieces]) -> list[Pieces]:
+    """NumPy refuses what cannot be: that is the placed graph's fault."""
+    try:
+        outputs: list[Pieces] = runner.run(node, inputs)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise PlacementError(f"{name}: {error}") from error
+    return outputs
+
+
+NodeHook = Callable[[Node, Value, Pieces], None]
+
+
+def run_nodes(block: PlacedBlock, held: Held, worker: Worker, mover: Mover, after: NodeHook) -> None:
+    """All nodes of a block in program order; `after` sees every value that one gives."""
+    for node in block.nodes:
+        run_node(node, held, worker, mover)
+        for value in node.outputs:
+            after(node, value, held[value.key])
+
+
+# ---- What each lane of a placed graph works on: its rows' ids, and the cache that is filled before the step.
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The sequences of one lane.
+
+    Args:
+        first_sequence: position of its first sequence in the batch.
+        ids: (new rows,) token ids, positions and token types.
+        cached: per layer the (context, kv heads * head_dim) keys and values of every sequence.
+    """
+
+    first_sequence: int
+    ids: tuple[IntArray, ...]
+    cached: list[tuple[list[Array], list[Array]]]
+
+
+def lanes_of(
+    placed: PlacedGraph,
+    model: ModelConfig,
+    weights: ModelWeights,
+    tokens: list[IntArray],
+    token_types: list[IntArray] | None,
+) -> list[Lane]:
+    """One entry per lane: one for the whole batch, or one for each sequence of a pipeline."""
+    counts = {run.lane: len(placed.blocks[run.block].layouts.shape.new_lens) for run in placed.sequence}
+    types = token_types or [np.zeros_like(ids) for ids in tokens]
+    contexts = list(placed.graph.shape.context_lens)
+    caches = [_context_of(model, weights, ids[:length]) for ids, length in zip(tokens, contexts, strict=True)]
+    lanes, first = [], 0
+    for lane in range(placed.lanes):
+        mine = range(first, first + counts[lane])
+        ids = (
+            _stack([tokens[at][contexts[at] :] for at in mine]),
+            _stack([np.arange(contexts[at], len(tokens[at])) for at in mine]),
+            _stack([types[at][contexts[at] :] for at in mine]),
+        )
+        cached = [
+            ([caches[at][layer][0] for at in mine], [caches[at][layer][1] for at in mine])
+            for layer in range(model.num_layers)
+        ]
+        lanes.append(Lane(first, ids, cached))
+        first += counts[lane]
+    return lanes
+
+
+def _context_of(model: ModelConfig, weights: ModelWeights, ids: IntArray) -> list[tuple[Array, Array]]:
+    """Per layer the (context, kv heads * head_dim) keys and values, computed by the unsharded reference."""
+    if not len(ids):
+        nothing = np.zeros((0, model.kv_size), dtype=weights.tables[0].dtype)
+        return [(nothing, nothing)] * model.num_layers
+    reference = run_reference(model, weights, [ids])[0]
+    flat = (len(ids), model.kv_size)
+    return [
+        (keys.reshape(flat), values.reshape(flat))
+        for keys, values in zip(reference.keys, reference.values, strict=True)
+    ]
+
+
+def _stack(parts: list[IntArray]) -> IntArray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def execute_placed(

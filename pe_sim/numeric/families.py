@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.numeric.arrays import Array
 from pe_sim.numeric.weights import LayerWeights, Matrix, ModelWeights, NormWeights
 

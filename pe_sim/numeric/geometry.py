@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pe_sim.graph.tensors import Rows, Tensor
-from pe_sim.mapping.grids import first_holders
+from pe_sim.graph.operators import Rows, Tensor
+from pe_sim.mapping.groups import first_holders
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value
 from pe_sim.mapping.placement import Joint, Partial, Placement, Root, Scope, Shard

@@ -2,21 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.graph.tensors import Tensor
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.dtypes import Dtypes
+from pe_sim.graph.operators import Element, Tensor
 from pe_sim.mapping.placed import Move, MoveKind, Value
-from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
+from pe_sim.mapping.placement import Joint, Partial, Replicate, Root, Shard
 from pe_sim.numeric.arrays import Array, PlacementError
-from pe_sim.numeric.combine import combine_tree, combiner
 from pe_sim.numeric.geometry import Geometry, HubPieces, PePieces, Pieces
-from pe_sim.numeric.traffic import TrafficCounter
 from pe_sim.numeric.weights import Matrix, ModelWeights
+from pe_sim.trace import TagTraffic
+from pe_sim.units import ceil_div
+
+# ---- What a joint of the tree does with the arrays of its children: sum, max, and the merge of softmax partials.
+
+
+# A softmax partial is (rows, heads * (2 + head_dim)): per row and head the maximum, the sum and the weighted values.
+Combine = Callable[[Array, Array], Array]
+
+
+def combiner(op: str, head_dim: int) -> Combine:
+    """The function of a joint; `head_dim` tells where softmax partials of heads begin."""
+    if op == "softmax":
+        return lambda left, right: merge_softmax(left, right, head_dim)
+    return {"sum": add, "max": larger}[op]
+
+
+def combine_tree(arrays: Sequence[Array], arity: int, combine: Combine) -> Array:
+    """Level by level, `arity` neighbours at a joint; at least one array."""
+    level = list(arrays)
+    while len(level) > 1:
+        level = [_combine_all(level[first : first + arity], combine) for first in range(0, len(level), arity)]
+    return level[0]
+
+
+def add(left: Array, right: Array) -> Array:
+    """The sum; of candidates, slices of which are zero elsewhere, field by field."""
+    if left.dtype.names is None:
+        total: Array = left + right
+        return total
+    both = left.copy()
+    for name in left.dtype.names:
+        both[name] += right[name]
+    return both
+
+
+def larger(left: Array, right: Array) -> Array:
+    """The better candidate: the larger value, of equal ones the lower index; what is not a number wins."""
+    wins = (right["value"] > left["value"]) | (np.isnan(right["value"]) & ~np.isnan(left["value"]))
+    tied = (right["value"] == left["value"]) & (right["index"] < left["index"])
+    chosen: Array = np.where(wins | tied, right, left)
+    return chosen
+
+
+def merge_softmax(left: Array, right: Array, head_dim: int) -> Array:
+    """Two softmax partials over disjoint tokens as one over both; a maximum of -inf marks one without tokens."""
+    shape = (len(left), left.shape[1] // (head_dim + 2), head_dim + 2)
+    parts = [part.reshape(shape) for part in (left, right)]
+    maximum = np.maximum(parts[0][..., :1], parts[1][..., :1])
+    merged = np.zeros_like(parts[0])
+    for part in parts:
+        empty = part[..., :1] == -np.inf
+        less = np.where(empty, 0, part[..., :1]) - np.where(empty, 0, maximum)
+        merged[..., 1:] += np.where(empty, 0, np.exp(less)) * part[..., 1:]
+    merged[..., :1] = maximum
+    return merged.reshape(left.shape)
+
+
+def _combine_all(arrays: Sequence[Array], combine: Combine) -> Array:
+    result = arrays[0]
+    for other in arrays[1:]:
+        result = combine(result, other)
+    return result
+
+
+# ---- Puts the pieces of a value together to the whole tensor, for people and proofs: it moves and counts nothing.
+
+
+_SKIPPED_DIMS = ("score", "weight", "softmax_partial")
+
+
+def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
+    """(rows of the block, size), or None for what has no such form (scores, caches, streamed matrices)."""
+    tensor, placement = value.tensor, value.placement
+    if tensor.dim in _SKIPPED_DIMS or tensor.size == 0:
+        return None
+    if isinstance(placement, Joint) and placement.scope != "group":
+        return None
+    if isinstance(placement, Root | Joint):
+        return np.concatenate(pieces)
+    if isinstance(placement, Replicate):
+        return np.concatenate([pieces[pe] for pe in geometry.groups.lowest.tolist()])
+    if isinstance(placement, Partial) and placement.held is not None:
+        return _from_shards(geometry, value, placement, pieces)
+    if isinstance(placement, Partial):
+        combine = combiner(placement.op, geometry.layouts.shape.head_dim)
+        return np.concatenate(
+            [combine_tree([pieces[pe] for pe in pes], 2, combine) for pes in geometry.scopes("group")]
+        )
+    return _from_shards(geometry, value, placement, pieces)
+
+
+def _from_shards(geometry: Geometry, value: Value, placement: Shard | Partial, pieces: Pieces) -> Array:
+    """The slices where they belong; terms of one slice are added up."""
+    tensor = value.tensor
+    rows = int(geometry.layouts.row_prefix(tensor.rows)[-1])
+    whole = np.zeros((rows, tensor.size), dtype=pieces[geometry.members[0]].dtype)
+    for pe in geometry.members:
+        columns = slice(None) if placement == Shard("batch") else geometry.columns_of(value, pe)
+        place = geometry.rows(tensor.rows, placement, pe), columns
+        whole[place] = whole[place] + pieces[pe] if isinstance(placement, Partial) else pieces[pe]
+    return whole
+
+
+# ---- Counts messages by tag, from the arrays that are really moved.
+
+
+TAGS = (
+    "broadcast",
+    "multicast",
+    "scatter",
+    "gather",
+    "all-gather",
+    "all-to-all",
+    "reduce",
+    "unicast",
+    "weight-stream",
+)
+_STATISTIC_BITS = 32  # fp32
+_CANDIDATE_BITS = 64  # fp32 value and int32 index
+
+
+@dataclass
+class TrafficCounter:
+    """Adds up messages; nothing is sent where there is nothing to send."""
+
+    dtypes: Dtypes
+    by_tag: dict[str, TagTraffic] = field(default_factory=dict)
+
+    def count(self, tag: str, parts: Iterable[tuple[Tensor, Array]], *, partial: bool = False) -> None:
+        """One message of the arrays of several tensors; each of them rounds up to bytes on its own."""
+        parts = tuple(parts)
+        self.count_bytes(tag, sum(ceil_div(array.size * self._bits(tensor, partial), 8) for tensor, array in parts))
+
+    def count_bytes(self, tag: str, num_bytes: int) -> None:
+        """One message of so many bytes."""
+        if num_bytes:
+            self.by_tag.setdefault(tag, TagTraffic()).add(num_bytes, 0)
+
+    def in_order(self) -> dict[str, TagTraffic]:
+        """Only the tags that were used, in the order of the contract."""
+        return {tag: self.by_tag[tag] for tag in TAGS if tag in self.by_tag}
+
+    def _bits(self, tensor: Tensor, partial: bool) -> int:
+        if tensor.element is Element.STATISTIC:
+            return _STATISTIC_BITS
+        if tensor.element is Element.CANDIDATE:
+            return _CANDIDATE_BITS
+        partial = partial or tensor.element is Element.TERM
+        return self.dtypes.partial.bits if partial else self.dtypes.activation.bits
+
 
 _BATCH = Shard("batch")
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.numeric.arrays import Array
-from pe_sim.numeric.functions import gelu, gelu_tanh, rope_frequencies, silu
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.numeric.arrays import Array, gelu, gelu_tanh, rope_frequencies, silu
 from pe_sim.numeric.weights import Matrix, ModelWeights, NormWeights
 from pe_sim.units import IntArray
 

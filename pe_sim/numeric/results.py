@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.graph.graph import STREAM
-from pe_sim.graph.tensors import Rows, Tensor
+from pe_sim.graph.operators import Rows, Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.notebook import card, traffic_table

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.errors import InputError
 from pe_sim.graph.operators import AttentionShape
 from pe_sim.units import IntArray

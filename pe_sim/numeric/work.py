@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.graph.operators import AttentionOperator, Linear, Norm
-from pe_sim.graph.tensors import Element, Rows
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.graph.operators import AttentionOperator, Element, Linear, Norm, Rows
 from pe_sim.mapping.placed import Value, Work
 from pe_sim.mapping.placement import Partial, Placement, Root, Shard
-from pe_sim.numeric.arrays import NO_INDEX, Array, PlacementError, candidate_dtype
+from pe_sim.numeric.arrays import (
+    NO_INDEX,
+    Array,
+    PlacementError,
+    candidate_dtype,
+    gelu,
+    gelu_tanh,
+    rope_frequencies,
+    silu,
+)
 from pe_sim.numeric.attention import CacheSlice, PeAttention, SoftmaxWeights, divide_partial
-from pe_sim.numeric.functions import gelu, gelu_tanh, rope_frequencies, silu
 from pe_sim.numeric.geometry import Geometry, HubPieces, Pieces
 from pe_sim.numeric.weights import Matrix, ModelWeights
 from pe_sim.units import IntArray

@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pe_sim.graph.operators import AttentionOperator, Elementwise, Linear, Norm, Operator
-from pe_sim.report.critical_path import WAIT
-from pe_sim.report.links import counted
-from pe_sim.report.metrics import LINK_KINDS
+from pe_sim.report.analysis.critical_path import WAIT, counted
+from pe_sim.report.analysis.metrics import LINK_KINDS
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
 

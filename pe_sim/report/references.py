@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pe_sim.config.dtypes import Dtype, Dtypes, wider
-from pe_sim.config.machines import Machine, load_machine
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.models import as_model
+from pe_sim.config.models.load import as_model
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.reference_machines import Machine, load_machine
 from pe_sim.config.step import Decode, Step
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph

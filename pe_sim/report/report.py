@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim._version import __version__
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import array_to_dict, cost_basis_to_dict
-from pe_sim.config.model import ModelConfig
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import array_to_dict, cost_basis_to_dict
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Step
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.graph.graph import OperatorGraph
@@ -23,14 +23,13 @@ from pe_sim.host_memory import require_memory
 from pe_sim.mapping.footprint import Footprint
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.network.area import AreaReport, area_of
-from pe_sim.report import metrics
-from pe_sim.report.channels import ChannelTable, channel_table
-from pe_sim.report.critical_path import critical_path
-from pe_sim.report.energy import energy_joules, schedule_units
+from pe_sim.report.analysis import metrics
+from pe_sim.report.analysis.channels import ChannelTable, channel_table
+from pe_sim.report.analysis.critical_path import Link, critical_path
+from pe_sim.report.analysis.energy import energy_joules, schedule_units
+from pe_sim.report.analysis.metrics import OperatorRow
+from pe_sim.report.analysis.timeline import Timeline
 from pe_sim.report.files import write_text
-from pe_sim.report.links import Link
-from pe_sim.report.metrics import OperatorRow
-from pe_sim.report.timeline import Timeline
 from pe_sim.schedule.stages import Schedule, Tag
 from pe_sim.trace import TagTraffic, Trace
 from pe_sim.units import format_seconds
@@ -38,8 +37,8 @@ from pe_sim.units import format_seconds
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from pe_sim.report.envelope import Envelope
-    from pe_sim.report.plots import Axes, Figure
+    from pe_sim.report.analysis.envelope import Envelope
+    from pe_sim.report.plots.bus import Axes, Figure
 
 SCHEMA = "pe-sim.report/1"
 _JSON_BYTES_PER_ROW = 500  # its text, twice while it is put together
@@ -171,7 +170,7 @@ class Report:
     @cached_property
     def envelope(self) -> Envelope:
         """How far the cycles are to be trusted: what the comparison with the RTL says of a step like this."""
-        from pe_sim.report.envelope import compared_phase, step_envelope
+        from pe_sim.report.analysis.envelope import compared_phase, step_envelope
 
         return step_envelope(self.model, compared_phase(self.step), self.step.batch_size, self.array, self.workflow)
 
@@ -256,7 +255,7 @@ class Report:
         Raises:
             InputError: the file cannot be written, there is no such PE, or they are too many for one file.
         """
-        from pe_sim.report.perfetto import trace_json
+        from pe_sim.report.perfetto.export import trace_json
 
         write_text(path, trace_json(self, pes=pes))
 
@@ -266,7 +265,7 @@ class Report:
         Raises:
             InputError: the file cannot be written.
         """
-        from pe_sim.report.html import report_html
+        from pe_sim.report.html.page import report_html
 
         write_text(path, report_html(self))
 
@@ -292,7 +291,7 @@ class Report:
 
         On a graph of channels: the hottest channel by tag, and the mean over the channels of each level.
         """
-        from pe_sim.report.plots import plot_bus_utilization
+        from pe_sim.report.plots.bus import plot_bus_utilization
 
         return plot_bus_utilization(self, ax, bins=bins)
 
@@ -305,25 +304,25 @@ class Report:
         Raises:
             InputError: there is no such tag.
         """
-        from pe_sim.report.heat_plot import plot_channel_heat
+        from pe_sim.report.plots.heat import plot_channel_heat
 
         return plot_channel_heat(self, ax, tag)
 
     def plot_channel_heats(self) -> Figure:
         """A figure with a panel for all messages, and one for each kind of them that was sent."""
-        from pe_sim.report.heat_plot import plot_channel_heats
+        from pe_sim.report.plots.heat import plot_channel_heats
 
         return plot_channel_heats(self)
 
     def save_channel_heat(self, path: str | Path) -> None:
         """Writes `plot_channel_heats()` as a PNG file."""
-        from pe_sim.report.heat_plot import save_channel_heat
+        from pe_sim.report.plots.heat import save_channel_heat
 
         save_channel_heat(self, path)
 
     def plot_roofline(self, ax: Axes | None = None) -> Axes:
-        """Every operator below the array's roofline; `pe_sim.report.roofline` says what the points mean."""
-        from pe_sim.report.roofline_plot import plot_roofline
+        """Every operator below the array's roofline; `pe_sim.report.plots.roofline` says what the points mean."""
+        from pe_sim.report.plots.roofline import plot_roofline
 
         return plot_roofline(self, ax)
 
@@ -333,7 +332,7 @@ class Report:
         Raises:
             InputError: another ending.
         """
-        from pe_sim.report.roofline_plot import save_roofline
+        from pe_sim.report.plots.roofline import save_roofline
 
         save_roofline(self, path)
 
@@ -363,7 +362,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and where the time goes."""
-        from pe_sim.report.html import summary_html
+        from pe_sim.report.html.page import summary_html
 
         return summary_html(self)
 
@@ -385,3 +384,25 @@ def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
         "pipelined": workflow.pipelined,
         "layers": [{"layer": layer, **workflow.plan(layer).to_dict()} for layer in range(num_layers)],
     }
+
+
+# ---- Takes everything a simulation made, gives its report.
+
+
+def build_report(
+    model: ModelConfig,
+    array: ArrayConfig,
+    step: Step,
+    workflow: Workflow,
+    graph: OperatorGraph,
+    schedule: Schedule,
+    trace: Trace,
+    footprint: Footprint,
+    all_alive: Callable[[], int] | None = None,
+) -> Report:
+    """The report of one step; its figures are worked out when they are asked for.
+
+    Args:
+        all_alive: of an array with dead PEs, gives the cycles of the same step with all PEs alive.
+    """
+    return Report(model, array, step, workflow, graph, schedule, trace, footprint, all_alive)

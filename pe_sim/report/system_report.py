@@ -12,23 +12,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pe_sim._version import __version__
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import cost_basis_to_dict
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import cost_basis_to_dict
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Step
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import system_to_dict
+from pe_sim.config.systems.load import system_to_dict
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.report import system_metrics, system_time
-from pe_sim.report.channels import ChannelTable
+from pe_sim.report.analysis.channels import ChannelTable
 from pe_sim.report.files import write_text
 from pe_sim.report.report import SCHEMA, workflow_to_dict
-from pe_sim.report.system_links import link_table, link_traffic
-from pe_sim.report.system_metrics import TaskRow
-from pe_sim.report.system_records import ArrayHolding, Line, PassWork
-from pe_sim.report.system_time import ArrayTime, PathPiece, StageTime
+from pe_sim.report.system import metrics, time
+from pe_sim.report.system.metrics import ArrayHolding, Line, PassWork, TaskRow, link_table, link_traffic
+from pe_sim.report.system.time import ArrayTime, PathPiece, StageTime
 from pe_sim.schedule.stages import Tag
 from pe_sim.schedule.system import SystemProgram, SystemTimes
 from pe_sim.trace import TagTraffic, total_traffic
@@ -37,8 +35,8 @@ from pe_sim.units import format_seconds
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from pe_sim.report.envelope import Envelope
-    from pe_sim.report.plots import Axes
+    from pe_sim.report.analysis.envelope import Envelope
+    from pe_sim.report.plots.bus import Axes
 
 LINKS_ENERGY_NOTE: Final = "energy: without the links between arrays, of which no constant is given"
 
@@ -101,7 +99,7 @@ class SystemReport:
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
         """Messages, bytes and busy cycles of every tag, inside the arrays and between them; zeros for the others."""
-        return _of_all_tags(system_metrics.pass_traffic(self.program, self.works), self._link_traffic)
+        return _of_all_tags(metrics.pass_traffic(self.program, self.works), self._link_traffic)
 
     @property
     def link_traffic(self) -> Mapping[str, TagTraffic]:
@@ -123,7 +121,7 @@ class SystemReport:
         elapsed = max(self.latency_cycles, 1)
         ranks = {each.rank for each in self.arrays}
         found = {"arrays": sum(each.busy for each in self.arrays) / (elapsed * len(ranks))}
-        found |= system_metrics.inner_utilization(self.program, self.works, elapsed)
+        found |= metrics.inner_utilization(self.program, self.works, elapsed)
         if self.links is not None:
             each = self.links.utilization()
             found |= {"links_mean": float(each.mean()), "links_max": float(each.max())}
@@ -132,12 +130,12 @@ class SystemReport:
     @cached_property
     def arrays(self) -> tuple[ArrayTime, ...]:
         """How every array spends the step: busy, before its first pass, behind its last, in exchanges, waiting."""
-        return system_time.array_times(self.program, self.times)
+        return time.array_times(self.program, self.times)
 
     @cached_property
     def bubbles(self) -> tuple[StageTime, ...]:
         """The same by stage, means over its arrays."""
-        return system_time.stage_times(self.arrays)
+        return time.stage_times(self.arrays)
 
     @property
     def bubble_share(self) -> float:
@@ -154,7 +152,7 @@ class SystemReport:
             {
                 "weight_bytes": sum(each.weight_bytes for each in self.holdings),
                 "kv_cache_bytes": sum(each.kv_cache_bytes for each in self.holdings),
-                "bytes_read": system_metrics.read_bytes(self.program, self.works),
+                "bytes_read": metrics.read_bytes(self.program, self.works),
                 "fullest_array": fullest.rank,
                 "peak_bytes_per_pe": fullest.peak_bytes_per_pe,
                 "capacity_bytes_per_pe": fullest.capacity_bytes_per_pe,
@@ -170,7 +168,7 @@ class SystemReport:
     @cached_property
     def energy(self) -> Mapping[str, Any]:
         """First-order joules of all arrays, in all, by component and per token, and watts; the links' are left out."""
-        by_component = system_metrics.energy_joules(self.program, self.works, self.latency_seconds)
+        by_component = metrics.energy_joules(self.program, self.works, self.latency_seconds)
         total = math.fsum(by_component.values())
         return MappingProxyType(
             {
@@ -190,19 +188,19 @@ class SystemReport:
                 "busiest_array_cycles": max(each.busy for each in self.arrays),
                 "busiest_channel_cycles": 0 if self.links is None else int(self.links.busy_cycles.max(initial=0)),
                 "fill_cycles": max(each.fill for each in ends),
-                "critical_path": system_time.aggregated(self.critical_path(), self.latency_cycles),
+                "critical_path": time.aggregated(self.critical_path(), self.latency_cycles),
             }
         )
 
     @cached_property
     def tasks(self) -> tuple[TaskRow, ...]:
         """A row for all passes of a stage with one label, and for all its exchanges with one name."""
-        return system_metrics.task_rows(self.program, self.works, self.arrays, self.latency_cycles)
+        return metrics.task_rows(self.program, self.works, self.arrays, self.latency_cycles)
 
     @property
     def envelope(self) -> Envelope:
         """How far the cycles are to be trusted: one array alone as its own report says; several were not compared."""
-        from pe_sim.report.envelope import Envelope, compared_phase, step_envelope
+        from pe_sim.report.analysis.envelope import Envelope, compared_phase, step_envelope
 
         if self.system.num_arrays > 1:
             return Envelope("outside", None, (f"{self.system.num_arrays:,} arrays (compared: one alone)",))
@@ -295,7 +293,7 @@ class SystemReport:
         Raises:
             InputError: the file cannot be written.
         """
-        from pe_sim.report.system_trace import trace_json
+        from pe_sim.report.system.trace import trace_json
 
         write_text(path, trace_json(self))
 
@@ -309,13 +307,13 @@ class SystemReport:
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the readable report to `file`, or to stdout."""
-        from pe_sim.report.system_table import print_system_report
+        from pe_sim.report.system.table import print_system_report
 
         print_system_report(self, file)
 
     def plot_timeline(self, ax: Axes | None = None) -> Axes:
         """Stages below each other over time, a colour a microbatch; draws into `ax` or a new figure."""
-        from pe_sim.report.system_plot import plot_timeline
+        from pe_sim.report.plots.system import plot_timeline
 
         return plot_timeline(self, ax)
 
@@ -325,7 +323,7 @@ class SystemReport:
         Raises:
             InputError: another ending.
         """
-        from pe_sim.report.system_plot import save_timeline
+        from pe_sim.report.plots.system import save_timeline
 
         save_timeline(self, path)
 
@@ -337,7 +335,7 @@ class SystemReport:
 
     @cached_property
     def _critical_path(self) -> tuple[PathPiece, ...]:
-        return system_time.critical_path(self.program, self.times)
+        return time.critical_path(self.program, self.times)
 
     @cached_property
     def _link_traffic(self) -> dict[str, TagTraffic]:
@@ -353,7 +351,7 @@ class SystemReport:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and how every stage spends the step."""
-        from pe_sim.report.system_table import system_card
+        from pe_sim.report.system.table import system_card
 
         return system_card(self)
 

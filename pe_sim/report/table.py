@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.dead_pes import describe_dead_pes
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.arrays.array import ArrayConfig, describe_dead_pes
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.report import Report

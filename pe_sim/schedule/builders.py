@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig, Tree
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import Tree
 from pe_sim.mapping.groups import aligned_levels
 from pe_sim.network.bus_tree import hop_cycles
 from pe_sim.schedule.stages import MessageStage, Resource, Stage, Tag, TreeStage

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.network import GraphNetwork
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InfeasibleError, InputError, did_you_mean
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.bus_tree import reduce_cycles, serial_cycles
@@ -58,7 +58,7 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
     """
     check_collective(kind, array, num_bytes)
     if isinstance(array.network, GraphNetwork):
-        from pe_sim.schedule.routed_collectives import routed_collective  # loads networkx
+        from pe_sim.schedule.routed_moves import routed_collective  # loads networkx
 
         routed = routed_collective(kind, array, num_bytes)
         return CollectiveSchedule(routed.schedule, routed.algorithm)
@@ -80,7 +80,7 @@ def ways_of(kind: str, array: ArrayConfig, num_bytes: int) -> list[str]:
             expected="best, or an array of another network.kind (see pe-sim arrays)",
             hint="on a bus_tree: --set network.collectives.gather=serial, by_reduction or best, and scatter likewise",
         )
-    from pe_sim.schedule.routed_collectives import collective_planner  # loads networkx
+    from pe_sim.schedule.routed_moves import collective_planner  # loads networkx
 
     return collective_planner(kind, array, num_bytes).fitting(kind.replace("-", "_"))
 

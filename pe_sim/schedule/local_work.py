@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig, VectorUnit
+from pe_sim.config.arrays.array import ArrayConfig, VectorUnit
 from pe_sim.graph.operators import AttentionOperator, Embedding, Linear, Receive
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Value, Work

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pe_sim.config.array import DramBank, LocalMemory, Memory
+from pe_sim.config.arrays.array import DramBank, LocalMemory, Memory
 from pe_sim.units import IntArray, ceil_div
 
 Amount = TypeVar("Amount", int, IntArray)  # of one PE, or (PEs,)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import Move, MoveKind, Value
 from pe_sim.mapping.placement import Root

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
-from pe_sim.network.hops import Hops
-from pe_sim.units import BoolArray, IntArray
+from pe_sim.network.routing.hops import Hops
+from pe_sim.units import BoolArray, IntArray, exact_sum
+
+if TYPE_CHECKING:
+    pass
 
 
 class Resource(StrEnum):
@@ -261,3 +266,38 @@ def terms_of(sends: BoolArray, first_pe: IntArray, last_pe: IntArray) -> IntArra
     """(scopes,) how many of the PEs first_pe .. last_pe - 1 send something; `sends` is (PEs,)."""
     before: IntArray = np.concatenate([[0], np.cumsum(sends)])
     return before[last_pe] - before[first_pe]
+
+
+CHANNELS = (Resource.BUS, Resource.TREE, Resource.DOWNLINK)
+TAGS = tuple(Tag)
+
+
+def channel_names(schedule: Schedule) -> tuple[str, ...]:
+    """What an array's channels are called in a trace."""
+    if isinstance(schedule.array.network, GraphNetwork):
+        from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+        return interconnect_of(schedule.array).topology.channels.name
+    return tuple(channel.value for channel in CHANNELS)
+
+
+def resource_of(stage: Stage) -> str:
+    """The name of what a stage keeps busy."""
+    if isinstance(stage, TreeStage):
+        return Resource.TREE.value
+    if isinstance(stage, RoutedStage):
+        return Resource.NETWORK.value
+    resource: Resource = getattr(stage, "resource", None) or getattr(stage, "channel")  # noqa: B009
+    return resource.value
+
+
+def read_bytes_of(stage: Stage) -> int:
+    """Bytes a stage reads from all local memories or the root's."""
+    if isinstance(stage, RootStage):
+        return stage.read_bytes
+    if isinstance(stage, MessageStage | RoutedStage):
+        return int(stage.num_bytes.sum()) if stage.tag is Tag.WEIGHT_STREAM else 0
+    if isinstance(stage, PeStage):
+        streamed = exact_sum(stage.matrix.read_bytes[stage.active]) if stage.matrix is not None else 0
+        return stage.read_bytes + streamed
+    return 0

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim import api
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import as_array
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.models import as_model
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import as_array
+from pe_sim.config.models.load import as_model
+from pe_sim.config.models.model import ModelConfig
 from pe_sim.errors import InputError, did_you_mean
-from pe_sim.mapping.workflow import Workflow
-from pe_sim.mapping.workflow_loading import as_workflow
+from pe_sim.mapping.workflow import Workflow, as_workflow
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.compare import Ranking, compare_table, cost_notes
 from pe_sim.report.explain import Explanation, explain
@@ -23,7 +22,7 @@ from pe_sim.report.report import Report
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from pe_sim.report.time_plot import Axes
+    from pe_sim.report.plots.time import Axes
 
 WorkflowLike = Workflow | str | Path
 ArrayLike = ArrayConfig | str | Path | Mapping[str, Any]
@@ -90,7 +89,7 @@ class Comparison:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Where the time of each goes, as stacked bars on one scale; draws into `ax` or a new figure."""
-        from pe_sim.report.time_plot import plot_time
+        from pe_sim.report.plots.time import plot_time
 
         return plot_time(self.reports, ax)
 
@@ -100,7 +99,7 @@ class Comparison:
         Raises:
             InputError: the file cannot be written.
         """
-        from pe_sim.report.html import save_comparison_html
+        from pe_sim.report.html.page import save_comparison_html
 
         save_comparison_html(path, list(self.reports.values()), list(self.reports), self.failed)
 

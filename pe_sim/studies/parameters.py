@@ -15,10 +15,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from pe_sim.config.array import ArrayConfig, DramBank, Network
-from pe_sim.config.arrays import array_paths, array_to_dict, load_array
-from pe_sim.config.floorplan import auto_bus_latency_cycles, auto_tree_latency_cycles
-from pe_sim.config.network_shapes import AUTO, HierarchicalBusShape, UserGraphShape
+from pe_sim.config.arrays.array import ArrayConfig, DramBank
+from pe_sim.config.arrays.floorplan import auto_bus_latency_cycles, auto_tree_latency_cycles
+from pe_sim.config.arrays.load import array_paths, array_to_dict, load_array
+from pe_sim.config.networks.network import Network
+from pe_sim.config.networks.shapes import AUTO, HierarchicalBusShape, UserGraphShape
 from pe_sim.errors import InputError
 
 EVERY_LATENCY: Final = "latency of everything"

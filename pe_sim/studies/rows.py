@@ -11,11 +11,10 @@ from typing import Final
 from pe_sim import api
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.report import metrics
-from pe_sim.report.envelope import widest
+from pe_sim.report.analysis import metrics
+from pe_sim.report.analysis.envelope import widest
 from pe_sim.report.report import Report, workflow_to_dict
-from pe_sim.studies.grid import Settings
-from pe_sim.studies.keys import canonical, unresolved_key
+from pe_sim.studies.grid import Settings, canonical, unresolved_key
 from pe_sim.studies.resolve import Resolved, Resolver, Steps
 
 Figure = int | float | str | None

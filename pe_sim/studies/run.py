@@ -18,8 +18,7 @@ from pe_sim.errors import InputError
 from pe_sim.studies.grid import Sweep
 from pe_sim.studies.resolve import Resolver
 from pe_sim.studies.rows import key_of, lost_row
-from pe_sim.studies.work import Done, Task, done_of, work
-from pe_sim.studies.workers import Work, Workers
+from pe_sim.studies.workers import Done, Task, Work, Workers, done_of, work
 from pe_sim.units import IntArray
 
 CHUNK_SECONDS: Final = 1.0

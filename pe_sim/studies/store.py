@@ -23,8 +23,7 @@ import yaml
 
 from pe_sim._version import __version__
 from pe_sim.errors import InputError
-from pe_sim.studies.grid import Sweep, load_sweep
-from pe_sim.studies.keys import SCHEMA
+from pe_sim.studies.grid import SCHEMA, Sweep, load_sweep
 from pe_sim.studies.rows import INPUT
 from pe_sim.studies.table import (
     Keys,

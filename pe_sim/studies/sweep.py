@@ -17,22 +17,19 @@ import pyarrow.parquet as pq
 from pe_sim._version import __version__
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.notebook import card, frame_table
-from pe_sim.studies.check import check_sweep
-from pe_sim.studies.grid import ASK_ABOVE, Sweep, load_sweep
-from pe_sim.studies.keys import SCHEMA
-from pe_sim.studies.resolve import Resolver
+from pe_sim.studies.grid import ASK_ABOVE, SCHEMA, Sweep, load_sweep
+from pe_sim.studies.resolve import Resolver, check_sweep
 from pe_sim.studies.run import Runner
 from pe_sim.studies.store import CONFIGS, Store, open_store
 from pe_sim.studies.table import CONFIGS as CONFIG_NAMES
 from pe_sim.studies.table import Keys
-from pe_sim.studies.work import Done
-from pe_sim.studies.workers import Workers, workers_for
+from pe_sim.studies.workers import Done, Workers, workers_for
 from pe_sim.units import IntArray
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from pe_sim.report.lines_plot import Axes
+    from pe_sim.report.plots.studies import Axes
 
 _SHOWN: Final = ("cycles", "tokens_per_second", "utilization.bus", "joules_per_token")  # of a table's figures
 _NOTEBOOK_ROWS: Final = 12
@@ -98,7 +95,7 @@ class SweepResult:
         Raises:
             InputError: there is no such column, it has no numbers, or lines have several values at one x.
         """
-        from pe_sim.report.lines_plot import plot_lines
+        from pe_sim.report.plots.studies import plot_lines
 
         return plot_lines(self.to_frame(), x, y, by, ax)
 

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pe_sim._version import __version__
-from pe_sim.studies.grid import Sweep
-from pe_sim.studies.keys import SCHEMA, canonical
+from pe_sim.studies.grid import SCHEMA, Sweep, canonical
 from pe_sim.studies.rows import BASIS, NO_FIT, Row
 from pe_sim.units import IntArray
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pe_sim.config.plan import Degrees, StagePlan
+from pe_sim.config.plans.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode
 from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.footprint import footprint
 from pe_sim.systems.deployment import Deployment, Pipeline, runs_of
-from pe_sim.systems.parts import Part, Span, batch_share, offset_of, place_of
-from pe_sim.systems.shop import Shop
+from pe_sim.systems.microbatches import Part, Span, batch_share, offset_of, place_of
+from pe_sim.systems.pass_cache import Shop
 from pe_sim.units import IntArray
 
 _LEVERS = (

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import Degrees, StagePlan
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode, Step
-from pe_sim.config.system import SystemConfig
-from pe_sim.graph.segments import Meeting
-from pe_sim.graph.shares import OperatorShare
+from pe_sim.config.systems.system import SystemConfig
+from pe_sim.graph.shares import Meeting, OperatorShare
 from pe_sim.mapping.layouts import SOFTMAX_STATISTICS
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.systems.array_view import view_of
 from pe_sim.systems.deployment import Deployment, LayerSpan, Pipeline, runs_of
-from pe_sim.systems.local import view_of
-from pe_sim.systems.parts import (
+from pe_sim.systems.microbatches import (
     OwnSpan,
     Part,
     Place,
@@ -29,8 +28,8 @@ from pe_sim.systems.parts import (
     rows_of,
     tokens_share,
 )
-from pe_sim.systems.shop import Shop
-from pe_sim.systems.walk import LayerRun, PassRun
+from pe_sim.systems.pass_cache import Shop
+from pe_sim.systems.passes import LayerRun, PassRun
 
 CHOICES = "choices"  # candidates of the shares of a vocabulary
 TOKENS = "tokens"  # the chosen tokens, to where they are looked up in the next step

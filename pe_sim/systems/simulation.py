@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import ParallelPlan, PipelinePlan
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import ParallelPlan, PipelinePlan
 from pe_sim.config.step import Step
-from pe_sim.config.system import SystemConfig
-from pe_sim.engine.system_engines import system_engine_named
-from pe_sim.engine.system_fast import run_system_fast
+from pe_sim.config.systems.system import SystemConfig
+from pe_sim.engine.system_engines import run_system_fast, system_engine_named
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.report.system.metrics import ArrayHolding, Line, PassWork
+from pe_sim.report.system_report import SystemReport
 from pe_sim.schedule.system import ArrayPass, SystemTimes
-from pe_sim.systems.deployment import Deployment, Pipeline, deployed, laid_out, layer_bounds
-from pe_sim.systems.memory import ArrayMemory, check_memory, memory_of
-from pe_sim.systems.partition import (
+from pe_sim.systems.deployment import (
+    Deployment,
+    Pipeline,
     check_stages,
     checked_bounds,
+    deployed,
+    laid_out,
+    layer_bounds,
     least_largest,
     parameter_bounds,
     uniform_bounds,
     uniform_ceil_bounds,
     uniform_floor_bounds,
 )
-from pe_sim.systems.parts import Part, parts_of
+from pe_sim.systems.memory import ArrayMemory, check_memory, memory_of
+from pe_sim.systems.microbatches import Part, parts_of
+from pe_sim.systems.pass_cache import Shop
 from pe_sim.systems.script import LineWriter, Script, write_script
-from pe_sim.systems.shop import Shop
 from pe_sim.systems.timing import TimedScript, Timer
 
 Progress = Callable[[int, int], None]
@@ -213,3 +218,49 @@ def _stage_cycles(shop: Shop, deployment: Deployment, line: Pipeline, stage: int
     times = run_system_fast(program, [work.trace.makespan_cycles for work in works])
     passes = [at for at, task in enumerate(program.tasks) if isinstance(task, ArrayPass)]
     return int(times.end[passes].max(initial=0))
+
+
+# ---- Takes a simulated step on several arrays, gives its report: plain records, as the report's room has them.
+
+
+def system_report(run: SystemRun) -> SystemReport:
+    """The report of a run; its figures are worked out when they are asked for."""
+    script = run.timed.script
+    return SystemReport(
+        model=script.model,
+        system=script.system,
+        plan=script.deployment.plan,
+        step=script.step,
+        workflow=script.workflow,
+        lines=_lines(script),
+        program=run.timed.program,
+        times=run.times,
+        works=tuple(PassWork(work.schedule, work.trace) for work in run.timed.works),
+        holdings=tuple(_holding(each) for each in run.memory),
+        shortage=max(
+            (each.shortage for each in run.memory if each.shortage),
+            key=lambda shortage: shortage.demand / shortage.bound,
+            default=None,
+        ),
+    )
+
+
+def _lines(script: Script) -> tuple[Line, ...]:
+    pipelines = script.deployment.pipelines
+    return tuple(
+        Line(line.stages, line.sequences, len(parts)) for line, parts in zip(pipelines, script.parts, strict=True)
+    )
+
+
+def _holding(memory: ArrayMemory) -> ArrayHolding:
+    return ArrayHolding(
+        rank=memory.rank,
+        pipeline=memory.pipeline,
+        stage=memory.stage,
+        weight_bytes=int(memory.weight_bytes_per_pe.sum()),
+        kv_cache_bytes=int(memory.kv_cache_bytes_per_pe.sum()),
+        peak_bytes_per_pe=memory.peak_bytes_per_pe,
+        capacity_bytes_per_pe=memory.capacity_bytes_per_pe,
+        root_bytes=memory.root_bytes,
+        root_capacity_bytes=memory.root_capacity_bytes,
+    )

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pe_sim.config.system import SystemConfig
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.engine.engines import engine_named
-from pe_sim.graph.segments import Meeting
+from pe_sim.graph.shares import Meeting
 from pe_sim.schedule import link_ops
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Schedule
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram, Task
+from pe_sim.systems.passes import LocalPass
 from pe_sim.systems.script import CHOICES, TOKENS, Action, MeetingAction, PassAction, Script
-from pe_sim.systems.walk import LocalPass
 from pe_sim.trace import Trace
 from pe_sim.units import ceil_div
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pe_sim import api
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays.load import array_to_dict, load_array
 from tests.cli.conftest import TINY_MODEL
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import pe_sim
 from pe_sim import api
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
 from pe_sim.errors import DeadlockError, InputError
 
 COMMANDS = ("run", "compare", "collective", "gemm", "models", "arrays", "workflows")

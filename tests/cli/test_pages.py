@@ -59,7 +59,7 @@ def test_a_page_holds_one_step(refused, tiny, command):
 
 def test_nothing_is_left_when_a_page_cannot_be_made(call, tiny, monkeypatch):
     before = files()
-    monkeypatch.setattr("pe_sim.report.html.report_html", lambda report: 1 / 0)
+    monkeypatch.setattr("pe_sim.report.html.page.report_html", lambda report: 1 / 0)
     assert call("run", tiny, "--html", "out.html", "--csv", "out.csv").exit_code == 1
     assert files() == before
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pe_sim.config.machines import load_machine
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
+from pe_sim.config.reference_machines import load_machine
 from pe_sim.errors import InputError
 
 MINE = {

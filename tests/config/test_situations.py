@@ -5,8 +5,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 import pe_sim as ps
-from pe_sim.config.models import load_model
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
+from pe_sim.config.models.load import load_model
 from pe_sim.config.situations import describe_situation, load_situation
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError

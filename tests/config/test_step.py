@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import MAX_LENGTH, Decode, Prefill, SequenceSpan
 from pe_sim.errors import InputError
 from tests.helpers import TINY_LLAMA

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pe_sim.config.arrays import array_to_dict, load_array
-from pe_sim.config.loading import load_mapping
-from pe_sim.config.network_shapes import CrossbarShape, GridShape, PathShape
-from pe_sim.config.presets import preset_folder, resolve
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import describe_system, list_systems, load_system, system_of_one, system_to_dict
+from pe_sim.config.arrays.load import array_to_dict, load_array
+from pe_sim.config.files.loading import load_mapping, preset_folder, resolve
+from pe_sim.config.networks.shapes import CrossbarShape, GridShape, PathShape
+from pe_sim.config.systems.load import (
+    describe_system,
+    list_systems,
+    load_system,
+    system_of_one,
+    system_to_dict,
+)
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InputError
 from pe_sim.network.interconnect import links_of
 

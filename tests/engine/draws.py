@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from pe_sim.config.array import ArrayConfig, Network
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import array_to_dict, load_array
+from pe_sim.config.networks.network import Network
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.network.interconnect import interconnect_of

@@ -3,7 +3,7 @@
 import pytest
 
 from pe_sim.api import collective
-from pe_sim.config.arrays import load_array
+from pe_sim.config.arrays.load import load_array
 from pe_sim.engine.arbiters import ARBITERS, Request
 
 

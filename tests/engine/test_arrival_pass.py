@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine import arrival_pass
-from pe_sim.engine.arrival_pass import SharedChannel
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_by_arrival, run_fast, run_in_program_order
-from pe_sim.engine.recurrences import OutOfOrderError
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast import arrival_pass
+from pe_sim.engine.fast.arrival_pass import SharedChannel
+from pe_sim.engine.fast.recurrences import OutOfOrderError
+from pe_sim.engine.fast.run import run_by_arrival, run_fast, run_in_program_order
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pe_sim.engine.event import run_event
+from pe_sim.engine.event.run import run_event
 from pe_sim.errors import InputError
 from pe_sim.schedule.collectives import KINDS, collective_schedule
 from tests.helpers import bus_uses, ceil, no_overlap, small_array, thinned, traffic_of

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays.load import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
+from pe_sim.mapping.attention_split import block_sizes
 from pe_sim.mapping.groups import PeGroups, groups_alive
-from pe_sim.mapping.head_blocks import block_sizes
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower

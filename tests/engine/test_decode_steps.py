@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
-from pe_sim.engine.decode_steps import run_decode_steps
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.fast.run import run_decode_steps, run_fast
 from pe_sim.mapping.classes import classes_of
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.report.channels import channel_table
+from pe_sim.report.analysis.channels import channel_table
 from pe_sim.schedule.lowering import lower
 from tests.engine.draws import bus_trees, graphs, models, oddities, steps, workflows
 from tests.helpers import small_array, tiny_llama

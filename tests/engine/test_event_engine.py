@@ -8,10 +8,10 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
-from pe_sim.engine.event import run_event
+from pe_sim.engine.event.run import run_event
 from pe_sim.errors import DeadlockError
 from pe_sim.schedule.collectives import collective_schedule
-from pe_sim.schedule.gemm import gemm_schedule
+from pe_sim.schedule.matrix import gemm_schedule
 from pe_sim.trace import NOT_ACTIVE
 from tests.engine.draws import models, steps
 from tests.helpers import (

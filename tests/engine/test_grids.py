@@ -5,12 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.decode_steps import run_decode_steps
-from pe_sim.engine.fast import run_fast
-from pe_sim.mapping.grids import fitting_grids, grid_name
-from pe_sim.mapping.groups import PeGroups
+from pe_sim.engine.fast.run import run_decode_steps, run_fast
+from pe_sim.mapping.groups import PeGroups, fitting_grids, grid_name
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.lowering import lower

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.engine.event import run_event
-from pe_sim.schedule.gemm import gemm_schedule
-from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
+from pe_sim.engine.event.run import run_event
+from pe_sim.schedule.matrix import gemm_schedule, gemm_work, scores_work, values_work
 from tests.helpers import attention, ceil, layouts_for, side_by_side, small_array
 
 BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4}

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
 
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
-from pe_sim.engine.pipeline import Passage, TreePipeline
+from pe_sim.engine.event.machine import Passage, TreePipeline
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.schedule import builders
 from pe_sim.schedule.builders import Labels, Scopes

@@ -4,7 +4,7 @@ import pytest
 
 from pe_sim.api import ENGINES, simulate
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.report.channels import channel_table
+from pe_sim.report.analysis.channels import channel_table
 from tests.helpers import bus_uses, ceil, schedule_of, small_array, tiny_llama
 
 overlaps = pytest.mark.parametrize("overlap", [0, 1, 2, 3])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
 
-from pe_sim.engine.server import Server
+from pe_sim.engine.event.machine import Server
 
 ROOT = -1
 

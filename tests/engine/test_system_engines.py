@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system
-from pe_sim.engine.system_engines import SYSTEM_ENGINES, system_engine_named
+from pe_sim.config.systems.load import load_system
+from pe_sim.config.systems.system import SystemConfig
+from pe_sim.engine.system_engines import SYSTEM_ENGINES, run_system_fast, system_engine_named
 from pe_sim.engine.system_event import run_system_event
-from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.errors import InputError
 from pe_sim.schedule.link_ops import all_gather, all_reduce, messages, reduce_scatter, reduce_to
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pe_sim as ps
 from experiments import interconnect_pareto as experiment
 from experiments.interconnect_pareto import COSTS, DESIGN, array_settings, on_front
-from pe_sim.network.wire import wire_bits_mm
+from pe_sim.network.metrics import wire_bits_mm
 from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed
 
 KEYS = ["phase", *DESIGN]

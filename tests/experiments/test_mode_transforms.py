@@ -9,7 +9,7 @@ from experiments import mode_transforms_table as tables
 from experiments.mode_transforms_plot import short
 from experiments.study import RESULTS
 from pe_sim.engine.engines import engine_named
-from pe_sim.graph.tensors import Tensor
+from pe_sim.graph.operators import Tensor
 from pe_sim.mapping.placement import Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
 from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed

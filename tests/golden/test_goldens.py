@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.numeric.reference import SequenceReference, run_reference
 from pe_sim.numeric.state_dict import read_weights
 from tests.golden.loader import HERE, GoldenCase, cases, load_case

@@ -6,9 +6,9 @@ import networkx
 import pytest
 
 from pe_sim.config.dtypes import Dtype, Dtypes
-from pe_sim.config.hf import FAMILIES as CONFIG_READERS
-from pe_sim.config.models import load_model
-from pe_sim.config.parameters import COUNTERS
+from pe_sim.config.models.hf import FAMILIES as CONFIG_READERS
+from pe_sim.config.models.load import load_model
+from pe_sim.config.models.model import COUNTERS
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.graph.families import FAMILIES, build_graph

@@ -3,7 +3,7 @@
 import networkx
 import pytest
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph

@@ -7,8 +7,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.mapping.attention_split import split_by_batch, split_by_head, split_by_token, unsplit
-from pe_sim.mapping.head_blocks import block_sizes, head_blocks
+from pe_sim.mapping.attention_split import (
+    block_sizes,
+    head_blocks,
+    split_by_batch,
+    split_by_head,
+    split_by_token,
+    unsplit,
+)
 from tests.helpers import attention, calls_in, ceil, pe_groups
 
 lengths = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 20)), min_size=1, max_size=4)

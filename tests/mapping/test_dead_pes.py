@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
-from pe_sim.mapping.attention_split import split_by_batch, split_by_head, split_by_token
+from pe_sim.mapping.attention_split import block_sizes, head_blocks, split_by_batch, split_by_head, split_by_token
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import PeGroups, groups_alive
-from pe_sim.mapping.head_blocks import block_sizes, head_blocks
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Move, MoveKind

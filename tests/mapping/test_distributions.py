@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from pe_sim.config.models import load_model
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.config.workflow_file import Attention, Matrix, check_workflow_file
+from pe_sim.config.workflow_schema import Attention, Matrix, check_workflow_file
 from pe_sim.errors import InputError
 from pe_sim.graph.families import FAMILIES, build_graph
 from pe_sim.graph.operators import AttentionOperator, Linear, Norm

@@ -10,16 +10,14 @@ from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
-from pe_sim.graph.tensors import Tensor
+from pe_sim.graph.operators import Tensor
 from pe_sim.mapping.footprint import footprint
-from pe_sim.mapping.grids import first_holders, fitting_grids, grid_name, grid_slices, grid_ways
-from pe_sim.mapping.groups import even_counts
+from pe_sim.mapping.groups import even_counts, first_holders, fitting_grids, grid_name, grid_slices, grid_ways
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Move
 from pe_sim.mapping.placement import Joint, Partial, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
-from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping.workflow import WORKFLOWS, load_workflow
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import MessageStage, Tag, TreeStage
 from tests.helpers import attention, layer_blocks, layouts_for, pe_groups, small_array, tiny_llama

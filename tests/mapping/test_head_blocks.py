@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from pe_sim.api import simulate
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.mapping import head_blocks
-from pe_sim.mapping.head_blocks import REFERENCE_TOKENS, block_size, block_sizes, layer_cycles
+from pe_sim.mapping import attention_split
+from pe_sim.mapping.attention_split import REFERENCE_TOKENS, block_size, block_sizes, layer_cycles
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
 from tests.helpers import attention, blocks_of, ceil, given_in_both, pe_groups
@@ -117,10 +117,10 @@ def test_the_size_that_loses_least_is_taken(array, per_kv, kv_heads, head_dim):
     ],
 )
 def test_of_equals_blocks_of_one_head_each_come_first(monkeypatch, cycles, chosen):
-    monkeypatch.setattr(head_blocks, "layer_cycles", lambda array, groups, shape, size: cycles[size])
-    head_blocks._block_size.cache_clear()
+    monkeypatch.setattr(attention_split, "layer_cycles", lambda array, groups, shape, size: cycles[size])
+    attention_split._block_size.cache_clear()
     assert block_size(small(18), pe_groups(18), attention(4, 4, 8)) == chosen
-    head_blocks._block_size.cache_clear()
+    attention_split._block_size.cache_clear()
 
 
 def test_a_long_context_and_a_short_one_have_the_same_say(monkeypatch):
@@ -128,13 +128,13 @@ def test_a_long_context_and_a_short_one_have_the_same_say(monkeypatch):
     of_contexts = {512: {1: 10, 2: 20, 4: 40}, 2048: {1: 10, 2: 20, 4: 40}, 8192: {1: 10, 2: 20, 4: 40}}
     of_contexts[32768] = {1: 300, 2: 100, 4: 100}
     monkeypatch.setattr(
-        head_blocks,
+        attention_split,
         "layer_cycles",
         lambda array, groups, shape, size: of_contexts[shape.total_tokens].get(size, 1000),
     )
-    head_blocks._block_size.cache_clear()
+    attention_split._block_size.cache_clear()
     assert block_size(small(18), pe_groups(18), attention(4, 4, 8)) == 2
-    head_blocks._block_size.cache_clear()
+    attention_split._block_size.cache_clear()
 
 
 def test_fewer_kv_heads_make_larger_blocks():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.graph.tensors import Element, Tensor
+from pe_sim.graph.operators import Element, Tensor
 from pe_sim.mapping.layouts import softmax_partial
 from pe_sim.mapping.placement import Partial, Replicate, Shard
 from tests.helpers import attention, ceil, layouts_for, small_array

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.graph.tensors import Tensor
+from pe_sim.graph.operators import Tensor
 from pe_sim.mapping.placement import Joint, Partial, Replicate, Root, Shard
 from pe_sim.mapping.transforms import Transforms
 from tests.helpers import attention, ceil, layouts_for, small_array

@@ -10,8 +10,7 @@ import pytest
 from pe_sim.api import simulate
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
-from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, load_workflow
 from tests.helpers import small_array, tiny_llama
 
 SPELLED_OUT = """

@@ -8,20 +8,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.engine.event import run_event
-from pe_sim.engine.recurrences import NEVER
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.recurrences import NEVER
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.mapping_search.grids import grid_options
-from pe_sim.mapping_search.isolation import Timing
-from pe_sim.mapping_search.paths import Paths
-from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.fragments import Scene
+from pe_sim.mapping_search.grid_dominance import grid_options
+from pe_sim.mapping_search.lower_bound import Timing
+from pe_sim.mapping_search.pruning import loads_of
+from pe_sim.mapping_search.shortest_paths import Paths
 from pe_sim.mapping_search.space import choices, parts_of, plan_of
-from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.builders import Labels, Scopes, hub_to_pes
 from pe_sim.schedule.stages import Block, Schedule
 from tests.helpers import bus_uses, given_in_both, small_array, tiny_llama

@@ -12,7 +12,7 @@ from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups, groups_alive
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.fragments import Scene
 from tests.helpers import given_in_both, small_array, tiny_llama
 from tests.mapping_search import test_against_brute_force as brute_force
 from tests.mapping_search import test_bounds as bounds

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import assume, given, settings
 
 import pe_sim as ps
-from pe_sim.config.arrays import array_to_dict
+from pe_sim.config.arrays.load import array_to_dict
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.workflow import WORKFLOWS, LayerRule, Workflow
 from pe_sim.mapping_search.candidates import whole_shares
-from pe_sim.mapping_search.paths import Paths
-from pe_sim.mapping_search.pieces import Scene
+from pe_sim.mapping_search.fragments import Scene
+from pe_sim.mapping_search.shortest_paths import Paths
 from pe_sim.mapping_search.space import parts_of, plan_of
 from tests.helpers import given_in_both, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import fields_of, machines, models, plans, steps

@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.errors import InfeasibleError
-from pe_sim.mapping.grids import grid_name, grid_ways
+from pe_sim.mapping.groups import grid_name, grid_ways
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placement import Replicate, Shard
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.mapping_search.grids import (
+from pe_sim.mapping_search.fragments import Held
+from pe_sim.mapping_search.grid_dominance import (
+    _no_worse,
     best_grid,
     closed_form,
     ffn_time,
@@ -26,10 +28,8 @@ from pe_sim.mapping_search.grids import (
     published_ring,
     ring,
 )
-from pe_sim.mapping_search.pieces import Held
-from pe_sim.mapping_search.rivals import _no_worse
+from pe_sim.mapping_search.pruning import loads_of
 from pe_sim.mapping_search.space import choices, parts_of
-from pe_sim.mapping_search.worth import loads_of
 from pe_sim.schedule.lowering import lower
 from tests.helpers import pe_groups, small_array, tiny_llama
 from tests.mapping_search.test_against_brute_force import check

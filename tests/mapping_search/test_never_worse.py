@@ -3,8 +3,8 @@
 import pytest
 
 import pe_sim as ps
-from pe_sim.config.network import GraphNetwork
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS
 from tests.helpers import tiny_llama

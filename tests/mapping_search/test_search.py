@@ -13,7 +13,7 @@ from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping_search.budget import Budget, OutOfTimeError
-from pe_sim.mapping_search.request import search_for
+from pe_sim.mapping_search.search import search_for
 from pe_sim.numeric.state_dict import random_weights
 from pe_sim.schedule.lowering import lower
 from tests.helpers import small_array, tiny_llama
@@ -106,7 +106,7 @@ def test_the_saved_workflow_reads_back(tmp_path, groups):
 
 @pytest.mark.parametrize("name", ["batch-stream", "batch-block", "block-pipeline"])
 def test_a_base_stays_where_only_it_says_how_weights_are_kept(tmp_path, name):
-    from pe_sim.mapping_search.workflow_text import workflow_text
+    from pe_sim.mapping_search.result import workflow_text
 
     model, array, step = tiny_llama(), small_array(4), ps.Decode(4, 20)
     path = tmp_path / "named.yaml"

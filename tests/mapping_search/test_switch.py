@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 import pe_sim as ps
-from pe_sim.engine.decoding import decode_in_order
+from pe_sim.engine.engines import decode_in_order
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.mapping_search.switch import BOTH, KEPT, RESHARD, price_switch
-from pe_sim.mapping_search.switch_pairs import Phases, Side, Ways, switch_between
+from pe_sim.mapping_search.switch.pairs import Phases, Side, Ways, switch_between
+from pe_sim.mapping_search.switch.price import BOTH, KEPT, RESHARD, price_switch
 from tests.helpers import ceil, small_array, tiny_llama
 from tests.network.networks import array_of
 

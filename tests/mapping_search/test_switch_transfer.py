@@ -15,8 +15,18 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Move, MoveKind, Work
 from pe_sim.mapping.placement import Root, Shard
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.mapping_search.switch_holdings import Holding, Residues, Spans, cache_holding, caches_of, parameters_of
-from pe_sim.mapping_search.switch_transfer import NOBODY, axes_of, senders, transfer
+from pe_sim.mapping_search.switch.holdings import (
+    NOBODY,
+    Holding,
+    Residues,
+    Spans,
+    axes_of,
+    cache_holding,
+    caches_of,
+    parameters_of,
+    senders,
+    transfer,
+)
 from pe_sim.numeric.attention import PeAttention
 from pe_sim.numeric.geometry import Geometry
 from tests.helpers import ceil, small_array, tiny_llama

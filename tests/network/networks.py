@@ -7,11 +7,10 @@ from typing import Any
 
 import networkx as nx
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import load_array
-from pe_sim.config.loading import load_mapping
-from pe_sim.config.presets import resolve
-from pe_sim.network.topology import Topology
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.files.loading import load_mapping, resolve
+from pe_sim.network.topology.topology import Topology
 
 LINK = {"bytes_per_cycle": 64, "latency_cycles": "auto", "overhead_cycles": 1}
 _BUS = {"bytes_per_cycle": 64, "latency_cycles": "auto", "overhead_cycles": 2, "request_cycles": "auto"}

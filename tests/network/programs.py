@@ -6,12 +6,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from pe_sim.network.hop_times import ChannelTimes
-from pe_sim.network.hops import HopBuilder
+from pe_sim.network.collectives.plans import WAYS, Planner, Sizes, parts_of, wholes_of
+from pe_sim.network.collectives.programs import Pattern, timed
 from pe_sim.network.interconnect import interconnect_of
-from pe_sim.network.plans import WAYS, Planner, Sizes, parts_of, wholes_of
-from pe_sim.network.programs import Pattern, timed
-from pe_sim.schedule.routed_collectives import collective_planner
+from pe_sim.network.routing.hop_times import ChannelTimes
+from pe_sim.network.routing.hops import HopBuilder
+from pe_sim.schedule.routed_moves import collective_planner
 from pe_sim.schedule.stages import RoutedStage, Tag
 from tests.network.networks import array_of
 

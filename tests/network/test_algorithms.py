@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pe_sim.errors import InfeasibleError, InputError
+from pe_sim.network.collectives.plans import WAYS
 from pe_sim.network.interconnect import interconnect_of
-from pe_sim.network.plans import WAYS
 from tests.helpers import diagonal
 from tests.network.networks import SECTIONS, array_of, star
 from tests.network.programs import (

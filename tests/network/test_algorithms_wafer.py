@@ -9,11 +9,11 @@ from math import log2
 
 import pytest
 
-from pe_sim.config.arrays import load_array
-from pe_sim.engine.fast import run_fast
+from pe_sim.config.arrays.load import load_array
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.schedule.collectives import collective_schedule, named_way
-from pe_sim.schedule.routed_collectives import collective_planner
+from pe_sim.schedule.routed_moves import collective_planner
 from tests.helpers import diagonal
 from tests.network.programs import cycles
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import load_array
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import load_array
 from pe_sim.errors import InputError
 from pe_sim.network.area import AreaReport, area_of, at_area
-from pe_sim.network.wire import wire_bits_mm
+from pe_sim.network.metrics import wire_bits_mm
 from tests.helpers import given_in_both
 
 ROUND: dict[str, Any] = {
@@ -212,7 +212,7 @@ def test_what_cannot_be_made_to_fit() -> None:
 
 
 def _plain(name: str) -> dict[str, Any]:
-    from pe_sim.config.arrays import array_to_dict
+    from pe_sim.config.arrays.load import array_to_dict
 
     return array_to_dict(load_array(name))
 

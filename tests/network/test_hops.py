@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.network.hop_times import ChannelTimes, run_hops
-from pe_sim.network.hops import HopBuilder
+from pe_sim.network.collectives.plans import WAYS
 from pe_sim.network.interconnect import interconnect_of
-from pe_sim.network.plans import WAYS
+from pe_sim.network.routing.hop_times import ChannelTimes, run_hops
+from pe_sim.network.routing.hops import HopBuilder
 from tests.helpers import given_in_both
 from tests.network.networks import LINK, SECTIONS, array_of
 from tests.network.programs import (

@@ -6,12 +6,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from pe_sim.network import routes
-from pe_sim.network.coordinates import Coordinates
+from pe_sim.network.collectives.ring_orders import box_of, path_order, ring_order
 from pe_sim.network.interconnect import interconnect_of
-from pe_sim.network.only_paths import only_paths
-from pe_sim.network.orders import box_of, path_order, ring_order
-from pe_sim.network.routes import Routes
+from pe_sim.network.routing import routes
+from pe_sim.network.routing.routes import Coordinates, Routes, only_paths
 from tests.network.networks import SECTIONS, array_of, hops, star
 from tests.network.programs import small
 
@@ -150,7 +148,7 @@ def test_the_ring_of_a_line_is_folded():
 
 
 def test_a_star_of_pes_is_a_star():
-    from pe_sim.network.misfits import middle_of_star
+    from pe_sim.network.collectives.algorithms import middle_of_star
 
     def middle(kind, num_pes, **section):
         return middle_of_star(interconnect_of(array_of(kind, num_pes, **section)))

@@ -9,15 +9,14 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from pe_sim.config.array_file import KINDS as FILE_KINDS
-from pe_sim.config.arrays import array_to_dict, describe_array, load_array
-from pe_sim.config.network_file import SECTIONS as FILE_SECTIONS
+from pe_sim.config.arrays.load import array_to_dict, describe_array, load_array
+from pe_sim.config.networks.bus_tree_schema import KINDS as FILE_KINDS
+from pe_sim.config.networks.schema import SECTIONS as FILE_SECTIONS
 from pe_sim.errors import InputError
-from pe_sim.network.assembly import Plan
-from pe_sim.network.buses import HierarchicalBus
-from pe_sim.network.channels import TAP
-from pe_sim.network.topologies import KINDS, build_topology
-from pe_sim.network.topology import ROOT
+from pe_sim.network.topology.assembly import Plan
+from pe_sim.network.topology.kinds import KINDS, build_topology
+from pe_sim.network.topology.topology import ROOT, TAP
+from pe_sim.network.topology.trees import HierarchicalBus
 from tests.network.networks import LINK, POWERS, SECTIONS, array_of, sizes_of
 
 CASES = [(kind, num_pes) for kind in KINDS for num_pes in sizes_of(kind)]
@@ -87,7 +86,7 @@ def test_round_trip_and_determinism(kind):
     assert build_topology(again) is first  # cached by value
     assert describe_array(array).count("\n") == 0
     build = KINDS[kind].build
-    from pe_sim.network.topologies import plan_of
+    from pe_sim.network.topology.kinds import plan_of
 
     second = build(plan_of(array))
     assert list(second.graph.edges(data="channel")) == list(first.graph.edges(data="channel"))
@@ -271,7 +270,7 @@ def test_a_wire_beyond_all_bounds_is_refused():
 def test_a_bus_tree_never_imports_networkx():
     code = (
         "import sys, pe_sim as ps; ps.simulate('gpt2', 'bus-tree-64', ps.Decode(1, 64), workflow='megatron');"
-        "assert 'networkx' not in sys.modules; assert 'pe_sim.config.network_file' not in sys.modules"
+        "assert 'networkx' not in sys.modules; assert 'pe_sim.config.networks.schema' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.network.halving import grid_bisection, tree_bisection
-from pe_sim.network.metrics import topology_metrics
-from pe_sim.network.search import count_diameter, search_bisection
-from pe_sim.network.topologies import KINDS, build_topology
+from pe_sim.network.metrics import count_diameter, search_bisection, topology_metrics
+from pe_sim.network.topology.assembly import grid_bisection, tree_bisection
+from pe_sim.network.topology.kinds import KINDS, build_topology
 from tests.helpers import given_in_both
 from tests.network.networks import LINK, array_of, counted_diameter, searched_bisection, sizes_of, star
 

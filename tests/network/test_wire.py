@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays.load import array_to_dict, load_array
 from pe_sim.errors import InputError
-from pe_sim.network.topologies import KINDS, build_topology
-from pe_sim.network.wire import scale_to_wire, scaled_to_wire, wire_bits_mm
+from pe_sim.network.metrics import scale_to_wire, scaled_to_wire, wire_bits_mm
+from pe_sim.network.topology.kinds import KINDS, build_topology
 from tests.helpers import given_in_both
 from tests.network.networks import array_of, star
 

@@ -4,12 +4,12 @@ from functools import cache
 
 import numpy as np
 
-from pe_sim.config.models import load_model
-from pe_sim.engine.event import run_event
+from pe_sim.config.models.load import load_model
+from pe_sim.engine.event.run import run_event
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.numeric.proof import verify_placed
 from pe_sim.numeric.state_dict import random_weights, read_weights
-from pe_sim.numeric.verify import verify_placed
 from pe_sim.schedule.lowering import lower
 
 

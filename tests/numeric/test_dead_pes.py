@@ -6,10 +6,10 @@ import pytest
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.arrays import array_to_dict, load_array
+from pe_sim.config.arrays.load import array_to_dict, load_array
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.mapping.attention_split import block_sizes
 from pe_sim.mapping.groups import PeGroups, groups_alive
-from pe_sim.mapping.head_blocks import block_sizes
 from pe_sim.mapping.workflow import WORKFLOWS
 from tests.helpers import blocks_of, diagonal, given_in_both, small_array
 from tests.network.networks import array_of

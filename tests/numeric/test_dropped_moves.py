@@ -9,7 +9,7 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Move, MoveKind
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
-from pe_sim.numeric.verify import verify_placed
+from pe_sim.numeric.proof import verify_placed
 from tests.helpers import small_array, some_of
 from tests.numeric.cases import FAMILIES, tokens_of, weights_of
 

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS

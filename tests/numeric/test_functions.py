@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from pe_sim.numeric.combine import combine_tree, combiner, larger
-from pe_sim.numeric.functions import gelu, gelu_tanh, rope_frequencies, silu
+from pe_sim.numeric.arrays import gelu, gelu_tanh, rope_frequencies, silu
+from pe_sim.numeric.moves import combine_tree, combiner, larger
 from pe_sim.numeric.work import rotate_columns
 from tests.numeric.cases import llama
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.mapping.grids import fitting_grids, grid_name
-from pe_sim.mapping.groups import PeGroups
+from pe_sim.mapping.groups import PeGroups, fitting_grids, grid_name
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.numeric.state_dict import random_weights
 from tests.helpers import diagonal, given_in_both, small_array

@@ -5,8 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pe_sim.errors import InputError
-from pe_sim.numeric.safetensors_files import open_safetensors
-from pe_sim.numeric.state_dict import random_weights, read_weights
+from pe_sim.numeric.state_dict import open_safetensors, random_weights, read_weights
 from tests.numeric.cases import llama
 
 

@@ -3,16 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pe_sim.config.models import load_model
-from pe_sim.config.presets import preset_names
+from pe_sim.config.files.loading import preset_names
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import Work
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.numeric.proof import Proof
-from pe_sim.numeric.scaled_down import scaled_down
+from pe_sim.numeric.proof import Proof, Verdict, relative_error, scaled_down, traffic_differences, verify_placed
 from pe_sim.numeric.state_dict import random_weights
-from pe_sim.numeric.verify import Verdict, relative_error, traffic_differences, verify_placed
 from pe_sim.trace import TagTraffic
 from tests.helpers import small_array
 from tests.numeric.cases import llama, prove, tokens_of, weights_of

@@ -4,9 +4,9 @@ from functools import cache
 from typing import Any
 
 from pe_sim.api import simulate
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import Workflow

@@ -2,13 +2,13 @@
 
 from functools import cache
 
-from pe_sim.config.models import load_model
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.models.load import load_model
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill, Step
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system
+from pe_sim.config.systems.load import load_system
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.report.system_report import SystemReport
-from pe_sim.systems.face import simulate_system
+from pe_sim.systems.api import simulate_system
 from tests.report.samples import TINY
 
 MODEL = load_model({**TINY, "num_hidden_layers": 5})

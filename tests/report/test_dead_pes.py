@@ -5,7 +5,7 @@ import json
 import pytest
 
 import pe_sim as ps
-from pe_sim.report.roofline import ceilings_of
+from pe_sim.report.plots.roofline import ceilings_of
 from pe_sim.report.table import render_report
 from tests.helpers import small_array, tiny_llama
 

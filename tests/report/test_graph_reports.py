@@ -12,26 +12,25 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from pe_sim.api import simulate
-from pe_sim.config.arrays import load_array
-from pe_sim.config.loading import load_mapping
-from pe_sim.config.models import load_model
-from pe_sim.config.presets import resolve
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.files.loading import load_mapping, resolve
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode
-from pe_sim.engine import fast
-from pe_sim.engine.fast_trace import Visit
+from pe_sim.engine.fast import run
+from pe_sim.engine.fast.trace import Visit
 from pe_sim.errors import InputError
+from pe_sim.report.analysis.critical_path import WAIT
+from pe_sim.report.analysis.message_parts import RoutedStages
+from pe_sim.report.analysis.message_times import Moments
 from pe_sim.report.compare import render_comparison
-from pe_sim.report.critical_path import WAIT
-from pe_sim.report.heat import channel_heat
-from pe_sim.report.moments import Moments
-from pe_sim.report.perfetto import trace_json
+from pe_sim.report.perfetto.export import trace_json
+from pe_sim.report.plots.heat import channel_heat
 from pe_sim.report.report import Report
-from pe_sim.report.routed_parts import RoutedStages
 from pe_sim.report.table import WIDTH, render_report
 from pe_sim.schedule.stages import RoutedStage
 from tests.helpers import given_in_both
 from tests.network.programs import one_brings_about_another
-from tests.report.chrome_trace import parse
+from tests.report.perfetto.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
 
 pytestmark = pytest.mark.usefixtures("no_window")
@@ -91,8 +90,8 @@ def test_each_use_of_a_channel_is_known_for_the_hop_it_was(
     visits: list[Visit] = []
     narrow = {} if kind == "hier-bus" else {"network__link__bytes_per_cycle": width, **(FREE if free else {})}
     with pytest.MonkeyPatch.context() as patch:
-        write = fast.write_details
-        patch.setattr(fast, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
+        write = run.write_details
+        patch.setattr(run, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
         report = simulate_on(kind, 16, workflow, Decode(context_len=lengths), overlap=overlap, **narrow)
         _ = report.trace.spans
     moments = Moments(report.timeline)

@@ -6,7 +6,7 @@ import pytest
 
 import pe_sim as ps
 from pe_sim.config.dtypes import Dtype, Dtypes
-from pe_sim.config.machines import load_machine
+from pe_sim.config.reference_machines import load_machine
 from pe_sim.errors import InputError
 
 INT8 = Dtypes(Dtype("int8"), Dtype("bf16"), Dtype("int8"), Dtype("fp32"))

@@ -14,15 +14,15 @@ import pytest
 from pe_sim import host_memory
 from pe_sim._version import __version__
 from pe_sim.api import simulate
-from pe_sim.config.arrays import load_array
-from pe_sim.config.models import load_model
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode
-from pe_sim.engine import block_pass, fast
+from pe_sim.engine.fast import block_pass, run
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping_search.candidates import takes_groups
-from pe_sim.report import moments
-from pe_sim.report.moments import Moments
+from pe_sim.report.analysis import message_times
+from pe_sim.report.analysis.message_times import Moments
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
 from tests.helpers import calls_in
@@ -258,8 +258,8 @@ def test_what_saves_memory_on_many_pes_changes_no_figure(
 
     usual = report()
     monkeypatch.setattr(block_pass, "_WORTH_A_LOOK", 1)
-    monkeypatch.setattr(fast, "_LARGE_STATE", 0)
-    monkeypatch.setattr(moments, "_MOST_KEPT", 1)
+    monkeypatch.setattr(run, "_LARGE_STATE", 0)
+    monkeypatch.setattr(message_times, "_MOST_KEPT", 1)
     saving = report()
     starts = [span.on_pes.start for span in saving.trace.spans if span.on_pes is not None]
     assert any(start.strides == (0,) for start in starts) or any(start.dtype == np.int32 for start in starts)
@@ -281,7 +281,7 @@ def test_cycles_that_32_bits_do_not_hold_stay_whole(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_walk_keeps_few_stages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "_MOST_KEPT", 20)
+    monkeypatch.setattr(message_times, "_MOST_KEPT", 20)
     report = simulate_tiny("workflow-1", 8)
     held = Moments(report.timeline)
     networks = [span.order for span in report.trace.spans if span.on_pes is None]

@@ -11,21 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system
+from pe_sim.config.systems.load import load_system
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InputError
-from pe_sim.report.system_plot import plot_timeline
-from pe_sim.report.system_table import describe_lines, ranks_words, render_system_report
-from pe_sim.report.system_time import array_times, critical_path, stage_times, without_layer
-from pe_sim.report.system_trace import trace_json
+from pe_sim.report.plots.system import plot_timeline
+from pe_sim.report.system.table import describe_lines, ranks_words, render_system_report
+from pe_sim.report.system.time import array_times, critical_path, stage_times, without_layer
+from pe_sim.report.system.trace import trace_json
 from pe_sim.schedule.system import ArrayPass, LinkTask, SystemProgram, SystemTimes
-from pe_sim.systems.face import simulate_system
-from pe_sim.systems.reporting import system_report
-from pe_sim.systems.simulation import run_system
+from pe_sim.systems.api import simulate_system
+from pe_sim.systems.simulation import run_system, system_report
 from tests.helpers import given_in_both
-from tests.report.chrome_trace import parse
+from tests.report.perfetto.chrome_trace import parse
 from tests.report.samples import TINY, array_of, simulate_on, simulate_tiny
 from tests.report.system_samples import DECODE, MODEL, PLANS, PREFILL, simulated, system_of
 from tests.systems.draws import cases

@@ -1,6 +1,7 @@
 """`make accuracy`: runs all cases on the RTL and writes what came of it.
 
-Into docs/accuracy.md (the page), docs/accuracy.csv (every case) and pe_sim/report/compared.json (what reports say).
+Into docs/accuracy.md (the page), docs/accuracy.csv (every case) and pe_sim/report/analysis/compared.json (what reports
+say).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from pe_sim.report.envelope_data import PACKAGED, Compared
+from pe_sim.report.analysis.envelope import PACKAGED, Compared
 from pe_sim.schedule.collectives import KINDS
 from tests.rtl.accuracy_page import SYNTHESIS_PES, page
 from tests.rtl.arrays import VARIANTS, rtl_array

@@ -14,14 +14,14 @@ $ make accuracy
 ```
 
 builds the RTL with Verilator, runs all cases and writes this page, every case to [accuracy.csv](accuracy.csv), and the
-envelope that reports carry to `pe_sim/report/compared.json`. The same cases are tests where g++ is there.
+envelope that reports carry to `pe_sim/report/analysis/compared.json`. The same cases are tests where g++ is there.
 A difference is what the RTL takes more than the simulator, in per cent of the RTL's cycles; compute, memory, bus and
 tree say where its cycles come from.
 """
 
 WHY_EDGES = """
 Where a shape fills whole tiles there is no difference. At the edges of a matrix there are two, and a recurrence over
-the tiles (`tests/rtl/tiles.py`) accounts for every cycle of every case:
+the tiles (`tests/rtl/programs/tiles.py`) accounts for every cycle of every case:
 
 - memory: each tile begins at a new word of the memory. The simulator rounds the bytes of a whole matrix up to words,
   the RTL those of each tile.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.arrays import load_array
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import load_array
 
 BASE: dict[str, Any] = {
     "dtypes.weight": "int8",

@@ -8,17 +8,17 @@ from enum import StrEnum
 from itertools import product
 from typing import Any
 
-from pe_sim.config.models import load_model
+from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.schedule.collectives import KINDS
 from tests.rtl.arrays import rtl_array
-from tests.rtl.collective_programs import collective_program
-from tests.rtl.contention_programs import contention_program
-from tests.rtl.gemm_programs import gemm_program
-from tests.rtl.layer_programs import layer_program
-from tests.rtl.lowering import Case
-from tests.rtl.tiles import MatrixCycles
-from tests.rtl.tree_programs import back_to_back, extremes, groups, merge_then_plain, mixed
+from tests.rtl.layer.layer_programs import layer_program
+from tests.rtl.programs.collective_programs import collective_program
+from tests.rtl.programs.contention_programs import contention_program
+from tests.rtl.programs.gemm_programs import gemm_program
+from tests.rtl.programs.lowering import Case
+from tests.rtl.programs.tiles import MatrixCycles
+from tests.rtl.programs.tree_programs import back_to_back, extremes, groups, merge_then_plain, mixed
 
 
 class Kind(StrEnum):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.trace import ChannelUse
 from tests.rtl.build import HDL
 from tests.rtl.cases import Kind, Named
-from tests.rtl.explained import with_command_cycles
 from tests.rtl.hardware import Hardware
-from tests.rtl.programs import RunResult
+from tests.rtl.programs.array_program import RunResult
+from tests.rtl.programs.explained import with_command_cycles
 from tests.rtl.run import run
 
 

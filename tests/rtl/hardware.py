@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pe_sim.config.array import ArrayConfig, Memory
+from pe_sim.config.arrays.array import ArrayConfig, Memory
 
 MAX_LEVELS = 8
 LEVEL_BITS = 8  # of one level's link in the vector of all

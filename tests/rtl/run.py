@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from tests.rtl.build import HDL, binary, shortened
 from tests.rtl.hardware import LEVEL_BITS, Hardware
-from tests.rtl.programs import HOST_BYTES, ArrayProgram, BusGrant, RunResult, TreeStart, WorkSpan
+from tests.rtl.programs.array_program import (
+    HOST_BYTES,
+    ArrayProgram,
+    BusGrant,
+    RunResult,
+    TreeStart,
+    WorkSpan,
+)
 
 MOST_CYCLES = 1_000_000
 LONGEST_SECONDS = 600  # of all programs together

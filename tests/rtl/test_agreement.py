@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pe_sim.report.envelope_data import packaged
+from pe_sim.report.analysis.envelope import packaged
 from tests.rtl.accuracy import TABLE, table
 from tests.rtl.arrays import VARIANTS
 from tests.rtl.build import HDL

@@ -16,7 +16,7 @@ from tests import conftest
 from tests.rtl import build
 from tests.rtl.build import BuildError, available, binary, cached, shortened
 from tests.rtl.hardware import Hardware
-from tests.rtl.programs import ArrayProgram, BusGrant, RunResult, TreeStart, WorkSpan
+from tests.rtl.programs.array_program import ArrayProgram, BusGrant, RunResult, TreeStart, WorkSpan
 from tests.rtl.run import RunError, quiet_cycles, run
 from tests.rtl.synthesis import cells, num_registers
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.event import run_event
+from pe_sim.engine.event.run import run_event
 from tests.helpers import tiny_llama
 from tests.rtl.arrays import rtl_array
-from tests.rtl.collective_programs import collective_program
-from tests.rtl.explained import with_command_cycles
-from tests.rtl.gemm_programs import gemm_program
 from tests.rtl.hardware import UnfitError
-from tests.rtl.layer_cache import PeHeads, _stores, head_pitch
-from tests.rtl.layer_programs import layer_program
-from tests.rtl.layer_values import Held
-from tests.rtl.tiles import Tiles
+from tests.rtl.layer.layer_cache import PeHeads, _stores, head_pitch
+from tests.rtl.layer.layer_programs import layer_program
+from tests.rtl.layer.layer_values import Held
+from tests.rtl.programs.collective_programs import collective_program
+from tests.rtl.programs.explained import with_command_cycles
+from tests.rtl.programs.gemm_programs import gemm_program
+from tests.rtl.programs.tiles import Tiles
 
 SMALL = {"num_attention_heads": 16, "intermediate_size": 128, "vocab_size": 96, "num_hidden_layers": 1}
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from pe_sim import api
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.errors import InputError
 from pe_sim.schedule.collectives import KINDS, collective_schedule
-from pe_sim.schedule.gemm import gemm_schedule
+from pe_sim.schedule.matrix import gemm_schedule
 from tests.helpers import small_array
 from tests.network.networks import array_of
 

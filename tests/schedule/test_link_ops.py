@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system
+from pe_sim.config.systems.load import load_system
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InfeasibleError
-from pe_sim.network.hop_times import ChannelTimes
-from pe_sim.network.in_a_row import Loaded, times_in_a_row
+from pe_sim.network.collectives.members import Members
+from pe_sim.network.collectives.programs import Loaded, timed, times_in_a_row
 from pe_sim.network.interconnect import links_of
-from pe_sim.network.members import Members
-from pe_sim.network.programs import timed
+from pe_sim.network.routing.hop_times import ChannelTimes
 from pe_sim.schedule import link_ops
-from pe_sim.schedule.link_ops import all_gather, all_reduce, messages, reduce_scatter, reduce_to
-from pe_sim.schedule.link_ways import (
+from pe_sim.schedule.link_ops import (
     Way,
+    all_gather,
+    all_reduce,
+    messages,
+    reduce_scatter,
+    reduce_to,
     ways_of_all_gather,
     ways_of_all_reduce,
     ways_of_reduce,

@@ -6,10 +6,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.array import DramBank, Memory
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
-from pe_sim.schedule.gemm import gemm_schedule
+from pe_sim.config.arrays.array import DramBank, Memory
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
+from pe_sim.schedule.matrix import gemm_schedule
 from pe_sim.schedule.memory_timing import memory_timing
 from tests.helpers import ceil, side_by_side, small_array, tiny_llama
 

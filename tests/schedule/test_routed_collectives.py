@@ -8,11 +8,11 @@ from click.testing import CliRunner
 
 from pe_sim import api
 from pe_sim.cli import cli
-from pe_sim.engine.event import run_event
-from pe_sim.engine.fast import run_fast
+from pe_sim.engine.event.run import run_event
+from pe_sim.engine.fast.run import run_fast
 from pe_sim.errors import InputError
 from pe_sim.schedule.collectives import KINDS, collective_schedule, named_way, ways_of
-from pe_sim.schedule.routed_collectives import collective_planner
+from pe_sim.schedule.routed_moves import collective_planner
 from tests.helpers import diagonal, some_of, traffic_of
 from tests.network.networks import SECTIONS, array_of
 

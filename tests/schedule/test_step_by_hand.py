@@ -8,7 +8,7 @@ The model: hidden 64, 4 heads of 16, ffn 96, vocabulary 50, bf16. The step: one 
 import pytest
 
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.event import run_event
+from pe_sim.engine.event.run import run_event
 from tests.helpers import schedule_of, small_array, tiny_llama
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from pe_sim.studies.work import Done, Task, work
+from pe_sim.studies.workers import Done, Task, work
 
 POISON = 13  # a context
 

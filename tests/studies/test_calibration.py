@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.galvatron_profiles import Kind
-from pe_sim.config.overrides import parse_override
+from pe_sim.config.files.overrides import parse_override
+from pe_sim.config.plans.galvatron_profiles import Kind
 from pe_sim.errors import InputError
-from pe_sim.studies.calibrated_machine import ARRAY, LINKS
 from pe_sim.studies.calibration import Calibration
-from pe_sim.studies.calibration_fits import ring_steps, wire_share
+from pe_sim.studies.calibration_fits import ARRAY, LINKS, ring_steps, wire_share
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data" / "foreign" / "galvatron" / "profiles"
 KEYS = {Kind.ALL_REDUCE: "allreduce", Kind.ALL_TO_ALL: "all2all"}

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sweep_runs import WHOLE, with_one_context
-from pe_sim.studies.check import check_sweep
 from pe_sim.studies.grid import load_sweep
-from pe_sim.studies.resolve import Resolver
+from pe_sim.studies.resolve import Resolver, check_sweep
 from pe_sim.studies.rows import row_of
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "experiments" / "sweeps").glob("*.yaml"))

@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pe_sim.errors import InputError
-from pe_sim.studies.check import check_sweep
-from pe_sim.studies.grid import load_sweep
-from pe_sim.studies.ranges import expand_range
-from pe_sim.studies.resolve import Resolver
+from pe_sim.studies.grid import expand_range, load_sweep
+from pe_sim.studies.resolve import Resolver, check_sweep
 from pe_sim.studies.store import described
 from tests.studies.samples import BASE, sweep_of
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.config.arrays import load_array
-from pe_sim.config.presets import preset_names
+from pe_sim.config.arrays.load import load_array
+from pe_sim.config.files.loading import preset_names
 from pe_sim.network.interconnect import interconnect_of
 from pe_sim.studies.parameters import EVERY_LATENCY, PES, WIRES, Kind, Parameter, Setting, Source, parameters_of
 

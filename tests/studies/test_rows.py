@@ -3,8 +3,8 @@
 import pytest
 
 import pe_sim as ps
-from pe_sim.config.arrays import array_to_dict
-from pe_sim.studies import keys as keys_module
+from pe_sim.config.arrays.load import array_to_dict
+from pe_sim.studies import grid as keys_module
 from pe_sim.studies import rows
 from pe_sim.studies.resolve import Resolver
 from pe_sim.studies.rows import FAULT, INPUT, key_of, row_of

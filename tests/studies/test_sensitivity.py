@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 import pe_sim as ps
-from pe_sim.config.array import DEFAULT_CYCLES_PER_ELEMENT
+from pe_sim.config.arrays.array import DEFAULT_CYCLES_PER_ELEMENT
 from pe_sim.errors import InputError
 from pe_sim.studies.parameters import EVERY_LATENCY, PES, Kind
 from pe_sim.studies.sensitivity import Sensitivity, sensitivity

@@ -199,7 +199,7 @@ def test_a_changed_file_is_not_mistaken_for_the_old_one(tmp_path, counted):
 
 def test_another_version_computes_again(tmp_path, counted, monkeypatch):
     ps.sweep(sweep_of({"num_pes": [4]}), tmp_path / "out", jobs=1)
-    monkeypatch.setattr("pe_sim.studies.keys.__version__", "9.9")
+    monkeypatch.setattr("pe_sim.studies.grid.__version__", "9.9")
     result = ps.sweep(sweep_of({"num_pes": [4]}), tmp_path / "out", jobs=1, resume=True)
     assert (result.num_reused, len(counted)) == (0, 2)
 

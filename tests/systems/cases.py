@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 
-from pe_sim.config.array import ArrayConfig
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Step
-from pe_sim.config.system import SystemConfig
-from pe_sim.config.systems import load_system, system_of_one
+from pe_sim.config.systems.load import load_system, system_of_one
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.numeric.reference import run_reference
 from pe_sim.numeric.results import Execution
@@ -20,8 +20,8 @@ from pe_sim.numeric.state_dict import random_weights, read_weights
 from pe_sim.numeric.weights import ModelWeights
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.systems.execution import execute_script
+from pe_sim.systems.pass_cache import Shop
 from pe_sim.systems.script import Script
-from pe_sim.systems.shop import Shop
 from pe_sim.systems.simulation import scripted
 from pe_sim.systems.timing import TimedScript, Timer
 from tests.helpers import small_array

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from pe_sim.config.model import ModelConfig
-from pe_sim.config.plan import PARTITIONS, Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import PARTITIONS, Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.config.step import Decode, Prefill, Step
-from pe_sim.config.system import SystemConfig
+from pe_sim.config.systems.system import SystemConfig
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from tests.numeric.cases import bert, gpt2, llama
 from tests.numeric.test_random_programs import workflows as any_workflow

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.systems.parts import Place, place_of
+from pe_sim.systems.microbatches import Place, place_of
 from pe_sim.systems.simulation import prepared
 from tests.numeric.cases import llama
 from tests.systems.cases import MODELS, equal_arrays

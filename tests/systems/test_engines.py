@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.engine.system_engines import run_system_fast
 from pe_sim.engine.system_event import run_system_event
-from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.schedule.system import ArrayPass, SystemTimes
 from pe_sim.systems.timing import TimedScript, Timer
 from tests.helpers import diagonal

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pe_sim.config.parameters import count_parameters
-from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.models.model import count_parameters
+from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.workflow import WORKFLOWS

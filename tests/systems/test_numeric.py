@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.config.step import Decode, Prefill
+from pe_sim.engine.system_engines import run_system_fast
 from pe_sim.engine.system_event import run_system_event
-from pe_sim.engine.system_fast import run_system_fast
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.systems.script import MeetingAction

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pe_sim.api import simulate
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.config.systems import system_of_one
+from pe_sim.config.systems.load import system_of_one
 from pe_sim.engine.engines import engine_named
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place

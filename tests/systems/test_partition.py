@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.config.parameters import count_parameters
-from pe_sim.config.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.config.models.model import count_parameters
+from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.schedule.system import ArrayPass
-from pe_sim.systems.partition import (
+from pe_sim.systems.deployment import (
     check_stages,
     checked_bounds,
     least_largest,

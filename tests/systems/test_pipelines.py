@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import strategies as st
 
-from pe_sim.config.plan import ParallelPlan
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.system_fast import run_system_fast
+from pe_sim.engine.system_engines import run_system_fast
 from pe_sim.schedule.system import ArrayPass, LinkTask
 from tests.helpers import given_in_both
 from tests.systems.cases import MODELS, counts_of, equal_arrays, timed_of

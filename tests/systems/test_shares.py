@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe_sim.config.plan import Degrees
-from pe_sim.config.plan_values import bounds_of
+from pe_sim.config.plans.checks import bounds_of
+from pe_sim.config.plans.plan import Degrees
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
-from pe_sim.graph.segments import Meeting, cut_layer
-from pe_sim.graph.shares import OperatorShare, head_share, model_share
-from pe_sim.numeric.shares import shared_weights
-from pe_sim.systems.parts import listed, parts_of, place_of, rows_of
+from pe_sim.graph.shares import Meeting, OperatorShare, cut_layer, head_share, model_share
+from pe_sim.numeric.weights import shared_weights
+from pe_sim.systems.microbatches import listed, parts_of, place_of, rows_of
 from tests.numeric.cases import llama
 from tests.systems.cases import MODELS, weights_of
 from tests.systems.draws import models, shares_that_fit, steps

@@ -6,16 +6,15 @@ from itertools import product
 import pytest
 
 import pe_sim as ps
-from pe_sim.config.plan import ParallelPlan
-from pe_sim.config.plans import load_plan
+from pe_sim.config.plans.load import load_plan
+from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InfeasibleError, InputError
-from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.mapping.workflow_loading import load_workflow
+from pe_sim.mapping.workflow import WORKFLOWS, load_workflow
 from pe_sim.mapping_search.budget import Budget
-from pe_sim.systems.search import best_plan, resolved_workflow, search_system
-from pe_sim.systems.search_space import Allowed, Shape, Space
-from pe_sim.systems.search_workflows import Option, Workflows
+from pe_sim.systems.search.search import best_plan, resolved_workflow, search_system
+from pe_sim.systems.search.space import Allowed, Shape, Space
+from pe_sim.systems.search.workflows import Option, Workflows
 from pe_sim.systems.simulation import run_system
 from tests.helpers import some_of
 from tests.mapping_search.test_search import Clock
@@ -264,7 +263,7 @@ def test_a_stopped_search_says_that_it_has_no_bound(monkeypatch):
     assert whole.stopped is None
     assert "no bound" not in whole.headline()
     for seconds in (2, 200):
-        monkeypatch.setattr("pe_sim.systems.search.budget_of", lambda seconds: Budget(seconds, Clock()))
+        monkeypatch.setattr("pe_sim.systems.search.search.budget_of", lambda seconds: Budget(seconds, Clock()))
         found = search_system(model, system, step, max_simulations=3, max_searches=1, seconds=seconds)
         assert found.stopped == "time"
         assert found.best.cycles >= whole.best.cycles

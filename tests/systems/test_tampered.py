@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from pe_sim.config.plan import Degrees, ParallelPlan
+from pe_sim.config.plans.plan import Degrees, ParallelPlan
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.numeric.arrays import PlacementError
 from pe_sim.systems.script import MeetingAction

@@ -1,0 +1,1 @@
+"""The commands: each takes its options, gives a table, files or a message."""

@@ -1,0 +1,1 @@
+"""Takes names of presets, paths and texts, gives plain mappings and values that were checked strictly."""

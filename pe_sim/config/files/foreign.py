@@ -1,0 +1,253 @@
+"""Strict fields of foreign model files: takes a mapping and a schema, gives typed values or one clear error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pe_sim.errors import InputError, did_you_mean
+
+MAX_SIZE: Final = 2**31  # far above any real model; keeps products of two sizes inside 64 bits
+
+Size = Annotated[int, Field(strict=True, gt=0, le=MAX_SIZE)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+AtLeastOne = Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+
+Schema = TypeVar("Schema", bound="StrictSchema")
+
+
+class StrictSchema(BaseModel):
+    """Base of every schema: no conversions between types, no unknown keys, no changes afterwards."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A key that changes what the model computes in a way we do not follow, unless its value is a harmless one."""
+
+    reason: str
+    harmless: tuple[object, ...] = (None,)
+
+    def allows(self, value: object) -> bool:
+        """Whether `value` leaves the feature off: a harmless one or a list of such, empty as null; 0 is not False."""
+        if value in ("", [], {}):
+            value = None
+        if isinstance(value, list):
+            return all(map(self.allows, value))
+        return any(type(value) is type(item) and value == item for item in self.harmless)
+
+    def error(self, key: str, value: object, source: str) -> InputError:
+        """What to raise for a value that is not allowed."""
+        harmless = " or ".join(_json_word(item) for item in self.harmless)
+        problem, expected = f"not supported: {self.reason}", f"{harmless}, or no such key"
+        return InputError(problem, source=source, path=key, given=value, expected=expected)
+
+
+class UnknownKey(Refusal):
+    """A key nobody knows: ignored and told where its value is a single one or empty, refused where it holds more."""
+
+    def allows(self, value: object) -> bool:
+        """Whether the value is too small to describe a part of a model."""
+        return not value or not isinstance(value, list | dict)
+
+    def error(self, key: str, value: object, source: str) -> InputError:
+        """What to raise for a value that is not allowed."""
+        return InputError("unknown key", source=source, path=key, given=value)
+
+
+class Bookkeeping(UnknownKey):
+    """A key that is known to say nothing of the model's shape: ignored and told whatever it holds."""
+
+    def allows(self, value: object) -> bool:
+        """Always."""
+        return True
+
+
+UNKNOWN_KEY: Final = UnknownKey("unknown key")
+BOOKKEEPING: Final = Bookkeeping("bookkeeping")
+_MISSPELT: Final = 0.9  # how alike an unknown key and a missing one are, so that the first is taken for the second
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What to do with the keys a schema does not have: `ignored` cannot matter, `refused` can.
+
+    `others` judges the rest: None, a Refusal, UNKNOWN_KEY or BOOKKEEPING; without it they are refused as unknown.
+    """
+
+    ignored: frozenset[str]
+    ignored_prefixes: tuple[str, ...] = ()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    others: Callable[[str], Refusal | None] | None = None
+
+    def refusal(self, key: str) -> Refusal | None:
+        """What to hold a key's value against; None where the key cannot change what inference computes."""
+        if key in self.refused:
+            return self.refused[key]
+        if key in self.ignored or key.startswith(self.ignored_prefixes):
+            return None
+        return self.others(key) if self.others else UNKNOWN_KEY
+
+    def not_understood(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of the ignored keys that nobody knows."""
+        return tuple(key for key in keys if isinstance(self.refusal(key), UnknownKey))
+
+
+def sort_keys(
+    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules, source: str
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """The entries of `raw` a schema knows, and the names of those that are ignored, in the file's order.
+
+    Raises:
+        InputError: a refused feature is switched on, or an unknown key that is not ignored, or looks misspelt.
+    """
+    known = frozenset(known)
+    missing = known - raw.keys()
+    values: dict[str, object] = {}
+    ignored: list[str] = []
+    for key, value in raw.items():
+        if key in known:
+            values[key] = value
+            continue
+        refusal = rules.refusal(key)
+        refused = refusal is not None and not refusal.allows(value)
+        strange = refusal is UNKNOWN_KEY or (refused and key not in rules.refused)
+        if strange and (not rules.others or difflib.get_close_matches(key[:99], missing, 1, _MISSPELT)):
+            raise InputError("unknown key", source=source, path=key, given=value, hint=did_you_mean(key, known))
+        if refusal is not None and refused:
+            raise refusal.error(key, value, source)
+        ignored.append(key)
+    return values, tuple(ignored)
+
+
+def _json_word(value: object) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def validate(
+    schema: type[Schema], values: Mapping[str, object], *, source: str | None, prefix: str = "", unit: str = "key"
+) -> Schema:
+    """`values` as an instance of `schema`.
+
+    Args:
+        source: the file or preset, for the error.
+        prefix: the dotted path of `values` inside the source, ending in a dot, or empty.
+        unit: what an entry is called in the error.
+
+    Raises:
+        InputError: the first entry that is missing, unknown, of the wrong type or out of range.
+    """
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as fault:
+        raise _translate(fault.errors(include_url=False)[0], schema, source, prefix, unit) from None
+
+
+_TYPE_FAULTS: dict[str, tuple[str, str]] = {
+    "int_type": ("not a whole number", "a whole number"),
+    "int_from_float": ("not a whole number", "a whole number without a fraction"),
+    "float_type": ("not a number", "a number"),
+    "finite_number": ("not a finite number", "a finite number"),
+    "bool_type": ("not true or false", "true or false"),
+    "string_type": ("not a text", "a text"),
+    "string_too_short": ("empty", "a text"),
+    "dict_type": ("not a mapping", "a mapping"),
+}
+_BOUND_FAULTS: dict[str, tuple[str, str, str]] = {
+    "greater_than": ("too small", "more than", "gt"),
+    "greater_than_equal": ("too small", "at least", "ge"),
+    "less_than_equal": ("too large", "at most", "le"),
+}
+
+
+def _translate(
+    fault: Mapping[str, Any], schema: type[BaseModel], source: str | None, prefix: str, unit: str
+) -> InputError:
+    """One pydantic fault in our words."""
+    kind, value = fault["type"], fault["input"]
+    key = ".".join(str(part) for part in fault["loc"])
+    path = prefix + key
+    if kind == "missing":
+        return InputError(f"this {unit} is missing", source=source, path=path, hint=f"state {key}; it has no default")
+    if kind == "extra_forbidden":
+        hint = did_you_mean(key, schema.model_fields)
+        return InputError(f"unknown {unit}", source=source, path=path, given=value, hint=hint)
+    if kind in _BOUND_FAULTS:
+        problem, words, bound = _BOUND_FAULTS[kind]
+        expected = f"{words} {_plain(fault['ctx'][bound])}"
+        return InputError(problem, source=source, path=path, given=value, expected=expected)
+    problem, expected = _TYPE_FAULTS.get(kind, (str(fault["msg"]), ""))
+    return InputError(
+        problem, source=source, path=path, given=value, expected=expected or None, hint=_text_hint(kind, value)
+    )
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:,.0f}" if bound == int(bound) else str(bound)
+
+
+def _text_hint(kind: str, value: object) -> str | None:
+    """What to do when a number came as a text."""
+    if kind not in ("int_type", "float_type") or not isinstance(value, str):
+        return None
+    try:
+        float(value)
+    except ValueError:
+        return None
+    if "e" in value.lower():
+        return "a number in quotes is a text, and so is 1e9 in YAML: write 1000000000 or 1.0e+9"
+    return "a number in quotes is a text: write it without quotes"
+
+
+# ---- Dialects of files: takes a mapping, finds the dialect by the keys it has.
+
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect(Generic[Read]):
+    """A form of file: its name, the keys it is known by, and how to recognise and read it."""
+
+    name: str
+    marks: str
+    recognises: Callable[[Mapping[str, object]], bool]
+    read: Read
+
+
+def check_keys(raw: Mapping[str, object], source: str) -> None:
+    """Raises InputError where a key is not a text."""
+    for key in raw:
+        if not isinstance(key, str):
+            raise InputError("a key is not a text", source=source, given=key)
+
+
+def detect(dialects: Sequence[Dialect[Read]], raw: Mapping[str, object], source: str, noun: str) -> Dialect[Read]:
+    """The first dialect that recognises the keys.
+
+    Args:
+        dialects: in the order in which they are asked.
+        raw: the mapping of the file.
+        source: what errors call it.
+        noun: what the dialects are of, for the error.
+
+    Raises:
+        InputError: none does.
+    """
+    for dialect in dialects:
+        if dialect.recognises(raw):
+            return dialect
+    raise InputError(
+        f"this is no {noun} of a known dialect",
+        source=source,
+        given=list(raw),
+        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in dialects),
+    )

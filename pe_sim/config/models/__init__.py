@@ -1,0 +1,1 @@
+"""Takes a model file of any known dialect, gives a frozen ModelConfig."""

@@ -1,0 +1,151 @@
+"""Rotary position parameters of every age: takes the raw entries, gives the base and the scaling we can honour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pe_sim.config.files.foreign import AtLeastOne, Positive, Size, StrictSchema, validate
+from pe_sim.errors import InputError
+
+DEFAULT_THETA = 10000.0
+Scaling = dict[str, float | int | str]
+
+
+class LinearScaling(StrictSchema):
+    """Positions divided by `factor`."""
+
+    factor: AtLeastOne
+
+
+class Llama3Scaling(StrictSchema):
+    """Low frequencies divided by `factor`, high ones kept, the band between them blended."""
+
+    factor: AtLeastOne
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Size
+
+
+SCALINGS: dict[str, type[StrictSchema]] = {"linear": LinearScaling, "llama3": Llama3Scaling}
+
+
+def read_rope(
+    theta: float | None,
+    parameters: Mapping[str, object] | None,
+    scaling: Mapping[str, object] | None,
+    source: str,
+) -> tuple[float, Scaling]:
+    """The base of the rotary frequencies and the scaling (empty without one).
+
+    Args:
+        theta: the `rope_theta` entry at the top level.
+        parameters: the `rope_parameters` entry: the newer form, which may hold the base too.
+        scaling: the `rope_scaling` entry: the older form.
+
+    Raises:
+        InputError: the forms contradict each other, or ask for a scaling we cannot honour.
+    """
+    from_parameters, new = parse_rope(parameters, source=source, path="rope_parameters", default_type="default")
+    from_scaling, old = parse_rope(scaling, source=source, path="rope_scaling", default_type=None)
+    if parameters and scaling and new != old:
+        raise InputError(
+            "rope_parameters and rope_scaling contradict each other",
+            source=source,
+            path="rope_parameters",
+            given=dict(parameters),
+            hint="keep one of the two",
+        )
+    bases = {base for base in (theta, from_parameters, from_scaling) if base is not None}
+    if len(bases) > 1:
+        listing = " and ".join(f"{base:g}" for base in sorted(bases))
+        raise InputError(f"rope_theta is given twice, as {listing}", source=source, path="rope_theta")
+    return (bases.pop() if bases else DEFAULT_THETA), new or old
+
+
+def parse_rope(
+    table: Mapping[str, object] | None, *, source: str | None, path: str, default_type: str | None
+) -> tuple[float | None, Scaling]:
+    """The base (None when absent) and the scaling of one `rope_parameters` or `rope_scaling` mapping.
+
+    Args:
+        table: the mapping; None or empty means no scaling.
+        path: the dotted path of the mapping inside its source.
+        default_type: the rope_type of a mapping that does not say; None: it must say.
+
+    Raises:
+        InputError: the type is missing, contradictory or not supported, or a factor of it is wrong.
+    """
+    if not table:
+        return None, {}
+    entries = dict(table)
+    kind = _take_type(entries, source, path, default_type)
+    theta = _take_theta(entries, source, path)
+    _take_partial(entries, source, path)
+    if kind == "default":
+        for key, value in entries.items():
+            problem = "not supported: only a scaled RoPE has such a key"
+            raise InputError(problem, source=source, path=f"{path}.{key}", given=value)
+        return theta, {}
+    if kind not in SCALINGS:
+        raise InputError(
+            f"rotary scaling {kind!r} is not supported",
+            source=source,
+            path=f"{path}.rope_type",
+            given=kind,
+            expected="default, linear or llama3",
+            hint="the numeric executor could not honour it, so its traffic and times would describe another model",
+        )
+    values = validate(SCALINGS[kind], entries, source=source, prefix=f"{path}.")
+    _check_band(values, source, path)
+    return theta, {"rope_type": kind, **values.model_dump()}
+
+
+def _take_type(entries: dict[str, object], source: str | None, path: str, default: str | None) -> str:
+    """Remove and give the type, under its new name (rope_type), its old one (type) or both."""
+    named = [(key, entries.pop(key)) for key in ("rope_type", "type") if key in entries]
+    if not named:
+        if default is None:
+            raise InputError(
+                "this key is missing", source=source, path=f"{path}.rope_type", expected="default, linear or llama3"
+            )
+        return default
+    for key, value in named:
+        if not isinstance(value, str):
+            raise InputError("not a text", source=source, path=f"{path}.{key}", given=value, expected="a text")
+    if len({value for _, value in named}) > 1:
+        raise InputError(
+            f"rope_type {named[0][1]!r} and type {named[1][1]!r} contradict each other", source=source, path=path
+        )
+    return str(named[0][1])
+
+
+class _Theta(StrictSchema):
+    rope_theta: Positive
+
+
+def _take_theta(entries: dict[str, object], source: str | None, path: str) -> float | None:
+    if "rope_theta" not in entries:
+        return None
+    theta = {"rope_theta": entries.pop("rope_theta")}
+    return validate(_Theta, theta, source=source, prefix=f"{path}.").rope_theta
+
+
+def _take_partial(entries: dict[str, object], source: str | None, path: str) -> None:
+    factor = entries.pop("partial_rotary_factor", None)
+    if factor not in (None, 1.0) or isinstance(factor, bool):
+        raise InputError(
+            "not supported: only a part of each head is rotated",
+            source=source,
+            path=f"{path}.partial_rotary_factor",
+            given=factor,
+            expected="1.0, or no such key",
+        )
+
+
+def _check_band(values: StrictSchema, source: str | None, path: str) -> None:
+    if isinstance(values, Llama3Scaling) and values.low_freq_factor >= values.high_freq_factor:
+        raise InputError(
+            f"low_freq_factor {values.low_freq_factor:g} is not below high_freq_factor {values.high_freq_factor:g}",
+            source=source,
+            path=path,
+        )

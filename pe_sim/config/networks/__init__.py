@@ -1,0 +1,1 @@
+"""Takes the network section of an array or system file, gives the frozen interconnect."""

@@ -1,0 +1,116 @@
+"""A network of channels as text: takes a GraphNetwork, gives its plain mapping, and the words for a listing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.config.networks.shapes import (
+    BusLevel,
+    ButterflyShape,
+    CrossbarShape,
+    CubeShape,
+    GridShape,
+    HierarchicalBusShape,
+    Link,
+    PathShape,
+    Shape,
+    SwitchTreeShape,
+    UserGraphShape,
+)
+
+
+def network_to_dict(network: GraphNetwork) -> dict[str, Any]:
+    """The section in the shape of its YAML; `auto` stays, a user's graph stands in it whole."""
+    return {
+        "kind": network.kind,
+        **_shape_to_dict(network.shape, network.kind),
+        **({} if isinstance(network.shape, SwitchTreeShape) else {"arity": network.arity}),
+        "combine_cycles": network.combine_cycles,
+        "softmax_combine_cycles": network.softmax_combine_cycles,
+        "forward_cycles": network.forward_cycles,
+        "in_network_reduction": network.in_network_reduction,
+        "arbitration": network.arbitration,
+        "collectives": {each.name: getattr(network.collectives, each.name) for each in fields(network.collectives)},
+    }
+
+
+def _shape_to_dict(shape: Shape, kind: str) -> dict[str, Any]:
+    match shape:
+        case UserGraphShape():
+            return {"graph": graph_to_dict(shape)}
+        case HierarchicalBusShape():
+            return {
+                "cluster_pes": shape.cluster_pes,
+                "cluster": _bus_level_to_dict(shape.cluster),
+                "top": _bus_level_to_dict(shape.top),
+            }
+        case SwitchTreeShape() if kind == "h_tree":  # which does not grow
+            return {"arity": shape.arity, "link": asdict(shape.link)}
+    return asdict(shape)
+
+
+def _bus_level_to_dict(level: BusLevel) -> dict[str, Any]:
+    bus = {key: value for key, value in asdict(level.bus).items() if key != "ramp_cycles"}
+    tree = {
+        "arity": level.arity,
+        "bytes_per_cycle": level.tree.bytes_per_cycle,
+        "latency_cycles": level.tree.latency_cycles,
+        "downlink": level.downlink,
+    }
+    return {"bus": bus, "tree": tree}
+
+
+def graph_to_dict(shape: UserGraphShape) -> dict[str, Any]:
+    """A user's graph in the node-link form, every direction an edge of its own."""
+    nodes, edges = [], []
+    for node in shape.nodes:
+        place = {"pe": node.pe} if node.pe >= 0 else {}
+        facts = {"combines": node.combines, "x_mm": node.x_mm, "y_mm": node.y_mm}
+        link = asdict(node.link) if node.link else {}
+        given = {key: value for key, value in facts.items() if value is not None}
+        nodes.append({"id": node.name, "kind": node.kind, **place, **given, **link})
+    for edge in shape.edges:
+        link = asdict(edge.link) if edge.link else {}
+        length = {} if edge.length_mm is None else {"length_mm": edge.length_mm}
+        edges.append({"source": edge.source, "target": edge.target, **link, **length})
+    return {"directed": True, "nodes": nodes, "edges": edges}
+
+
+def describe_links(network: GraphNetwork) -> str:
+    """As `describe_network`, of links between arrays, whose root has no place."""
+    return describe_network(network).partition(", root at PE ")[0].replace("PEs", "arrays")
+
+
+def describe_network(network: GraphNetwork) -> str:
+    """A few words for a listing: the structure, and the width and latency of its channels."""
+    match network.shape:
+        case PathShape(link, root_at):
+            return f"{network.kind}, {_link(link)}, root at PE {root_at}"
+        case GridShape(rows, cols, link, root_at):
+            return f"{rows} x {cols} {network.kind}, {_link(link)}, root at PE {root_at}"
+        case CubeShape(link, root_at):
+            return f"hypercube, {_link(link)}, root at PE {root_at}"
+        case ButterflyShape(radix, link):
+            return f"butterfly of radix {radix}, {_link(link)}"
+        case CrossbarShape(link):
+            return f"crossbar, {_link(link, 'ports')}"
+        case SwitchTreeShape(arity, growth, link):
+            wider = f" growing {growth:g} x a level" if growth > 1 else ""
+            return f"{arity}-ary {network.kind.replace('_', '-')}, {_link(link)}{wider}"
+        case HierarchicalBusShape(cluster_pes, cluster, top):
+            return (
+                f"clusters of {cluster_pes} PEs with bus {_width(cluster.bus)} and {cluster.arity}-ary tree"
+                f" {_width(cluster.tree)}, above them bus {_width(top.bus)} and {top.arity}-ary tree {_width(top.tree)}"
+            )
+        case UserGraphShape(_, nodes, edges):
+            return f"a graph of {len(nodes)} nodes and {len(edges)} directed edges"
+
+
+def _link(link: Link, noun: str = "links") -> str:
+    return f"{noun} {_width(link)} latency {link.latency_cycles}"
+
+
+def _width(link: Link) -> str:
+    return f"{link.bytes_per_cycle} B/cycle"

@@ -1,0 +1,1 @@
+"""Takes a plan file of any known dialect, gives a checked ParallelPlan."""

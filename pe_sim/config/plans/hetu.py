@@ -1,0 +1,528 @@
+"""Hetu's ds_parallel_config JSON, root `llama` or `gpt`: takes the mapping, gives a plan that names every array.
+
+qkv and dense_h_to_4h split dim 1 (outputs sharded), dense and dense_4h_to_h split dim 0 (inputs sharded): the shares
+of the operators. What a group has more of is replicas. Blocks on other groups are other stages, and members of a union
+are pipelines. `cp_list`, which Hetu passes over, is read where `generate_llama_4d_config` of this package wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any, Final
+
+from pe_sim.config.plans.checks import (
+    check_plan,
+    distinct,
+    ignored_line,
+    require,
+    stage,
+    whole,
+    whole_list,
+)
+from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StagePlan
+from pe_sim.errors import InputError, did_you_mean
+
+# ---- One tensor of Hetu's ds_parallel_config: takes its mapping, gives the members of its union with their degrees.
+
+
+_KEYS: Final = ("split", "dup", "device_group", "device_group_union", "type")
+Groups = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HetuTensor:
+    """How a tensor lies on the members of a union.
+
+    Args:
+        path: where it stands in the file.
+        groups: the devices of each member.
+        splits: of each member its degrees by dim.
+        dups: of each member its copies, over the whole union.
+    """
+
+    path: str
+    groups: Groups
+    splits: tuple[Mapping[int, int], ...]
+    dups: tuple[int, ...]
+
+
+def read_tensor(raw: object, path: str, source: str) -> HetuTensor:
+    """The tensor, with what must hold: for each member, split * dup = devices of the member * number of members.
+
+    Raises:
+        InputError: an unknown key, lists that are not of all members, a device named twice, or degrees that do not
+            multiply.
+    """
+    if not isinstance(raw, Mapping):
+        raise InputError("not a tensor", source=source, path=path, given=raw, expected=f"a mapping with {_words()}")
+    for key in raw:
+        if key not in _KEYS:
+            where = f"{path}.{key}"
+            raise InputError("unknown key", source=source, path=where, given=raw[key], hint=did_you_mean(key, _KEYS))
+    groups = _groups(raw, path, source)
+    splits = _splits(raw.get("split", {}), len(groups), path, source)
+    dups = _per_member(raw.get("dup", 1), len(groups), f"{path}.dup", source)
+    for group, split, dup in zip(groups, splits, dups, strict=True):
+        pieces = prod(split.values()) * dup
+        if pieces != len(group) * len(groups):
+            raise InputError(
+                f"split {prod(split.values())} x dup {dup} is {pieces}, not {len(group) * len(groups)}"
+                f" ({len(group)} devices x {len(groups)} groups)",
+                source=source,
+                path=f"{path}.dup",
+                given=raw.get("dup", 1),
+                expected="degrees that multiply to the devices of a group times the number of groups",
+            )
+    return HetuTensor(path, groups, splits, dups)
+
+
+def _words() -> str:
+    return "split, dup and device_group or device_group_union"
+
+
+def _groups(raw: Mapping[str, object], path: str, source: str) -> Groups:
+    if ("device_group" in raw) == ("device_group_union" in raw):
+        both = "device_group" in raw
+        problem = "device_group and device_group_union at once" if both else "no device_group"
+        raise InputError(problem, source=source, path=path, given=list(raw), expected=_words())
+    if "device_group" in raw:
+        group = whole_list(raw["device_group"], f"{path}.device_group", source)
+        groups: Groups = (group,)
+    else:
+        union = raw["device_group_union"]
+        where = f"{path}.device_group_union"
+        if not isinstance(union, list | tuple) or not union:
+            raise InputError(
+                "not a list of groups", source=source, path=where, given=union, expected="[[0, 1], [2, 3]]"
+            )
+        groups = tuple(whole_list(group, f"{where}.{index}", source) for index, group in enumerate(union))
+    for index, group in enumerate(groups):
+        if not group:
+            problem = "a group without devices"
+            raise InputError(problem, source=source, path=f"{path}, group {index}", given=[], expected="one or more")
+    distinct((device for group in groups for device in group), path, source, "device")
+    return groups
+
+
+def _per_member(value: object, num_groups: int, path: str, source: str) -> tuple[int, ...]:
+    """A number for each member; one number stands for all."""
+    if not isinstance(value, list | tuple):
+        return (whole(value, path, source),) * num_groups
+    numbers = whole_list(value, path, source, least=1)
+    if len(numbers) != num_groups:
+        raise InputError(
+            f"{len(numbers)} entries",
+            source=source,
+            path=path,
+            given=value,
+            expected=f"{num_groups}, one for each group",
+        )
+    return numbers
+
+
+def _splits(value: object, num_groups: int, path: str, source: str) -> tuple[Mapping[int, int], ...]:
+    where = f"{path}.split"
+    if not isinstance(value, Mapping):
+        raise InputError("not a mapping", source=source, path=where, given=value, expected='degrees by dim: {"0": 2}')
+    degrees: dict[int, tuple[int, ...]] = {}
+    for dim, entry in value.items():
+        if str(dim) not in ("0", "1"):
+            raise InputError("no such dim", source=source, path=f"{where}.{dim}", given=entry, expected="0 or 1")
+        degrees[int(dim)] = _per_member(entry, num_groups, f"{where}.{dim}", source)
+    return tuple({dim: numbers[index] for dim, numbers in degrees.items()} for index in range(num_groups))
+
+
+ROOTS: Final = ("llama", "gpt")
+_NORMS: Final = ("layernorm1", "layernorm2", "rmsnorm1", "rmsnorm2")
+# The matrices of a block, and the dim that the arrays that share its operators split.
+_MATRICES: Final = {"attn": {"qkv": 1, "dense": 0}, "mlp": {"dense_h_to_4h": 1, "dense_4h_to_h": 0}}
+_IGNORED_IN_BLOCK: Final = ("recompute", "output_recompute", "cpu_offload", "sp", "sequence_parallel")
+_IGNORED_TOP: Final = ("zero", "recompute_granularity", "recompute_layer_idxs_list", "input", "label")
+_TABLES: Final = ("wte", "wpe")
+_LAST_NORMS: Final = ("layernorm_final", "rmsnorm_final")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Layers that lie alike: first .. last, the groups of their union, and of each group how many share operators."""
+
+    first: int
+    last: int
+    groups: Groups
+    tps: tuple[int, ...]
+    path: str
+
+
+def is_hetu_plan(raw: Mapping[str, object]) -> bool:
+    """Whether the mapping has one of the roots."""
+    return any(isinstance(raw.get(root), Mapping) for root in ROOTS)
+
+
+def read_hetu_plan(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None) -> ParallelPlan:
+    """The plan the file describes.
+
+    Args:
+        raw: the mapping of the file.
+        source: what errors call it.
+        name: of the plan.
+        num_arrays: unused; the file names its devices.
+
+    Raises:
+        InputError: an unknown key, degrees that do not multiply, a device named twice, layers that are skipped or
+            repeated, or a tensor that lies in a way we do not follow.
+    """
+    root = next(root for root in ROOTS if isinstance(raw.get(root), Mapping))
+    ignored = _Ignored()
+    _check_top(raw, root, source, ignored)
+    blocks = _blocks(raw[root], root, source, ignored)
+    _check_tables(raw[root], root, blocks[0], source)
+    split_vocabulary = _check_head(raw, root, blocks[-1], source)
+    members = [_lane(blocks, index) for index in range(len(blocks[0].groups))]
+    cp_list = whole_list(raw["cp_list"], "cp_list", source, least=1) if raw.get("cp_list") is not None else None
+    plan = ParallelPlan(
+        name=name,
+        source=source,
+        pipelines=pipelines_of(members, cp_list, source),
+        split_vocabulary=split_vocabulary,
+        unused=_unused(raw, blocks, source),
+        num_layers=blocks[-1].last + 1,
+        ignored=ignored.lines(),
+    )
+    return check_plan(plan, source)
+
+
+class _Ignored:
+    """Keys that inference has no use for, each with its first value."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, object] = {}
+
+    def add(self, key: str, value: object) -> None:
+        """Note the key, once."""
+        self._found.setdefault(key, value)
+
+    def lines(self) -> tuple[str, ...]:
+        """A line each."""
+        return tuple(ignored_line(key, value) for key, value in self._found.items())
+
+
+def _unknown(key: str, path: str, value: object, known: tuple[str, ...], source: str) -> InputError:
+    return InputError("unknown key", source=source, path=path, given=value, hint=did_you_mean(key, known))
+
+
+def _check_top(raw: Mapping[str, object], root: str, source: str, ignored: _Ignored) -> None:
+    known = (root, "lm_head", "devices", "cp_list", *_IGNORED_TOP)
+    for key, value in raw.items():
+        if isinstance(value, Mapping) and value.get("type") == "placeholder":
+            read_tensor(value, key, source)
+        elif key in _IGNORED_TOP or key.startswith("lora"):
+            ignored.add(key, value)
+        elif key not in known:
+            raise _unknown(key, key, value, known, source)
+
+
+def _mapping(raw: Mapping[str, Any], key: str, path: str, source: str) -> Mapping[str, Any]:
+    where = f"{path}.{key}"
+    value = require(raw, key, source, path=where)
+    if isinstance(value, Mapping):
+        return value
+    raise InputError("not a mapping", source=source, path=where, given=value, expected="a mapping")
+
+
+def _blocks(raw: Any, root: str, source: str, ignored: _Ignored) -> list[Block]:
+    """All blocks in the order of their layers; together they are every layer once, on as many groups each."""
+    known = ("blocks", *_TABLES, *_LAST_NORMS)
+    for key, value in raw.items():
+        if key.startswith("lora"):
+            ignored.add(key, value)
+        elif key not in known:
+            raise _unknown(key, f"{root}.{key}", value, known, source)
+    path = f"{root}.blocks"
+    entries = _mapping(raw, "blocks", root, source)
+    if not entries:
+        raise InputError("no blocks", source=source, path=path, given={}, expected="a block for every range of layers")
+    blocks = [_block(entry, f"{path}.{key}", source, ignored) for key, entry in entries.items()]
+    blocks.sort(key=lambda block: block.first)
+    expected = 0
+    for block in blocks:
+        if block.first != expected:
+            verb = "skips to" if block.first > expected else "repeats"
+            raise InputError(
+                f"{verb} layer {block.first}",
+                source=source,
+                path=f"{block.path}.range",
+                given=[block.first, block.last],
+                expected=f"layers from {expected} on",
+            )
+        expected = block.last + 1
+        if len(block.groups) != len(blocks[0].groups):
+            raise InputError(
+                f"{len(block.groups)} groups",
+                source=source,
+                path=f"{block.path}.attn.qkv",
+                given=[list(group) for group in block.groups],
+                expected=f"{len(blocks[0].groups)}, as in {blocks[0].path}",
+            )
+    return blocks
+
+
+def _block(entry: Any, path: str, source: str, ignored: _Ignored) -> Block:
+    if not isinstance(entry, Mapping):
+        raise InputError("not a mapping", source=source, path=path, given=entry, expected="a block of layers")
+    known = ("range", *_MATRICES, *_NORMS)
+    for key, value in entry.items():
+        if key in _IGNORED_IN_BLOCK or key.startswith("lora"):
+            ignored.add(key, value)
+        elif key not in known:
+            raise _unknown(key, f"{path}.{key}", value, (*known, *_IGNORED_IN_BLOCK), source)
+    first, last = _range(entry.get("range"), f"{path}.range", source)
+    matrices = _matrices(entry, path, source, ignored)
+    (leading, dim), *others = matrices
+    tps = _shares(leading, dim, source)
+    for tensor, other_dim in others:
+        _same_groups(tensor, leading.groups, leading.path, source)
+        if _shares(tensor, other_dim, source) != tps:
+            raise InputError(
+                "shared among another number of devices",
+                source=source,
+                path=f"{tensor.path}.split",
+                given=[dict(split) for split in tensor.splits],
+                expected=f"{list(tps)} of each group, as in {leading.path}",
+            )
+    for key in _NORMS:
+        if key in entry:
+            _same_groups(read_tensor(entry[key], f"{path}.{key}", source), leading.groups, leading.path, source)
+    return Block(first, last, leading.groups, tps, path)
+
+
+def _range(value: object, path: str, source: str) -> tuple[int, int]:
+    """The first and last layer; Hetu writes one number for one layer."""
+    layers = whole_list([] if value is None else value, path, source)
+    if len(layers) in (1, 2) and layers[0] <= layers[-1]:
+        return layers[0], layers[-1]
+    problem, expected = "not a range of layers", "[first, last] or [layer]"
+    raise InputError(problem, source=source, path=path, given=value, expected=expected)
+
+
+def _matrices(entry: Mapping[str, Any], path: str, source: str, ignored: _Ignored) -> list[tuple[HetuTensor, int]]:
+    found = []
+    for part, dims in _MATRICES.items():
+        inside = _mapping(entry, part, path, source)
+        for key, value in inside.items():
+            if key.startswith("lora") or key == "activation_func":
+                ignored.add(key, value)
+            elif key not in dims:
+                raise _unknown(key, f"{path}.{part}.{key}", value, tuple(dims), source)
+        for key, dim in dims.items():
+            found.append(
+                (read_tensor(_mapping(inside, key, f"{path}.{part}", source), f"{path}.{part}.{key}", source), dim)
+            )
+    return found
+
+
+def _shares(tensor: HetuTensor, dim: int, source: str) -> tuple[int, ...]:
+    """Of each group, how many devices share the matrix: its degree in `dim`, which alone may be split."""
+    for split in tensor.splits:
+        if split.get(1 - dim, 1) != 1:
+            raise InputError(
+                f"split over dim {1 - dim}",
+                source=source,
+                path=f"{tensor.path}.split",
+                given=dict(split),
+                expected=f"dim {dim} alone, as Hetu's layers are",
+            )
+    shares = tuple(split.get(dim, 1) for split in tensor.splits)
+    for share, group in zip(shares, tensor.groups, strict=True):
+        if len(group) % share:
+            raise InputError(
+                f"{share} shares on {len(group)} devices",
+                source=source,
+                path=f"{tensor.path}.split",
+                given=share,
+                expected=f"a divisor of {len(group)}",
+            )
+    return shares
+
+
+def _same_groups(tensor: HetuTensor, groups: Groups, where: str, source: str) -> None:
+    if tensor.groups != groups:
+        raise InputError(
+            "on other devices",
+            source=source,
+            path=tensor.path,
+            given=[list(group) for group in tensor.groups],
+            expected=f"{[list(group) for group in groups]}, as {where}",
+        )
+
+
+def _check_tables(raw: Any, root: str, first: Block, source: str) -> None:
+    for key in _TABLES:
+        if key in raw:
+            _same_groups(read_tensor(raw[key], f"{root}.{key}", source), first.groups, first.path, source)
+
+
+def _check_head(raw: Mapping[str, Any], root: str, last: Block, source: str) -> bool:
+    """Whether the arrays that share the last layer's operators share the LM head, too."""
+    for key in _LAST_NORMS:
+        if key in raw[root]:
+            _same_groups(read_tensor(raw[root][key], f"{root}.{key}", source), last.groups, last.path, source)
+    if "lm_head" not in raw:
+        return True
+    tensor = read_tensor(raw["lm_head"], "lm_head", source)
+    _same_groups(tensor, last.groups, last.path, source)
+    shares = _shares(tensor, 1, source)
+    if shares == last.tps:
+        return True
+    if set(shares) == {1}:
+        return False
+    raise InputError(
+        "shared among another number of devices than the last layer",
+        source=source,
+        path="lm_head.split.1",
+        given=list(shares),
+        expected=f"{list(last.tps)}, as {last.path}, or 1",
+    )
+
+
+def _lane(blocks: list[Block], member: int) -> Lane:
+    """The pieces of one member: neighbouring blocks that lie alike are one."""
+    pieces: list[Piece] = []
+    for block in blocks:
+        arrays, tp, count = block.groups[member], block.tps[member], block.last - block.first + 1
+        if pieces and pieces[-1].arrays == arrays and pieces[-1].tp == tp:
+            before = pieces.pop()
+            pieces.append(Piece(arrays, before.first_layer, before.num_layers + count, tp))
+        else:
+            pieces.append(Piece(arrays, block.first, count, tp))
+    return tuple(pieces)
+
+
+def _unused(raw: Mapping[str, Any], blocks: list[Block], source: str) -> tuple[int, ...]:
+    """Devices that no block names."""
+    used = {device for block in blocks for group in block.groups for device in group}
+    if "devices" not in raw:
+        return ()
+    devices = distinct(whole_list(raw["devices"], "devices", source), "devices", source, "device")
+    strangers = sorted(used.difference(devices))
+    if strangers:
+        raise InputError(
+            f"device {strangers[0]} works and is not listed",
+            source=source,
+            path="devices",
+            given=list(devices),
+            expected="every device of every group",
+        )
+    return tuple(device for device in devices if device not in used)
+
+
+# ---- Hetu's members of a union as pipelines: takes each member's pieces, gives the plan's pipelines.
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive layers of one member of a union.
+
+    Args:
+        arrays: the member's group: its replicas one after the other, each of tp arrays.
+        first_layer, num_layers: layers first_layer .. first_layer + num_layers - 1.
+        tp: arrays that share the operators.
+    """
+
+    arrays: tuple[int, ...]
+    first_layer: int
+    num_layers: int
+    tp: int
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the layers in the group."""
+        return len(self.arrays) // self.tp
+
+    @property
+    def end(self) -> int:
+        """The layer after the last."""
+        return self.first_layer + self.num_layers
+
+
+Lane = tuple[Piece, ...]  # the pieces of one replica, from the first layer to the last
+
+
+def pipelines_of(members: Sequence[Lane], cp_list: Sequence[int] | None, source: str) -> tuple[PipelinePlan, ...]:
+    """The pipelines of a union: one for each replica, or for each cp_list entry's replicas, which share the tokens.
+
+    Args:
+        members: of each member its pieces, in the order of their layers.
+        cp_list: how many replicas in a row share the tokens; None: none do.
+        source: what errors call the plan.
+
+    Raises:
+        InputError: cp_list is not of all replicas, or replicas that share tokens do not share operators alike.
+    """
+    if any(piece.replicas != member[0].replicas for member in members for piece in member):
+        return _uneven(members, cp_list, source)
+    lanes = [lane for member in members for lane in _lanes(member)]
+    shares = list(cp_list) if cp_list is not None else [1] * len(lanes)
+    if sum(shares) != len(lanes):
+        raise InputError(
+            f"cp_list is of {sum(shares)} replicas",
+            source=source,
+            path="cp_list",
+            given=shares,
+            expected=f"numbers that add up to {len(lanes)}",
+        )
+    pipelines, at = [], 0
+    for cp in shares:
+        pipelines.append(_merged(lanes[at : at + cp], at, source))
+        at += cp
+    return tuple(pipelines)
+
+
+def _lanes(member: Lane) -> list[Lane]:
+    """One lane for each replica in the member's groups."""
+    return [
+        tuple(
+            Piece(piece.arrays[r * piece.tp : (r + 1) * piece.tp], piece.first_layer, piece.num_layers, piece.tp)
+            for piece in member
+        )
+        for r in range(member[0].replicas)
+    ]
+
+
+def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None, source: str) -> tuple[PipelinePlan, ...]:
+    """Stages with different numbers of replicas hand the batch over as a whole: one pipeline a member."""
+    if cp_list is not None and any(cp != 1 for cp in cp_list):
+        problem, expected = "shares of the tokens beside stages with different numbers of replicas", "1 for each"
+        raise InputError(problem, source=source, path="cp_list", given=list(cp_list), expected=expected)
+    return tuple(
+        PipelinePlan(
+            tuple(
+                stage(piece.arrays, piece.first_layer, piece.num_layers, Degrees(dp=piece.replicas, tp=piece.tp))
+                for piece in member
+            )
+        )
+        for member in members
+    )
+
+
+def _merged(lanes: Sequence[Lane], first_replica: int, source: str) -> PipelinePlan:
+    """One pipeline of replicas that share the tokens, cut wherever one of them is."""
+    cuts = sorted({edge for lane in lanes for piece in lane for edge in (piece.first_layer, piece.end)})
+    stages: list[StagePlan] = []
+    for begin, end in pairwise(cuts):
+        pieces = [next(piece for piece in lane if piece.first_layer <= begin < piece.end) for lane in lanes]
+        for index, piece in enumerate(pieces):
+            if piece.tp != pieces[0].tp:
+                raise InputError(
+                    f"replicas {first_replica} and {first_replica + index} share tokens,"
+                    f" and share layer {begin} among {pieces[0].tp} and {piece.tp} arrays",
+                    source=source,
+                    path="cp_list",
+                    given=len(lanes),
+                    expected="as many arrays in each, or no shared tokens (1 for each)",
+                )
+        arrays = tuple(array for piece in pieces for array in piece.arrays)
+        stages.append(stage(arrays, begin, end - begin, Degrees(cp=len(lanes), tp=pieces[0].tp)))
+    return PipelinePlan(tuple(stages))

@@ -1,0 +1,1 @@
+"""Takes a system file, gives a frozen SystemConfig: arrays and their links."""

@@ -1,0 +1,81 @@
+"""Several arrays joined by links: the resolved, frozen form of a system file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.config.networks.to_dict import describe_links
+from pe_sim.notebook import card
+from pe_sim.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SystemConfig:
+    """Arrays and the links between their roots, all of one clock.
+
+    Args:
+        name: for people.
+        arrays: rank i is arrays[i]; equal arrays are one object.
+        links: an interconnect with one node an array; None where there is one array alone.
+        pitch_mm, mm_per_cycle: floor plan of the system: between neighbouring arrays, and how far a wire goes in a
+            cycle; what `auto` latencies are derived from.
+        dead_arrays: ranks that take no part; their links still pass messages on.
+    """
+
+    name: str
+    arrays: tuple[ArrayConfig, ...]
+    links: GraphNetwork | None
+    pitch_mm: float
+    mm_per_cycle: float
+    dead_arrays: tuple[int, ...] = ()
+
+    @property
+    def num_arrays(self) -> int:
+        """All of them, dead ones too."""
+        return len(self.arrays)
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Ranks that can take part."""
+        dead = set(self.dead_arrays)
+        return tuple(rank for rank in range(len(self.arrays)) if rank not in dead)
+
+    @property
+    def clock_ghz(self) -> float:
+        """Of all arrays."""
+        return self.arrays[0].clock_ghz
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results has to know of the interconnects, each thing once."""
+        links = self.links.notes if self.links is not None else ()
+        return tuple(dict.fromkeys((*(note for array in self.arrays for note in array.network.notes), *links)))
+
+    def __repr__(self) -> str:
+        """One line: how many arrays, how they are joined."""
+        joined = f", {self.links.kind}" if self.links is not None else ""
+        return f"<SystemConfig {self.name}: {self.num_arrays} arrays{joined}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+
+        return system_card(self)
+
+
+def system_card(system: SystemConfig) -> str:
+    """Its arrays, their links, and what all of them hold together."""
+    kinds = [(array, len(list(equal))) for array, equal in groupby(system.arrays)]
+    whole = sum(array.num_pes * array.pe.memory.capacity_bytes for array in system.arrays)
+    facts = [
+        ("arrays", " + ".join(f"{count} x {array.name} ({array.num_pes:,} PEs)" for array, count in kinds)),
+        ("clock", f"{system.clock_ghz:g} GHz"),
+        ("memory in all", format_bytes(whole)),
+    ]
+    if system.links is not None:
+        facts.append(("links", describe_links(system.links)))
+    if system.dead_arrays:
+        facts.append(("dead arrays", ", ".join(map(str, system.dead_arrays))))
+    return card(system.name, facts)

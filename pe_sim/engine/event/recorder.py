@@ -1,0 +1,141 @@
+"""Writes the trace while the event engine runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pe_sim.schedule.stages import (
+    CHANNELS,
+    TAGS,
+    Resource,
+    RootStage,
+    Schedule,
+    Stage,
+    Tag,
+    read_bytes_of,
+    resource_of,
+)
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, StageSpan, TagTraffic, Totals, Trace
+from pe_sim.units import IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pe_sim.engine.event.pe import PeProgram, PeState
+
+
+@dataclass(slots=True)
+class _Entry:
+    stage: Stage
+    layer: int | None
+    inputs: tuple[int, ...]
+    start: int = NOT_ACTIVE
+    end: int = NOT_ACTIVE
+    program: PeProgram | None = None
+
+
+class Recorder:
+    """Collects spans, traffic and channel uses; `order` is a stage's position in program order."""
+
+    def __init__(self, channels: tuple[str, ...]) -> None:
+        self._channels = channels
+        self._entries: list[_Entry] = []
+        self._traffic: dict[Tag, TagTraffic] = {}
+        self._uses: list[tuple[int, int, int, int, int, int]] = []
+
+    def announce(self, stage: Stage, layer: int | None, inputs: tuple[int, ...]) -> int:
+        """Takes a stage in program order; returns its order."""
+        self._entries.append(_Entry(stage, layer, inputs))
+        return len(self._entries) - 1
+
+    def keep(self, program: PeProgram) -> None:
+        """Where the PEs write the start and end cycles of a stage on PEs."""
+        self._entries[program.order].program = program
+
+    def name_of(self, order: int) -> str:
+        """A stage's name for messages: layers.3.q."""
+        entry = self._entries[order]
+        return entry.stage.name if entry.layer is None else f"layers.{entry.layer}.{entry.stage.name}"
+
+    def extend(self, order: int, start: int, end: int) -> None:
+        """Stretches a stage's span over one of its messages or jobs."""
+        entry = self._entries[order]
+        entry.start = start if entry.start == NOT_ACTIVE else min(entry.start, start)
+        entry.end = max(entry.end, end)
+
+    def message(self, tag: Tag, num_bytes: int, busy_cycles: int) -> None:
+        """Counts one message."""
+        self._traffic.setdefault(tag, TagTraffic()).add(num_bytes, busy_cycles)
+
+    def busy(self, tag: Tag, busy_cycles: int) -> None:
+        """Counts a burst that is not its message's last."""
+        self._traffic.setdefault(tag, TagTraffic()).busy_cycles += busy_cycles
+
+    def messages(self, tag: Tag, num_bytes: list[int], busy_cycles: int) -> None:
+        """Counts the messages of a collective over several channels; `busy_cycles` are those of all channels."""
+        if num_bytes:
+            traffic = self._traffic.setdefault(tag, TagTraffic())
+            traffic.messages += len(num_bytes)
+            traffic.bytes += sum(num_bytes)
+            traffic.busy_cycles += busy_cycles
+
+    def hop(self, channel: int, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
+        """Notes that a channel of a graph was held during [start, end)."""
+        self._uses.append((channel, TAGS.index(tag), order, start, end, num_bytes))
+
+    def channel_use(self, channel: Resource, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
+        """Notes that a channel was held during [start, end)."""
+        self._uses.append((CHANNELS.index(channel), TAGS.index(tag), order, start, end, num_bytes))
+
+    def trace(self, engine: str, makespan: int, schedule: Schedule, states: Sequence[PeState]) -> Trace:
+        """The finished trace."""
+        in_order = sorted(self._uses, key=lambda use: (use[3], use[2], use[0], use[4], use[5]))
+        uses = np.array(in_order, dtype=np.int64).reshape(-1, 6).T
+        root_busy = {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0}
+        for entry in self._entries:
+            if isinstance(entry.stage, RootStage):
+                root_busy[entry.stage.resource.value] += int(entry.stage.cycles.sum())
+        spans = tuple(self._span(order, entry) for order, entry in enumerate(self._entries))
+        channel_use = ChannelUse(self._channels, tuple(t.value for t in TAGS), *uses)
+        pe_busy = {
+            "pe_matrix": _column([state.matrix_busy for state in states]),
+            "pe_vector": _column([state.vector_busy for state in states]),
+            "pe_memory": _column([state.memory_busy for state in states]),
+        }
+        totals = Totals(pe_busy, root_busy, sum(read_bytes_of(entry.stage) for entry in self._entries))
+        return Trace(
+            engine=engine,
+            makespan_cycles=makespan,
+            details=lambda: (spans, channel_use),
+            counts=lambda: {tag.value: self._traffic[tag] for tag in TAGS if tag in self._traffic},
+            totals=lambda: totals,
+        )
+
+    def _span(self, order: int, entry: _Entry) -> StageSpan:
+        start, end = entry.start, entry.end
+        on_pes = None
+        if entry.program is not None:
+            pe_start, pe_end = _column(entry.program.starts), _column(entry.program.ends)
+            on_pes = PeCycles(pe_start != NOT_ACTIVE, pe_start, pe_end)
+            if on_pes.working.any():
+                start, end = int(pe_start[on_pes.working].min()), int(pe_end.max())
+        stage = entry.stage
+        return StageSpan(
+            order,
+            entry.layer,
+            stage.name,
+            stage.operator,
+            stage.distribution,
+            resource_of(stage),
+            start,
+            end,
+            entry.inputs,
+            on_pes,
+        )
+
+
+def _column(values: list[int]) -> IntArray:
+    return np.array(values, dtype=np.int64)

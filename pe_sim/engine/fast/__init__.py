@@ -1,0 +1,1 @@
+"""Takes a schedule, gives the same trace by recurrences over arrays."""

@@ -1,0 +1,199 @@
+"""Writes out spans and channel uses of the fast engine's blocks when a report asks for them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from pe_sim.engine.fast.block_pass import BlockRecord, StageRecord
+from pe_sim.engine.fast.block_plan import BlockPlan
+from pe_sim.engine.fast.recurrences import NEVER
+from pe_sim.host_memory import require_memory
+from pe_sim.mapping.placed import BlockRun
+from pe_sim.schedule.stages import CHANNELS, TAGS, MessageStage, Resource, RoutedStage, Tag, TreeStage, resource_of
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, Runs, StageSpan
+from pe_sim.units import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One run of a block: what its pass found, from cycle `base` on, (..., 1)."""
+
+    plan: BlockPlan
+    record: BlockRecord
+    base: IntArray
+    run: BlockRun
+
+
+USE_BYTES = 100  # of an occupancy of a channel in a report: 48 in its table, as much again to sort and to explain it
+USE_LEVERS = "fewer PEs (num_pes) or layers (model.num_layers) send less, and so may another workflow or interconnect"
+_RECENT_VISITS = 32  # whoever walks over a step stays with a few layers at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What all visits with one record share: cycles from each one's base on, stages counted from its first.
+
+    An input k stands for the k-th stage of the visit, or for what enters it where it is -1 or less: ~k is which.
+
+    Args:
+        spans: of the first layer that has the record; `inputs` as above.
+        uses: (6, uses) channel, tag, stage, start, end, bytes.
+    """
+
+    spans: tuple[StageSpan, ...]
+    exits: tuple[int, ...]
+    uses: IntArray
+
+
+class Spans(Sequence[StageSpan]):
+    """The stages of visits in program order, each span written out when it is asked for; and what channels carried."""
+
+    def __init__(self, visits: Sequence[Visit]) -> None:
+        self._visits = visits
+        self._known: dict[int, _Written] = {}
+        self._recent: dict[int, list[StageSpan]] = {}  # of the visits that were asked for last
+        self._first = [0]  # order of each visit's first stage, and of what would come next
+        self._entering: list[tuple[int, ...]] = []  # orders of what enters each visit
+        carried: dict[int, tuple[int, ...]] = {}
+        for visit in visits:
+            written, first = self._written(visit), self._first[-1]
+            entering = carried.get(visit.run.lane, ()) if visit.plan.block.entries else ()
+            self._entering.append(entering)
+            carried[visit.run.lane] = _orders(written.exits, first, entering)
+            self._first.append(first + len(written.spans))
+
+    def __len__(self) -> int:
+        """How many stages there are."""
+        return self._first[-1]
+
+    @overload
+    def __getitem__(self, order: int) -> StageSpan: ...
+
+    @overload
+    def __getitem__(self, order: slice) -> tuple[StageSpan, ...]: ...
+
+    def __getitem__(self, order: int | slice) -> StageSpan | tuple[StageSpan, ...]:
+        """The span of one stage, or of some."""
+        if isinstance(order, slice):
+            return tuple(self[each] for each in range(len(self))[order])
+        order = range(len(self))[order]
+        number = bisect_right(self._first, order) - 1
+        if number not in self._recent:
+            if len(self._recent) == _RECENT_VISITS:
+                del self._recent[next(iter(self._recent))]
+            self._recent[number] = self._spans_of(number)
+        return self._recent[number][order - self._first[number]]
+
+    def __iter__(self) -> Iterator[StageSpan]:
+        """All of them."""
+        for number in range(len(self._visits)):
+            yield from self._spans_of(number)
+
+    def uses(self) -> IntArray:
+        """(6, uses) channel, tag, stage, start, end, bytes, in order of their start."""
+        counts = [self._written(visit).uses.shape[1] for visit in self._visits]
+        require_memory(USE_BYTES * sum(counts), f"a report of {sum(counts):,} uses of channels", USE_LEVERS)
+        table, last = np.empty((6, sum(counts)), dtype=np.int64), 0
+        for visit, count, order in zip(self._visits, counts, self._first, strict=False):
+            rows = table[:, last : last + count]
+            rows[:] = self._written(visit).uses
+            rows[2] += order
+            rows[3:5] += visit.base[0]
+            last += count
+        in_turn = np.lexsort((table[5], table[4], table[0], table[2], table[3]))
+        for column in table:  # one by one: a copy of the whole would double what is held
+            column[:] = column[in_turn]
+        return table
+
+    def _spans_of(self, number: int) -> list[StageSpan]:
+        visit, first, entering = self._visits[number], self._first[number], self._entering[number]
+        base, layer = int(visit.base[0]), visit.run.layer
+        return [
+            StageSpan(
+                first + span.order,
+                layer,
+                span.name,
+                span.operator,
+                span.distribution,
+                span.resource,
+                base + span.start if span.start > NEVER else NOT_ACTIVE,
+                base + span.end if span.start > NEVER else NOT_ACTIVE,
+                _orders(span.inputs, first, entering),
+                span.on_pes,
+                base,
+            )
+            for span in self._written(visit).spans
+        ]
+
+    def _written(self, visit: Visit) -> _Written:
+        if id(visit.record) not in self._known:
+            self._known[id(visit.record)] = _write(visit)
+        return self._known[id(visit.record)]
+
+
+def runs_of(visits: Sequence[Visit]) -> Runs:
+    """The visits as runs of blocks."""
+    records: dict[int, int] = {}
+    sizes = [len(visit.plan.block.stages) for visit in visits]
+    return Runs(
+        np.cumsum([0, *sizes[:-1]]),
+        np.array([records.setdefault(id(visit.record), len(records)) for visit in visits]),
+        np.array([NOT_ACTIVE if visit.run.layer is None else visit.run.layer for visit in visits]),
+        np.array([int(visit.base[0]) for visit in visits]),
+    )
+
+
+def write_details(visits: Sequence[Visit], channels: tuple[str, ...]) -> tuple[Spans, ChannelUse]:
+    """Spans in program order, and channel uses in order of their start."""
+    spans = Spans(visits)
+    return spans, ChannelUse(channels, tuple(t.value for t in TAGS), *spans.uses())
+
+
+def _orders(numbers: tuple[int, ...], first: int, entering: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([first + number if number >= 0 else entering[~number] for number in numbers])
+
+
+def _write(visit: Visit) -> _Written:
+    block = visit.plan.block
+    producers = {slot: ~number for number, slot in enumerate(block.entries)}
+    spans, uses = list[StageSpan](), [np.empty((6, 0), dtype=np.int64)]
+    for order, (stage, record) in enumerate(zip(block.stages, visit.record.stages, strict=True)):
+        inputs = tuple(producers[slot] for slot in stage.inputs)
+        named = stage.name, stage.operator, stage.distribution, resource_of(stage)
+        spans.append(StageSpan(order, visit.run.layer, *named, *record.bounds(), inputs, _on_pes(record)))
+        if record.use_start is not None and isinstance(stage, MessageStage | TreeStage | RoutedStage):
+            uses.append(_uses(order, stage, record))
+        producers[stage.output] = order
+    return _Written(tuple(spans), tuple(producers[slot] for slot in block.exits), np.concatenate(uses, axis=1))
+
+
+def _on_pes(record: StageRecord) -> PeCycles | None:
+    if record.pe_start is None or record.pe_end is None:
+        return None
+    working = np.ones(len(record.pe_start), dtype=bool) if record.working is None else record.working
+    return PeCycles(working, record.pe_start, record.pe_end)
+
+
+def _uses(order: int, stage: MessageStage | TreeStage | RoutedStage, record: StageRecord) -> IntArray:
+    """(6, uses) channel, tag, stage, start, end, bytes."""
+    assert record.use_start is not None
+    assert record.use_end is not None
+    channel, tag, num_bytes = _carried(stage)
+    columns = [np.broadcast_to(value, num_bytes.shape) for value in (channel, tag, order)]
+    return np.stack([*columns, record.use_start, record.use_end, num_bytes])
+
+
+def _carried(stage: MessageStage | TreeStage | RoutedStage) -> tuple[IntArray | int, int, IntArray]:
+    """Channels, the tag, and (uses,) bytes of what is carried."""
+    if isinstance(stage, RoutedStage):
+        num_bytes = stage.num_bytes[stage.hops.message]
+        return stage.hops.channel[num_bytes > 0], TAGS.index(stage.tag), num_bytes[num_bytes > 0]
+    num_bytes = stage.num_bytes[stage.num_bytes > 0]
+    if isinstance(stage, TreeStage):
+        return CHANNELS.index(Resource.TREE), TAGS.index(Tag.REDUCE), num_bytes
+    return CHANNELS.index(stage.channel), TAGS.index(stage.tag), num_bytes

@@ -1,0 +1,296 @@
+"""Whole collectives: each way of doing one is one program, or several after one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from pe_sim.network.collectives.algorithms import ALGORITHMS, BEST, choose, named, refused, unknown
+from pe_sim.network.collectives.bounds import load
+from pe_sim.network.collectives.programs import Loaded, Pattern, cycles_in_a_row, program_of
+from pe_sim.network.interconnect import Interconnect
+from pe_sim.network.routing.hops import Program
+from pe_sim.units import IntArray
+
+Load = Literal["partial", "result"]
+CONFIGURED: Final = ""  # the algorithm is the one that the array names for that part, or the best one
+_FROM_HUBS: Final = ("broadcast", "scatter")
+_TO_HUBS: Final = ("reduce", "gather")
+_OF_SCOPES: Final = ("broadcast", "reduce", "all_reduce")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sizes:
+    """Bytes of a collective: (scopes,) of whole values and (PEs,) of parts, in both dtypes.
+
+    Args:
+        partial, result: of a scope's partial sums, and of the value in the dtype in which results travel.
+        partial_parts, result_parts: of each PE's part of it.
+    """
+
+    partial: IntArray
+    result: IntArray
+    partial_parts: IntArray
+    result_parts: IntArray
+
+    def payload(self, kind: str, load: Load) -> IntArray:
+        """Bytes of the payloads of a program of that kind."""
+        if kind in _OF_SCOPES:
+            return self.partial if load == "partial" else self.result
+        return self.partial_parts if load == "partial" else self.result_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One program of a way.
+
+    Args:
+        kind: the algorithms' kind.
+        load: what travels.
+        name: the algorithm.
+        counted: the tag under which it is counted; empty: as the kind says.
+    """
+
+    kind: str
+    load: Load = "result"
+    name: str = CONFIGURED
+    counted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to do a collective: its name, and its programs in order."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+_REDUCE: Final = Step("reduce", "partial")
+_BROADCAST: Final = Step("broadcast")
+_SLICES: Final = Step("reduce")  # slices with nothing in common, summed in the dtype of results
+
+
+def _both(name: str, scatter: str, gather: str) -> Way:
+    """An all-reduce as a reduce-scatter and an all-gather, counted as a reduction and a broadcast."""
+    first = Step("reduce_scatter", "partial", scatter, "reduce")
+    return Way(name, (first, Step("all_gather", "result", gather, "broadcast")))
+
+
+def _alone(kind: str, load: Load = "result", counted: str = "") -> tuple[Way, ...]:
+    """Every algorithm of a kind that does a collective by itself."""
+    return tuple(Way(each.name, (Step(kind, load, each.name, counted),)) for each in ALGORITHMS[kind])
+
+
+# The first of several that are done in the same cycle is the one that is chosen.
+WAYS: Final[Mapping[str, tuple[Way, ...]]] = {
+    "broadcast": _alone("broadcast"),
+    "reduce": _alone("reduce", "partial"),
+    "scatter": (Way("by_broadcast", (_BROADCAST,)), *_alone("scatter")),
+    "gather": (Way("by_reduction", (_SLICES,)), *_alone("gather")),
+    "all_gather": (Way("by_reduction", (_SLICES, _BROADCAST)), *_alone("all_gather")),
+    "all_reduce": (
+        Way("reduce_broadcast", (_REDUCE, _BROADCAST)),
+        _both("ring", "ring", "ring"),
+        *_alone("all_reduce", "partial", "reduce"),
+        _both("halving_doubling", "recursive_halving", "recursive_doubling"),
+        _both("dimension_wise", "dimension_wise", "dimension_wise"),
+    ),
+    "reduce_scatter": (
+        Way("by_broadcast", (_REDUCE, _BROADCAST)),
+        Way("serial", (_REDUCE, Step("scatter", name="serial"))),
+        *_alone("reduce_scatter", "partial", "reduce"),
+    ),
+    "all_to_all": _alone("all_to_all"),
+}
+_ALIASES: Final = {("scatter", "by_reduction"): "by_broadcast"}  # a bus_tree's word for either way around
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Leg:
+    """A program of a plan with its payloads.
+
+    Args:
+        kind, algorithm: as of its step.
+        chosen: whether the step left the algorithm open.
+        counted: the tag, as the kinds are called.
+        counted_bytes: payload of each message as section 9 of the machine model counts it.
+    """
+
+    kind: str
+    algorithm: str
+    chosen: bool
+    counted: str
+    program: Program
+    payload_bytes: IntArray
+    counted_bytes: IntArray
+
+    @property
+    def from_pes(self) -> bool:
+        """Whether its senders are PEs; else hubs."""
+        return self.kind not in _FROM_HUBS
+
+    @property
+    def to_pes(self) -> bool:
+        """Whether its targets are PEs; else hubs."""
+        return self.kind not in _TO_HUBS
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """A way with its programs."""
+
+    way: str
+    legs: tuple[Leg, ...]
+
+    @property
+    def name(self) -> str:
+        """The way, and the algorithms that were chosen for its parts."""
+        parts = " + ".join(leg.algorithm for leg in self.legs if leg.chosen)
+        return f"{self.way} ({parts})" if parts else self.way
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """Plans collectives of one pattern.
+
+    Args:
+        pattern: whose `sends` are left out of account: all PEs of its scopes take part.
+        names: the algorithm of each kind that the array names; others are the best.
+    """
+
+    interconnect: Interconnect
+    pattern: Pattern
+    sizes: Sizes
+    names: Mapping[str, str]
+
+    def plan(self, kind: str, name: str) -> Plan:
+        """The collective in the way called `name`, or in the best one: done first if nothing else runs.
+
+        Raises:
+            InputError: there is none of that name, or it does not fit the interconnect.
+        """
+        if name == BEST:
+            return self._best(kind)
+        way = self._named(kind, _ALIASES.get((kind, name), name))
+        misfit = self.misfit(way)
+        if misfit:
+            raise refused(kind, name, misfit, self.interconnect, self.fitting(kind))
+        return self._plan(way)
+
+    def fitting(self, kind: str) -> list[str]:
+        """The names of the ways that fit the interconnect."""
+        return [way.name for way in WAYS[kind] if not self.misfit(way)]
+
+    def misfit(self, way: Way) -> str:
+        """Why the interconnect cannot go that way; empty if it can."""
+        for step in way.steps:
+            if step.name != CONFIGURED:
+                misfit = named(step.kind, step.name).misfit(self.interconnect, self._pattern(step))
+                if misfit:
+                    return misfit
+        return ""
+
+    def cycles(self, plan: Plan) -> int:
+        """Completion when everything is ready at 0 and nothing else runs."""
+        return cycles_in_a_row(self.interconnect, [Loaded(leg.program, leg.payload_bytes) for leg in plan.legs])
+
+    def _best(self, kind: str) -> Plan:
+        best: tuple[int, int, Plan] | None = None
+        bounded = sorted((self._bound(way), place) for place, way in enumerate(WAYS[kind]))
+        for bound, place in bounded:
+            if best is not None and (bound, place) > best[:2]:
+                continue
+            way = WAYS[kind][place]
+            if self.misfit(way):
+                continue
+            plan = self._plan(way)
+            if best is not None and self._load(plan) > best[0]:
+                continue
+            cycles = self.cycles(plan) if len(WAYS[kind]) > 1 else 0
+            if best is None or (cycles, place) < best[:2]:
+                best = cycles, place, plan
+        assert best is not None, "the first way of a collective fits everywhere"
+        return best[2]
+
+    def _bound(self, way: Way) -> int:
+        """What a way takes at least."""
+        if self.misfit(way):
+            return 0
+        bounds = [
+            named(step.kind, step.name).bound(self.interconnect, self._pattern(step), self._payload(step))
+            for step in way.steps
+            if step.name != CONFIGURED
+        ]
+        together = sum(bound.every_target for bound in bounds)
+        return max([together, *(bound.last_target for bound in bounds)])
+
+    def _load(self, plan: Plan) -> int:
+        """What the busiest channel of one of its programs carries."""
+        return max(load(self.interconnect, leg.program, leg.payload_bytes) for leg in plan.legs)
+
+    def _plan(self, way: Way) -> Plan:
+        return Plan(way.name, tuple(self._leg(step) for step in way.steps))
+
+    def _leg(self, step: Step) -> Leg:
+        pattern, payload = self._pattern(step), self._payload(step)
+        if step.name == CONFIGURED:
+            name = self.names.get(step.kind, BEST)
+            algorithm, program = choose(step.kind, name, self.interconnect, pattern, payload)
+        else:
+            algorithm = named(step.kind, step.name)
+            program = program_of(self.interconnect, algorithm, pattern)
+        counted = step.counted or step.kind
+        chosen, counted_bytes = step.name == CONFIGURED, self._counted(counted, step)
+        return Leg(step.kind, algorithm.name, chosen, counted, program, payload, counted_bytes)
+
+    def _counted(self, counted: str, step: Step) -> IntArray:
+        """A reduction and a broadcast once a scope, messages of PEs one by one."""
+        if counted == "all_to_all":
+            return np.repeat(self._payload(step), self._others())
+        whole = self.sizes.payload(counted, step.load)
+        return whole[whole > 0]
+
+    def _others(self) -> IntArray:
+        """(PEs,) how many other PEs a PE's scope has."""
+        pes, scopes = self.pattern.members()
+        others = np.zeros(self.interconnect.topology.num_pes, dtype=np.int64)
+        others[pes] = self.pattern.sizes[scopes] - 1
+        return others
+
+    def _payload(self, step: Step) -> IntArray:
+        return self.sizes.payload(step.kind, step.load)
+
+    def _pattern(self, step: Step) -> Pattern:
+        payload = self._payload(step)
+        if step.kind not in _OF_SCOPES or step.kind in _FROM_HUBS:
+            return replace(self.pattern, sends=payload > 0)
+        pes, scopes = self.pattern.members()
+        sends = np.zeros(self.interconnect.topology.num_pes, dtype=bool)
+        sends[pes] = payload[scopes] > 0
+        return replace(self.pattern, sends=sends)
+
+    def _named(self, kind: str, name: str) -> Way:
+        for way in WAYS[kind]:
+            if way.name == name:
+                return way
+        raise unknown(kind, name, (way.name for way in WAYS[kind]))
+
+
+def parts_of(pattern: Pattern, num_pes: int, wholes: IntArray) -> IntArray:
+    """(PEs,) each PE's part of its scope's whole; they differ by at most a byte, the lower ones are the larger."""
+    pes, scopes = pattern.members()
+    parts = np.zeros(num_pes, dtype=np.int64)
+    base, extra = np.divmod(wholes, pattern.sizes)
+    parts[pes] = base[scopes] + (pes - pattern.first_pe[scopes] < extra[scopes])
+    return parts
+
+
+def wholes_of(pattern: Pattern, parts: IntArray) -> IntArray:
+    """(scopes,) all parts of a scope together."""
+    pes, scopes = pattern.members()
+    wholes = np.zeros(pattern.num_scopes, dtype=np.int64)
+    np.add.at(wholes, scopes, parts[pes])
+    return wholes

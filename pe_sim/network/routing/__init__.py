@@ -1,0 +1,1 @@
+"""Takes a topology and end points, gives routes, flows and the hops of messages with their times."""

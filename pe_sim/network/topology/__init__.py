@@ -1,0 +1,1 @@
+"""Takes an array's network, gives its nodes, links and channels."""

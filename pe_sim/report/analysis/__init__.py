@@ -1,0 +1,1 @@
+"""Takes a schedule and its trace, gives figures: utilization, critical path, channels, energy, trust."""

@@ -1,0 +1,1 @@
+"""Takes reports, gives a page in one file."""

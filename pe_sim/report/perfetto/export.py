@@ -1,0 +1,375 @@
+"""The trace as Chrome trace JSON for ui.perfetto.dev: takes a report, gives the text of the file.
+
+Four processes: "Step" with the critical path layer by layer, "Root" with its units, "Interconnect" with a track for
+each channel, and "PEs" with a track of work and one of the memory port for each class of PEs, or for the PEs that were
+asked for. Counters are of utilization and of bytes in flight; arrows lead from messages to what they feed. Of many
+channels or classes only some have a track: the metadata say what was left out. Times are in microseconds; cycles are
+in the arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.report.analysis.channels import channels_by_level
+from pe_sim.report.analysis.timeline import port_accesses
+from pe_sim.report.perfetto.tracks import (
+    CHANNEL_NAMES,
+    CLASSES,
+    GROUPS,
+    INTERCONNECT,
+    LAYER,
+    MAX_CHANNEL_TRACKS,
+    MAX_CLASSES,
+    PES,
+    ROOT,
+    PeChoice,
+    Slice,
+    Track,
+    pe_tracks,
+    shared_tracks,
+)
+from pe_sim.report.report import Report
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, Tag, TreeStage
+from pe_sim.trace import NOT_ACTIVE
+from pe_sim.units import IntArray
+
+# Names of colours that Chrome's viewer knows; Perfetto colours by name.
+COLOURS: Final = {
+    Tag.BROADCAST.value: "rail_load",
+    Tag.MULTICAST.value: "rail_animation",
+    Tag.SCATTER.value: "good",
+    Tag.GATHER.value: "rail_response",
+    Tag.ALL_GATHER.value: "bad",
+    Tag.ALL_TO_ALL.value: "terrible",
+    Tag.REDUCE.value: "black",
+    Tag.UNICAST.value: "yellow",
+    Tag.WEIGHT_STREAM.value: "olive",
+    "memory": "thread_state_iowait",
+    "compute": "thread_state_running",
+    "vector": "thread_state_runnable",
+    "root": "rail_idle",
+    "wait": "white",
+    LAYER: "grey",
+}
+
+
+def trace_json(
+    report: Report,
+    *,
+    pes: PeChoice = CLASSES,
+    max_classes: int = MAX_CLASSES,
+    max_channel_tracks: int = MAX_CHANNEL_TRACKS,
+) -> str:
+    """The file's text.
+
+    Args:
+        pes: "classes": PEs that do the same share a track; "all": each PE has one; or the numbers of PEs.
+        max_classes: further classes are left out; the metadata say which.
+        max_channel_tracks: of a graph of channels the hottest ones are shown; the metadata say how many are not.
+
+    Raises:
+        InputError: there is no such PE, or the PEs asked for are too many for one file.
+    """
+    of_pes, shared = pe_tracks(report, pes, max_classes), shared_tracks(report, max_channel_tracks)
+    tracks = (*shared.tracks, *of_pes.tracks)
+    other = {
+        "model": report.model.name,
+        "array": report.array.name,
+        "workflow": report.workflow.name,
+        "step": report.step.to_dict(),
+        "latency_cycles": report.latency_cycles,
+        "clock_ghz": report.array.clock_ghz,
+        "accuracy": report.envelope.one_line(),
+        "channels_left_out": shared.channels_left_out,
+        "lanes_left_out": shared.lanes_left_out,
+        "pes_left_out": list(of_pes.left_out),
+    }
+    lines = ",\n".join(
+        json.dumps(event, ensure_ascii=False, separators=(",", ":")) for event in _events(report, tracks)
+    )
+    return (
+        f'{{"displayTimeUnit":"ns","otherData":{json.dumps(other, ensure_ascii=False)},"traceEvents":[\n{lines}\n]}}\n'
+    )
+
+
+def _events(report: Report, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
+    clock = _Clock(report.array.clock_ghz)
+    title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}{report.fit_mark}"
+    counted = counters(report)
+    for process, group in enumerate(GROUPS, start=1):
+        if group in {track.group for track in tracks} | {counter.group for counter in counted}:
+            yield metadata("process_name", process, 0, name=f"{group}: {title}" if process == 1 else group)
+            yield metadata("process_sort_index", process, 0, sort_index=process)
+    for thread, track in enumerate(tracks, start=1):
+        process = _process(track.group)
+        yield metadata("thread_name", process, thread, name=track.name)
+        yield metadata("thread_sort_index", process, thread, sort_index=thread)
+        yield from (clock.slice(process, thread, piece) for piece in track.slices)
+    for number, flow in enumerate(flows(report, tracks), start=1):
+        yield from clock.arrow(number, flow, tracks)
+    for counter in counted:
+        yield from clock.values(counter)
+
+
+def _process(group: str) -> int:
+    return GROUPS.index(group) + 1
+
+
+def metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
+    """An event that names or orders a process or a track."""
+    return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": args}
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Cycles to microseconds, on whole nanoseconds: both ends of a slice round alike, so neighbours still meet."""
+
+    ghz: float
+
+    def nanoseconds(self, cycle: float) -> int:
+        return round(cycle / self.ghz)
+
+    def slice(self, process: int, thread: int, piece: Slice) -> dict[str, Any]:
+        """One slice."""
+        start, end = self.nanoseconds(piece.start), self.nanoseconds(piece.end)
+        cycles = {"start_cycle": piece.start, "end_cycle": piece.end, "cycles": piece.end - piece.start}
+        colour = {"cname": COLOURS[piece.kind]} if piece.kind in COLOURS else {}
+        return {
+            "ph": "X",
+            "pid": process,
+            "tid": thread,
+            "name": piece.name,
+            "cat": piece.kind,
+            "ts": start / 1000,
+            "dur": (end - start) / 1000,
+            **colour,
+            "args": {**_present(piece.args), **cycles},
+        }
+
+    def arrow(self, number: int, flow: Flow, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
+        """Its two ends, each within its slice; none where a slice takes no nanosecond that an end could be in."""
+        sent, done = self.nanoseconds(flow.source.start), self.nanoseconds(flow.source.end)
+        arrived, over = self.nanoseconds(flow.target.start), self.nanoseconds(flow.target.end)
+        if done == sent or over == arrived or arrived < sent:
+            return
+        left = min(done - 1, arrived)
+        for end, track, time in (("s", flow.source_track, left), ("f", flow.target_track, arrived)):
+            place = {"pid": _process(tracks[track].group), "tid": track + 1}
+            within = {"bp": "e"} if end == "f" else {}
+            yield {"ph": end, "id": number, "name": "feeds", "cat": "flow", **place, "ts": time / 1000, **within}
+
+    def values(self, counter: Counter) -> Iterator[dict[str, Any]]:
+        """Every mean at the beginning of its part of the step, and 0 at the end."""
+        name = f"{counter.name} ({'%' if counter.unit == PERCENT else 'bytes'})"
+        for edge, value in zip(counter.edges.tolist(), [*counter.values.tolist(), 0.0], strict=True):
+            time = self.nanoseconds(edge) / 1000
+            args = {counter.unit: round(value, 3)}
+            yield {"ph": "C", "pid": _process(counter.group), "name": name, "ts": time, "args": args}
+
+
+def _present(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if value not in (None, "")}
+
+
+# ---- What feeds what on a timeline: takes a report and its tracks, gives the arrows from results to their consumers.
+#
+# An arrow leads from a message, a reduction or a job at the root to each slice that waits for it, and from the PEs
+# that
+# finish last to the message or reduction that takes their result. Work that stays on its PE has none: it is on one
+# track.
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """From the slice `source` of track number `source_track` to `target`; it begins no earlier than the source."""
+
+    source: Slice
+    source_track: int
+    target: Slice
+    target_track: int
+
+
+def flows(report: Report, tracks: Sequence[Track]) -> Iterator[Flow]:
+    """The arrows in the order of their targets' tracks."""
+    at = _places(tracks)
+    spans, stages = report.trace.spans, report.timeline.stages
+    for order, targets in at.items():
+        targets_on_pes = isinstance(stages[order], PeStage)
+        for source_order in spans[order].inputs:
+            sources = at.get(source_order, [])
+            if not sources or (targets_on_pes and isinstance(stages[source_order], PeStage)):
+                continue
+            for target_track, target in targets if targets_on_pes else targets[:1]:
+                found = _feeding(sources, target)
+                if found is not None:
+                    yield Flow(found[1], found[0], target, target_track)
+
+
+def _places(tracks: Sequence[Track]) -> dict[int, list[tuple[int, Slice]]]:
+    """By stage, its slices with the numbers of their tracks, by start: of the network, of the root, of PEs' work."""
+    found: dict[int, list[tuple[int, Slice]]] = {}
+    for number, track in enumerate(tracks):
+        if track.works or track.group in (ROOT, INTERCONNECT):
+            for piece in track.slices:
+                if piece.order is not None:
+                    found.setdefault(piece.order, []).append((number, piece))
+    for pieces in found.values():
+        pieces.sort(key=lambda entry: (entry[1].start, entry[0]))
+    return found
+
+
+def _feeding(sources: Sequence[tuple[int, Slice]], target: Slice) -> tuple[int, Slice] | None:
+    """The slice that the target waited for: of those that ended before it the last, else the last that had begun."""
+    before = bisect_right(sources, target.start, key=lambda entry: entry[1].start)
+    ended = [entry for entry in sources[:before] if entry[1].end <= target.start]
+    if ended:
+        return max(ended, key=lambda entry: entry[1].end)
+    return sources[before - 1] if before else None
+
+
+# ---- What goes on over time as numbers: takes a report, gives the mean of each counter in equal parts of the step.
+#
+# Utilization is busy over elapsed, as `Report.utilization` has it, and its mean over the step is that very number: of
+# the PEs' units the mean over all PEs, of the tree over the paths of its leaves, of a level over its channels. Bytes
+# are
+# in flight from the grant of their channel until their last one arrives. The matrix and vector units' busy cycles are
+# spread evenly over their operator; the memory ports' are where they stream.
+
+
+FloatArray = npt.NDArray[np.float64]
+
+BINS: Final = 500
+PERCENT: Final = "percent"
+BYTES: Final = "bytes"
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """`values[i]` is the mean between `edges[i]` and `edges[i + 1]`, in cycles; unit is percent or bytes."""
+
+    group: str
+    name: str
+    unit: str
+    edges: FloatArray
+    values: FloatArray
+
+
+class _Means:
+    """Means of a sum of rates, each constant from one cycle to another, in equal parts of the step."""
+
+    def __init__(self, makespan: int, bins: int) -> None:
+        self.edges = np.linspace(0.0, float(max(makespan, 1)), bins + 1)
+        self._change, self._moment = np.zeros((2, bins + 1))
+
+    def add(self, start: IntArray, end: IntArray, rate: FloatArray) -> None:
+        """Rates between `start` and `end`; arrays of one shape."""
+        times = np.concatenate([start, end]).astype(np.float64)
+        change = np.concatenate([rate, -rate])
+        where = np.searchsorted(self.edges, times, side="left")  # the first edge that it counts at
+        inside = where < len(self.edges)
+        size = len(self.edges)
+        self._change += np.bincount(where[inside], change[inside], size)
+        self._moment += np.bincount(where[inside], (change * times)[inside], size)
+
+    def means(self) -> FloatArray:
+        """(bins,) never negative."""
+        until = self.edges * np.cumsum(self._change) - np.cumsum(self._moment)
+        return np.maximum(np.diff(until) / np.diff(self.edges), 0.0)
+
+
+def counters(report: Report, bins: int = BINS) -> tuple[Counter, ...]:
+    """All counters of a report."""
+    if isinstance(report.array.network, GraphNetwork):
+        return (*_of_levels(report, bins), *_of_pes(report, bins))
+    return (*_of_bus_tree(report, bins), *_of_pes(report, bins))
+
+
+def _counter(group: str, name: str, unit: str, means: _Means) -> Counter:
+    scale = 100.0 if unit == PERCENT else 1.0
+    what = "utilization" if unit == PERCENT else "bytes in flight"
+    return Counter(group, f"{name}: {what}", unit, means.edges, scale * means.means())
+
+
+def _of_bus_tree(report: Report, bins: int) -> list[Counter]:
+    uses, makespan = report.trace.channel_use, report.latency_cycles
+    covered, travel = _of_stages(report)
+    found = []
+    for channel, name in enumerate(uses.channels):
+        if name not in report.channels.name:
+            continue  # an array without a downlink
+        mine = uses.channel == channel
+        stage, start, end = uses.stage[mine], uses.start[mine], uses.end[mine]
+        busy, flying = _Means(makespan, bins), _Means(makespan, bins)
+        busy.add(start, end, covered[stage])
+        flying.add(start, end + travel[stage], uses.num_bytes[mine].astype(np.float64))
+        label = CHANNEL_NAMES.get(name, name)
+        found.append(_counter(INTERCONNECT, label, PERCENT, busy))
+        found.append(_counter(INTERCONNECT, label, BYTES, flying))
+    return found
+
+
+def _of_stages(report: Report) -> tuple[FloatArray, IntArray]:
+    """By stage: the part of the PEs whose way a message or reduction occupies, and its cycles after the channel."""
+    stages, network, num_pes = report.timeline.stages, report.array.bus_tree, report.array.num_pes
+    covered, travel = np.ones(len(stages)), np.zeros(len(stages), dtype=np.int64)
+    for order, stage in enumerate(stages):
+        if isinstance(stage, TreeStage):
+            travel[order] = stage.hop_cycles[0]
+            covered[order] = 1.0 if stage.whole_tree else (stage.last_pe[0] - stage.first_pe[0]) / num_pes
+        elif isinstance(stage, MessageStage) and stage.channel is Resource.DOWNLINK:
+            travel[order] = stage.hop_cycles[0]
+            covered[order] = (stage.last_pe[0] - stage.first_pe[0]) / num_pes
+        elif isinstance(stage, MessageStage):
+            travel[order] = network.bus.latency_cycles
+    return covered, travel
+
+
+def _of_levels(report: Report, bins: int) -> list[Counter]:
+    from pe_sim.network.interconnect import interconnect_of  # loads networkx
+
+    uses, makespan = report.trace.channel_use, report.latency_cycles
+    latency = interconnect_of(report.array).topology.channels.latency_cycles
+    found = []
+    for level, channels in channels_by_level(report.channels.level).items():
+        mine = np.isin(uses.channel, channels)
+        start, end = uses.start[mine], uses.end[mine]
+        busy, flying = _Means(makespan, bins), _Means(makespan, bins)
+        busy.add(start, end, np.full(len(start), 1.0 / len(channels)))
+        flying.add(start, end + latency[uses.channel[mine]], uses.num_bytes[mine].astype(np.float64))
+        found.append(_counter(INTERCONNECT, level, PERCENT, busy))
+        found.append(_counter(INTERCONNECT, level, BYTES, flying))
+    return found
+
+
+def _of_pes(report: Report, bins: int) -> list[Counter]:
+    makespan, num_pes = report.latency_cycles, report.array.num_living
+    matrix, vector, memory = (_Means(makespan, bins) for _ in range(3))
+    for span, stage in report.timeline.active():
+        if not isinstance(stage, PeStage) or span.pe_start is None or span.pe_end is None:
+            continue
+        if stage.resource is Resource.PE_MEMORY:
+            continue
+        units, cycles = (vector, stage.cycles) if stage.matrix is None else (matrix, stage.matrix.compute_cycles)
+        worked = (span.pe_start != NOT_ACTIVE) & (span.pe_end > span.pe_start)
+        _spread(units, span.pe_start[worked], span.pe_end[worked], cycles[worked], num_pes)
+    for access in port_accesses(report.timeline):
+        ahead = access.active & (access.ahead_end > access.ahead_start)
+        start, end = access.ahead_start[ahead], access.ahead_end[ahead]
+        _spread(memory, start, end, end - start, num_pes)
+        then = access.active & (access.end > access.start)
+        _spread(memory, access.start[then], access.end[then], access.busy[then], num_pes)
+    units_of = {"matrix units": matrix, "vector units": vector, "memory ports": memory}
+    return [_counter(PES, name, PERCENT, means) for name, means in units_of.items()]
+
+
+def _spread(means: _Means, start: IntArray, end: IntArray, busy: IntArray, num_pes: int) -> None:
+    means.add(start, end, busy / (end - start) / num_pes)

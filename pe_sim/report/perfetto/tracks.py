@@ -1,0 +1,388 @@
+"""A step as tracks of slices, as timelines draw them: takes a report, gives what goes on where and when.
+
+Slices of a track nest or follow each other and never overlap: what does overlap (reductions in disjoint subtrees, jobs
+of several groups) goes to further lanes. Times are cycles.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any, Final
+
+import numpy as np
+
+from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.errors import InputError, did_you_mean
+from pe_sim.report.analysis.critical_path import Link, counted
+from pe_sim.report.analysis.metrics import KIND_OF, LINK_KINDS
+from pe_sim.report.analysis.timeline import SEPARATOR, PortAccess, port_accesses, stage_title, tag_of
+from pe_sim.report.report import Report
+from pe_sim.schedule.stages import PeStage, Resource, RootStage
+from pe_sim.units import IntArray
+
+STEP: Final = "Step"
+ROOT: Final = "Root"
+INTERCONNECT: Final = "Interconnect"
+PES: Final = "PEs"
+GROUPS: Final = (STEP, ROOT, INTERCONNECT, PES)
+LAYER: Final = "layer"
+MAX_LANES: Final = 16
+MAX_CHANNEL_TRACKS: Final = 32
+_ROOT_UNITS: Final = ((Resource.ROOT_VECTOR, "root vector unit"), (Resource.ROOT_MEMORY, "root memory"))
+CHANNEL_NAMES: Final = {
+    Resource.BUS.value: "bus",
+    Resource.TREE.value: "reduction tree",
+    Resource.DOWNLINK.value: "tree downlink",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Something that goes on from cycle `start` to `end`.
+
+    Args:
+        name: for people.
+        kind: what it is coloured by: a tag of the traffic for messages; compute, memory, vector or root for work;
+            else a kind of the critical path, or `layer` for what encloses others.
+        start, end: cycles.
+        order: of the stage it belongs to; None for several.
+        args: what else there is to tell, JSON-ready.
+    """
+
+    name: str
+    kind: str
+    start: int
+    end: int
+    order: int | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Slices by start, an enclosing one before those in it.
+
+    Args:
+        group: one of `GROUPS`.
+        pe: the PE it is of, which stands for all that do the same; None off the PEs.
+        works: whether it shows what the PE works on: where a message's consumers are.
+    """
+
+    group: str
+    name: str
+    slices: tuple[Slice, ...]
+    pe: int | None = None
+    works: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTracks:
+    """Tracks of all but the PEs, and how many busy channels and lanes were left out."""
+
+    tracks: tuple[Track, ...]
+    channels_left_out: int
+    lanes_left_out: int
+
+
+def shared_tracks(report: Report, max_channels: int = MAX_CHANNEL_TRACKS) -> SharedTracks:
+    """The critical path, the root's units, and the channels; of a graph of channels the hottest ones."""
+    titles = stage_titles(report)
+    tracks = [Track(STEP, "critical path", tuple(_critical_path(report, titles)))]
+    left_out = 0
+    for resource, name in _ROOT_UNITS:
+        found, more = lanes_of(ROOT, name, _root_slices(report, titles, resource))
+        tracks, left_out = [*tracks, *found], left_out + more
+    shown, cooler = _shown_channels(report, max_channels)
+    for channel in shown:
+        name = report.trace.channel_use.channels[channel]
+        found, more = lanes_of(INTERCONNECT, CHANNEL_NAMES.get(name, name), _channel_slices(report, titles, channel))
+        tracks, left_out = [*tracks, *found], left_out + more
+    return SharedTracks(tuple(tracks), cooler, left_out)
+
+
+def stage_args(report: Report, order: int) -> dict[str, Any]:
+    """What every slice tells of its stage."""
+    span = report.trace.spans[order]
+    return {"layer": span.layer, "operator": span.operator}
+
+
+def stage_titles(report: Report) -> list[str]:
+    """What the slices of each stage are called, by its order."""
+    return [stage_title(span, stage) for span, stage in zip(report.trace.spans, report.timeline.stages, strict=True)]
+
+
+def _channel_slices(report: Report, titles: Sequence[str], channel: int) -> list[Slice]:
+    """Uses of a channel; those of one stage that follow each other at once, or coincide, are one slice."""
+    uses = report.trace.channel_use
+    chosen = np.flatnonzero(uses.channel == channel)
+    columns = (uses.stage[chosen], uses.start[chosen], uses.end[chosen], uses.num_bytes[chosen])
+    merged: list[list[int]] = []
+    for order, start, end, num_bytes in _rows(columns):
+        last = merged[-1] if merged else None
+        if last is not None and last[0] == order and (last[2] == start or last[1:3] == [start, end]):
+            last[2], last[3], last[4] = end, last[3] + num_bytes, last[4] + 1
+        else:
+            merged.append([order, start, end, num_bytes, 1])
+    return [_channel_slice(report, titles, *entry) for entry in merged]
+
+
+def _channel_slice(
+    report: Report, titles: Sequence[str], order: int, start: int, end: int, num_bytes: int, uses: int
+) -> Slice:
+    tag = tag_of(report.timeline.stages[order])
+    label = tag.value if tag is not None else ""
+    args = {**stage_args(report, order), "tag": label, "bytes": num_bytes, "uses": uses}
+    return Slice(titles[order], label, start, end, order, args)
+
+
+def _shown_channels(report: Report, most: int) -> tuple[list[int], int]:
+    """Channels with a track as the trace numbers them, and how many others carried something."""
+    if not isinstance(report.array.network, GraphNetwork):
+        return list(range(len(report.trace.channel_use.channels))), 0
+    used = int(np.count_nonzero(report.channels.busy_cycles))
+    return sorted(report.channels.hottest(most)), max(used - most, 0)
+
+
+def lanes_of(group: str, name: str, slices: list[Slice]) -> tuple[list[Track], int]:
+    """The slices on as few tracks as hold them without an overlap, at most `MAX_LANES`; and how many more it takes."""
+    lanes: list[list[Slice]] = []
+    for piece in sorted(slices, key=lambda piece: (piece.start, piece.end)):
+        lane = next((lane for lane in lanes if lane[-1].end <= piece.start), None)
+        if lane is None:
+            lanes.append(lane := [])
+        lane.append(piece)
+    names = [name] if len(lanes) == 1 else [f"{name}, lane {number}" for number in range(1, len(lanes) + 1)]
+    tracks = [Track(group, its, tuple(lane)) for its, lane in zip(names, lanes, strict=True)]
+    return tracks[:MAX_LANES], max(len(tracks) - MAX_LANES, 0)
+
+
+def _root_slices(report: Report, titles: Sequence[str], resource: Resource) -> list[Slice]:
+    return [
+        Slice(titles[span.order], "root", span.start, span.end, span.order, stage_args(report, span.order))
+        for span, stage in report.timeline.active()
+        if isinstance(stage, RootStage) and stage.resource is resource
+    ]
+
+
+def _critical_path(report: Report, titles: Sequence[str]) -> Iterable[Slice]:
+    """What the latency is made of, layer by layer: the links of one layer that follow each other are in one slice."""
+    layers: list[list[Slice]] = []
+    labels: list[int | None] = []
+    for piece in _links(report, titles):
+        layer = piece.args["layer"]
+        if not layers or labels[-1] != layer:
+            layers.append([])
+            labels.append(layer)
+        layers[-1].append(piece)
+    for layer, pieces in zip(labels, layers, strict=True):
+        if layer is not None:
+            yield Slice(f"layer {layer}", LAYER, pieces[0].start, pieces[-1].end, None, {"layer": layer})
+        yield from pieces
+
+
+def _links(report: Report, titles: Sequence[str]) -> Iterable[Slice]:
+    """The links, those of one stage on one resource that follow each other taken together."""
+    merged: list[tuple[Link, int]] = []
+    for link in report.critical_path():
+        key = link.order, link.resource, link.pe
+        if merged and (merged[-1][0].order, merged[-1][0].resource, merged[-1][0].pe) == key:
+            merged[-1] = merged[-1][0], link.end
+        else:
+            merged.append((link, link.end))
+    for link, end in merged:
+        where = {"pe": link.pe} if link.pe is not None else {"channel": link.channel} if link.channel else {}
+        args = {**stage_args(report, link.order), "limited_by": link.resource, **where}
+        kind = link.tag or LINK_KINDS[link.resource]
+        yield Slice(titles[link.order], kind, link.start, end, link.order, args)
+
+
+def _rows(columns: Iterable[IntArray]) -> Iterable[tuple[int, ...]]:
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+# ---- What PEs do, as tracks: takes a report and a choice of PEs, gives a track of work and one of the memory port
+# each.
+#
+# PEs whose stages start, end and stream in the same cycles are one class, neighbours or not, and share their tracks.
+
+
+PeChoice = str | Sequence[int]
+CLASSES: Final = "classes"
+ALL: Final = "all"
+MAX_CLASSES: Final = 32
+MAX_SLICES: Final = 500_000  # of PEs that were asked for one by one
+_NAMED_RANGES: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PeTracks:
+    """Tracks of PEs.
+
+    Args:
+        tracks: of work and of memory ports, by the lowest PE.
+        left_out: what the classes without a track are called.
+    """
+
+    tracks: tuple[Track, ...]
+    left_out: tuple[str, ...]
+
+
+def pe_tracks(report: Report, pes: PeChoice = CLASSES, max_classes: int = MAX_CLASSES) -> PeTracks:
+    """Tracks of classes of PEs, of all PEs, or of those that are listed.
+
+    Args:
+        pes: "classes", "all", or numbers of PEs.
+        max_classes: of more classes those with the longest part of the critical path are shown, then the largest.
+
+    Raises:
+        InputError: another word, a number that no PE has, or more slices than a timeline can show.
+    """
+    if pes == CLASSES:
+        classes = pe_classes(report)
+        chosen = _most_telling(report, classes, max_classes)
+        left_out = [class_name(each) for index, each in enumerate(classes) if index not in chosen]
+        return PeTracks(_tracks(report, [classes[index] for index in chosen]), tuple(left_out))
+    return PeTracks(_tracks(report, [np.array([pe]) for pe in _listed(report, pes)]), ())
+
+
+def check_pes(report: Report, pes: PeChoice) -> None:
+    """Whether tracks of these PEs can be had.
+
+    Raises:
+        InputError: as `pe_tracks`.
+    """
+    if pes != CLASSES:
+        _listed(report, pes)
+
+
+def pe_classes(report: Report) -> list[IntArray]:
+    """The PEs of each class in ascending order, the classes by their lowest PE."""
+    label = np.zeros(report.array.num_pes, dtype=np.int64)
+    first = np.zeros(1, dtype=np.int64)  # of each class
+    for column in _columns(report):
+        if not np.array_equal(column, column[first][label]):
+            distinct, number = np.unique(column, return_inverse=True)
+            _, first, label = np.unique(label * len(distinct) + number, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    return [np.flatnonzero(label == number) for number in order.tolist()]
+
+
+def class_name(pes: IntArray) -> str:
+    """ "PE 3", "PEs 0-31", "PEs 0-3, 8-11"; of many ranges the first ones, and how many PEs there are."""
+    if len(pes) == 1:
+        return f"PE {pes[0]}"
+    cuts = np.flatnonzero(np.diff(pes) > 1) + 1
+    ranges = [(int(run[0]), int(run[-1])) for run in np.split(pes, cuts)]
+    named = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges[:_NAMED_RANGES])
+    return f"PEs {named}" if len(ranges) <= _NAMED_RANGES else f"PEs {named}, ... ({len(pes):,} PEs)"
+
+
+def _columns(report: Report) -> Iterable[IntArray]:
+    """(PEs,) whatever tells PEs apart: when they work, and what their ports do."""
+    told: set[int] = set()
+    for span, stage in report.timeline.active():
+        if span.pe_start is None or span.pe_end is None or not isinstance(stage, PeStage):
+            continue
+        yield span.pe_start
+        yield span.pe_end
+        if id(stage) not in told:
+            told.add(id(stage))
+            matrix = stage.matrix
+            yield from (stage.cycles,) if matrix is None else (matrix.memory_cycles, matrix.compute_cycles)
+
+
+def _most_telling(report: Report, classes: Sequence[IntArray], most: int) -> list[int]:
+    """Which classes have a track, in their order."""
+    if len(classes) <= most:
+        return list(range(len(classes)))
+    cycles: Counter[int] = Counter()
+    for link, times in counted(report.critical_path()):
+        if link.pe is not None:
+            cycles[link.pe] += times * link.cycles
+    critical = np.array([cycles[pe] for pe in range(report.array.num_pes)], dtype=np.int64)
+    ranked = sorted(
+        range(len(classes)), key=lambda each: (-int(critical[classes[each]].sum()), -len(classes[each]), each)
+    )
+    return sorted(ranked[:most])
+
+
+def _listed(report: Report, pes: PeChoice) -> list[int]:
+    num_pes = report.array.num_pes
+    expected = f"{CLASSES}, {ALL}, or numbers of PEs, 0 to {num_pes - 1}"
+    if isinstance(pes, str) and pes != ALL:
+        hint = did_you_mean(pes, (CLASSES, ALL))
+        raise InputError("no such choice of PEs", path="pes", given=pes, expected=expected, hint=hint)
+    given = range(num_pes) if isinstance(pes, str) else list(pes)
+    wrong = [pe for pe in given if not isinstance(pe, Integral) or isinstance(pe, bool) or not 0 <= pe < num_pes]
+    if wrong:
+        raise InputError("there is no such PE", path="pes", given=wrong[0], expected=expected)
+    listed = sorted({int(pe) for pe in given})
+    if not listed:
+        raise InputError("no PE is listed", path="pes", given=listed, expected=expected)
+    stages = sum(span.on_pes is not None for span in report.trace.spans)
+    if 2 * stages * len(listed) > MAX_SLICES:
+        raise InputError(
+            f"a timeline of {len(listed):,} PEs would have up to {2 * stages * len(listed):,} slices",
+            path="pes",
+            given=pes if isinstance(pes, str) else f"{len(listed):,} PEs",
+            expected=f"at most {MAX_SLICES:,} slices, which are {MAX_SLICES // (2 * stages):,} of these PEs",
+            hint=f"list some of them, or take {CLASSES}: PEs that do the same share a track",
+        )
+    return listed
+
+
+def _tracks(report: Report, shown: Sequence[IntArray]) -> tuple[Track, ...]:
+    titles = stage_titles(report)
+    ports = _port_slices(report, titles, shown)
+    tracks: list[Track] = []
+    for pes, streams in zip(shown, ports, strict=True):
+        name, pe = class_name(pes), int(pes[0])
+        tracks.append(Track(PES, name, tuple(_work_slices(report, titles, pe)), pe, works=True))
+        tracks.append(Track(PES, f"{name}: memory port", tuple(streams), pe))
+    return tuple(tracks)
+
+
+def _work_slices(report: Report, titles: Sequence[str], pe: int) -> list[Slice]:
+    slices = []
+    for span, _ in report.timeline.active():
+        if span.on_pes is None or not span.on_pes.working[pe]:
+            continue
+        kind = KIND_OF[report.timeline.resource_of(span.order, pe)]
+        args = {**stage_args(report, span.order), "distribution": span.distribution, "limited_by": kind}
+        start, end = span.bounds_on(pe)
+        slices.append(Slice(titles[span.order], kind, start, end, span.order, args))
+    return sorted(slices, key=lambda piece: (piece.start, piece.end))
+
+
+def _port_slices(report: Report, titles: Sequence[str], shown: Sequence[IntArray]) -> list[list[Slice]]:
+    found: list[list[Slice]] = [[] for _ in shown]
+    for access in port_accesses(report.timeline):
+        for slices, pes in zip(found, shown, strict=True):
+            if access.active[pes[0]]:
+                slices += _port_slices_of(report, titles[access.order], access, pes)
+    return [sorted(slices, key=lambda piece: (piece.start, piece.end)) for slices in found]
+
+
+def _port_slices_of(report: Report, name: str, access: PortAccess, pes: IntArray) -> Iterable[Slice]:
+    stage, order, pe = report.timeline.stages[access.order], access.order, int(pes[0])
+    assert isinstance(stage, PeStage)
+    matrix = stage.matrix
+    args: dict[str, Any] = stage_args(report, order)
+    start, end = int(access.ahead_start[pe]), int(access.ahead_end[pe])
+    if end > start:
+        yield Slice(f"{name}{SEPARATOR}prefetch", "memory", start, end, order, {**args, "busy_cycles": end - start})
+    start, end = int(access.start[pe]), int(access.end[pe])
+    if end > start:
+        what = "read or write" if matrix is None else "stream weights" if matrix.static else "stream"
+        args |= {"busy_cycles": int(access.busy[pe])}
+        if matrix is not None:
+            args |= {"bytes": _common(matrix.read_bytes[pes]), "passes": int(matrix.full_passes[pe]) + 1}
+        yield Slice(f"{name}{SEPARATOR}{what}", "memory", start, end, order, args)
+
+
+def _common(values: IntArray) -> int | str:
+    """What PEs of a class have in common: they may stream a few bytes more or less in the same cycles."""
+    least, most = int(values.min()), int(values.max())
+    return least if least == most else f"{least}-{most}"

@@ -1,0 +1,1 @@
+"""Takes reports and tables, draws them; the one place that imports matplotlib."""

@@ -1,0 +1,1 @@
+"""Takes a step on several arrays, gives its figures, tables and trace."""

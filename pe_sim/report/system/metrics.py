@@ -1,0 +1,363 @@
+"""Figures of a step on several arrays: utilization, traffic, energy, and a row for all alike tasks of a stage."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.plans.plan import StagePlan
+from pe_sim.network.interconnect import Interconnect, links_of
+from pe_sim.network.topology.topology import TAP, Channels
+from pe_sim.report.analysis.channels import TAGS, ChannelTable, channel_table, distinct_stages
+from pe_sim.report.analysis.energy import DYNAMIC, STATIC, UNITS_PER_PJ, energy_units, prices_of
+from pe_sim.report.analysis.metrics import busy_shares
+from pe_sim.report.system.time import ArrayTime
+from pe_sim.schedule.stages import Schedule
+from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram
+from pe_sim.trace import TagTraffic, Trace, total_traffic
+from pe_sim.units import IntArray
+
+_UNITS_PER_JOULE = UNITS_PER_PJ * 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """All passes of a stage with one label, or all its exchanges with one name and size.
+
+    Args:
+        pipeline, stage: whose they are.
+        kind: what they are.
+        name: of the pass, or of the exchange and its algorithm.
+        arrays: that have such passes, or members of one exchange.
+        count: how many there are.
+        cycles: of the longest alone.
+        total_cycles: of all together.
+        share: of passes: of the time of the stage's arrays; of exchanges: of the step, whatever runs beside them.
+        messages, bytes: counted inside the arrays, or between them.
+    """
+
+    pipeline: int
+    stage: int
+    kind: Literal["pass", "exchange"]
+    name: str
+    arrays: int
+    count: int
+    cycles: int
+    total_cycles: int
+    share: float
+    messages: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def runs_of_works(program: SystemProgram) -> dict[int, Counter[int]]:
+    """By array, how often it runs each work."""
+    found: dict[int, Counter[int]] = {}
+    for task in program.tasks:
+        if isinstance(task, ArrayPass):
+            found.setdefault(task.array, Counter())[task.work] += 1
+    return found
+
+
+def pass_traffic(program: SystemProgram, works: Sequence[PassWork]) -> dict[str, TagTraffic]:
+    """What is counted inside arrays, by tag; only tags in use."""
+    runs = sum(runs_of_works(program).values(), Counter())
+    return total_traffic((works[index].trace.traffic, count) for index, count in runs.items())
+
+
+def inner_utilization(program: SystemProgram, works: Sequence[PassWork], elapsed: int) -> dict[str, float]:
+    """Busy over elapsed of the resources inside arrays, mean over the arrays that take part and have such a one.
+
+    What each is, a report of one array says: `metrics.utilization`.
+    """
+    alike: Counter[tuple[int, frozenset[tuple[int, int]]]] = Counter()
+    for rank, runs in runs_of_works(program).items():
+        alike[id(program.system.arrays[rank]), frozenset(runs.items())] += 1
+    tables = {index: channel_table(work.schedule, 0) for index, work in enumerate(works)}
+    sums: dict[str, float] = {}
+    weights: Counter[str] = Counter()
+    for (_, works_run), count in alike.items():
+        for name, share in _shares(works, tables, dict(works_run), elapsed).items():
+            sums[name] = sums.get(name, 0.0) + count * share
+            weights[name] += count
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _shares(
+    works: Sequence[PassWork], tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int
+) -> dict[str, float]:
+    """Of an array that runs some works so often each."""
+    array: ArrayConfig = works[next(iter(runs))].schedule.array
+    traces = [(works[index].trace, count) for index, count in sorted(runs.items())]
+    pe_busy = {
+        name: sum((count * trace.pe_busy[name] for trace, count in traces), np.zeros(array.num_pes, dtype=np.int64))
+        for name in traces[0][0].pe_busy
+    }
+    root_busy = {name: sum(count * trace.root_busy[name] for trace, count in traces) for name in traces[0][0].root_busy}
+    return busy_shares(array, pe_busy, root_busy, _summed(tables, runs, elapsed), elapsed)
+
+
+def _summed(tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int) -> ChannelTable:
+    """The tables of several passes as one."""
+    first = tables[next(iter(runs))]
+
+    def total(name: str) -> IntArray:
+        result: IntArray = np.sum([count * getattr(tables[index], name) for index, count in runs.items()], axis=0)
+        return result
+
+    mean = np.sum([count * tables[index].mean_busy for index, count in runs.items()], axis=0)
+    return ChannelTable(
+        first.name,
+        first.level,
+        first.bytes_per_cycle,
+        first.length_mm,
+        total("messages"),
+        total("bytes"),
+        total("busy"),
+        np.asarray(mean, dtype=np.float64),
+        elapsed,
+    )
+
+
+def read_bytes(program: SystemProgram, works: Sequence[PassWork]) -> int:
+    """Bytes read from all memories of all arrays."""
+    runs = sum(runs_of_works(program).values(), Counter())
+    return sum(count * works[index].trace.read_bytes for index, count in runs.items())
+
+
+def energy_joules(program: SystemProgram, works: Sequence[PassWork], seconds: float) -> dict[str, float]:
+    """Joules by component: dynamic ones of all passes, static ones of all living arrays; the links' are left out."""
+    units: Counter[str] = Counter(dict.fromkeys(DYNAMIC, 0))
+    runs = sum(runs_of_works(program).values(), Counter())
+    for index, count in runs.items():
+        schedule = works[index].schedule
+        for component, each in energy_units(distinct_stages(schedule), prices_of(schedule.array)).items():
+            units[component] += count * each
+    dynamic = {component: units[component] / _UNITS_PER_JOULE for component in DYNAMIC}
+    system = program.system
+    static = math.fsum(system.arrays[rank].energy.static_watts for rank in system.alive)
+    return {**dynamic, STATIC: static * seconds}
+
+
+def task_rows(
+    program: SystemProgram, works: Sequence[PassWork], arrays: Sequence[ArrayTime], elapsed: int
+) -> tuple[TaskRow, ...]:
+    """A row for every label of a stage's passes and every name of its exchanges, in program order."""
+    sizes = Counter((each.pipeline, each.stage) for each in arrays)
+    groups: dict[tuple[int, int, str, str], list[int]] = {}
+    for index, task in enumerate(program.tasks):
+        if isinstance(task, ArrayPass):
+            groups.setdefault((task.pipeline, task.stage, "pass", task.label), []).append(index)
+        else:
+            operation = program.operations[task.operation]
+            name = f"{operation.name}, {operation.algorithm}"
+            groups.setdefault((task.pipeline, task.stage, "exchange", name), []).append(index)
+    rows = []
+    for (pipeline, stage, kind, name), tasks in sorted(groups.items(), key=lambda group: group[0][:2]):
+        time = max(elapsed, 1)
+        if kind == "pass":
+            rows.append(_pass_row(program, works, pipeline, stage, name, tasks, time * sizes[pipeline, stage]))
+        else:
+            rows.append(_exchange_row(program, pipeline, stage, name, tasks, time))
+    return tuple(rows)
+
+
+def _pass_row(
+    program: SystemProgram,
+    works: Sequence[PassWork],
+    pipeline: int,
+    stage: int,
+    name: str,
+    tasks: Sequence[int],
+    time: int,
+) -> TaskRow:
+    passes = [task for index in tasks if isinstance(task := program.tasks[index], ArrayPass)]
+    runs = Counter(task.work for task in passes)
+    cycles = {work: works[work].trace.makespan_cycles for work in runs}
+    total = sum(count * cycles[work] for work, count in runs.items())
+    counts = [(count, use) for work, count in runs.items() for use in works[work].trace.traffic.values()]
+    return TaskRow(
+        pipeline,
+        stage,
+        "pass",
+        name,
+        len({task.array for task in passes}),
+        len(passes),
+        max(cycles.values()),
+        total,
+        total / time,
+        sum(count * use.messages for count, use in counts),
+        sum(count * use.bytes for count, use in counts),
+    )
+
+
+def _exchange_row(
+    program: SystemProgram, pipeline: int, stage: int, name: str, tasks: Sequence[int], time: int
+) -> TaskRow:
+    done = [
+        program.operations[task.operation] for index in tasks if not isinstance(task := program.tasks[index], ArrayPass)
+    ]
+    counted = [entry for operation in done for leg in operation.legs for entry in leg.counted]
+    total = sum(operation.cycles for operation in done)
+    return TaskRow(
+        pipeline,
+        stage,
+        "exchange",
+        name,
+        max(len(operation.members) for operation in done),
+        len(done),
+        max(operation.cycles for operation in done),
+        total,
+        total / time,
+        sum(messages for _, messages, _ in counted),
+        sum(num_bytes for _, _, num_bytes in counted),
+    )
+
+
+# ---- What the links between arrays carried: takes a program of passes and exchanges, gives channels and traffic.
+
+
+def runs_of_operations(program: SystemProgram) -> list[tuple[LinkOperation, int]]:
+    """Every distinct exchange with how often it runs."""
+    runs = Counter(task.operation for task in program.tasks if isinstance(task, LinkTask))
+    return [(program.operations[index], count) for index, count in sorted(runs.items())]
+
+
+def link_table(program: SystemProgram, elapsed_cycles: int) -> ChannelTable | None:
+    """What every channel of the links carried, hop by hop; None where there are no links.
+
+    A program that is counted under two tags (an all-reduce in one) is shown under the first.
+    """
+    if program.system.links is None:
+        return None
+    links = links_of(program.system)
+    channels, between = links.topology.channels, _between_arrays(links)
+    messages, sizes, busy = np.zeros((3, len(TAGS), len(channels)), dtype=np.int64)
+    for operation, repeats in runs_of_operations(program):
+        for tag, on, carried, held in _legs(operation, channels):
+            row = TAGS.index(tag)
+            messages[row] += repeats * np.bincount(on, minlength=len(channels))
+            np.add.at(sizes[row], on, repeats * carried)
+            np.add.at(busy[row], on, repeats * held)
+    return ChannelTable(
+        tuple(channels.name[each] for each in between.tolist()),
+        tuple(channels.level[each] for each in between.tolist()),
+        channels.bytes_per_cycle[between],
+        channels.length_mm[between],
+        messages.T[between],
+        sizes.T[between],
+        busy.T[between],
+        busy.sum(axis=0)[between].astype(np.float64),
+        elapsed_cycles,
+    )
+
+
+def _between_arrays(links: Interconnect) -> IntArray:
+    """Channels but for those of the root alone, which has no part between arrays."""
+    edges = links.topology.edges
+    others = edges[(edges[:, :2] != links.flows.root).all(axis=1), 2]
+    return np.unique(others[others != TAP])
+
+
+def link_traffic(program: SystemProgram, table: ChannelTable | None) -> dict[str, TagTraffic]:
+    """Messages and bytes as the machine model counts exchanges, busy cycles of all channels; only tags in use."""
+    found: dict[str, TagTraffic] = {}
+    for operation, repeats in runs_of_operations(program):
+        for leg in operation.legs:
+            for tag, messages, num_bytes in leg.counted:
+                use = found.setdefault(tag, TagTraffic())
+                use.messages += repeats * messages
+                use.bytes += repeats * num_bytes
+    for tag, use in found.items():
+        use.busy_cycles = 0 if table is None else int(table.busy[:, TAGS.index(tag)].sum())
+    return found
+
+
+def _legs(operation: LinkOperation, channels: Channels) -> list[tuple[str, IntArray, IntArray, IntArray]]:
+    """Of every leg its tag, and the channel, bytes and busy cycles of each hop that carries something."""
+    found = []
+    for leg in operation.legs:
+        hops = leg.program.hops
+        sent = leg.program.message_bytes(leg.payload_bytes)
+        _, held = hops.occupancy(channels, sent)
+        carries = sent[hops.message] > 0
+        on, carried = hops.channel[carries], sent[hops.message][carries]
+        found.append((leg.counted[0][0], on, carried, held[carries]))
+    return found
+
+
+# ---- What a report of several arrays is made of: plain records of a plan that was resolved and of what ran.
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PassWork:
+    """A distinct pass: what an array does in it, and what it takes alone."""
+
+    schedule: Schedule
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A pipeline of a plan with everything resolved.
+
+    Args:
+        stages: in order, each with its arrays, layers and degrees.
+        sequences: of the batch.
+        microbatches: parts in which they went through the stages.
+    """
+
+    stages: tuple[StagePlan, ...]
+    sequences: range
+    microbatches: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; layers and sequences as [first, one past the last)."""
+        return {
+            "sequences": [self.sequences.start, self.sequences.stop],
+            "microbatches": self.microbatches,
+            "stages": [_stage_to_dict(stage) for stage in self.stages],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHolding:
+    """Bytes that an array keeps while the step runs.
+
+    Args:
+        rank, pipeline, stage: of the array, and where it works.
+        weight_bytes, kv_cache_bytes: in all its PEs.
+        peak_bytes_per_pe, capacity_bytes_per_pe: of its fullest PE, and what fits.
+        root_bytes, root_capacity_bytes: at its root, and what fits.
+    """
+
+    rank: int
+    pipeline: int
+    stage: int
+    weight_bytes: int
+    kv_cache_bytes: int
+    peak_bytes_per_pe: int
+    capacity_bytes_per_pe: int
+    root_bytes: int
+    root_capacity_bytes: int
+
+    def to_dict(self) -> dict[str, int]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def _stage_to_dict(stage: StagePlan) -> dict[str, Any]:
+    distinct = tuple(dict.fromkeys(stage.degrees))
+    own = [{"dp": one.dp, "tp": one.tp, "cp": one.cp, "consecutive": one.consecutive} for one in distinct]
+    layers = [stage.first_layer, stage.first_layer + stage.num_layers]
+    degrees: Any = own[0] if len(own) == 1 else [own[distinct.index(one)] for one in stage.degrees]
+    return {"arrays": list(stage.arrays), "layers": layers, "degrees": degrees}

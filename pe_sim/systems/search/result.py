@@ -1,0 +1,247 @@
+"""What a search over plans found: the best plan and workflow, what else was simulated, and what cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pe_sim.config.plans.plan import ParallelPlan
+from pe_sim.config.plans.schema import plan_to_dict
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.mapping_search.result import INTERRUPTED, time_of, workflow_text
+from pe_sim.notebook import card, frame_table
+from pe_sim.report.files import write_text
+from pe_sim.report.system_report import SystemReport
+from pe_sim.systems.search.space import Refused
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA: Final = "pe-sim.system-search/1"
+_NOTEBOOK_ROWS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A plan that was simulated.
+
+    Args:
+        plan, workflow: what it is.
+        label: of the workflow, for people.
+        cycles: of the step.
+        period_cycles: what no step takes less than where steps follow one another: the busiest array or channel, and
+            in decode the longest part, since its next token needs this one.
+        figure: what is made least, by the objective.
+        tokens_per_second: of the step alone.
+        link_share, bubble_share: of the arrays' time.
+        peak_bytes_per_pe: of the fullest PE; `capacity_bytes_per_pe`: of that array.
+        num_arrays: that take part.
+    """
+
+    plan: ParallelPlan
+    workflow: Workflow
+    label: str
+    cycles: int
+    period_cycles: int
+    figure: int
+    tokens_per_second: float
+    link_share: float
+    bubble_share: float
+    peak_bytes_per_pe: int
+    capacity_bytes_per_pe: int
+    num_arrays: int
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready, a value a column."""
+        plan = self.plan
+        cut = plan.partition if isinstance(plan.partition, str) else "bounds"
+        return {
+            "arrays": self.num_arrays,
+            "dp": plan.dp,
+            "tp": plan.tp,
+            "pp": plan.pp,
+            "cp": plan.cp,
+            "microbatches": plan.microbatches,
+            "partition": cut,
+            "head": str(plan.head) if plan.head else "",
+            "workflow": self.label,
+            "cycles": self.cycles,
+            "period_cycles": self.period_cycles,
+            "tokens_per_second": self.tokens_per_second,
+            "link_share": self.link_share,
+            "bubble_share": self.bubble_share,
+            "peak_bytes_per_pe": self.peak_bytes_per_pe,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much was looked at.
+
+    Args:
+        possible: plans times workflows that could be taken.
+        estimated: of which a rough time was made.
+        ruled_out: by a lower bound, as no better than the best.
+        searches: of a workflow for a share.
+    """
+
+    possible: int
+    estimated: int
+    ruled_out: int
+    searches: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SystemSearchResult:
+    """The best plan found.
+
+    Args:
+        best: the winner.
+        report: of it.
+        objective: latency or throughput.
+        tried: all that were simulated, the best first.
+        refused: what cannot be, and why.
+        counts: how much was looked at.
+        stopped, budget_seconds, used_seconds: as of `mapping_search.result.SearchResult`.
+    """
+
+    best: Tried
+    report: SystemReport
+    objective: str
+    tried: tuple[Tried, ...]
+    refused: tuple[Refused, ...]
+    counts: Counts
+    stopped: str | None = None
+    budget_seconds: float = math.inf
+    used_seconds: float = 0.0
+
+    @property
+    def uninterrupted(self) -> SystemSearchResult:
+        """Itself, for whoever only wants its plan to go on with.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
+        """
+        if self.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return self
+
+    @property
+    def plan(self) -> ParallelPlan:
+        """The best one."""
+        return self.best.plan
+
+    @property
+    def workflow(self) -> Workflow:
+        """That of the best plan, inside the arrays."""
+        return self.best.workflow
+
+    @property
+    def table(self) -> DataFrame:
+        """What was simulated as a pandas.DataFrame, the best first."""
+        from pandas import DataFrame  # heavy, and only needed here
+
+        return DataFrame([one.row() for one in self.tried])
+
+    def headline(self) -> str:
+        """One line: what was found, and how sure it is."""
+        report, best = self.report, self.best
+        return (
+            f"{report.model.name} on {report.system.name}, {report.step.phase}: {degrees_text(best.plan)} under"
+            f" {best.label} takes {best.cycles:,} cycles, {self.proof_in_words()}"
+        )
+
+    def proof_in_words(self) -> str:
+        """That nothing is proved, and how much was looked at."""
+        return (
+            f"best of {len(self.tried):,} simulated ({self.counts.possible:,} possible,"
+            f" {self.counts.estimated:,} estimated, {self.counts.ruled_out:,} ruled out by a bound,"
+            f" {len(self.refused):,} refused){self.stopped_in_words()}{self._unbounded_in_words()}"
+        )
+
+    def _unbounded_in_words(self) -> str:
+        return "" if self.stopped is None else "; no bound on how much faster plans are that were not simulated"
+
+    def stopped_in_words(self) -> str:
+        """When it was stopped, behind a semicolon; empty if it came to its end."""
+        if self.stopped is None:
+            return ""
+        return f"; stopped after {time_of(self.stopped, self.budget_seconds, self.used_seconds)}"
+
+    def plan_text(self) -> str:
+        """The best plan as a plan file."""
+        import yaml
+
+        text: str = yaml.safe_dump(plan_to_dict(self.plan), sort_keys=False, default_flow_style=False)
+        return f"# {self.headline()}\n{text}"
+
+    def workflow_text(self) -> str:
+        """Its workflow as a workflow file."""
+        return workflow_text(self.workflow, self.report.model.num_layers, self.headline())
+
+    def save_plan(self, path: str | Path) -> None:
+        """Writes `plan_text()`, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.plan_text())
+
+    def save_workflow(self, path: str | Path) -> None:
+        """Writes `workflow_text()`, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.workflow_text())
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """JSON-ready: the best plan and its report, and what was simulated (the `top` best)."""
+        rows: Sequence[Tried] = self.tried[:top]
+        return {
+            "schema": SCHEMA,
+            "objective": self.objective,
+            "proof": f"best of {len(self.tried)} simulated",
+            "simulated": len(self.tried),
+            "possible": self.counts.possible,
+            "estimated": self.counts.estimated,
+            "ruled_out": self.counts.ruled_out,
+            "workflow_searches": self.counts.searches,
+            "gap": None,  # there is no bound for plans that were not simulated
+            "stopped": self.stopped,
+            "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
+            "used_seconds": self.used_seconds,
+            "plan": plan_to_dict(self.plan),
+            "workflow": self.workflow.name,
+            "cycles": self.best.cycles,
+            "report": self.report.to_dict(),
+            "candidates": [one.row() for one in rows],
+            "refused": [
+                {
+                    "degrees": one.shape,
+                    "workflow": one.workflow,
+                    "reason": one.reason,
+                    "needed_bytes": one.needed,
+                    "available_bytes": one.available,
+                }
+                for one in self.refused
+            ],
+        }
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<SystemSearchResult {self.headline()}>"
+
+    def _repr_html_(self) -> str:
+        """What was simulated as a notebook shows it, the best first and in bold."""
+        return card(self.headline(), tables=[frame_table(self.table, text_columns=0, marked=0, most=_NOTEBOOK_ROWS)])
+
+
+def degrees_text(plan: ParallelPlan) -> str:
+    """Degrees and parts in a few words."""
+    said = f"dp {plan.dp} x tp {plan.tp} x pp {plan.pp} x cp {plan.cp}"
+    said += f" in {plan.microbatches} parts" if plan.pp > 1 and plan.microbatches else ""
+    return said + (f", LM head {plan.head}" if plan.head else "")
