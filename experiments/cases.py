@@ -14,9 +14,9 @@ from joblib import Parallel, cpu_count, delayed
 
 import pe_sim as ps
 from experiments.study import Ask
-from pe_sim.report.breakdown import cycles_by_kind
 from pe_sim.report.references import reference
 from pe_sim.report.report import Report
+from pe_sim.report.step import cycles_by_kind
 from pe_sim.studies.resolve import Resolved, Resolver
 from pe_sim.studies.rows import figures_of
 from pe_sim.studies.sweep import Progress

@@ -474,9 +474,7 @@ def _score_cycles(array: ArrayConfig, groups: PeGroups, shape: AttentionShape, b
     scores = blocks.num_heads * shape.total_tokens
     sums, back = (ceil_div(scores * dtype.bits, 8) for dtype in (array.dtypes.partial, array.dtypes.activation))
     if isinstance(array.network, GraphNetwork):
-        from pe_sim.mapping.routed_costs import scores_cycles  # loads networkx
-
-        return scores_cycles(array, blocks, sums, back)
+        return _routed_score_cycles(array, blocks, sums, back)
     bus, tree = array.bus_tree.bus, array.bus_tree.tree
     joint = groups.joint_levels(blocks.size)
     levels = tree.num_levels if joint is None else joint
@@ -484,6 +482,26 @@ def _score_cycles(array: ArrayConfig, groups: PeGroups, shape: AttentionShape, b
     if tree.downlink and joint is not None:
         return up + downlink_cycles(tree, back, levels)
     return up + serial_cycles(bus, back, from_root=joint is None)
+
+
+def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray, back: IntArray) -> int:
+    """Cycles in which (blocks,) bytes are added up in each block of PEs, and in which as many others go back to them.
+
+    Algorithms that take the array's own scopes alone are no way to do so.
+    """
+    from pe_sim.network.collectives.algorithms import choose  # these load networkx
+    from pe_sim.network.collectives.programs import Pattern, isolated_cycles
+    from pe_sim.network.interconnect import interconnect_of
+
+    interconnect, names = interconnect_of(array), array.graph_network.collectives
+    holds = np.zeros(array.num_pes, dtype=bool)
+    holds[(blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64))[blocks.alive]] = True
+    cycles, ways = 0, (("reduce", names.reduce, sums, holds), ("broadcast", names.broadcast, back, back > 0))
+    for kind, name, payload, sends in ways:
+        pattern = Pattern.of_scopes(interconnect, blocks.first_pe, blocks.last_pe, sends, at_root=False)
+        _, program = choose(kind, name, interconnect, pattern, payload)
+        cycles += isolated_cycles(interconnect, program, payload)
+    return cycles
 
 
 def pair_width(head_dim: int) -> int:

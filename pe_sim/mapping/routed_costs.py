@@ -8,7 +8,6 @@ import numpy as np
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.graph.operators import Tensor
-from pe_sim.mapping.attention_split import HeadBlocks
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Placement, Root
@@ -16,7 +15,7 @@ from pe_sim.network.collectives.algorithms import choose
 from pe_sim.network.collectives.programs import Pattern, isolated_cycles
 from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.topology.topology import TAP
-from pe_sim.units import BoolArray, IntArray, ceil_div, total
+from pe_sim.units import BoolArray, ceil_div, total
 
 _SERIAL = {MoveKind.SCATTER: "scatter", MoveKind.GATHER: "gather", MoveKind.ALL_GATHER: "all_gather"}
 
@@ -62,22 +61,6 @@ def routed_cycles(
         algorithm, name = "gather", "serial"
     _, program = choose(algorithm, name, interconnect, pattern, payload)
     return isolated_cycles(interconnect, program, payload)
-
-
-def scores_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray, back: IntArray) -> int:
-    """Cycles in which (blocks,) bytes are added up in each block of PEs, and in which as many others go back to them.
-
-    Algorithms that take the array's own scopes alone are no way to do so.
-    """
-    interconnect, names = interconnect_of(array), array.graph_network.collectives
-    holds = np.zeros(array.num_pes, dtype=bool)
-    holds[(blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64))[blocks.alive]] = True
-    cycles, ways = 0, (("reduce", names.reduce, sums, holds), ("broadcast", names.broadcast, back, back > 0))
-    for kind, name, payload, sends in ways:
-        pattern = Pattern.of_scopes(interconnect, blocks.first_pe, blocks.last_pe, sends, at_root=False)
-        _, program = choose(kind, name, interconnect, pattern, payload)
-        cycles += isolated_cycles(interconnect, program, payload)
-    return cycles
 
 
 def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Tensor], source: Placement) -> int:

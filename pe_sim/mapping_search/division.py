@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.groups import grid_ways
+from pe_sim.mapping.layouts import layouts_of
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
-from pe_sim.mapping_search.candidates import Candidate, in_groups, simulated, takes_groups
+from pe_sim.mapping_search.budget import Budget
+from pe_sim.mapping_search.candidates import Candidate, Wanted, in_groups, simulated, takes_groups
 from pe_sim.mapping_search.fragments import Scene
 from pe_sim.mapping_search.grid_dominance import Rivals, grid_options, rivals_of
 from pe_sim.mapping_search.pruning import Load, Loads, least, loads_of, worth_trying
+from pe_sim.mapping_search.result import Excluded, gap_of
 from pe_sim.mapping_search.shortest_paths import Allowed, Paths, Plan, Reserve
-from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, Part, parts_of
+from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, parts_of
 
-if TYPE_CHECKING:
-    from pe_sim.mapping_search.search import Search
-
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"
 PLANS_A_LABEL = 64  # simulations that are allowed for every further label kept at a place
@@ -31,6 +31,81 @@ _PLANS_A_WAY = 4  # simulations that are allowed for every further way through a
 _WAYS = 12
 _WIDTH = 4  # labels at a place
 _WATCHED = 4  # times as many where memory is short: what is slower may be what fits
+
+
+@dataclass(eq=False)
+class SearchState:
+    """What a search is for, and what it knows so far.
+
+    Args:
+        wanted: what for.
+        given: a workflow that says some things already: rules, groups, LM head.
+        max_simulations: of mappings beside the named ones.
+        budget: of time.
+        unbounded: named workflows that no division's bound holds for, and that are still to be simulated.
+    """
+
+    wanted: Wanted
+    given: Workflow
+    max_simulations: int
+    progress: Progress | None = None
+    budget: Budget = field(default_factory=Budget)
+    candidates: list[Candidate] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
+    seen: dict[tuple[object, ...], Candidate | None] = field(default_factory=dict)
+    allowance: int = 0  # of simulations, up to the division that is searched
+    unbounded: int = 0
+    unmixed: bool = False
+    num_tried: int = 0
+    _doing: tuple[str, int, int] = ("search", 0, 0)
+
+    @property
+    def bound(self) -> float | None:
+        """No mapping takes less; None where that is not known."""
+        return None
+
+    def best(self) -> Candidate:
+        """The best so far; there is one."""
+        return min(self.candidates, key=lambda one: one.figure)
+
+    @property
+    def limit(self) -> float:
+        """Weighted cycles that only what is better stays below."""
+        return self.best().cycles if self.candidates and self.wanted.objective != "energy" else math.inf
+
+    def check(self) -> None:
+        """Ends the search in time, but not before there is anything to give: of the named workflows one that fits."""
+        if self.candidates or not self.unbounded:
+            self.budget.check()
+
+    def scene(self, graph: OperatorGraph, groups: int) -> Scene:
+        """A step with so many groups of PEs."""
+        array, source = self.wanted.array, self.given.source or NAME
+        return Scene(array, graph, layouts_of(array, groups, graph.shape, graph.selected_per_sequence, source=source))
+
+    def fixed(self, layer: int) -> dict[str, str]:
+        """What is given for a layer; a norm that follows its matrices is left open, as they are."""
+        fixed: dict[str, str] = {}
+        for rule in self.given.rules:
+            if rule.first <= layer and (rule.last is None or layer <= rule.last):
+                fixed.update(rule.changes)
+        return {name: value for name, value in fixed.items() if not (name in NORMS and value == "follow")}
+
+    def tell(self, what: str, done: int, of: int) -> None:
+        """Tells what is done, how much of it, of how much, and the best so far."""
+        self._doing = what, done, of
+        if self.progress:
+            self.progress(what + self._so_far(), done, of)
+
+    def _so_far(self) -> str:
+        """The best, how good it is at least, and the time that is left."""
+        words = []
+        if self.candidates:
+            gap = gap_of(self.bound, self.best().cycles)
+            words = [f"best {self.best().cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
+        if self.budget.seconds < math.inf:
+            words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
+        return f": {', '.join(words)}" if words else ""
 
 
 @dataclass(eq=False)
@@ -43,7 +118,7 @@ class Division:
         is_open: whether a better mapping may be left in it.
     """
 
-    search_: Search
+    search_: SearchState
     groups: int
     scenes: tuple[Scene, ...]
     grids: tuple[str, ...]
@@ -53,7 +128,7 @@ class Division:
     is_open: bool = True
 
     @classmethod
-    def of(cls, search: Search, groups: int, graphs: Sequence[OperatorGraph]) -> Division:
+    def of(cls, search: SearchState, groups: int, graphs: Sequence[OperatorGraph]) -> Division:
         """With so many groups of PEs."""
         scenes = tuple(search.scene(graph, groups) for graph in graphs)
         lone = scenes[0].layouts.groups.is_lone

@@ -15,13 +15,11 @@ from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.groups import groups_alive
-from pe_sim.mapping.layouts import layouts_of
 from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
 from pe_sim.mapping_search.budget import Budget, OutOfTimeError
-from pe_sim.mapping_search.candidates import OBJECTIVES, Candidate, Objective, Wanted, reason_of, simulated
-from pe_sim.mapping_search.division import NAME, SUMMARY, Division
-from pe_sim.mapping_search.fragments import Scene
+from pe_sim.mapping_search.candidates import OBJECTIVES, Objective, Wanted, reason_of, simulated
+from pe_sim.mapping_search.division import SUMMARY, Division, SearchState
 from pe_sim.mapping_search.infeasible import nothing_fits
 from pe_sim.mapping_search.result import (
     EXACT,
@@ -30,45 +28,23 @@ from pe_sim.mapping_search.result import (
     OUT_OF_TIME,
     Excluded,
     SearchResult,
-    gap_of,
 )
-from pe_sim.mapping_search.space import NORMS
 from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 
 _MOST_GROUPINGS = 12
 _SIMULATED_A_PHASE = 16  # mappings, for what is but a candidate of several steps
 _TIME_A_PHASE = 0.25  # of what is left
 
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
-
 
 @dataclass(eq=False)
-class Search:
+class Search(SearchState):
     """One search.
 
     Args:
-        wanted: what for.
-        given: a workflow that says some things already: rules, groups, LM head.
-        max_simulations: of mappings beside the named ones.
-        budget: of time.
         divisions: of the PEs into groups, those in which a mapping fits the memories as far as is known.
-        unbounded: named workflows that no division's bound holds for, and that are still to be simulated.
     """
 
-    wanted: Wanted
-    given: Workflow
-    max_simulations: int
-    progress: Progress | None = None
-    budget: Budget = field(default_factory=Budget)
-    candidates: list[Candidate] = field(default_factory=list)
-    excluded: list[Excluded] = field(default_factory=list)
-    seen: dict[tuple[object, ...], Candidate | None] = field(default_factory=dict)
     divisions: list[Division] = field(default_factory=list)
-    allowance: int = 0  # of simulations, up to the division that is searched
-    unbounded: int = 0
-    unmixed: bool = False
-    num_tried: int = 0
-    _doing: tuple[str, int, int] = ("search", 0, 0)
 
     def run(self) -> SearchResult:
         """The best mapping, or the best so far when the time is used up or Ctrl-C is pressed.
@@ -150,11 +126,6 @@ class Search:
         """Whether nothing is given, so that every named workflow is allowed."""
         return not self.given.rules and self.given.groups == 1 and not self.given.lm_head
 
-    def check(self) -> None:
-        """Ends the search in time, but not before there is anything to give: of the named workflows one that fits."""
-        if self.candidates or not self.unbounded:
-            self.budget.check()
-
     def _try_named(self, graph: OperatorGraph) -> None:
         named = sorted(WORKFLOWS.items(), key=lambda entry: entry[1].pipelined)
         for index, (name, workflow) in enumerate(named):
@@ -219,50 +190,12 @@ class Search:
         powers = {arity**exponent for exponent in range(num_pes.bit_length())}
         return [count for count in divisors if count in powers]
 
-    def scene(self, graph: OperatorGraph, groups: int) -> Scene:
-        """A step with so many groups of PEs."""
-        array, source = self.wanted.array, self.given.source or NAME
-        return Scene(array, graph, layouts_of(array, groups, graph.shape, graph.selected_per_sequence, source=source))
-
-    @property
-    def limit(self) -> float:
-        """Weighted cycles that only what is better stays below."""
-        return self.best().cycles if self.candidates and self.wanted.objective != "energy" else math.inf
-
-    def fixed(self, layer: int) -> dict[str, str]:
-        """What is given for a layer; a norm that follows its matrices is left open, as they are."""
-        fixed: dict[str, str] = {}
-        for rule in self.given.rules:
-            if rule.first <= layer and (rule.last is None or layer <= rule.last):
-                fixed.update(rule.changes)
-        return {name: value for name, value in fixed.items() if not (name in NORMS and value == "follow")}
-
-    def best(self) -> Candidate:
-        """The best so far; there is one."""
-        return min(self.candidates, key=lambda one: one.figure)
-
     def _exclude(self, name: str, reason: str, error: InputError | None = None) -> None:
         self.excluded.append(Excluded(name, reason, error))
-
-    def tell(self, what: str, done: int, of: int) -> None:
-        """Tells what is done, how much of it, of how much, and the best so far."""
-        self._doing = what, done, of
-        if self.progress:
-            self.progress(what + self._so_far(), done, of)
 
     def _tell_again(self) -> None:
         """What is done still is, but there is less time left."""
         self.tell(*self._doing)
-
-    def _so_far(self) -> str:
-        """The best, how good it is at least, and the time that is left."""
-        words = []
-        if self.candidates:
-            gap = gap_of(self.bound, self.best().cycles)
-            words = [f"best {self.best().cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
-        if self.budget.seconds < math.inf:
-            words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
-        return f": {', '.join(words)}" if words else ""
 
 
 # ---- What is asked of the search: takes what users give, checks it, gives the result.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
-from pe_sim.report.breakdown import GROUPS, parts
-from pe_sim.report.report import Report
+from pe_sim.report.step import GROUPS, StepFigures, parts
 from pe_sim.report.table import emit, format_joules, make_table, process_words
 from pe_sim.schedule.stages import Tag
 from pe_sim.units import format_bytes, format_seconds
@@ -23,7 +22,7 @@ WIDTH = 400  # no wrapping: a column a report
 
 
 def compare_table(
-    reports: Sequence[Report],
+    reports: Sequence[StepFigures],
     labels: Sequence[str] | None = None,
     file: TextIO | None = None,
     unequal: Mapping[str, str] | None = None,
@@ -61,7 +60,7 @@ def compare_table(
     emit((*tables, *([""] if notes else []), *notes, *_accuracies(reports, names)), file, width=WIDTH)
 
 
-def render_comparison(reports: Sequence[Report], labels: Sequence[str] | None = None) -> str:
+def render_comparison(reports: Sequence[StepFigures], labels: Sequence[str] | None = None) -> str:
     """What `compare_table` prints, as plain text."""
     text = io.StringIO()
     compare_table(reports, labels, text)
@@ -86,7 +85,7 @@ class Ranking:
     over_best: list[float | None]
 
     @classmethod
-    def of(cls, reports: Sequence[Report], labels: Sequence[str], unequal: Mapping[str, str]) -> Ranking:
+    def of(cls, reports: Sequence[StepFigures], labels: Sequence[str], unequal: Mapping[str, str]) -> Ranking:
         """Of reports under their labels.
 
         Args:
@@ -110,7 +109,7 @@ class Ranking:
         return cls(best, marked, notes, over)
 
 
-def _overview(reports: Sequence[Report], names: Sequence[str], ranking: Ranking) -> Table:
+def _overview(reports: Sequence[StepFigures], names: Sequence[str], ranking: Ranking) -> Table:
     rows = []
     all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
     arrays_differ = len({(report.array.name, report.array.num_pes) for report in reports}) > 1
@@ -142,7 +141,7 @@ def _overview(reports: Sequence[Report], names: Sequence[str], ranking: Ranking)
     return make_table(f"{_subject(reports)} ({said.format(BEST_MARK.strip())})", *columns, rows=rows)
 
 
-def _time_table(title: str, reports: Sequence[Report], names: Sequence[str], best: int) -> Table:
+def _time_table(title: str, reports: Sequence[StepFigures], names: Sequence[str], best: int) -> Table:
     cycles = [{part.name: part.cycles for part in parts(report)} for report in reports]
     ordered = [name for name in (*GROUPS, *(tag.value for tag in Tag)) if any(name in column for column in cycles)]
     columns = [[column.get(part, 0) for column in cycles] for part in ordered]
@@ -154,17 +153,17 @@ def _time_table(title: str, reports: Sequence[Report], names: Sequence[str], bes
     return make_table(title, "part", *names, rows=rows)
 
 
-def _traffic_table(title: str, reports: Sequence[Report], names: Sequence[str]) -> Table:
+def _traffic_table(title: str, reports: Sequence[StepFigures], names: Sequence[str]) -> Table:
     used = [tag.value for tag in Tag if any(report.traffic[tag.value].messages for report in reports)]
 
-    def cell(report: Report, tag: str) -> str:
+    def cell(report: StepFigures, tag: str) -> str:
         use = report.traffic[tag]
         return f"{use.messages:,} / {format_bytes(use.bytes)}" if use.messages else "-"
 
     return make_table(title, "tag", *names, rows=[(tag, *(cell(report, tag) for report in reports)) for tag in used])
 
 
-def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) -> Table:
+def _channel_table(title: str, reports: Sequence[StepFigures], names: Sequence[str]) -> Table:
     """A column a report: its busiest channel, how long that was held, and for which tags."""
     hottest = [report.channels.row(channel) for report in reports for channel in report.channels.hottest(1) or [0]]
     used = [tag.value for tag in Tag if any(tag.value in row["by_tag"] for row in hottest)]
@@ -179,7 +178,7 @@ def _channel_table(title: str, reports: Sequence[Report], names: Sequence[str]) 
     return make_table(title, "busy with", *names, rows=rows)
 
 
-def cost_notes(reports: Sequence[Report]) -> list[str]:
+def cost_notes(reports: Sequence[StepFigures]) -> list[str]:
     """What has to be known of energies and areas beside each other: other processes, and what was assumed."""
     arrays = [report.array for report in reports]
     found = [array.cost_basis_note for array in arrays]
@@ -189,7 +188,7 @@ def cost_notes(reports: Sequence[Report]) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
-def _accuracies(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
+def _accuracies(reports: Sequence[StepFigures], names: Sequence[str]) -> list[str]:
     """A line for all reports, or one for those that share an envelope."""
     sharing: dict[str, list[str]] = {}
     for name, report in zip(names, reports, strict=True):
@@ -205,17 +204,17 @@ def _against(value: int, best: int, *, is_best: bool) -> str:
     return "=" if value == best else f"{value - best:+,}"
 
 
-def _labels(reports: Sequence[Report]) -> list[str]:
+def _labels(reports: Sequence[StepFigures]) -> list[str]:
     names = [report.workflow.name for report in reports]
     if len(set(names)) == len(names):
         return names
     return [f"{report.workflow.name} on {report.array.name}" for report in reports]
 
 
-def _subject(reports: Sequence[Report]) -> str:
+def _subject(reports: Sequence[StepFigures]) -> str:
     """What the reports have in common: model, array, step."""
 
-    def common(of: Callable[[Report], str], otherwise: str) -> str:
+    def common(of: Callable[[StepFigures], str], otherwise: str) -> str:
         found = {of(report) for report in reports}
         return found.pop() if len(found) == 1 else otherwise
 

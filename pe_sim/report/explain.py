@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.errors import InputError
 from pe_sim.notebook import Table, card
 from pe_sim.report.analysis.critical_path import counted
-from pe_sim.report.breakdown import GROUPS, OTHER, group_of
 from pe_sim.report.report import Report
+from pe_sim.report.step import GROUPS, OTHER, group_of
 from pe_sim.report.table import emit, make_table
 from pe_sim.units import format_bytes
 

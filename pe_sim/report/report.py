@@ -1,249 +1,30 @@
-"""The report of one simulated step: figures, exports and pictures."""
+"""The report of one simulated step: its figures, with exports and pictures."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from pe_sim._version import __version__
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.arrays.load import array_to_dict, cost_basis_to_dict
 from pe_sim.config.models.model import ModelConfig
-from pe_sim.config.step import Decode, Step
-from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
+from pe_sim.config.step import Step
 from pe_sim.graph.graph import OperatorGraph
-from pe_sim.graph.operators import KvAppend, kv_bytes
-from pe_sim.host_memory import require_memory
 from pe_sim.mapping.footprint import Footprint
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.network.area import AreaReport, area_of
-from pe_sim.report.analysis import metrics
-from pe_sim.report.analysis.channels import ChannelTable, channel_table
-from pe_sim.report.analysis.critical_path import Link, critical_path
-from pe_sim.report.analysis.energy import energy_joules, schedule_units
-from pe_sim.report.analysis.metrics import OperatorRow
-from pe_sim.report.analysis.timeline import Timeline
 from pe_sim.report.files import write_text
-from pe_sim.schedule.stages import Schedule, Tag
-from pe_sim.trace import TagTraffic, Trace
-from pe_sim.units import format_seconds
+from pe_sim.report.step import StepFigures
+from pe_sim.schedule.stages import Schedule
+from pe_sim.trace import Trace
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from pe_sim.report.analysis.envelope import Envelope
     from pe_sim.report.plots.bus import Axes, Figure
-
-SCHEMA = "pe-sim.report/1"
-_JSON_BYTES_PER_ROW = 500  # its text, twice while it is put together
-_JSON_LEVERS = "the readable report needs far less; of fewer layers (model.num_layers) all that repeats is the same"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Report:
-    """One step of `model` on `array` under `workflow`; the fields are what it was made from."""
-
-    model: ModelConfig
-    array: ArrayConfig
-    step: Step
-    workflow: Workflow
-    graph: OperatorGraph = field(repr=False)
-    schedule: Schedule = field(repr=False)
-    trace: Trace = field(repr=False)
-    footprint: Footprint = field(repr=False)
-    all_alive: Callable[[], int] | None = field(default=None, repr=False)
-
-    @property
-    def latency_cycles(self) -> int:
-        """Cycles of the step."""
-        return self.trace.makespan_cycles
-
-    @property
-    def latency_seconds(self) -> float:
-        """Seconds of the step at the array's clock."""
-        return self.latency_cycles / (self.array.clock_ghz * 1e9)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decode: new tokens, one a sequence, over the latency; prefill: prompt tokens over the latency."""
-        return self.num_tokens / self.latency_seconds
-
-    @property
-    def num_tokens(self) -> int:
-        """Decode: new tokens, one a sequence; prefill: prompt tokens."""
-        return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
-
-    @property
-    def traffic(self) -> Mapping[str, TagTraffic]:
-        """Messages, bytes and busy cycles of every tag of the machine model; zeros for those that were not used."""
-        used = self.trace.traffic
-        counts = {tag.value: used.get(tag.value, TagTraffic()) for tag in Tag}
-        return MappingProxyType({tag: TagTraffic(c.messages, c.bytes, c.busy_cycles) for tag, c in counts.items()})
-
-    @property
-    def utilization(self) -> Mapping[str, float]:
-        """Busy over elapsed of every resource, 0..1; of PEs' units and of levels the mean."""
-        return MappingProxyType(self._utilization)
-
-    @property
-    def bounds(self) -> Mapping[str, Any]:
-        """Cycles of the busiest PE's units, the bus, the tree and the busiest channel; and the critical path."""
-        found = metrics.bounds(self.timeline, self.channels)
-        return MappingProxyType({**found, "critical_path": self._critical_path_entries()})
-
-    @cached_property
-    def channels(self) -> ChannelTable:
-        """What every channel carried, by tag; `to_frame()` and `to_rows()` have them all, the JSON the hottest."""
-        return channel_table(self.schedule, self.latency_cycles)
-
-    @cached_property
-    def operators(self) -> tuple[OperatorRow, ...]:
-        """A row for every operator of every layer, in program order."""
-        return metrics.operator_rows(self.graph, self.timeline, self.array.dtypes)
-
-    @cached_property
-    def energy(self) -> Mapping[str, Any]:
-        """First-order joules, in all, by component and per token, and watts; `report.energy` says what is left out."""
-        by_component = energy_joules(self.schedule, self.latency_seconds)
-        total = math.fsum(by_component.values())
-        return MappingProxyType(
-            {
-                "total_joules": total,
-                "by_component": by_component,
-                "per_token_joules": total / self.num_tokens,
-                "average_watts": total / self.latency_seconds,
-            }
-        )
-
-    @cached_property
-    def energy_units(self) -> int:
-        """Dynamic energy in whole units of 0.0001 pJ, which compare exactly."""
-        return schedule_units(self.schedule)
-
-    @cached_property
-    def area(self) -> AreaReport:
-        """First-order mm2 of the array, in all and by component, and whether a PE fits the floor plan's pitch."""
-        return area_of(self.array)
-
-    @property
-    def does_not_fit(self) -> Mapping[str, Any] | None:
-        """What exceeds the memories where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
-        return MappingProxyType(self.shortage.to_dict()) if self.shortage else None
-
-    @cached_property
-    def shortage(self) -> InfeasibleError | None:
-        """The same as the error that the step is refused with."""
-        return self.footprint.shortage
-
-    @property
-    def fit_mark(self) -> str:
-        """What titles end with: nothing, or that it does not fit."""
-        return f" ({DOES_NOT_FIT})" if self.shortage else ""
-
-    @property
-    def memory(self) -> Mapping[str, int]:
-        """Bytes of the operators' parameters and of the cache, what was read, the fullest PE, and what would fit."""
-        placed = self.footprint
-        operators = [operator for _, operator in self.graph.instances()]
-        dtypes = self.array.dtypes
-        caches = (kv_bytes(op.shape, dtypes, op.shape.total_tokens) for op in operators if isinstance(op, KvAppend))
-        peak = placed.weight_bytes_per_pe + placed.kv_cache_bytes_per_pe
-        return MappingProxyType(
-            {
-                "weight_bytes": sum(operator.weight_bytes(dtypes) for operator in operators),
-                "kv_cache_bytes": 2 * sum(caches),
-                "bytes_read": self.trace.read_bytes,
-                "peak_bytes_per_pe": int(peak.max()),
-                "capacity_bytes_per_pe": int(placed.capacity_bytes),
-                "root_bytes": int(placed.root_bytes),
-                "largest_batch_size": int(placed.largest_batch_size()),
-                "longest_context_len": int(placed.longest_context_len()),
-            }
-        )
-
-    @cached_property
-    def envelope(self) -> Envelope:
-        """How far the cycles are to be trusted: what the comparison with the RTL says of a step like this."""
-        from pe_sim.report.analysis.envelope import compared_phase, step_envelope
-
-        return step_envelope(self.model, compared_phase(self.step), self.step.batch_size, self.array, self.workflow)
-
-    @cached_property
-    def degradation(self) -> Mapping[str, Any] | None:
-        """What dead PEs cost: who they are, the cycles with all PEs alive and the ratio; None if there are none."""
-        if not self.array.dead_pes or self.all_alive is None:
-            return None
-        whole = self.all_alive()
-        return MappingProxyType(
-            {
-                "dead_pes": list(self.array.dead_pes),
-                "cycles_all_alive": whole,
-                "slowdown": self.latency_cycles / whole,
-            }
-        )
-
-    def critical_path(self) -> Sequence[Link]:
-        """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
-        return self._critical_path
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
-        return {**self._without_rows(), "operators": [row.to_dict() for row in self.operators]}
-
-    def _without_rows(self) -> dict[str, Any]:
-        energy = self.energy
-        return {
-            "schema": SCHEMA,
-            "pe_sim_version": __version__,
-            "model": self.model.to_dict(),
-            "array": array_to_dict(self.array),
-            "step": self.step.to_dict(),
-            "workflow": workflow_to_dict(self.workflow, self.graph.num_layers),
-            "engine": self.trace.engine,
-            "notes": [*self.model.notes, *self.array.network.notes, *self.trace.notes],
-            "overlap": self.array.overlap,
-            **({"does_not_fit": dict(self.does_not_fit)} if self.does_not_fit else {}),
-            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
-            "throughput": {"tokens_per_second": self.tokens_per_second},
-            **({"degradation": dict(self.degradation)} if self.degradation else {}),
-            "accuracy": self.envelope.to_dict(),
-            "traffic": {
-                tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-                for tag, use in self.traffic.items()
-            },
-            "memory": dict(self.memory),
-            "utilization": dict(self.utilization),
-            "bounds": dict(self.bounds),
-            "channels": self.channels.to_dict(),
-            "energy": {**energy, "by_component": dict(energy["by_component"]), "basis": cost_basis_to_dict(self.array)},
-            "area": {**self.area.to_dict(), "basis": cost_basis_to_dict(self.array)},
-        }
-
-    def to_json(self) -> str:
-        """`to_dict()` as JSON with a newline at its end.
-
-        Raises:
-            OutOfMemoryError: the rows of its operators exceed this machine's memory.
-        """
-        count = len(self.operators)
-        require_memory(_JSON_BYTES_PER_ROW * count, f"the JSON of {count:,} operators", _JSON_LEVERS)
-        head = json.dumps(self._without_rows(), indent=2, allow_nan=False).removesuffix("\n}")
-        rows = ",\n    ".join([_indented(row) for row in self.operators])
-        return f'{head},\n  "operators": [\n    {rows}\n  ]\n}}\n'
-
-    def save(self, path: str | Path) -> None:
-        """Writes the JSON, whole or not at all.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        write_text(path, self.to_json())
+class Report(StepFigures):
+    """The figures of one step, which can be printed, drawn and saved."""
 
     def save_trace(self, path: str | Path, *, pes: str | Sequence[int] = "classes") -> None:
         """Writes the trace for ui.perfetto.dev, whole or not at all.
@@ -268,17 +49,6 @@ class Report:
         from pe_sim.report.html.page import report_html
 
         write_text(path, report_html(self))
-
-    def to_frame(self) -> DataFrame:
-        """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers.
-
-        Its `attrs` hold the report's "accuracy".
-        """
-        from pandas import DataFrame  # heavy, and only needed here
-
-        frame = DataFrame([row.to_dict() for row in self.operators]).astype({"layer": "Int64"})
-        frame.attrs["accuracy"] = self.envelope.to_dict()
-        return frame
 
     def print(self, file: TextIO | None = None) -> None:
         """Prints the readable report to `file`, or to stdout."""
@@ -336,54 +106,11 @@ class Report:
 
         save_roofline(self, path)
 
-    @cached_property
-    def timeline(self) -> Timeline:
-        """The trace beside the schedule."""
-        return Timeline(self.schedule, self.trace)
-
-    @cached_property
-    def _critical_path(self) -> Sequence[Link]:
-        return critical_path(self.timeline)
-
-    @cached_property
-    def _utilization(self) -> dict[str, float]:
-        return metrics.utilization(self.timeline, self.channels)
-
-    def _critical_path_entries(self) -> list[dict[str, Any]]:
-        return metrics.aggregate(self._critical_path, self.latency_cycles)
-
-    def __repr__(self) -> str:
-        """One line: what was simulated, and the latency."""
-        return (
-            f"<Report {self.model.name} on {self.array.name} ({self.array.num_pes} PEs), {self.step.phase},"
-            f" {self.workflow.name}: {self.latency_cycles:,} cycles, {format_seconds(self.latency_seconds)},"
-            f" {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
-        )
-
     def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and where the time goes."""
         from pe_sim.report.html.page import summary_html
 
         return summary_html(self)
-
-
-def _indented(row: OperatorRow) -> str:
-    """The row as `json.dumps` has it two levels deep; one by one they take a part of what all their dictionaries do."""
-    flat = json.dumps(row.to_dict(), allow_nan=False, separators=(",\n      ", ": "))
-    return f"{{\n      {flat[1:-1]}\n    }}"
-
-
-def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
-    """A workflow as reports have it: the distribution of every operator of every layer."""
-    return {
-        "name": workflow.name,
-        "groups": workflow.groups,
-        "lm_head": workflow.lm_head,
-        "stream_weights": workflow.stream_weights,
-        "local_ends": workflow.local_ends,
-        "pipelined": workflow.pipelined,
-        "layers": [{"layer": layer, **workflow.plan(layer).to_dict()} for layer in range(num_layers)],
-    }
 
 
 # ---- Takes everything a simulation made, gives its report.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pe_sim.config.arrays.array import ArrayConfig, describe_dead_pes
 from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
-from pe_sim.report.breakdown import cycles_by_kind, parts
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures, cycles_by_kind, parts
 from pe_sim.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ AREA_NAMES = {
 }
 
 
-def print_report(report: Report, file: TextIO | None = None) -> None:
+def print_report(report: StepFigures, file: TextIO | None = None) -> None:
     """Prints the whole report to `file`, or to stdout."""
     tables = (
         pairs_table(summary_rows(report)),
@@ -87,14 +86,14 @@ def print_report(report: Report, file: TextIO | None = None) -> None:
     emit((*tables, *(f"note: {note}" for note in notes if note)), file)
 
 
-def render_report(report: Report) -> str:
+def render_report(report: StepFigures) -> str:
     """What `print_report` prints, as plain text."""
     text = io.StringIO()
     print_report(report, text)
     return text.getvalue()
 
 
-def summary_rows(report: Report) -> list[tuple[str, str]]:
+def summary_rows(report: StepFigures) -> list[tuple[str, str]]:
     """What was simulated, how long it took and why: (name, value) pairs."""
     model, array = report.model, report.array
     kind, cycles = next(iter(cycles_by_kind(report).items()))
@@ -119,7 +118,7 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _dead_rows(report: Report) -> list[tuple[str, str]]:
+def _dead_rows(report: StepFigures) -> list[tuple[str, str]]:
     """Which PEs are dead and what that costs."""
     array, cost = report.array, report.degradation
     if not array.dead_pes:
@@ -185,7 +184,7 @@ def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _breakdown_table(report: Report) -> Table:
+def _breakdown_table(report: StepFigures) -> Table:
     total = report.latency_cycles
     found = parts(report)
     rows = []
@@ -198,7 +197,7 @@ def _breakdown_table(report: Report) -> Table:
     return make_table("Where the time goes (critical path)", "part", "cycles", "share", "bound by", rows=rows)
 
 
-def _traffic_table(report: Report) -> Table:
+def _traffic_table(report: StepFigures) -> Table:
     total, on_graph = report.latency_cycles, isinstance(report.array.network, GraphNetwork)
 
     def share(tag: str, busy_cycles: int) -> str:
@@ -214,12 +213,12 @@ def _traffic_table(report: Report) -> Table:
     return make_table("Traffic", "tag", "messages", "bytes", "channel cycles", last, rows=rows)
 
 
-def _utilization_table(report: Report) -> Table:
+def _utilization_table(report: StepFigures) -> Table:
     rows = [(_resource_name(report, name), f"{value:.1%}") for name, value in report.utilization.items()]
     return make_table("Utilization", "resource", "busy", rows=rows)
 
 
-def _resource_name(report: Report, name: str) -> str:
+def _resource_name(report: StepFigures, name: str) -> str:
     levels = report.channels.level
     if isinstance(report.array.network, GraphNetwork) and name in levels:
         count = levels.count(name)
@@ -227,7 +226,7 @@ def _resource_name(report: Report, name: str) -> str:
     return RESOURCE_NAMES.get(name, name)
 
 
-def _channel_tables(report: Report) -> list[Table]:
+def _channel_tables(report: StepFigures) -> list[Table]:
     """The levels where there are several channels a level, and the hottest channels with what they carried."""
     channels, tables = report.channels, []
     on_graph = isinstance(report.array.network, GraphNetwork)
@@ -271,7 +270,7 @@ def _tag_shares(row: Mapping[str, Any]) -> str:
     return ", ".join(tag if len(shares) == 1 else f"{tag} {share:.0%}" for tag, share in shares[:_SHOWN_TAGS])
 
 
-def _bounds_table(report: Report) -> Table:
+def _bounds_table(report: StepFigures) -> Table:
     names = {"compute_cycles": "matrix unit of the busiest PE", "memory_cycles": "memory port of the busiest PE"}
     if isinstance(report.array.network, GraphNetwork):
         names["network_cycles"] = "the hottest channel"
@@ -282,7 +281,7 @@ def _bounds_table(report: Report) -> Table:
     return make_table("Bounds on the latency", "busy", "cycles", "of the latency", rows=rows)
 
 
-def _memory_table(report: Report) -> Table:
+def _memory_table(report: StepFigures) -> Table:
     memory = report.memory
     share = memory["peak_bytes_per_pe"] / memory["capacity_bytes_per_pe"]
     rows = [
@@ -298,7 +297,7 @@ def _memory_table(report: Report) -> Table:
     return make_table("Memory", "what", "size", rows=rows)
 
 
-def _energy_table(report: Report) -> Table:
+def _energy_table(report: StepFigures) -> Table:
     energy = report.energy
     total, tokens = energy["total_joules"], report.num_tokens
     rows = [
@@ -314,7 +313,7 @@ def _energy_table(report: Report) -> Table:
     return make_table(f"Energy (first order, {process}{static})", "part", "energy", "share", rows=rows)
 
 
-def _area_table(report: Report) -> Table:
+def _area_table(report: StepFigures) -> Table:
     area = report.area
     rows = [
         (AREA_NAMES[name], f"{mm2:,.2f} mm2", f"{mm2 / area.total_mm2:.1%}")

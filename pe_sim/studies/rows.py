@@ -13,7 +13,8 @@ from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.analysis import metrics
 from pe_sim.report.analysis.envelope import widest
-from pe_sim.report.report import Report, workflow_to_dict
+from pe_sim.report.report import Report
+from pe_sim.report.step import workflow_to_dict
 from pe_sim.studies.grid import Settings, canonical, unresolved_key
 from pe_sim.studies.resolve import Resolved, Resolver, Steps
 

@@ -12,7 +12,7 @@ from experiments.equal_wire_plot import figures
 from experiments.equal_wire_steps import EVENTS, FAST, LEFT_OUT, simulate, waiting_share
 from experiments.study import RESULTS
 from pe_sim.network.metrics import wire_bits_mm
-from pe_sim.report.breakdown import parts
+from pe_sim.report.step import parts
 from tests.experiments.studies import assert_pictures, assert_same_rows, assert_schema, committed, run
 
 STEP = ps.Decode(context_len=2048)

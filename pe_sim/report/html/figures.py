@@ -18,9 +18,8 @@ from pe_sim.report.analysis.channels import distinct_stages
 from pe_sim.report.analysis.critical_path import counted
 from pe_sim.report.analysis.metrics import BOUND_KINDS, LINK_KINDS
 from pe_sim.report.analysis.timeline import operator_title
-from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
 from pe_sim.report.palette import KIND_COLOURS, TAG_COLOURS
-from pe_sim.report.report import Report
+from pe_sim.report.step import GROUPS, StepFigures, cycles_by_kind, parts
 from pe_sim.report.table import AREA_NAMES, ENERGY_NAMES, KIND_NAMES, RESOURCE_NAMES
 from pe_sim.schedule.stages import PeStage
 from pe_sim.units import format_bytes, format_count, format_seconds
@@ -36,7 +35,7 @@ _WORDS: Final = {"_joules": "energy", "_watts": "power", "_seconds": "time"}
 _PREFIXES: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
-def facts(report: Report) -> list[Fact]:
+def facts(report: StepFigures) -> list[Fact]:
     """What one looks for first."""
     kind, cycles = next(iter(cycles_by_kind(report).items()))
     joules = report.energy["total_joules"]
@@ -52,13 +51,13 @@ def facts(report: Report) -> list[Fact]:
     ]
 
 
-def time_by_part(reports: Mapping[str, Report]) -> Bars:
+def time_by_part(reports: Mapping[str, StepFigures]) -> Bars:
     """A bar a report: groups of operators, then tags; the longest latency is the whole width."""
     longest = max(report.latency_seconds for report in reports.values())
     return Bars(tuple(Bar(label, _latency(each), _part_segments(each, longest)) for label, each in reports.items()))
 
 
-def time_by_cause(reports: Mapping[str, Report]) -> Bars:
+def time_by_cause(reports: Mapping[str, StepFigures]) -> Bars:
     """A bar a report: what limited the critical path."""
     longest = max(report.latency_seconds for report in reports.values())
     return Bars(
@@ -69,7 +68,7 @@ def time_by_cause(reports: Mapping[str, Report]) -> Bars:
     )
 
 
-def operators_by_cause(report: Report) -> Bars:
+def operators_by_cause(report: StepFigures) -> Bars:
     """A bar for each operator on the critical path: what limited it there, all layers together."""
     cycles: dict[str, Counter[str]] = {operator.name: Counter() for operator in report.graph.distinct}
     for link, times in counted(report.critical_path()):
@@ -84,7 +83,7 @@ def operators_by_cause(report: Report) -> Bars:
     return Bars(tuple(found))
 
 
-def part_table(report: Report) -> Table:
+def part_table(report: StepFigures) -> Table:
     """The parts of the critical path; their sum is the latency."""
     total = report.latency_cycles
     rows = [
@@ -101,7 +100,7 @@ def part_table(report: Report) -> Table:
     return Table(("part", "what", "bound by", "cycles", "share"), tuple(rows), 3, foot)
 
 
-def traffic_table(report: Report) -> Table:
+def traffic_table(report: StepFigures) -> Table:
     """Messages, bytes and channel cycles of every tag that was used."""
     total, on_graph = report.latency_cycles, isinstance(report.array.network, GraphNetwork)
     rows = []
@@ -114,7 +113,7 @@ def traffic_table(report: Report) -> Table:
     return Table(("tag", "messages", "bytes", "channel cycles", last), tuple(rows))
 
 
-def channel_table(report: Report) -> Table:
+def channel_table(report: StepFigures) -> Table:
     """The hottest channels."""
     rows = []
     for channel in report.channels.hottest():
@@ -126,13 +125,13 @@ def channel_table(report: Report) -> Table:
     return Table(("channel", "busy with", "messages", "bytes", "busy cycles", "busy"), tuple(rows), 2)
 
 
-def utilization_table(report: Report) -> Table:
+def utilization_table(report: StepFigures) -> Table:
     """Busy over elapsed of every resource."""
     rows = [(Cell(RESOURCE_NAMES.get(name, name)), percent(value)) for name, value in report.utilization.items()]
     return Table(("resource", "busy"), tuple(rows))
 
 
-def memory_table(report: Report) -> Table:
+def memory_table(report: StepFigures) -> Table:
     """What is held and read, and what would still fit."""
     rows = []
     for name, value in report.memory.items():
@@ -142,7 +141,7 @@ def memory_table(report: Report) -> Table:
     return Table(("what", "size"), tuple(rows))
 
 
-def energy_table(report: Report) -> Table:
+def energy_table(report: StepFigures) -> Table:
     """Joules by component."""
     energy = report.energy
     total = energy["total_joules"]
@@ -158,7 +157,7 @@ def energy_table(report: Report) -> Table:
     return Table(("component", "energy", "share"), tuple(rows), 1, foot)
 
 
-def area_table(report: Report) -> Table:
+def area_table(report: StepFigures) -> Table:
     """Square millimetres by component."""
     area = report.area
     total = area.total_mm2
@@ -174,7 +173,7 @@ def area_table(report: Report) -> Table:
     return Table(("component", "area", "share"), tuple(rows), 1, foot)
 
 
-def energy_facts(report: Report) -> list[tuple[str, str]]:
+def energy_facts(report: StepFigures) -> list[tuple[str, str]]:
     """What else the report tells of the energy: (name, value)."""
     others = {name: value for name, value in report.energy.items() if name != "total_joules"}
     return [
@@ -187,7 +186,7 @@ def energy_facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def operator_table(report: Report) -> Table:
+def operator_table(report: StepFigures) -> Table:
     """The operators, all layers together; cycles of each layer's own span."""
     return Table(
         ("operator", "distribution", "bound by", "layers", "flops", "bytes", "cycles"),
@@ -196,7 +195,7 @@ def operator_table(report: Report) -> Table:
     )
 
 
-def layer_table(report: Report) -> Table:
+def layer_table(report: StepFigures) -> Table:
     """Every operator of every layer."""
     rows = [
         (
@@ -216,7 +215,7 @@ def layer_table(report: Report) -> Table:
     return Table(heads, tuple(rows), 3)
 
 
-def path_table(report: Report) -> Table:
+def path_table(report: StepFigures) -> Table:
     """The critical path by operator, stage and resource."""
     rows = [
         (
@@ -252,15 +251,15 @@ def _suffix(name: str) -> str:
     return next((suffix for suffix in (*_UNITS, "_mm2") if name.endswith(suffix)), "")
 
 
-def _latency(report: Report) -> str:
+def _latency(report: StepFigures) -> str:
     return f"{report.latency_cycles:,} cycles, {format_seconds(report.latency_seconds)}"
 
 
-def _of_latency(report: Report, cycles: int) -> str:
+def _of_latency(report: StepFigures, cycles: int) -> str:
     return f"{cycles:,} cycles, {cycles / report.latency_cycles:.1%}"
 
 
-def _part_segments(report: Report, longest_seconds: float) -> tuple[Segment, ...]:
+def _part_segments(report: StepFigures, longest_seconds: float) -> tuple[Segment, ...]:
     scale = longest_seconds * report.array.clock_ghz * 1e9
     return tuple(
         Segment(
@@ -274,7 +273,7 @@ def _part_segments(report: Report, longest_seconds: float) -> tuple[Segment, ...
     )
 
 
-def _kind_segments(report: Report, cycles: Mapping[str, int], longest_seconds: float) -> tuple[Segment, ...]:
+def _kind_segments(report: StepFigures, cycles: Mapping[str, int], longest_seconds: float) -> tuple[Segment, ...]:
     scale = longest_seconds * report.array.clock_ghz * 1e9
     return tuple(
         Segment(
@@ -289,7 +288,7 @@ def _kind_segments(report: Report, cycles: Mapping[str, int], longest_seconds: f
     )
 
 
-def _summed_operators(report: Report) -> Sequence[tuple[Cell, ...]]:
+def _summed_operators(report: StepFigures) -> Sequence[tuple[Cell, ...]]:
     sums: dict[str, dict[str, Any]] = {}
     for row in report.operators:
         mine = sums.setdefault(
@@ -350,7 +349,7 @@ def scale_colours(steps: int = 16) -> tuple[str, ...]:
     return tuple(_colour(step / (steps - 1)) for step in range(steps))
 
 
-def heat_maps(report: Report) -> tuple[HeatMap, ...]:
+def heat_maps(report: StepFigures) -> tuple[HeatMap, ...]:
     """Busy memory ports, matrix and vector units; bytes that are held, and read in this step."""
     elapsed = max(report.latency_cycles, 1)
     busy = {
@@ -367,7 +366,7 @@ def heat_maps(report: Report) -> tuple[HeatMap, ...]:
     return tuple(maps)
 
 
-def _streamed(report: Report) -> FloatArray:
+def _streamed(report: StepFigures) -> FloatArray:
     """(PEs,) bytes that matrix operators read from the local memory."""
     num_bytes = np.zeros(report.array.num_pes)
     for stage, repeats in distinct_stages(report.schedule):

@@ -23,7 +23,6 @@ from pe_sim._version import __version__
 from pe_sim.config.arrays.load import array_to_dict
 from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
-from pe_sim.report.breakdown import GROUPS, cycles_by_kind, parts
 from pe_sim.report.compare import Ranking, cost_notes
 from pe_sim.report.files import write_text
 from pe_sim.report.html import figures
@@ -40,7 +39,7 @@ from pe_sim.report.html.figures import (
     texts,
 )
 from pe_sim.report.html.timeline import MAX_SLICES, WIDTH, courses, drawn_span, timeline
-from pe_sim.report.report import Report, workflow_to_dict
+from pe_sim.report.step import GROUPS, StepFigures, cycles_by_kind, parts, workflow_to_dict
 from pe_sim.report.table import RESOURCE_NAMES, process_words, summary_rows
 from pe_sim.schedule.stages import Tag
 from pe_sim.units import format_bytes, format_seconds
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 _SCRIPT: Final = "script.js.j2"
 
 
-def report_html(report: Report) -> str:
+def report_html(report: StepFigures) -> str:
     """The page of one report."""
     label = {report.workflow.name: report}
     subject = f"{report.step.phase} of {report.model.name} on {report.array.name}{report.fit_mark}"
@@ -75,7 +74,7 @@ def report_html(report: Report) -> str:
 
 
 def comparison_html(
-    reports: Sequence[Report],
+    reports: Sequence[StepFigures],
     labels: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
     unequal: Mapping[str, str] | None = None,
@@ -128,7 +127,7 @@ def comparison_html(
     )
 
 
-def summary_html(report: Report) -> str:
+def summary_html(report: StepFigures) -> str:
     """What a notebook shows: the summary and where the time goes, with the styles of its elements in them."""
     label = {report.workflow.name: report}
     return _render("summary.html.j2", summary=summary_rows(report), by_part=figures.time_by_part(label))
@@ -136,7 +135,7 @@ def summary_html(report: Report) -> str:
 
 def save_comparison_html(
     path: str | Path,
-    reports: Sequence[Report],
+    reports: Sequence[StepFigures],
     labels: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
     unequal: Mapping[str, str] | None = None,
@@ -170,12 +169,12 @@ def _environment() -> Environment:
     )
 
 
-def _drawn_nanoseconds(report: Report) -> float:
+def _drawn_nanoseconds(report: StepFigures) -> float:
     first, last, _ = drawn_span(report)
     return (last - first) / report.array.clock_ghz
 
 
-def _common_sources(reports: Sequence[Report]) -> list[Source]:
+def _common_sources(reports: Sequence[StepFigures]) -> list[Source]:
     """Arrays, models and steps, each once."""
     found: list[Source] = []
     for report in reports:
@@ -186,7 +185,7 @@ def _common_sources(reports: Sequence[Report]) -> list[Source]:
     return list(dict.fromkeys(found))
 
 
-def _workflow_source(report: Report, label: str) -> Source:
+def _workflow_source(report: StepFigures, label: str) -> Source:
     """The workflow resolved; layers that follow each other with the same distributions in one entry."""
     resolved = workflow_to_dict(report.workflow, report.graph.num_layers)
 
@@ -205,10 +204,10 @@ def _pretty(value: object) -> str:
 # ---- Several reports beside each other, as tables of a page: takes reports by their labels, a column or a row each.
 
 
-def subject(reports: Sequence[Report]) -> str:
+def subject(reports: Sequence[StepFigures]) -> str:
     """What the reports have in common: model, array, step."""
 
-    def common(of: Callable[[Report], str], otherwise: str) -> str:
+    def common(of: Callable[[StepFigures], str], otherwise: str) -> str:
         found = {of(report) for report in reports}
         return found.pop() if len(found) == 1 else otherwise
 
@@ -217,7 +216,7 @@ def subject(reports: Sequence[Report]) -> str:
     return f"{common(lambda report: report.step.phase, 'several phases')} of {model} on {array}"
 
 
-def overview(reports: Mapping[str, Report], ranking: Ranking) -> Table:
+def overview(reports: Mapping[str, StepFigures], ranking: Ranking) -> Table:
     """A row a report, the best one strong."""
     rows = []
     best = ranking.marked[ranking.best]
@@ -256,7 +255,7 @@ def overview(reports: Mapping[str, Report], ranking: Ranking) -> Table:
     return Table((*heads, "energy/token", "area", "process"), tuple(rows), 2)
 
 
-def part_differences(reports: Mapping[str, Report], best: str) -> Table:
+def part_differences(reports: Mapping[str, StepFigures], best: str) -> Table:
     """Cycles of the critical path by part; of all but the best one also the difference from it."""
     cycles = {label: {part.name: part.cycles for part in parts(report)} for label, report in reports.items()}
     names = [name for name in (*GROUPS, *(tag.value for tag in Tag)) if any(name in each for each in cycles.values())]
@@ -268,7 +267,7 @@ def part_differences(reports: Mapping[str, Report], best: str) -> Table:
     return Table(("part", *_heads(reports, best)), tuple(rows), 1, (Cell("latency"), *totals))
 
 
-def traffic(reports: Mapping[str, Report]) -> Table:
+def traffic(reports: Mapping[str, StepFigures]) -> Table:
     """Messages and bytes by tag."""
     rows = []
     for tag in Tag:
@@ -279,7 +278,7 @@ def traffic(reports: Mapping[str, Report]) -> Table:
     return Table(("tag", *reports), tuple(rows))
 
 
-def utilization(reports: Mapping[str, Report]) -> Table:
+def utilization(reports: Mapping[str, StepFigures]) -> Table:
     """Busy over elapsed of each resource that any of the reports has."""
     names = dict.fromkeys(name for report in reports.values() for name in report.utilization)
     rows = []
@@ -290,7 +289,7 @@ def utilization(reports: Mapping[str, Report]) -> Table:
     return Table(("resource", *reports), tuple(rows))
 
 
-def energy(reports: Mapping[str, Report]) -> Table:
+def energy(reports: Mapping[str, StepFigures]) -> Table:
     """Joules by component."""
     found = {label: report.energy for label, report in reports.items()}
     names = dict.fromkeys(name for each in found.values() for name in each["by_component"])
@@ -302,13 +301,13 @@ def energy(reports: Mapping[str, Report]) -> Table:
     return Table(("component", *reports), tuple(rows), 1, (Cell("total"), *totals))
 
 
-def _busiest(report: Report) -> float:
+def _busiest(report: StepFigures) -> float:
     """Of an array with one bus its bus, else the hottest channel."""
     on_graph = isinstance(report.array.network, GraphNetwork)
     return float(report.bounds["network_cycles" if on_graph else "bus_cycles"]) / max(report.latency_cycles, 1)
 
 
-def _heads(reports: Mapping[str, Report], best: str) -> list[str]:
+def _heads(reports: Mapping[str, StepFigures], best: str) -> list[str]:
     return [f"{label} (best)" if label == best else label for label in reports]
 
 

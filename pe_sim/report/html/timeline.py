@@ -15,7 +15,7 @@ from pe_sim.report.analysis.timeline import SEPARATOR
 from pe_sim.report.palette import KIND_COLOURS, TAG_COLOURS
 from pe_sim.report.perfetto.export import PERCENT, counters
 from pe_sim.report.perfetto.tracks import CLASSES, LAYER, STEP, Slice, Track, pe_tracks, shared_tracks
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 
 MAX_SLICES: Final = 60_000  # on a page
 MAX_TRACK_SLICES: Final = 8_000
@@ -72,7 +72,7 @@ class Timeline:
     left_out: tuple[str, ...]
 
 
-def timeline(report: Report, max_slices: int = MAX_SLICES, scale_cycles: int | None = None) -> Timeline:
+def timeline(report: StepFigures, max_slices: int = MAX_SLICES, scale_cycles: int | None = None) -> Timeline:
     """The timeline of a report.
 
     Args:
@@ -103,7 +103,7 @@ class Course:
     points: tuple[tuple[float, float], ...]
 
 
-def courses(report: Report) -> tuple[Course, ...]:
+def courses(report: StepFigures) -> tuple[Course, ...]:
     """The utilization of the channels and of the PEs' units in `COURSE_BINS` equal parts of the step."""
     found = []
     for counter in counters(report, COURSE_BINS):
@@ -116,7 +116,7 @@ def courses(report: Report) -> tuple[Course, ...]:
     return tuple(found)
 
 
-def drawn_span(report: Report) -> tuple[int, int, str]:
+def drawn_span(report: StepFigures) -> tuple[int, int, str]:
     """The cycles of a layer in the middle, or of the whole step where there are no layers, and what to call them."""
     spans = [span for span in report.trace.spans if span.layer is not None and span.start >= 0]
     if not spans:
@@ -127,7 +127,7 @@ def drawn_span(report: Report) -> tuple[int, int, str]:
     return first, max(last, first + 1), f"Layer {layer} of {report.graph.num_layers}"
 
 
-def _shared(report: Report) -> list[Track]:
+def _shared(report: StepFigures) -> list[Track]:
     """All but the PEs, the most telling first; layers on a track of their own."""
     path, *others = shared_tracks(report, MAX_CHANNELS).tracks
     layers = tuple(piece for piece in path.slices if piece.kind == LAYER)
@@ -155,7 +155,7 @@ def _within(tracks: Sequence[Track], most: int) -> tuple[list[Track], list[str]]
     return kept, left_out
 
 
-def _columns(report: Report, tracks: Sequence[Track], kinds: Sequence[str]) -> dict[str, Any]:
+def _columns(report: StepFigures, tracks: Sequence[Track], kinds: Sequence[str]) -> dict[str, Any]:
     """Names without their layers are few; so a slice is five small numbers."""
     names: dict[str, int] = {}
     entries = []

@@ -37,7 +37,7 @@ from pe_sim.report.perfetto.tracks import (
     pe_tracks,
     shared_tracks,
 )
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, Tag, TreeStage
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
@@ -63,7 +63,7 @@ COLOURS: Final = {
 
 
 def trace_json(
-    report: Report,
+    report: StepFigures,
     *,
     pes: PeChoice = CLASSES,
     max_classes: int = MAX_CLASSES,
@@ -101,7 +101,7 @@ def trace_json(
     )
 
 
-def _events(report: Report, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
+def _events(report: StepFigures, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
     clock = _Clock(report.array.clock_ghz)
     title = f"{report.model.name} on {report.array.name}, {report.workflow.name}, {report.step.phase}{report.fit_mark}"
     counted = counters(report)
@@ -198,7 +198,7 @@ class Flow:
     target_track: int
 
 
-def flows(report: Report, tracks: Sequence[Track]) -> Iterator[Flow]:
+def flows(report: StepFigures, tracks: Sequence[Track]) -> Iterator[Flow]:
     """The arrows in the order of their targets' tracks."""
     at = _places(tracks)
     spans, stages = report.trace.spans, report.timeline.stages
@@ -286,7 +286,7 @@ class _Means:
         return np.maximum(np.diff(until) / np.diff(self.edges), 0.0)
 
 
-def counters(report: Report, bins: int = BINS) -> tuple[Counter, ...]:
+def counters(report: StepFigures, bins: int = BINS) -> tuple[Counter, ...]:
     """All counters of a report."""
     if isinstance(report.array.network, GraphNetwork):
         return (*_of_levels(report, bins), *_of_pes(report, bins))
@@ -299,7 +299,7 @@ def _counter(group: str, name: str, unit: str, means: _Means) -> Counter:
     return Counter(group, f"{name}: {what}", unit, means.edges, scale * means.means())
 
 
-def _of_bus_tree(report: Report, bins: int) -> list[Counter]:
+def _of_bus_tree(report: StepFigures, bins: int) -> list[Counter]:
     uses, makespan = report.trace.channel_use, report.latency_cycles
     covered, travel = _of_stages(report)
     found = []
@@ -317,7 +317,7 @@ def _of_bus_tree(report: Report, bins: int) -> list[Counter]:
     return found
 
 
-def _of_stages(report: Report) -> tuple[FloatArray, IntArray]:
+def _of_stages(report: StepFigures) -> tuple[FloatArray, IntArray]:
     """By stage: the part of the PEs whose way a message or reduction occupies, and its cycles after the channel."""
     stages, network, num_pes = report.timeline.stages, report.array.bus_tree, report.array.num_pes
     covered, travel = np.ones(len(stages)), np.zeros(len(stages), dtype=np.int64)
@@ -333,7 +333,7 @@ def _of_stages(report: Report) -> tuple[FloatArray, IntArray]:
     return covered, travel
 
 
-def _of_levels(report: Report, bins: int) -> list[Counter]:
+def _of_levels(report: StepFigures, bins: int) -> list[Counter]:
     from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
     uses, makespan = report.trace.channel_use, report.latency_cycles
@@ -350,7 +350,7 @@ def _of_levels(report: Report, bins: int) -> list[Counter]:
     return found
 
 
-def _of_pes(report: Report, bins: int) -> list[Counter]:
+def _of_pes(report: StepFigures, bins: int) -> list[Counter]:
     makespan, num_pes = report.latency_cycles, report.array.num_living
     matrix, vector, memory = (_Means(makespan, bins) for _ in range(3))
     for span, stage in report.timeline.active():

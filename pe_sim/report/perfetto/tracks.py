@@ -19,7 +19,7 @@ from pe_sim.errors import InputError, did_you_mean
 from pe_sim.report.analysis.critical_path import Link, counted
 from pe_sim.report.analysis.metrics import KIND_OF, LINK_KINDS
 from pe_sim.report.analysis.timeline import SEPARATOR, PortAccess, port_accesses, stage_title, tag_of
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import PeStage, Resource, RootStage
 from pe_sim.units import IntArray
 
@@ -86,7 +86,7 @@ class SharedTracks:
     lanes_left_out: int
 
 
-def shared_tracks(report: Report, max_channels: int = MAX_CHANNEL_TRACKS) -> SharedTracks:
+def shared_tracks(report: StepFigures, max_channels: int = MAX_CHANNEL_TRACKS) -> SharedTracks:
     """The critical path, the root's units, and the channels; of a graph of channels the hottest ones."""
     titles = stage_titles(report)
     tracks = [Track(STEP, "critical path", tuple(_critical_path(report, titles)))]
@@ -102,18 +102,18 @@ def shared_tracks(report: Report, max_channels: int = MAX_CHANNEL_TRACKS) -> Sha
     return SharedTracks(tuple(tracks), cooler, left_out)
 
 
-def stage_args(report: Report, order: int) -> dict[str, Any]:
+def stage_args(report: StepFigures, order: int) -> dict[str, Any]:
     """What every slice tells of its stage."""
     span = report.trace.spans[order]
     return {"layer": span.layer, "operator": span.operator}
 
 
-def stage_titles(report: Report) -> list[str]:
+def stage_titles(report: StepFigures) -> list[str]:
     """What the slices of each stage are called, by its order."""
     return [stage_title(span, stage) for span, stage in zip(report.trace.spans, report.timeline.stages, strict=True)]
 
 
-def _channel_slices(report: Report, titles: Sequence[str], channel: int) -> list[Slice]:
+def _channel_slices(report: StepFigures, titles: Sequence[str], channel: int) -> list[Slice]:
     """Uses of a channel; those of one stage that follow each other at once, or coincide, are one slice."""
     uses = report.trace.channel_use
     chosen = np.flatnonzero(uses.channel == channel)
@@ -129,7 +129,7 @@ def _channel_slices(report: Report, titles: Sequence[str], channel: int) -> list
 
 
 def _channel_slice(
-    report: Report, titles: Sequence[str], order: int, start: int, end: int, num_bytes: int, uses: int
+    report: StepFigures, titles: Sequence[str], order: int, start: int, end: int, num_bytes: int, uses: int
 ) -> Slice:
     tag = tag_of(report.timeline.stages[order])
     label = tag.value if tag is not None else ""
@@ -137,7 +137,7 @@ def _channel_slice(
     return Slice(titles[order], label, start, end, order, args)
 
 
-def _shown_channels(report: Report, most: int) -> tuple[list[int], int]:
+def _shown_channels(report: StepFigures, most: int) -> tuple[list[int], int]:
     """Channels with a track as the trace numbers them, and how many others carried something."""
     if not isinstance(report.array.network, GraphNetwork):
         return list(range(len(report.trace.channel_use.channels))), 0
@@ -158,7 +158,7 @@ def lanes_of(group: str, name: str, slices: list[Slice]) -> tuple[list[Track], i
     return tracks[:MAX_LANES], max(len(tracks) - MAX_LANES, 0)
 
 
-def _root_slices(report: Report, titles: Sequence[str], resource: Resource) -> list[Slice]:
+def _root_slices(report: StepFigures, titles: Sequence[str], resource: Resource) -> list[Slice]:
     return [
         Slice(titles[span.order], "root", span.start, span.end, span.order, stage_args(report, span.order))
         for span, stage in report.timeline.active()
@@ -166,7 +166,7 @@ def _root_slices(report: Report, titles: Sequence[str], resource: Resource) -> l
     ]
 
 
-def _critical_path(report: Report, titles: Sequence[str]) -> Iterable[Slice]:
+def _critical_path(report: StepFigures, titles: Sequence[str]) -> Iterable[Slice]:
     """What the latency is made of, layer by layer: the links of one layer that follow each other are in one slice."""
     layers: list[list[Slice]] = []
     labels: list[int | None] = []
@@ -182,7 +182,7 @@ def _critical_path(report: Report, titles: Sequence[str]) -> Iterable[Slice]:
         yield from pieces
 
 
-def _links(report: Report, titles: Sequence[str]) -> Iterable[Slice]:
+def _links(report: StepFigures, titles: Sequence[str]) -> Iterable[Slice]:
     """The links, those of one stage on one resource that follow each other taken together."""
     merged: list[tuple[Link, int]] = []
     for link in report.critical_path():
@@ -229,7 +229,7 @@ class PeTracks:
     left_out: tuple[str, ...]
 
 
-def pe_tracks(report: Report, pes: PeChoice = CLASSES, max_classes: int = MAX_CLASSES) -> PeTracks:
+def pe_tracks(report: StepFigures, pes: PeChoice = CLASSES, max_classes: int = MAX_CLASSES) -> PeTracks:
     """Tracks of classes of PEs, of all PEs, or of those that are listed.
 
     Args:
@@ -247,7 +247,7 @@ def pe_tracks(report: Report, pes: PeChoice = CLASSES, max_classes: int = MAX_CL
     return PeTracks(_tracks(report, [np.array([pe]) for pe in _listed(report, pes)]), ())
 
 
-def check_pes(report: Report, pes: PeChoice) -> None:
+def check_pes(report: StepFigures, pes: PeChoice) -> None:
     """Whether tracks of these PEs can be had.
 
     Raises:
@@ -257,7 +257,7 @@ def check_pes(report: Report, pes: PeChoice) -> None:
         _listed(report, pes)
 
 
-def pe_classes(report: Report) -> list[IntArray]:
+def pe_classes(report: StepFigures) -> list[IntArray]:
     """The PEs of each class in ascending order, the classes by their lowest PE."""
     label = np.zeros(report.array.num_pes, dtype=np.int64)
     first = np.zeros(1, dtype=np.int64)  # of each class
@@ -279,7 +279,7 @@ def class_name(pes: IntArray) -> str:
     return f"PEs {named}" if len(ranges) <= _NAMED_RANGES else f"PEs {named}, ... ({len(pes):,} PEs)"
 
 
-def _columns(report: Report) -> Iterable[IntArray]:
+def _columns(report: StepFigures) -> Iterable[IntArray]:
     """(PEs,) whatever tells PEs apart: when they work, and what their ports do."""
     told: set[int] = set()
     for span, stage in report.timeline.active():
@@ -293,7 +293,7 @@ def _columns(report: Report) -> Iterable[IntArray]:
             yield from (stage.cycles,) if matrix is None else (matrix.memory_cycles, matrix.compute_cycles)
 
 
-def _most_telling(report: Report, classes: Sequence[IntArray], most: int) -> list[int]:
+def _most_telling(report: StepFigures, classes: Sequence[IntArray], most: int) -> list[int]:
     """Which classes have a track, in their order."""
     if len(classes) <= most:
         return list(range(len(classes)))
@@ -308,7 +308,7 @@ def _most_telling(report: Report, classes: Sequence[IntArray], most: int) -> lis
     return sorted(ranked[:most])
 
 
-def _listed(report: Report, pes: PeChoice) -> list[int]:
+def _listed(report: StepFigures, pes: PeChoice) -> list[int]:
     num_pes = report.array.num_pes
     expected = f"{CLASSES}, {ALL}, or numbers of PEs, 0 to {num_pes - 1}"
     if isinstance(pes, str) and pes != ALL:
@@ -333,7 +333,7 @@ def _listed(report: Report, pes: PeChoice) -> list[int]:
     return listed
 
 
-def _tracks(report: Report, shown: Sequence[IntArray]) -> tuple[Track, ...]:
+def _tracks(report: StepFigures, shown: Sequence[IntArray]) -> tuple[Track, ...]:
     titles = stage_titles(report)
     ports = _port_slices(report, titles, shown)
     tracks: list[Track] = []
@@ -344,7 +344,7 @@ def _tracks(report: Report, shown: Sequence[IntArray]) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
-def _work_slices(report: Report, titles: Sequence[str], pe: int) -> list[Slice]:
+def _work_slices(report: StepFigures, titles: Sequence[str], pe: int) -> list[Slice]:
     slices = []
     for span, _ in report.timeline.active():
         if span.on_pes is None or not span.on_pes.working[pe]:
@@ -356,7 +356,7 @@ def _work_slices(report: Report, titles: Sequence[str], pe: int) -> list[Slice]:
     return sorted(slices, key=lambda piece: (piece.start, piece.end))
 
 
-def _port_slices(report: Report, titles: Sequence[str], shown: Sequence[IntArray]) -> list[list[Slice]]:
+def _port_slices(report: StepFigures, titles: Sequence[str], shown: Sequence[IntArray]) -> list[list[Slice]]:
     found: list[list[Slice]] = [[] for _ in shown]
     for access in port_accesses(report.timeline):
         for slices, pes in zip(found, shown, strict=True):
@@ -365,7 +365,7 @@ def _port_slices(report: Report, titles: Sequence[str], shown: Sequence[IntArray
     return [sorted(slices, key=lambda piece: (piece.start, piece.end)) for slices in found]
 
 
-def _port_slices_of(report: Report, name: str, access: PortAccess, pes: IntArray) -> Iterable[Slice]:
+def _port_slices_of(report: StepFigures, name: str, access: PortAccess, pes: IntArray) -> Iterable[Slice]:
     stage, order, pe = report.timeline.stages[access.order], access.order, int(pes[0])
     assert isinstance(stage, PeStage)
     matrix = stage.matrix

@@ -15,7 +15,7 @@ from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.channels import channels_by_level
 from pe_sim.report.palette import TAG_COLOURS
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import Resource
 from pe_sim.trace import Trace
 from pe_sim.units import format_seconds, time_unit
@@ -26,7 +26,7 @@ __all__ = ["TAG_COLOURS", "Axes", "Figure", "plot_bus_utilization"]
 MAX_LEVELS = 6
 
 
-def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200) -> Axes:
+def plot_bus_utilization(report: StepFigures, ax: Axes | None = None, bins: int = 200) -> Axes:
     """The part of the time the bus was held, stacked by tag, in `bins` equal parts of the step.
 
     On a graph of channels there is a row for the hottest channel and one for each level, the mean over its channels;
@@ -77,11 +77,11 @@ def plot_bus_utilization(report: Report, ax: Axes | None = None, bins: int = 200
     return ax
 
 
-def _bus(report: Report) -> int:
+def _bus(report: StepFigures) -> int:
     return report.trace.channel_use.channels.index(Resource.BUS.value)
 
 
-def _rows_of_graph(report: Report) -> dict[str, list[int]]:
+def _rows_of_graph(report: StepFigures) -> dict[str, list[int]]:
     """What each row says and the channels it is of: the hottest one, then the levels."""
     channels = report.channels
     hottest, means = channels.hottest(1), channels.by_level()
@@ -93,7 +93,9 @@ def _rows_of_graph(report: Report) -> dict[str, list[int]]:
     return rows
 
 
-def _draw_rows(report: Report, ax: Axes, times: FloatArray, fractions: Mapping[str, FloatArray], limit: float) -> None:
+def _draw_rows(
+    report: StepFigures, ax: Axes, times: FloatArray, fractions: Mapping[str, FloatArray], limit: float
+) -> None:
     """One row below the other; a row is as high as `limit`."""
     named: set[str] = set()
     labels = []
@@ -111,7 +113,7 @@ def _draw_rows(report: Report, ax: Axes, times: FloatArray, fractions: Mapping[s
 
 
 def _stack(
-    report: Report,
+    report: StepFigures,
     ax: Axes,
     times: FloatArray,
     shares_by_tag: FloatArray,

@@ -27,7 +27,7 @@ from pe_sim.network.topology.topology import Topology
 from pe_sim.report.analysis.channels import TAGS, FloatArray, distinct_stages
 from pe_sim.report.plots.style import own_look
 from pe_sim.report.plots.topology_layout import Layout, Stroke, lay_out
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import MessageStage, Resource, Tag, TreeStage
 from pe_sim.units import IntArray, ceil_div
 
@@ -55,7 +55,7 @@ class Heat:
     utilization: FloatArray
 
 
-def channel_heat(report: Report, tag: str | None) -> tuple[Topology, list[Heat]]:
+def channel_heat(report: StepFigures, tag: str | None) -> tuple[Topology, list[Heat]]:
     """The interconnect, and what to draw: one tag, all messages ("all"), or (None) all and each kind that was sent.
 
     Raises:
@@ -80,7 +80,7 @@ def channel_heat(report: Report, tag: str | None) -> tuple[Topology, list[Heat]]
     return topology, [whole, *used]
 
 
-def _bus_tree_busy(report: Report, topology: Topology) -> IntArray:
+def _bus_tree_busy(report: StepFigures, topology: Topology) -> IntArray:
     """(channels, tags) busy cycles of the bus and of every wire of the tree."""
     schedule, channels = report.schedule, topology.channels
     tree = schedule.array.bus_tree.tree
@@ -134,7 +134,7 @@ _CHARACTER: Final = 0.063  # inches, of a note
 _DPI: Final = 120
 
 
-def plot_channel_heat(report: Report, ax: Axes | None = None, tag: str = ALL) -> Axes:
+def plot_channel_heat(report: StepFigures, ax: Axes | None = None, tag: str = ALL) -> Axes:
     """One picture with its colour bar beside it; `tag` as of `Report.plot_channel_heat`."""
     topology, (heat,) = channel_heat(report, tag)
     layout = lay_out(report.array, topology)
@@ -149,7 +149,7 @@ def plot_channel_heat(report: Report, ax: Axes | None = None, tag: str = ALL) ->
     return ax
 
 
-def plot_channel_heats(report: Report) -> Figure:
+def plot_channel_heats(report: StepFigures) -> Figure:
     """All messages together and each kind of them, panel by panel on one scale of colours."""
     topology, heats = channel_heat(report, None)
     layout = lay_out(report.array, topology)
@@ -181,7 +181,7 @@ def plot_channel_heats(report: Report) -> Figure:
 
 
 @own_look()
-def save_channel_heat(report: Report, path: str | Path) -> None:
+def save_channel_heat(report: StepFigures, path: str | Path) -> None:
     """Writes all panels as a PNG file."""
     plot_channel_heats(report).savefig(path, format="png", metadata={"Software": "pe-sim"})
 

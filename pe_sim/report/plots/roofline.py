@@ -21,7 +21,7 @@ from pe_sim.config.networks.network import Network
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.metrics import BOUND_KINDS
 from pe_sim.report.plots.style import own_look
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import PeStage
 from pe_sim.units import exact_sum
 
@@ -50,7 +50,7 @@ _ABOVE: Final = 1.0001  # of the roof: more than a rounding puts a point there
 _HARD_SPACE: Final = "\u00a0"
 
 
-def plot_roofline(report: Report, ax: Axes | None = None) -> Axes:
+def plot_roofline(report: StepFigures, ax: Axes | None = None) -> Axes:
     """Draws the roofline into `ax` or a new figure; what the points mean stands in `pe_sim.report.plots.roofline`."""
     found = roofline(report)
     if ax is None:
@@ -81,7 +81,7 @@ def plot_roofline(report: Report, ax: Axes | None = None) -> Axes:
 
 
 @own_look()
-def save_roofline(report: Report, path: str | Path) -> None:
+def save_roofline(report: StepFigures, path: str | Path) -> None:
     """Writes the figure as PNG or SVG, as the ending of the path says.
 
     Raises:
@@ -480,7 +480,7 @@ def ceilings_of(array: ArrayConfig) -> Ceilings:
     )
 
 
-def roofline(report: Report) -> Roofline:
+def roofline(report: StepFigures) -> Roofline:
     """The ceilings of the report's array and its operators, the one with the longest span first."""
     read = _read_bytes(report)
     hertz = report.array.clock_ghz * 1e9
@@ -502,7 +502,7 @@ def roofline(report: Report) -> Roofline:
     return Roofline(ceilings_of(report.array), tuple(points), unplaced / total)
 
 
-def _read_bytes(report: Report) -> Counter[tuple[int | None, str]]:
+def _read_bytes(report: StepFigures) -> Counter[tuple[int | None, str]]:
     """By (layer, operator), what matrix stages read from the memories of all PEs."""
     found: Counter[tuple[int | None, str]] = Counter()
     for span, stage in report.timeline.active():

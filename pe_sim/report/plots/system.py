@@ -17,8 +17,8 @@ from matplotlib.transforms import blended_transform_factory
 from pe_sim.report.palette import MICROBATCH_COLOURS
 from pe_sim.report.plots.roofline import picture_format
 from pe_sim.report.plots.style import own_look
+from pe_sim.report.system.figures import SystemFigures
 from pe_sim.report.system.time import microbatch_spans
-from pe_sim.report.system_report import SystemReport
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.units import format_seconds, time_unit
 
@@ -34,7 +34,7 @@ _PARTED: Final = 500  # gaps as wide as this part of the step can be told apart
 _DPI: Final = 150
 
 
-def plot_timeline(report: SystemReport, ax: Axes | None = None) -> Axes:
+def plot_timeline(report: SystemFigures, ax: Axes | None = None) -> Axes:
     """Draws a row for every stage of every pipeline: passes in the colour of their microbatch, what is idle in grey.
 
     Of a stage the busiest array is drawn. Paler parts of a microbatch are those in which this array waits for an
@@ -76,7 +76,7 @@ def plot_timeline(report: SystemReport, ax: Axes | None = None) -> Axes:
 
 
 @own_look()
-def save_timeline(report: SystemReport, path: str | Path) -> None:
+def save_timeline(report: SystemFigures, path: str | Path) -> None:
     """Writes `plot_timeline()` in a figure of its own, as PNG or SVG, as the path's ending says.
 
     Raises:
@@ -89,13 +89,13 @@ def save_timeline(report: SystemReport, path: str | Path) -> None:
     figure.savefig(path, format=form, metadata=known[form])
 
 
-def _size(report: SystemReport) -> tuple[float, float]:
+def _size(report: SystemFigures) -> tuple[float, float]:
     """Of a figure, in inches."""
     return 8.0, 1.5 + _ROW_INCHES * min(len(report.bubbles), MAX_ROWS)
 
 
 def _passes(
-    report: SystemReport, rows: Sequence[tuple[int, int]]
+    report: SystemFigures, rows: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], dict[int, list[tuple[int, int]]]]:
     """By stage and microbatch, (begin, length) of the passes of the stage's busiest array, neighbours as one."""
     chosen = {
@@ -137,7 +137,7 @@ def _bars(passes: Sequence[tuple[int, int]], total: int) -> list[_Bar]:
     return [_Bar([(passes[0][0], span)], sum(length for _, length in passes) / span)]
 
 
-def _label_rows(ax: Axes, report: SystemReport, rows: Sequence[tuple[int, int]]) -> None:
+def _label_rows(ax: Axes, report: SystemFigures, rows: Sequence[tuple[int, int]]) -> None:
     """Stages and their layers at the left, how busy their arrays are at the right; a line between pipelines."""
     several = len(report.lines) > 1
     labels = []
@@ -162,7 +162,7 @@ def _label_rows(ax: Axes, report: SystemReport, rows: Sequence[tuple[int, int]])
     ax.set_ylim(len(rows) - 0.4, -0.6)
 
 
-def _legend(report: SystemReport) -> list[Patch]:
+def _legend(report: SystemFigures) -> list[Patch]:
     patches = [
         Patch(facecolor=MICROBATCH_COLOURS[0], label="pass"),
         Patch(facecolor=MICROBATCH_COLOURS[0], alpha=_BETWEEN, label="exchange (short ones: by height)"),

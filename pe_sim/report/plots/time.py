@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from pe_sim.errors import InputError
 from pe_sim.report.html.figures import Bar, Segment, time_by_part
-from pe_sim.report.report import Report
+from pe_sim.report.step import StepFigures
 from pe_sim.units import format_seconds, time_unit
 
 __all__ = ["Axes", "plot_time"]
@@ -24,7 +24,7 @@ _ROW_INCHES: Final = 0.42
 _LEGEND_INCHES: Final = 0.45  # below the axis, whose label is above it
 
 
-def plot_time(reports: Mapping[str, Report], ax: Axes | None = None) -> Axes:
+def plot_time(reports: Mapping[str, StepFigures], ax: Axes | None = None) -> Axes:
     """Draws the critical path of each report by group of operators and, striped, by message; the best on top,
     what does not fit below.
 
@@ -94,7 +94,7 @@ def _patch(segment: Segment) -> Patch:
     return Patch(facecolor=segment.colour, hatch=hatch, edgecolor=_EDGE, label=segment.name)
 
 
-def _subject(reports: list[Report]) -> str:
+def _subject(reports: list[StepFigures]) -> str:
     """What the reports have in common."""
     models = {report.model.name for report in reports}
     arrays = {f"{report.array.name} ({report.array.num_pes:,} PEs)" for report in reports}

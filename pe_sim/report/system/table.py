@@ -13,9 +13,9 @@ from pe_sim.config.systems.load import describe_system
 from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.notebook import Table as HtmlTable
 from pe_sim.notebook import card
+from pe_sim.report.system.figures import SystemFigures
 from pe_sim.report.system.metrics import Line
 from pe_sim.report.system.time import KINDS, StageTime, without_layer
-from pe_sim.report.system_report import SystemReport
 from pe_sim.report.table import (
     ENERGY_NAMES,
     RESOURCE_NAMES,
@@ -47,7 +47,7 @@ _PATH_NAMES: Final = {
 }
 
 
-def print_system_report(report: SystemReport, file: TextIO | None = None) -> None:
+def print_system_report(report: SystemFigures, file: TextIO | None = None) -> None:
     """Prints the whole report to `file`, or to stdout."""
     tables = (
         pairs_table(summary_rows(report)),
@@ -64,14 +64,14 @@ def print_system_report(report: SystemReport, file: TextIO | None = None) -> Non
     emit((*tables, *(f"ignored: {line}" for line in report.ignored), *notes), file)
 
 
-def render_system_report(report: SystemReport) -> str:
+def render_system_report(report: SystemFigures) -> str:
     """What `print_system_report` prints, as plain text."""
     text = io.StringIO()
     print_system_report(report, text)
     return text.getvalue()
 
 
-def summary_rows(report: SystemReport) -> list[tuple[str, str]]:
+def summary_rows(report: SystemFigures) -> list[tuple[str, str]]:
     """What was simulated, how long it took and why: (name, value) pairs."""
     model, system, fullest = report.model, report.system, report.fullest
     share = fullest.peak_bytes_per_pe / fullest.capacity_bytes_per_pe
@@ -121,7 +121,7 @@ def _degrees_words(stage: StagePlan) -> str:
     return " x ".join(f"{name} {size}" for name, size in degrees.items() if size > 1) or "one array"
 
 
-def _stages_table(report: SystemReport) -> Table:
+def _stages_table(report: SystemFigures) -> Table:
     total = max(report.latency_cycles, 1)
     shown = report.bubbles[:_SHOWN_STAGES]
     several = len(report.lines) > 1
@@ -133,7 +133,7 @@ def _stages_table(report: SystemReport) -> Table:
     return make_table(title, *columns, rows=rows)
 
 
-def _stage_row(report: SystemReport, each: StageTime, several: bool, total: int) -> Sequence[str]:
+def _stage_row(report: SystemFigures, each: StageTime, several: bool, total: int) -> Sequence[str]:
     stage = report.lines[each.pipeline].stages[each.stage]
     name = f"{each.pipeline}.{each.stage}" if several else f"{each.stage}"
     shares = [f"{cycles / total:.1%}" for cycles in (each.busy, each.exchange, each.fill, each.drain, each.wait)]
@@ -148,7 +148,7 @@ def ranks_words(ranks: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _path_table(report: SystemReport) -> Table:
+def _path_table(report: SystemFigures) -> Table:
     """The critical path by kind, and by name over all stages; the parts add up to the latency."""
     total = max(report.latency_cycles, 1)
     entries = report.bounds["critical_path"]
@@ -172,7 +172,7 @@ def _path_table(report: SystemReport) -> Table:
     return make_table("Critical path", "part", "times", "cycles", "share", rows=rows)
 
 
-def _tasks_table(report: SystemReport) -> Table:
+def _tasks_table(report: SystemFigures) -> Table:
     """Passes and exchanges, layers and stages together."""
     total = max(report.latency_cycles, 1)
     count: Counter[tuple[str, str]] = Counter()
@@ -197,7 +197,7 @@ def _tasks_table(report: SystemReport) -> Table:
     return make_table("Passes and exchanges", *columns, rows=rows)
 
 
-def _traffic_table(report: SystemReport) -> Table:
+def _traffic_table(report: SystemFigures) -> Table:
     links = report.link_traffic
     rows = [
         (
@@ -215,7 +215,7 @@ def _traffic_table(report: SystemReport) -> Table:
     return make_table("Traffic", *columns, rows=rows)
 
 
-def _utilization_table(report: SystemReport) -> Table:
+def _utilization_table(report: SystemFigures) -> Table:
     rows = [
         (_SYSTEM_NAMES.get(name, f"  {RESOURCE_NAMES.get(name, name)}"), f"{value:.1%}")
         for name, value in report.utilization.items()
@@ -223,7 +223,7 @@ def _utilization_table(report: SystemReport) -> Table:
     return make_table("Utilization (mean over the arrays that take part)", "resource", "busy", rows=rows)
 
 
-def _channels_table(report: SystemReport) -> list[Table]:
+def _channels_table(report: SystemFigures) -> list[Table]:
     table = report.links
     if table is None:
         return []
@@ -241,7 +241,7 @@ def _channels_table(report: SystemReport) -> list[Table]:
     return [make_table(title, "channel", "messages", "bytes", "busy cycles", "busy", rows=rows)]
 
 
-def _memory_table(report: SystemReport) -> Table:
+def _memory_table(report: SystemFigures) -> Table:
     memory, fullest = report.memory, report.fullest
     share = fullest.peak_bytes_per_pe / fullest.capacity_bytes_per_pe
     roots = max(report.holdings, key=lambda each: each.root_bytes / each.root_capacity_bytes)
@@ -257,7 +257,7 @@ def _memory_table(report: SystemReport) -> Table:
     return make_table("Memory", "what", "size", rows=rows)
 
 
-def _energy_table(report: SystemReport) -> Table:
+def _energy_table(report: SystemFigures) -> Table:
     energy, tokens = report.energy, report.num_tokens
     total = energy["total_joules"]
     rows = [
@@ -272,7 +272,7 @@ def _energy_table(report: SystemReport) -> Table:
     return make_table(f"Energy (first order, {processes}, without the links)", "part", "energy", "share", rows=rows)
 
 
-def system_card(report: SystemReport) -> str:
+def system_card(report: SystemFigures) -> str:
     """What a notebook shows: the summary, and how every stage spends the step."""
     total = max(report.latency_cycles, 1)
     several = len(report.lines) > 1

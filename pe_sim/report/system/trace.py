@@ -15,9 +15,9 @@ from typing import Final
 
 from pe_sim.network.interconnect import links_of
 from pe_sim.report.perfetto.export import COLOURS, metadata
+from pe_sim.report.system.figures import SystemFigures
 from pe_sim.report.system.metrics import runs_of_operations
 from pe_sim.report.system.time import PathPiece
-from pe_sim.report.system_report import SystemReport
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask
 
 MAX_ARRAYS: Final = 256
@@ -47,7 +47,7 @@ class _Slice:
     wording: _Wording
 
 
-def trace_json(report: SystemReport, *, max_arrays: int = MAX_ARRAYS, max_links: int = MAX_LINK_TRACKS) -> str:
+def trace_json(report: SystemFigures, *, max_arrays: int = MAX_ARRAYS, max_links: int = MAX_LINK_TRACKS) -> str:
     """The file's text.
 
     Args:
@@ -73,7 +73,7 @@ def trace_json(report: SystemReport, *, max_arrays: int = MAX_ARRAYS, max_links:
     )
 
 
-def _events(report: SystemReport, links: list[int], max_arrays: int) -> Iterator[str]:
+def _events(report: SystemFigures, links: list[int], max_arrays: int) -> Iterator[str]:
     ghz, process, thread = report.system.clock_ghz, 1, 1
     title = f"{report.model.name} on {report.system.name}, {report.plan.name}, {report.step.phase}"
     yield from _process(process, f"Step: {title}")
@@ -121,7 +121,7 @@ def _compact(value: Mapping[str, object]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _places(report: SystemReport) -> dict[int, str]:
+def _places(report: SystemFigures) -> dict[int, str]:
     """By array, the stages that it works on."""
     several = len(report.lines) > 1
     found: dict[int, list[str]] = {}
@@ -131,7 +131,7 @@ def _places(report: SystemReport) -> dict[int, str]:
     return {rank: ", ".join(names) for rank, names in found.items()}
 
 
-def _path_slice(report: SystemReport, piece: PathPiece) -> _Slice:
+def _path_slice(report: SystemFigures, piece: PathPiece) -> _Slice:
     task = report.program.tasks[piece.task]
     where = {"pipeline": piece.pipeline, "stage": piece.stage, "microbatch": task.microbatch}
     if isinstance(task, ArrayPass):
@@ -143,7 +143,7 @@ def _path_slice(report: SystemReport, piece: PathPiece) -> _Slice:
     return _Slice(piece.start, piece.end, wording)
 
 
-def _passes(report: SystemReport) -> dict[int, list[_Slice]]:
+def _passes(report: SystemFigures) -> dict[int, list[_Slice]]:
     """By array, its passes in order."""
     found: dict[int, list[_Slice]] = {}
     known: dict[tuple[str, int, int, int], _Wording] = {}
@@ -158,7 +158,7 @@ def _passes(report: SystemReport) -> dict[int, list[_Slice]]:
     return found
 
 
-def _link_slices(report: SystemReport, links: Iterable[int]) -> dict[int, list[_Slice]]:
+def _link_slices(report: SystemFigures, links: Iterable[int]) -> dict[int, list[_Slice]]:
     """By channel, from the first grant to the last release of every exchange that uses it."""
     found: dict[int, list[_Slice]] = {channel: [] for channel in links}
     uses = [_uses(operation, found) for operation in report.program.operations]
@@ -186,12 +186,12 @@ def _uses(operation: LinkOperation, links: Container[int]) -> list[tuple[int, in
     return [(channel, first, last) for channel, first, last in rows if channel in links]
 
 
-def _tag(report: SystemReport, task: LinkTask) -> str:
+def _tag(report: SystemFigures, task: LinkTask) -> str:
     """What an exchange is coloured by: the first tag that it is counted under."""
     return report.program.operations[task.operation].legs[0].counted[0][0]
 
 
-def _shown_links(report: SystemReport, most: int) -> tuple[list[int], int]:
+def _shown_links(report: SystemFigures, most: int) -> tuple[list[int], int]:
     """Channels with a track, as the links number them, and how many others are used."""
     busy: Counter[int] = Counter()
     for operation, repeats in runs_of_operations(report.program):

@@ -18,8 +18,8 @@ from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.analysis.critical_path import WAIT, Link, Links, counted
 from pe_sim.report.analysis.message_times import Moments
-from pe_sim.report.breakdown import cycles_by_kind, parts
 from pe_sim.report.report import Report
+from pe_sim.report.step import cycles_by_kind, parts
 from pe_sim.schedule.stages import MessageStage, PeStage
 from pe_sim.trace import NOT_ACTIVE
 from tests.helpers import diagonal, given_in_both

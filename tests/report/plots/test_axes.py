@@ -19,10 +19,10 @@ import pe_sim as ps
 import pe_sim.report.plots
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.errors import InputError
-from pe_sim.report.breakdown import parts
 from pe_sim.report.plots.studies import Bar, plot_lines, plot_tornado
 from pe_sim.report.plots.style import STYLE
 from pe_sim.report.plots.time import plot_time
+from pe_sim.report.step import parts
 from tests.report.samples import tiny, tiny_on
 from tests.report.system_samples import simulated
 

@@ -1,0 +1,329 @@
+"""The figures of one simulated step on several arrays, and their JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from pe_sim._version import __version__
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.load import cost_basis_to_dict
+from pe_sim.config.models.model import ModelConfig
+from pe_sim.config.plans.plan import ParallelPlan
+from pe_sim.config.step import Decode, Step
+from pe_sim.config.systems.load import system_to_dict
+from pe_sim.config.systems.system import SystemConfig
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
+from pe_sim.mapping.workflow import Workflow
+from pe_sim.report.analysis.channels import ChannelTable
+from pe_sim.report.files import write_text
+from pe_sim.report.step import SCHEMA, workflow_to_dict
+from pe_sim.report.system import metrics, time
+from pe_sim.report.system.metrics import ArrayHolding, Line, PassWork, TaskRow, link_table, link_traffic
+from pe_sim.report.system.time import ArrayTime, PathPiece, StageTime
+from pe_sim.schedule.stages import Tag
+from pe_sim.schedule.system import SystemProgram, SystemTimes
+from pe_sim.trace import TagTraffic, total_traffic
+from pe_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from pe_sim.report.analysis.envelope import Envelope
+
+LINKS_ENERGY_NOTE: Final = "energy: without the links between arrays, of which no constant is given"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SystemFigures:
+    """One step of `model` on `system` under `plan`, with `workflow` inside every array.
+
+    Args:
+        model, system, plan, step, workflow: what was simulated.
+        lines: the plan resolved.
+        program, times: what ran on the arrays and links, and when.
+        works: distinct passes, as the program numbers them.
+        holdings: of every array that takes part, by rank.
+        shortage: what does not fit, where `allow_overflow` let it pass: of all arrays that which is exceeded most.
+    """
+
+    model: ModelConfig
+    system: SystemConfig
+    plan: ParallelPlan
+    step: Step
+    workflow: Workflow
+    lines: tuple[Line, ...]
+    program: SystemProgram = field(repr=False)
+    times: SystemTimes = field(repr=False)
+    works: tuple[PassWork, ...] = field(repr=False)
+    holdings: tuple[ArrayHolding, ...] = field(repr=False)
+    shortage: InfeasibleError | None = field(default=None, repr=False)
+
+    @property
+    def engine(self) -> str:
+        """That found the times, of passes and of the whole."""
+        return self.times.engine
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles of the step."""
+        return self.times.makespan_cycles
+
+    @property
+    def latency_seconds(self) -> float:
+        """Seconds of the step at the system's clock."""
+        return self.latency_cycles / (self.system.clock_ghz * 1e9)
+
+    @property
+    def num_tokens(self) -> int:
+        """Decode: new tokens, one a sequence; prefill: prompt tokens."""
+        return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
+
+    @property
+    def tokens_per_second(self) -> float:
+        """`num_tokens` over the latency."""
+        return self.num_tokens / self.latency_seconds
+
+    @property
+    def fit_mark(self) -> str:
+        """What titles end with: nothing, or that it does not fit."""
+        return f" ({DOES_NOT_FIT})" if self.shortage else ""
+
+    @property
+    def traffic(self) -> Mapping[str, TagTraffic]:
+        """Messages, bytes and busy cycles of every tag, inside the arrays and between them; zeros for the others."""
+        return _of_all_tags(metrics.pass_traffic(self.program, self.works), self._link_traffic)
+
+    @property
+    def link_traffic(self) -> Mapping[str, TagTraffic]:
+        """The part of `traffic` between arrays."""
+        return _of_all_tags(self._link_traffic)
+
+    @cached_property
+    def links(self) -> ChannelTable | None:
+        """What every channel of the links carried, by tag; None where there are no links."""
+        return link_table(self.program, self.latency_cycles)
+
+    @cached_property
+    def utilization(self) -> Mapping[str, float]:
+        """Busy over elapsed, 0..1: `arrays` with passes, the resources inside, and the links' channels.
+
+        Of arrays and what is in them the mean over those that take part; of links the mean over all channels, and the
+        hottest. Resources inside arrays are those of a report of one array.
+        """
+        elapsed = max(self.latency_cycles, 1)
+        ranks = {each.rank for each in self.arrays}
+        found = {"arrays": sum(each.busy for each in self.arrays) / (elapsed * len(ranks))}
+        found |= metrics.inner_utilization(self.program, self.works, elapsed)
+        if self.links is not None:
+            each = self.links.utilization()
+            found |= {"links_mean": float(each.mean()), "links_max": float(each.max())}
+        return MappingProxyType(found)
+
+    @cached_property
+    def arrays(self) -> tuple[ArrayTime, ...]:
+        """How every array spends the step: busy, before its first pass, behind its last, in exchanges, waiting."""
+        return time.array_times(self.program, self.times)
+
+    @cached_property
+    def bubbles(self) -> tuple[StageTime, ...]:
+        """The same by stage, means over its arrays."""
+        return time.stage_times(self.arrays)
+
+    @property
+    def bubble_share(self) -> float:
+        """The part of the arrays' time in which they have no pass and are in no exchange that they wait for."""
+        ranks = {each.rank for each in self.arrays}
+        used = sum(each.busy + each.exchange for each in self.arrays)
+        return 1 - used / max(1, self.latency_cycles * len(ranks))
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes in all arrays, copies included; what was read; and of the array with the fullest PE what it holds."""
+        fullest = self.fullest
+        return MappingProxyType(
+            {
+                "weight_bytes": sum(each.weight_bytes for each in self.holdings),
+                "kv_cache_bytes": sum(each.kv_cache_bytes for each in self.holdings),
+                "bytes_read": metrics.read_bytes(self.program, self.works),
+                "fullest_array": fullest.rank,
+                "peak_bytes_per_pe": fullest.peak_bytes_per_pe,
+                "capacity_bytes_per_pe": fullest.capacity_bytes_per_pe,
+                "root_bytes": max(each.root_bytes for each in self.holdings),
+            }
+        )
+
+    @property
+    def fullest(self) -> ArrayHolding:
+        """The array whose fullest PE has the least room left, in parts of what fits."""
+        return max(self.holdings, key=lambda each: (each.peak_bytes_per_pe / each.capacity_bytes_per_pe, -each.rank))
+
+    @cached_property
+    def energy(self) -> Mapping[str, Any]:
+        """First-order joules of all arrays, in all, by component and per token, and watts; the links' are left out."""
+        by_component = metrics.energy_joules(self.program, self.works, self.latency_seconds)
+        total = math.fsum(by_component.values())
+        return MappingProxyType(
+            {
+                "total_joules": total,
+                "by_component": by_component,
+                "per_token_joules": total / self.num_tokens,
+                "average_watts": total / self.latency_seconds,
+            }
+        )
+
+    @property
+    def bounds(self) -> Mapping[str, Any]:
+        """Cycles the step cannot be shorter than with this plan, the fill of the last stage, and the critical path."""
+        ends = [each for each in self.bubbles if each.stage == len(self.lines[each.pipeline].stages) - 1]
+        return MappingProxyType(
+            {
+                "busiest_array_cycles": max(each.busy for each in self.arrays),
+                "busiest_channel_cycles": 0 if self.links is None else int(self.links.busy_cycles.max(initial=0)),
+                "fill_cycles": max(each.fill for each in ends),
+                "critical_path": time.aggregated(self.critical_path(), self.latency_cycles),
+            }
+        )
+
+    @cached_property
+    def tasks(self) -> tuple[TaskRow, ...]:
+        """A row for all passes of a stage with one label, and for all its exchanges with one name."""
+        return metrics.task_rows(self.program, self.works, self.arrays, self.latency_cycles)
+
+    @property
+    def envelope(self) -> Envelope:
+        """How far the cycles are to be trusted: one array alone as its own report says; several were not compared."""
+        from pe_sim.report.analysis.envelope import Envelope, compared_phase, step_envelope
+
+        if self.system.num_arrays > 1:
+            return Envelope("outside", None, (f"{self.system.num_arrays:,} arrays (compared: one alone)",))
+        array = self.system.arrays[0]
+        return step_envelope(self.model, compared_phase(self.step), self.step.batch_size, array, self.workflow)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of how the figures came about."""
+        of_passes = dict.fromkeys(note for work in self.works for note in work.trace.notes)
+        assumed = dict.fromkeys(note for array in self._distinct_arrays if (note := array.cost_basis_note))
+        return (*of_passes, *((LINKS_ENERGY_NOTE,) if self.system.links is not None else ()), *assumed)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What the plan says that inference has no use for, a line each."""
+        return self.plan.ignored
+
+    @property
+    def overlaps(self) -> tuple[int, ...]:
+        """Overlap levels of the arrays, each once."""
+        return tuple(sorted({array.overlap for array in self.system.arrays}))
+
+    def critical_path(self) -> tuple[PathPiece, ...]:
+        """What the latency is made of: pieces from cycle 0 to the end, without a gap or an overlap."""
+        return self._critical_path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as `pe-sim.report/1`, with a system and a plan in place of an array."""
+        energy = self.energy
+        return {
+            "schema": SCHEMA,
+            "pe_sim_version": __version__,
+            "model": self.model.to_dict(),
+            "system": system_to_dict(self.system),
+            "plan": self.plan_to_dict(),
+            "step": self.step.to_dict(),
+            "workflow": workflow_to_dict(self.workflow, self.model.num_layers),
+            "engine": self.engine,
+            "notes": [*self.model.notes, *self.system.notes, *self.notes],
+            "overlap": self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps),
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
+            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
+            "throughput": {"tokens_per_second": self.tokens_per_second},
+            "accuracy": self.envelope.to_dict(),
+            "traffic": _traffic_to_dict(self.traffic),
+            "link_traffic": _traffic_to_dict(self.link_traffic),
+            "memory": {**self.memory, "arrays": [each.to_dict() for each in self.holdings]},
+            "utilization": dict(self.utilization),
+            "bubbles": {
+                "share": self.bubble_share,
+                "stages": [each.to_dict() for each in self.bubbles],
+                "arrays": [each.to_dict() for each in self.arrays],
+            },
+            "bounds": dict(self.bounds),
+            "channels": None if self.links is None else self.links.to_dict(),
+            "energy": {
+                **energy,
+                "by_component": dict(energy["by_component"]),
+                "basis": [{"array": array.name, **cost_basis_to_dict(array)} for array in self._distinct_arrays],
+            },
+            "operators": [row.to_dict() for row in self.tasks],
+        }
+
+    def plan_to_dict(self) -> dict[str, Any]:
+        """The plan resolved: of every stage its arrays, layers and degrees, and in how many parts the step goes."""
+        return {
+            "name": self.plan.name,
+            "pipelines": [line.to_dict() for line in self.lines],
+            "microbatches": [line.microbatches for line in self.lines],
+            "unused_arrays": list(self.plan.unused),
+            "ignored": list(self.ignored),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict()` as JSON with a newline at its end."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    def to_frame(self) -> DataFrame:
+        """`tasks` as a pandas.DataFrame, a row each; times in cycles. Its `attrs` hold the report's "accuracy"."""
+        from pandas import DataFrame  # heavy, and only needed here
+
+        frame = DataFrame([row.to_dict() for row in self.tasks])
+        frame.attrs["accuracy"] = self.envelope.to_dict()
+        return frame
+
+    @property
+    def _distinct_arrays(self) -> list[ArrayConfig]:
+        """One of each kind, by rank."""
+        used = [self.system.arrays[each.rank] for each in self.holdings]
+        return list({id(array): array for array in used}.values())
+
+    @cached_property
+    def _critical_path(self) -> tuple[PathPiece, ...]:
+        return time.critical_path(self.program, self.times)
+
+    @cached_property
+    def _link_traffic(self) -> dict[str, TagTraffic]:
+        return link_traffic(self.program, self.links)
+
+    def __repr__(self) -> str:
+        """One line: what was simulated, and the latency."""
+        return (
+            f"<SystemReport {self.model.name} on {self.system.name} ({len(self.holdings)} arrays), {self.step.phase},"
+            f" {self.plan.name}, {self.workflow.name}: {self.latency_cycles:,} cycles,"
+            f" {format_seconds(self.latency_seconds)}, {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
+        )
+
+
+def _of_all_tags(*parts: Mapping[str, TagTraffic]) -> Mapping[str, TagTraffic]:
+    none = {tag.value: TagTraffic() for tag in Tag}
+    return MappingProxyType(total_traffic((part, 1) for part in (none, *parts)))
+
+
+def _traffic_to_dict(traffic: Mapping[str, TagTraffic]) -> dict[str, dict[str, int]]:
+    return {
+        tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
+        for tag, use in traffic.items()
+    }
