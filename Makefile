@@ -44,10 +44,10 @@ floating: $(VENV)/ready  ## what computes in floating point, as another processo
 	@OPENBLAS_VERBOSE=2 $(OTHER_KERNELS) $(PY) -c 'import numpy'   # says which kernel it is
 	@$(OTHER_KERNELS) $(PYTEST) -m "not slow" $(ARGS) $(FLOATING)
 
-# All four run, whatever the first ones say.
-lint: $(VENV)/ready  ## style, formatting, types, import rules
+# All of them run, whatever the first ones say.
+lint: $(VENV)/ready  ## style, formatting, types, import rules, full folders
 	@code=0; \
-	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports'; do \
+	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports' 'pytest -qn 0 tests/test_import_rules.py -k folder'; do \
 	    echo "-- $$check"; $(VENV)/bin/$$check || code=1; \
 	done; exit $$code
 

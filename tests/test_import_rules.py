@@ -1,4 +1,4 @@
-"""The import rules of pyproject.toml hold, and each of them would notice a breach."""
+"""The rules of the house hold, and each of them would notice a breach: who imports whom, and how full a folder is."""
 
 import shutil
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = "Rooms import downwards only"
+CIRCLES = "Inside rooms nothing goes in circles"
 SIMPY = "SimPy stays in the engine"
 MATPLOTLIB = "Matplotlib stays in the report's plots"
 
@@ -43,7 +44,7 @@ def plant(folder: Path, module: str, code: str) -> None:
 def test_the_package_keeps_the_rules() -> None:
     code, output = lint_imports(ROOT)
     assert code == 0, output
-    assert "Contracts: 3 kept, 0 broken." in output
+    assert "Contracts: 4 kept, 0 broken." in output
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,48 @@ def test_a_planted_breach_is_caught(copy: Path, module: str, code: str, contract
     assert exit_code == 1, output
     assert f"{contract} BROKEN" in output
     assert module.removesuffix(".planted") in output  # and it is this breach that it names
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ("from pe_sim.config.planted_high import b", "from pe_sim.config.planted import a"),
+        ("def a():\n    from pe_sim.config.planted_high import b", "from pe_sim.config.planted import a"),
+        (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pe_sim.config.planted_high import b",
+            "from pe_sim.config.planted import a",
+        ),
+        ("from pe_sim.config.plans.plan import ParallelPlan", ""),
+    ],
+    ids=["plain", "lazy", "type-only", "between a module and a package"],
+)
+def test_a_planted_circle_is_caught(copy: Path, low: str, high: str) -> None:
+    plant(copy, "pe_sim.config.planted", low)
+    plant(copy, "pe_sim.config.planted_high", high)
+    if not high:  # from the package back to the module
+        plan = copy / "pe_sim" / "config" / "plans" / "plan.py"
+        plan.write_text(plan.read_text(encoding="utf-8") + "\nimport pe_sim.config.planted\n", encoding="utf-8")
+    exit_code, output = lint_imports(copy)
+    assert exit_code == 1, output
+    assert f"{CIRCLES} BROKEN" in output
+    assert "planted" in output
+
+
+def full_folders(root: Path, most: int = 16) -> list[str]:
+    """Folders of the package and its tests that hold more files than one can look over."""
+    folders = [folder for top in ("pe_sim", "tests") for folder in (root / top, *(root / top).rglob("*/"))]
+    held = {folder: sum(entry.is_file() for entry in folder.iterdir()) for folder in folders if folder.name[:2] != "__"}
+    return [f"{folder.relative_to(root)}: {count} files" for folder, count in held.items() if count > most]
+
+
+def test_no_folder_holds_more_than_16_files(tmp_path: Path) -> None:
+    assert not full_folders(ROOT)
+    (tmp_path / "tests").mkdir()
+    plant(tmp_path, "pe_sim.room.planted", "")
+    assert not full_folders(tmp_path)
+    for number in range(15):
+        (tmp_path / "pe_sim" / "room" / f"page_{number}.html").touch()
+    assert full_folders(tmp_path) == ["pe_sim/room: 17 files"]
 
 
 def test_the_rooms_meant_for_them_may_import_simpy_and_matplotlib(copy: Path) -> None:
