@@ -1,5 +1,6 @@
 """The rules of the house hold, and each of them would notice a breach: who imports whom, and how full a folder is."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,20 @@ def test_a_planted_circle_is_caught(copy: Path, low: str, high: str) -> None:
     assert exit_code == 1, output
     assert f"{CIRCLES} BROKEN" in output
     assert "planted" in output
+
+
+def test_the_page_of_the_house_names_every_room_and_wing() -> None:
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.partition("| to add |")[0].splitlines() if line.startswith("| `")]
+    rooms = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    wings = [name for row in rows for name in re.findall(r"`(\w+)`", row[2])]
+    package = ROOT / "pe_sim"
+    modules = [path.stem for path in package.glob("*.py") if path.stem[0] != "_"]
+    assert sorted(rooms) == sorted([*modules, *(path.parent.name for path in package.glob("*/__init__.py"))])
+    assert sorted(wings) == sorted(path.parent.name for path in package.glob("*/*/__init__.py"))
+    folders = re.findall(r"`((?:\w+/)+\w+(?:\.py)?)`", page)
+    assert folders
+    assert [name for name in folders if not (package / name).exists()] == []
 
 
 def full_folders(root: Path, most: int = 16) -> list[str]:
