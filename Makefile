@@ -51,7 +51,7 @@ lint: $(VENV)/ready  ## style, formatting, types, import rules, full folders
 	    echo "-- $$check"; $(VENV)/bin/$$check || code=1; \
 	done; exit $$code
 
-bench: $(VENV)/ready  ## the benchmarks, into docs/performance.md (a minute or two)
+bench: $(VENV)/ready  ## the benchmarks, into docs/performance.md (some minutes)
 	@$(PY) -m benchmarks $(ARGS)
 
 accuracy: $(VENV)/ready  ## compare with the RTL, into docs/accuracy.md (needs g++)

@@ -60,6 +60,11 @@ def run_python(*arguments: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def process_mib(arguments: Sequence[str]) -> float:
+    """The most memory, in MiB, that a `pe-sim` process with these arguments has resident."""
+    return int(run_python("-m", "benchmarks.step", *arguments)) / MIB
+
+
 def process_seconds(arguments: Sequence[str], repeats: int) -> float:
     """The median wall time of whole `pe-sim` processes."""
     seconds, _ = median_seconds(lambda: run_python("-m", "pe_sim", *arguments), repeats)

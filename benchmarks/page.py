@@ -39,8 +39,8 @@ HOW = f"""\
 - A sweep starts with empty caches. Each of its points is another array, loaded, checked and given to `simulate`, which
   lowers it anew and shares between arrays what it can.
 - A whole sweep is timed once: the process, from its start over those it starts to the table.
-- Peak memory is of a fresh process that does one step. A whole process includes the interpreter's start and all
-  imports.
+- Peak memory is of a fresh process that does one step and prints its report. A whole process includes the interpreter's
+  start and all imports.
 - Medians: of {REPEATS} for parts and empty caches, of {WARM_REPEATS} for what is asked again or written out,
   of {EVENT_REPEATS} for the event engine, of {SWEEP_REPEATS} for sweeps and generations (of fewer generations once they
   took {GENERATION_LIMIT:g} seconds), of {PROCESS_REPEATS} for whole processes. Garbage of what ran before a series of

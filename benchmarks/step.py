@@ -1,12 +1,13 @@
-"""One step under each engine, part by part. As a program it prints the peak memory of one decode step."""
+"""One step under each engine, part by part. As a program it does what `pe-sim` does and prints its peak memory."""
 
 from __future__ import annotations
 
 import gc
 import statistics
-import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 
 from benchmarks.measure import clear_caches, median_seconds, peak_bytes, timed
 from pe_sim.api import ENGINES, Step, Workflow, load_array, load_model, load_workflow, simulate
@@ -113,9 +114,15 @@ def time_written_out(situation: Situation) -> float:
 
 
 def main() -> None:
-    """Runs a step once, and prints the process's peak memory in bytes: ENGINE MODEL ARRAY."""
-    engine, model, array = sys.argv[1:]
-    simulate(model, array, Decode(1, CONTEXT_LEN), WORKFLOW, engine)
+    """Runs a command of pe-sim, report and all, and prints the peak memory of the process in bytes."""
+    from pe_sim.cli.app import main as pe_sim
+
+    try:
+        with redirect_stdout(StringIO()):
+            pe_sim()
+    except SystemExit as done:
+        if done.code:
+            raise
     print(peak_bytes())
 
 

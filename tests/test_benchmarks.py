@@ -3,11 +3,13 @@
 Nothing here looks at how long anything took: `make bench` does.
 """
 
+from subprocess import CalledProcessError
+
 import pytest
 
 from benchmarks.curve import Curve, Series, significant
 from benchmarks.growth import Section, step_curve
-from benchmarks.measure import clear_caches, median_seconds
+from benchmarks.measure import clear_caches, median_seconds, process_mib
 from benchmarks.page import write_page
 from benchmarks.step import Situation
 from benchmarks.sweeps import SWEEP_ARRAY, SWEEPS
@@ -127,3 +129,11 @@ def test_a_small_curve_end_to_end(tmp_path):
     for part in ("numpy", "| a row |", "### A heading", "](performance/small.png)", "Why so.", curve.table(None)):
         assert part in text
     assert max(len(line) for line in text.splitlines() if not line.startswith(("|", "-"))) <= 120
+
+
+@pytest.mark.slow
+def test_the_peak_memory_of_a_process_is_that_of_its_step():
+    run = ("run", "llama-3.2-1b", "--array", "bus-tree-256", "--allow-overflow", "--set")
+    assert process_mib((*run, "num_pes=256")) + 50 < process_mib((*run, f"num_pes={2**17}"))
+    with pytest.raises(CalledProcessError):
+        process_mib(("run", "no-such-model"))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow, as_workflow
@@ -35,8 +35,26 @@ class Excluded:
     error: InputError | None = field(default=None, compare=False, repr=False)
 
 
+class Stoppable:
+    """What a search found that may have been stopped."""
+
+    __slots__ = ()
+    stopped: str | None
+
+    @property
+    def uninterrupted(self) -> Self:
+        """Itself, for whoever only wants what is best to go on with.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
+        """
+        if self.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return self
+
+
 @dataclass(frozen=True, eq=False, slots=True)
-class SearchResult:
+class SearchResult(Stoppable):
     """The best mapping found.
 
     Args:
@@ -65,17 +83,6 @@ class SearchResult:
     def workflow(self) -> Workflow:
         """The best one: `simulate`, `execute` and the others take it."""
         return self.best.workflow
-
-    @property
-    def uninterrupted(self) -> SearchResult:
-        """Itself, for whoever only wants its workflow to go on with.
-
-        Raises:
-            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
-        """
-        if self.stopped == INTERRUPTED:
-            raise KeyboardInterrupt
-        return self
 
     @property
     def report(self) -> Report:

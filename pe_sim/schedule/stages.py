@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.arrays.array import ArrayConfig, Tree
 from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
@@ -168,6 +168,11 @@ class TreeStage(Stage):
     whole_tree: bool
     at_root: bool
     softmax: bool = False
+
+    def combine_cycles(self, tree: Tree) -> int:
+        """What each joint takes to combine: a head's way up the tree without the links, a level."""
+        links = sum(tree.level_latency_cycles[: self.levels])
+        return (int(self.hop_cycles[0]) - links) // max(self.levels, 1)
 
 
 @dataclass(frozen=True, slots=True)

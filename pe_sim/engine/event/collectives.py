@@ -174,8 +174,7 @@ class TreeRun(Collective):
         beats = -(-num_bytes // self._width)
         finished = self._machine.expect()
         started = partial(self._started, index, beats, finished)
-        links = sum(self._tree.level_latency_cycles[: self._stage.levels])
-        combine_cycles = (int(self._stage.hop_cycles[index]) - links) // max(self._stage.levels, 1)
+        combine_cycles = self._stage.combine_cycles(self._tree)
         passage = Passage(leaves[0], leaves[1], beats, started, self._stage.levels, combine_cycles)
         self._machine.tree.announce(passage)
         return passage

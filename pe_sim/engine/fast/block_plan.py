@@ -148,8 +148,7 @@ class Planner:
         tree = self._array.bus_tree.tree
         plan = StagePlan(bool(stage.active.all()), busy=ceil_div(stage.num_bytes, tree.bytes_per_cycle))
         plan.first, plan.end = self._entries(stage.first_pe), self._end(stage.last_pe)
-        links = sum(tree.level_latency_cycles[: stage.levels])
-        plan.combine_cycles = (int(stage.hop_cycles[0]) - links) // max(stage.levels, 1)
+        plan.combine_cycles = stage.combine_cycles(tree)
         return plan
 
     def _messages(self, stage: MessageStage) -> StagePlan:

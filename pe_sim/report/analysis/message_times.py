@@ -182,9 +182,7 @@ class Moments:
         first, last = stage.first_pe, stage.last_pe
         if stage.whole_tree:
             first, last = np.zeros_like(first), np.full_like(last, self._num_pes)
-        links = sum(self._tree.level_latency_cycles[: stage.levels])
-        combine = (int(stage.hop_cycles[0]) - links) // max(stage.levels, 1)
-        return Passages(first, last, stage.levels, combine)
+        return Passages(first, last, stage.levels, stage.combine_cycles(self._tree))
 
     def rows(self, order: int) -> IntArray:
         """The stage's rows in the trace's channel uses, in order of their grants."""

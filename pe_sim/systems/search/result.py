@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.plans.schema import plan_to_dict
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.mapping_search.result import INTERRUPTED, time_of, workflow_text
+from pe_sim.mapping_search.result import Stoppable, time_of, workflow_text
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.files import write_text
 from pe_sim.report.system_report import SystemReport
@@ -95,7 +95,7 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SystemSearchResult:
+class SystemSearchResult(Stoppable):
     """The best plan found.
 
     Args:
@@ -117,17 +117,6 @@ class SystemSearchResult:
     stopped: str | None = None
     budget_seconds: float = math.inf
     used_seconds: float = 0.0
-
-    @property
-    def uninterrupted(self) -> SystemSearchResult:
-        """Itself, for whoever only wants its plan to go on with.
-
-        Raises:
-            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
-        """
-        if self.stopped == INTERRUPTED:
-            raise KeyboardInterrupt
-        return self
 
     @property
     def plan(self) -> ParallelPlan:

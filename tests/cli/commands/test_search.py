@@ -83,6 +83,15 @@ def test_some_given(call, tiny):
     assert {layer["attention"] for layer in told["reports"][0]["workflow"]["layers"]} == {"token"}
 
 
+def test_a_situation_is_searched_for_all_its_steps(call, tiny, monkeypatch):
+    Path("short.yaml").write_text(SITUATION, encoding="utf-8")
+    found, asked = ps.search(tiny, ps.load_array("bus-tree-64", {"num_pes": 1}), ps.Decode(1, 3)), []
+    monkeypatch.setattr("pe_sim.api.search", lambda model, array, steps, *_, **__: asked.append(steps) or found)
+    told = in_json(call("search", tiny, "--situation", "short.yaml", "--json", "-"))
+    assert asked == [ps.load_situation("short.yaml").steps]
+    assert told["cycles"] == found.best.cycles
+
+
 @pytest.mark.slow
 def test_several_steps(call, tiny):
     Path("short.yaml").write_text(SITUATION, encoding="utf-8")
