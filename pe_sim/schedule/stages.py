@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pe_sim.config.arrays.array import ArrayConfig, Tree
-from pe_sim.config.networks.network import GraphNetwork
+from pe_sim.config.arrays.array import ArrayConfig
+from pe_sim.config.networks.network import GraphNetwork, Tree
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.routing.hops import Hops
