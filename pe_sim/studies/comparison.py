@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pe_sim import api
 from pe_sim.config.arrays.array import ArrayConfig
@@ -24,8 +24,37 @@ if TYPE_CHECKING:
 
     from pe_sim.report.plots.time import Axes
 
+_MOST_IN_GROUPS: Final = 2  # workflows, the fastest, that are tried in groups of PEs beside the comparison
+
 WorkflowLike = Workflow | str | Path
 ArrayLike = ArrayConfig | str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InGroups:
+    """A workflow in groups of PEs that takes fewer cycles than the best of a comparison, which has it without.
+
+    Args:
+        workflow: what the comparison calls it.
+        groups: of PEs.
+        cycles: of the step, or the weighted sum over several.
+        percent_fewer: than the best.
+    """
+
+    workflow: str
+    groups: int
+    cycles: float
+    percent_fewer: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Two lines, as all outputs have them."""
+        faster = f"takes {self.cycles:,.0f} cycles, {self.percent_fewer:.1f}% fewer than the best above"
+        how = "PEs in groups, each with sequences of its own; pe-sim search tries more of them"
+        return f"{self.workflow} with groups: {self.groups} {faster}\n({how})."
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -35,10 +64,12 @@ class Comparison:
     Args:
         reports: in the order they were asked for.
         failed: why others could not be simulated, by what to call them.
+        in_groups: a workflow in groups of PEs that is faster than all of them; None: none was found.
     """
 
     reports: Mapping[str, Report]
     failed: Mapping[str, str]
+    in_groups: InGroups | None = None
 
     def __getitem__(self, label: str) -> Report:
         """The report of this name.
@@ -86,6 +117,8 @@ class Comparison:
     def print(self, file: TextIO | None = None) -> None:
         """Prints the tables of `pe-sim compare` to `file`, or to stdout."""
         compare_table(list(self.reports.values()), list(self.reports), file)
+        if self.in_groups:
+            print(f"\n{self.in_groups}", file=file)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Where the time of each goes, as stacked bars on one scale; draws into `ax` or a new figure."""
@@ -101,7 +134,9 @@ class Comparison:
         """
         from pe_sim.report.html.page import save_comparison_html
 
-        save_comparison_html(path, list(self.reports.values()), list(self.reports), self.failed)
+        save_comparison_html(
+            path, list(self.reports.values()), list(self.reports), self.failed, remarks=remarks_on(self.in_groups)
+        )
 
     def __repr__(self) -> str:
         """One line."""
@@ -112,6 +147,7 @@ class Comparison:
         first = next(iter(self.reports.values()))
         title = f"{first.model.name}, {first.step.phase}: {self.best} is the fastest"
         notes = list(self._ranking.notes)
+        notes += remarks_on(self.in_groups)
         notes += cost_notes(list(self.reports.values()))
         notes += [f"{label} cannot do this step: {reason}" for label, reason in self.failed.items()]
         return card(title, tables=[frame_table(self.to_frame(), text_columns=1, marked=0)], notes=notes)
@@ -147,14 +183,57 @@ def compare(
             raise InputError("there is nothing to compare", path=path, given=[], expected="at least one")
     found: dict[str, Report] = {}
     failures: dict[str, InputError] = {}
-    for label, (on, workflow) in _cases(named, arrays).items():
+    cases = _cases(named, arrays)
+    for label, (on, workflow) in cases.items():
         try:
             found[label] = api.simulate(model, on, step, workflow, engine, allow_overflow=allow_overflow)
         except InputError as error:
             failures[label] = error
     if not found:
         raise none_works(failures)
-    return Comparison(found, {label: str(error) for label, error in failures.items()})
+    grouped = faster_in_groups(model, [(step, 1.0)], cases, {label: (report,) for label, report in found.items()})
+    return Comparison(found, {label: str(error) for label, error in failures.items()}, grouped)
+
+
+def faster_in_groups(
+    model: ModelConfig,
+    steps: Sequence[tuple[api.Step, float]],
+    cases: Mapping[str, tuple[ArrayConfig, Workflow]],
+    reports: Mapping[str, Sequence[Report]],
+) -> InGroups | None:
+    """The fastest workflow in groups of PEs, if that is faster than all that is compared.
+
+    Args:
+        steps: with their weights; `reports` has one for each.
+        cases: by label, what was simulated; the array of the fastest is tried, with the fastest workflows on it.
+    """
+    from pe_sim.mapping_search.candidates import Wanted, best_in_groups, takes_groups
+
+    weights = tuple(weight for _, weight in steps)
+    seconds = {
+        label: sum(weight * report.latency_seconds for weight, report in zip(weights, of_steps, strict=True))
+        for label, of_steps in reports.items()
+        if not any(report.shortage for report in of_steps)
+    }
+    if not seconds or min(step.batch_size for step, _ in steps) == 1:
+        return None
+    first, *_ = order = sorted(seconds, key=seconds.__getitem__)
+    array = cases[first][0]
+    known = {
+        cases[label][1].name: label for label in order if cases[label][0] is array and takes_groups(cases[label][1])
+    }
+    wanted = Wanted(model, array, tuple(step for step, _ in steps), weights, "latency")
+    found = best_in_groups([cases[label][1] for label in list(known.values())[:_MOST_IN_GROUPS]], wanted)
+    cycles = wanted.weighted([report.latency_cycles for report in reports[first]])
+    if found is None or found.cycles >= cycles:
+        return None
+    label = known[found.reports[0].workflow.name]
+    return InGroups(label, found.workflow.groups, found.cycles, 100 * (1 - found.cycles / cycles))
+
+
+def remarks_on(grouped: InGroups | None) -> list[str]:
+    """What pages and notebooks say of it: nothing, or its words in one line."""
+    return [] if grouped is None else [" ".join(str(grouped).split("\n"))]
 
 
 def labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, Workflow]:

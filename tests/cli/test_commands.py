@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,15 @@ def test_compare_says_when_groups_are_faster(call):
     assert faster["percent_fewer"] == pytest.approx(100 * (1 - report.latency_cycles / best))
     words = f"workflow-2 with groups: 4 takes {report.latency_cycles:,} cycles, {faster['percent_fewer']:.1f}% fewer"
     assert words in answer(call(*args))
+    found = pe_sim.compare("llama-3.2-1b", "bus-tree-1024", api.Decode(16, 2000), ["megatron", "workflow-2"])
+    assert found.in_groups is not None
+    assert found.in_groups.to_dict() == faster
+    printed = StringIO()
+    found.print(printed)
+    found.save_html("page.html")
+    answer(call(*args, "--html", "cli.html"))
+    for text in (printed.getvalue(), found._repr_html_(), Path("page.html").read_text(), Path("cli.html").read_text()):
+        assert words in text.replace("&#39;", "'")
 
 
 @pytest.mark.parametrize(

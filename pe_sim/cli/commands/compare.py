@@ -242,7 +242,6 @@ def _bounds(machines: Sequence[Machine], model: ModelConfig, array: ArrayConfig,
 
 
 SCHEMA: Final = "pe-sim.comparison/1"
-_MOST_IN_GROUPS: Final = 2  # workflows, the fastest, that are tried in groups of PEs beside the comparison
 
 
 @click.command()
@@ -300,7 +299,7 @@ def compare(
         refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
-    from pe_sim.studies.comparison import labelled, reason_rows
+    from pe_sim.studies.comparison import faster_in_groups, labelled, reason_rows, remarks_on
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = [api.load_workflow(name) for name in listed]
@@ -312,7 +311,7 @@ def compare(
     known = References.of(machines, model, arrays[array_names[0]], steps)
     cases = _cases(labelled(listed, workflows), arrays)
     reports, reasons = _simulate_all(model, steps, cases, engine, allow_overflow)
-    grouped = _faster_in_groups(model, steps, cases, reports)
+    grouped = faster_in_groups(model, steps, cases, reports)
     unequal = {label: why for label in reports for name, why in beside.unequal.items() if label.endswith(f" on {name}")}
 
     def make_json() -> str:
@@ -321,7 +320,7 @@ def compare(
             told = comparison_dict(_served(situation, reports), failed, unequal)
         else:
             told = _to_dict({label: of_steps[0] for label, of_steps in reports.items()}, failed, unequal)
-        return to_json(told | ({} if grouped is None else {"in_groups": grouped}) | known.to_dict())
+        return to_json(told | ({} if grouped is None else {"in_groups": grouped.to_dict()}) | known.to_dict())
 
     def show(stream: TextIO) -> None:
         if situation:
@@ -329,14 +328,13 @@ def compare(
         _show_steps(situation, reports, unequal, known, stream)
         stream.write(reason_rows(reasons))
         if grouped is not None:
-            faster = "takes {cycles:,.0f} cycles, {percent_fewer:.1f}% fewer than the best above".format(**grouped)
-            how = "PEs in groups, each with sequences of its own; pe-sim search tries more of them"
-            stream.write(f"\n{grouped['workflow']} with groups: {grouped['groups']} {faster}\n({how}).\n")
+            stream.write(f"\n{grouped}\n")
 
     def write_html(path: Path) -> None:
         from pe_sim.report.html.page import save_comparison_html
 
-        save_comparison_html(path, [of_steps[0] for of_steps in reports.values()], list(reports), reasons, unequal)
+        shown = [of_steps[0] for of_steps in reports.values()]
+        save_comparison_html(path, shown, list(reports), reasons, unequal, remarks_on(grouped))
 
     outputs.deliver(make_json, show, {"--html": write_html})
 
@@ -357,41 +355,6 @@ def _show_steps(
         compare_table(list(of_step), list(reports), stream, unequal)
         best = of_step[Ranking.of(of_step, list(reports), unequal).best]
         known.show(index, None if best.shortage else best.latency_seconds, stream)
-
-
-def _faster_in_groups(
-    model: ModelConfig,
-    steps: Sequence[WeightedStep],
-    cases: Mapping[str, tuple[ArrayConfig, Workflow]],
-    reports: Mapping[str, tuple[Report, ...]],
-) -> dict[str, Any] | None:
-    """The fastest workflow in groups of PEs, if that is faster than all that is shown; JSON-ready."""
-    from pe_sim.mapping_search.candidates import Wanted, best_in_groups, takes_groups
-
-    weights = tuple(weight for _, weight in steps)
-    seconds = {
-        label: sum(weight * report.latency_seconds for weight, report in zip(weights, of_steps, strict=True))
-        for label, of_steps in reports.items()
-        if not any(report.shortage for report in of_steps)
-    }
-    if not seconds or min(step.batch_size for step, _ in steps) == 1:
-        return None
-    first, *_ = order = sorted(seconds, key=seconds.__getitem__)
-    array = cases[first][0]
-    known = {
-        cases[label][1].name: label for label in order if cases[label][0] is array and takes_groups(cases[label][1])
-    }
-    wanted = Wanted(model, array, tuple(step for step, _ in steps), weights, "latency")
-    found = best_in_groups([cases[label][1] for label in list(known.values())[:_MOST_IN_GROUPS]], wanted)
-    cycles = wanted.weighted([report.latency_cycles for report in reports[first]])
-    if found is None or found.cycles >= cycles:
-        return None
-    return {
-        "workflow": known[found.reports[0].workflow.name],
-        "groups": found.workflow.groups,
-        "cycles": found.cycles,
-        "percent_fewer": 100 * (1 - found.cycles / cycles),
-    }
 
 
 def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> dict[str, Served]:

@@ -78,6 +78,7 @@ def comparison_html(
     labels: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
     unequal: Mapping[str, str] | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
     """The page of several reports beside each other.
 
@@ -86,6 +87,7 @@ def comparison_html(
         labels: what to call them, each a name of its own; None: their workflows' names.
         failed: by the label of what could not be simulated, why.
         unequal: by label, what was not made equal to the others; it is shown and not ranked.
+        remarks: sentences on all of them, below the summary.
 
     Raises:
         InputError: no reports, or not one label for each.
@@ -121,7 +123,7 @@ def comparison_html(
         accuracy=[(name, report.envelope) for name, report in named.items()],
         timelines=drawn,
         failed=failed or {},
-        not_ranked=ranking.notes,
+        not_ranked=[*ranking.notes, *remarks],
         notes=list(dict.fromkeys(note for report in reports for note in report.model.notes)),
         sources=_common_sources(reports) + [_workflow_source(report, name) for name, report in named.items()],
     )
@@ -139,13 +141,14 @@ def save_comparison_html(
     labels: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
     unequal: Mapping[str, str] | None = None,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Writes `comparison_html()`, whole or not at all.
 
     Raises:
         InputError: as `comparison_html`, or the file cannot be written.
     """
-    write_text(path, comparison_html(reports, labels, failed, unequal))
+    write_text(path, comparison_html(reports, labels, failed, unequal, remarks))
 
 
 def _render(template: str, **values: Any) -> str:
