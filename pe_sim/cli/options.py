@@ -1,4 +1,4 @@
-"""Options that several commands share: gives decorators, takes their values, gives overrides and steps."""
+"""Options that several commands share: decorators, the texts typed there, and the overrides and steps they mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where results go: takes the targets the user named, checks them first, then writes all of them or none."""
+"""Where results go: checks the files a user named, then writes all of them or none; and plain tables of text."""
 
 from __future__ import annotations
 

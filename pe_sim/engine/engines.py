@@ -1,4 +1,4 @@
-"""The registry of engines: whatever turns a schedule into a trace, to the cycle as the reference does."""
+"""The registry of engines: whatever turns a schedule into a trace; and decode steps one after the other."""
 
 from __future__ import annotations
 

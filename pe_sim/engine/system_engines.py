@@ -1,4 +1,4 @@
-"""The registry of engines for systems: whatever turns a program of passes and exchanges into the times of its tasks."""
+"""The registry of engines for systems, which give the times of passes and exchanges; and the fast one of them."""
 
 from __future__ import annotations
 

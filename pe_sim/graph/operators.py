@@ -1,4 +1,4 @@
-"""Operators: what a step computes, with the flops and bytes of each. A MAC is 2 flops.
+"""Operators and their tensors: what a step computes, with the flops and bytes of each. A MAC is 2 flops.
 
 Flops of element-wise functions follow the conventions of LLM-Viewer (arXiv 2402.16363): softmax 5 an element,
 norm 7, add 1; RoPE is 3 (two multiplies, one add), SiLU times gate 5, GELU 8.

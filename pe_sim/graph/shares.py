@@ -1,4 +1,4 @@
-"""A share of a model: some of its layers, and of each the share of the operators that one array works on."""
+"""What one of several arrays works on: its share of the layers and operators, cut where the arrays meet."""
 
 from __future__ import annotations
 

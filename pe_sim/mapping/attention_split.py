@@ -1,4 +1,4 @@
-"""How one layer's attention is divided: which heads, dims, sequences and tokens each PE works on."""
+"""How one layer's attention is divided: heads, dims, sequences and tokens of each PE, and blocks that share heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the PEs are divided: groups that split the batch, PEs inside each, sequences of each."""
+"""How the PEs are divided: groups that split the batch, and grids over which a matrix is cut both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places a whole step: one block per distinct (plan, entering values), reused wherever it repeats.
+"""Places a whole step, a step of a block pipeline, or one pass of one of several arrays; what repeats is placed once.
 
 A sweep places the same step on many arrays. What nodes a step has depends on the array only through the questions that
 `Transforms` answers, so for a new array these are put again, and where the answers are the same the nodes are too.

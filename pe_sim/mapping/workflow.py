@@ -1,4 +1,4 @@
-"""Workflows: a distribution for every operator of every layer, and the table of named ones."""
+"""Workflows: a distribution for every operator of every layer, the table of named ones, and those of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One division of the PEs into groups: shortest paths over its mappings, simulated in the order of their bounds."""
+"""What a search knows so far, and its part on one division of the PEs: shortest paths, simulated by their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids that need not be looked at, because other distributions take no longer.
+"""Grids of PEs for an FFN: which there are, the published optimum, and which need not be looked at.
 
 What gate and up give by a grid are terms of the whole tensor where the activation does not run on the slices of the
 grid's rows, as they are by `col`; what down gives by any grid are terms of the whole tensor too. All of them are moved

@@ -1,4 +1,4 @@
-"""Choices that cannot pay: once all were run from one entry, others are entered alike, and few are run again.
+"""Choices that cannot pay: by bounds before anything runs, or by what came of them from one entry.
 
 Nothing in a piece is counted from anywhere but its inputs, and later inputs never give earlier outputs. So if no input
 comes more than `late` cycles later than in the first entry and none more than `early` cycles earlier, every output of

@@ -1,4 +1,4 @@
-"""What a search found: the best mapping, what else was tried, and how sure it is that nothing is better."""
+"""What a search found: the best mapping, also as a workflow file, what else was tried, and how sure it is."""
 
 from __future__ import annotations
 

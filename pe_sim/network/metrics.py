@@ -1,4 +1,4 @@
-"""What an interconnect is in numbers: takes an array, gives PEs, channels, diameter, bisection width and wire."""
+"""What an interconnect is in numbers, closed or counted on its graph; and arrays scaled to an equal total wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Array types, and the faults of a placed graph that does not compute what it promises."""
+"""Array types, the vector functions on them, and the faults of placed graphs that compute something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executes a placed graph on arrays: every PE from its own shards, every move for real."""
+"""Executes a placed graph, or one pass of it, on arrays: every PE from its own shards, every move for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves arrays between PEs, joints and root as a placed graph says, and counts what goes over the wires."""
+"""Moves arrays between PEs, joints and root as a placed graph says, combines and counts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof of a workflow: which steps are run, on which tokens, and what came out of them all."""
+"""The proof of a workflow: steps of a small model executed against the unsharded reference, traffic included."""
 
 from __future__ import annotations
 

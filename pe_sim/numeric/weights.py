@@ -1,4 +1,4 @@
-"""The weights of a model in one structure for every family."""
+"""The weights of a model in one structure for every family, and those of an array's share of it."""
 
 from __future__ import annotations
 

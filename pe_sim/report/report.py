@@ -1,4 +1,4 @@
-"""The report of one simulated step: its figures, with exports and pictures."""
+"""The report of one simulated step, made of all that a simulation gives: its figures, with exports and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a whole generation took: one prefill and the decode steps after it."""
+"""What a whole generation took, and the switch between its mappings; what one collective or GEMM alone takes."""
 
 from __future__ import annotations
 

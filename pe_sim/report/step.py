@@ -1,4 +1,4 @@
-"""The figures of one simulated step, and their JSON."""
+"""The figures of one simulated step, where its time goes, and their JSON."""
 
 from __future__ import annotations
 

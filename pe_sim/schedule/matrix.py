@@ -1,4 +1,4 @@
-"""Passes, tiles and streams of a GEMM on a PE (machine model, section 4)."""
+"""A GEMM on a PE: its passes, tiles and streams, and how long they take at each overlap level; one alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lowers one primitive move to messages along the routes of an interconnect that is a graph."""
+"""Lowers a primitive move, or one collective alone, to messages along the routes of a graph of channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrays that are joined by links do in a step: passes on arrays, and exchanges over the links between them.
+"""What arrays that are joined by links do in a step: passes and exchanges, and what every engine asks of them first.
 
 The semantics, one level above the machine model:
 

@@ -1,4 +1,4 @@
-"""Calibrates a machine from measured collectives: takes Galvatron's profiles, gives latencies, bandwidths, residuals.
+"""Calibrates a machine from measured collectives: takes Galvatron's profiles, gives it with tables, figure and YAML.
 
 `calibration_fits` has the model and how it is fitted, `calibrated_machine` what that makes of an array and of links.
 """

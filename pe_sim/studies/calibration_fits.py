@@ -1,4 +1,4 @@
-"""Fits latency and bandwidth: takes measured collectives, gives a line for each number of devices and over all.
+"""Fits latency and bandwidth to measured collectives: a line for each number of devices, and the machine's settings.
 
 The model of a collective of S bytes over n devices, for each number of devices by itself:
 

@@ -1,4 +1,4 @@
-"""From settings to configs: takes what a point sets by dotted path, gives model, array, steps and workflow.
+"""From settings by dotted path to model, array, steps and workflow; and all points of a sweep checked before it runs.
 
 A sweep says the same things again and again, so each part is loaded once for each text that asks for it. What is kept
 belongs to one `Resolver`, and a resolver to one run of a sweep: a file that changes between two runs is read again.

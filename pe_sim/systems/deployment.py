@@ -1,4 +1,4 @@
-"""A plan on a system: which arrays hold which layers, how they share them, and which sequences they serve."""
+"""A plan on a system: which arrays hold which layers, where stages are cut, and which sequences they serve."""
 
 from __future__ import annotations
 

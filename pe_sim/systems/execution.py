@@ -1,4 +1,4 @@
-"""Executes a script with real numbers: every array from its own shards, every exchange for real."""
+"""Executes a script with real numbers, every array from its own shards; and proves a plan so on a small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline for several arrays: plan -> deployment -> script -> program -> times."""
+"""The pipeline for several arrays: plan -> deployment -> script -> program -> times -> report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pe-sim collective`: one collective alone on an array."""
+"""`pe-sim collective` and `pe-sim gemm`: one collective alone on an array, one GEMM alone on a PE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pe-sim compare`: the same step under several workflows, or on several arrays."""
+"""`pe-sim compare`: a step under several workflows, on several arrays (made equal), beside known machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pe-sim run`: one step of a model on an array under a workflow."""
+"""`pe-sim run`: one step of a model under a workflow, on one array or on several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pe-sim search`: the best distribution of every operator."""
+"""`pe-sim search`: the best distribution of every operator, and on several arrays the best plan."""
 
 from __future__ import annotations
 

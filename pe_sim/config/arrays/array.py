@@ -1,4 +1,4 @@
-"""The resolved machine: frozen, every latency an integer number of cycles."""
+"""The resolved machine: frozen, every latency an integer number of cycles; its costs and its dead PEs."""
 
 from __future__ import annotations
 

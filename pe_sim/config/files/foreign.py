@@ -1,4 +1,4 @@
-"""Strict fields of foreign model files: takes a mapping and a schema, gives typed values or one clear error."""
+"""Foreign files: finds the dialect by its keys, and takes typed values from a mapping or gives one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads files strictly: takes the path or text of a YAML or JSON file, gives a plain dict."""
+"""Finds and reads files: takes a name of a preset, a path or a text of YAML or JSON, gives a plain dict, strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Galvatron's `meta_configs/*.json` (llama, gpt and bert): takes the mapping, gives a model."""
+"""Galvatron's `meta_configs/*.json` and `model_configs/*.yaml`: takes the mapping, gives a model."""
 
 from __future__ import annotations
 

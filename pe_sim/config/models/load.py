@@ -1,4 +1,4 @@
-"""Loads models: takes a preset's name, a path or a mapping, gives a frozen model; or one line about it."""
+"""Loads models: takes a preset, a path or a mapping of any known dialect, gives a frozen model; or a line about it."""
 
 from __future__ import annotations
 

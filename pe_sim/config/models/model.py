@@ -1,4 +1,4 @@
-"""The resolved transformer: one frozen description for every family and dialect."""
+"""The resolved transformer: one frozen description for every family and dialect, its checks and its parameters."""
 
 from __future__ import annotations
 

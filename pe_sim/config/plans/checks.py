@@ -1,4 +1,4 @@
-"""What must hold inside a plan: takes a plan, gives it back or names the field, its value and what would fit."""
+"""What must hold inside a plan or a file of one: gives what it took, or names the field and what would fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of Hetu's generators of parallel configs: takes them, gives the members they mean, or the plan.
+"""Arguments of Hetu's generators of parallel configs: takes them, gives the plan they mean, or what their files hold.
 
 The names and defaults are those of `generate_llama_4d_config` and `generate_llama_hetero_4d_config`; those of the
 `ds_parallel` section of a run's YAML are those of Hetu's class StrategyConfig. In both, null is as if left out.

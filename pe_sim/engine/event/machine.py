@@ -1,4 +1,4 @@
-"""What a collective needs of the simulation it belongs to."""
+"""What collectives of the event engine share: channels that serve one by one, joints in program order, late calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PE's side of the event engine: what it executes and the state of its units."""
+"""A PE's side of the event engine: when its data is there, what it executes, and the state of its units."""
 
 from __future__ import annotations
 

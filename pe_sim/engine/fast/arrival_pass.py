@@ -1,4 +1,4 @@
-"""A block whose stages' requests overtake one another: passes over it until no arrival changes any more."""
+"""Stages whose requests overtake one another: passes over their block, or all blocks, until no arrival changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which elements of every parameter and of the KV cache each PE holds under a mapping: takes a placed step.
+"""Which elements each PE holds under a mapping, and which have to move for it to hold those of another.
 
 A PE always holds a box: some indices along each dim, and all elements whose indices are among them. Indices are kept as
 spans (or as residues, for tokens), so that nothing grows with the number of elements.

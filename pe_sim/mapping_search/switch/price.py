@@ -1,4 +1,4 @@
-"""What it costs to go from one mapping of a model to another between prefill and decode: takes two placed steps.
+"""What it costs to go from one mapping of a model to another between prefill and decode, by a schedule of its moves.
 
 Every PE keeps what both mappings give it. What it lacks comes over the bus: each element that somebody lacks is sent
 once, by the lowest PE that holds it, in one message a sender and layer that all hear; or the root sends its own copy,

@@ -1,4 +1,4 @@
-"""The registry of programs: for each part of a collective the algorithms that do it with one program.
+"""The registry of algorithms that do a part of a collective with one program, and why one does not fit, in words.
 
 What a user asks for may take several of them after one another; those plans are in `plans`.
 """

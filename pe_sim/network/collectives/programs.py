@@ -1,4 +1,4 @@
-"""What an algorithm for a collective takes and gives, and the times of it alone."""
+"""What an algorithm for a collective takes and gives, and its times: alone, and one after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts a topology together: takes nodes, links and their parameters, gives channels with lengths and latencies."""
+"""Puts a topology together: takes nodes and links, gives placed channels with lengths and latencies, and their cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Direct networks on the plane: line, ring, mesh, torus. Every PE has a router of its own."""
+"""Networks by a PE's coordinates or digits: line, ring, mesh, torus, hypercube, butterfly; and the crossbar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An interconnect as a directed graph of channels, and the array forms of it that engines index."""
+"""An interconnect as a directed graph of channels, and the array forms of both that engines index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees: the reduction tree below a bus, and trees of switches (H-tree, fat tree)."""
+"""Shared buses with reduction trees, and trees of switches (H-tree, fat tree)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace beside the schedule it ran: what limits each stage, and what its messages are counted under."""
+"""A trace beside the schedule it ran: what limits each stage, what people call it, and when memory ports stream."""
 
 from __future__ import annotations
 

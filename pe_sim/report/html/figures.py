@@ -1,4 +1,4 @@
-"""The figures of a page: takes a report, gives its breakdown as bars and its tables."""
+"""The figures of a page: takes a report, gives bars, tables and maps of PEs as plain models for the templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trace as Chrome trace JSON for ui.perfetto.dev: takes a report, gives the text of the file.
+"""The trace as Chrome trace JSON for ui.perfetto.dev, with counters over time and arrows from results to consumers.
 
 Four processes: "Step" with the critical path layer by layer, "Root" with its units, "Interconnect" with a track for
 each channel, and "PEs" with a track of work and one of the memory port for each class of PEs, or for the PEs that were

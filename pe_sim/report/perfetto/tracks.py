@@ -1,4 +1,4 @@
-"""A step as tracks of slices, as timelines draw them: takes a report, gives what goes on where and when.
+"""A step as tracks of slices, as timelines draw them: what goes on where and when, on the whole and on each PE.
 
 Slices of a track nest or follow each other and never overlap: what does overlap (reductions in disjoint subtrees, jobs
 of several groups) goes to further lanes. Times are cycles.

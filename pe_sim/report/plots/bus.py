@@ -1,4 +1,4 @@
-"""Pictures of a report; the one place that draws with matplotlib."""
+"""How busy the channels were over time: takes a report, draws the busy fraction of every tag in equal bins."""
 
 from __future__ import annotations
 

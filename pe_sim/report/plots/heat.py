@@ -1,4 +1,4 @@
-"""The heat map of an interconnect: takes a report, draws its channels coloured by how busy they were."""
+"""How busy each channel of the drawn interconnect was: takes a report, gives the figures and draws them as colours."""
 
 from __future__ import annotations
 

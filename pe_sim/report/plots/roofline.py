@@ -1,4 +1,4 @@
-"""The roofline figure: takes a report, draws its array's ceilings and its operators below them."""
+"""The roofline of a step: takes a report, gives the array's ceilings and a point for every operator, and draws them."""
 
 from __future__ import annotations
 

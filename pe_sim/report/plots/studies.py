@@ -1,4 +1,4 @@
-"""Columns of a table as lines: takes a pandas.DataFrame, draws one column against another, a line for each group."""
+"""Figures of studies: columns of a table as lines, effects as a tornado, measurements and their fits."""
 
 from __future__ import annotations
 
@@ -222,7 +222,6 @@ def _draw_bar(ax: Axes, row: int, bar: Bar, widest: float) -> None:
 
 # Okabe and Ito: apart for readers with any colour vision; the markers tell them apart in print.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-_PANEL_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _WIDTH: Final = 4.6  # inches of a panel
 _HEIGHT: Final = 4.2
 _SIZE_TICKS: Final = 6
@@ -270,7 +269,7 @@ def save_calibration(panels: Sequence[Panel], title: str, path: str | Path) -> N
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
     for index, series in enumerate(panel.series):
-        colour, marker = _COLOURS[index % len(_COLOURS)], _PANEL_MARKERS[index % len(_PANEL_MARKERS)]
+        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
         ax.plot(*_axes(series.line), color=colour, linewidth=1.4)
         if series.over_all:
             ax.plot(*_axes(series.over_all), color=colour, linewidth=1.1, linestyle=(0, (4, 2)), alpha=0.8)
@@ -331,7 +330,7 @@ def _legend(panel: Panel) -> list[Line2D]:
             [],
             [],
             color=_COLOURS[index % len(_COLOURS)],
-            marker=_PANEL_MARKERS[index % len(_PANEL_MARKERS)],
+            marker=_MARKERS[index % len(_MARKERS)],
             markerfacecolor="white",
             linestyle="-" if series.line else "none",
             label=series.label,

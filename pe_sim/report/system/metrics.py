@@ -1,4 +1,4 @@
-"""Figures of a step on several arrays: utilization, traffic, energy, and a row for all alike tasks of a stage."""
+"""Figures of a step on several arrays: records of its plan, utilization, energy, tasks and links."""
 
 from __future__ import annotations
 

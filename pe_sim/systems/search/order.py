@@ -1,4 +1,4 @@
-"""Which plans and workflows promise most: by lower bounds first, then by estimates, most of them for one workflow."""
+"""Which plans and workflows promise most: by lower bounds first, then by estimates from two short models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search over plans has to choose from: degrees and microbatches, and what none of them can do better than."""
+"""What a search over plans chooses from, with bounds; and where nothing fits, the smallest changes that help."""
 
 from __future__ import annotations
 
