@@ -61,7 +61,7 @@ class Piece:
 
     @cached_property
     def energy(self) -> int:
-        """Dynamic, of its stages, its transforms' messages included; in units of `report.energy`."""
+        """Dynamic, of its stages, its transforms' messages included; in units of `Report.energy_units`."""
         return sum(energy_units(((stage, 1) for stage in self.stages), self.scene.prices).values())
 
 

@@ -1,6 +1,6 @@
 """Calibrates a machine from measured collectives: takes Galvatron's profiles, gives it with tables, figure and YAML.
 
-`calibration_fits` has the model and how it is fitted, `calibrated_machine` what that makes of an array and of links.
+`calibration_fits` has the model, how it is fitted, and what that makes of an array and of links.
 """
 
 from __future__ import annotations

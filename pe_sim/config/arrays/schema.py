@@ -31,7 +31,7 @@ from pe_sim.config.files.schema import (
 from pe_sim.config.networks.bus_tree_schema import NetworkFile
 from pe_sim.errors import did_you_mean
 
-# ---- The sections of an array file that say what its parts cost; all optional, `config.technology` has the defaults.
+# ---- The sections of an array file that say what its parts cost; all optional, `technology` has the defaults.
 
 
 MAX_COST = 10**9  # of one event or one piece, in any of the units below; far above any machine one would build
@@ -262,7 +262,7 @@ class VectorFile(Section):
 
 
 class MemoryFile(Section):
-    """A flat memory with one port; `memory_file` has the other kind, which only PEs can have."""
+    """A flat memory with one port; `schemas` has the other kind, which only PEs can have."""
 
     kind: Literal["flat", "sram"] = Field(default="flat", description="flat (alias sram): one latency, one rate")
     technology: Text = Field(description="the technology the numbers come from, for people: nothing depends on it")

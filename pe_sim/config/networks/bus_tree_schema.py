@@ -66,7 +66,7 @@ class CollectivesFile(Section):
 
 
 class NetworkFile(Section):
-    """The interconnect of kind bus_tree; `network_file` has the other kinds."""
+    """The interconnect of kind bus_tree; `schema` has the other kinds."""
 
     kind: Kind = Field(description="bus_tree: one bus down, one tree up")
     bus: BusFile = Field(description="the bus")

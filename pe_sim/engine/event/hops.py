@@ -18,7 +18,7 @@ _NEVER = -1
 
 
 class RoutedRun(Delivering):
-    """One stage's hops; `network.hop_times` says the same in recurrences."""
+    """One stage's hops; `network.routing.hop_times` says the same in recurrences."""
 
     def __init__(self, machine: Machine, stage: RoutedStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
