@@ -109,7 +109,7 @@ class StepFigures:
 
     @cached_property
     def energy(self) -> Mapping[str, Any]:
-        """First-order joules, in all, by component per token, and watts; `analysis.energy` says what is left out."""
+        """First-order joules in all, by component and per token, and watts; `analysis.energy` says what is left out."""
         by_component = energy_joules(self.schedule, self.latency_seconds)
         total = math.fsum(by_component.values())
         return MappingProxyType(
