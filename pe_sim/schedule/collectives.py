@@ -21,7 +21,7 @@ from pe_sim.schedule.builders import (
     reduction,
     streamed,
 )
-from pe_sim.schedule.stages import Block, Schedule, Stage, Tag
+from pe_sim.schedule.stages import Block, CollectiveSchedule, Schedule, Stage, Tag
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 MAX_MESSAGES = 2**22  # about 2 GiB event by event
@@ -38,14 +38,6 @@ KINDS: tuple[str, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CollectiveSchedule:
-    """A collective's schedule and the way that was chosen for it."""
-
-    schedule: Schedule
-    algorithm: str
-
-
 def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> CollectiveSchedule:
     """The schedule of collective `kind` on the whole array; dead PEs have no part of it.
 
@@ -60,8 +52,7 @@ def collective_schedule(kind: str, array: ArrayConfig, num_bytes: int) -> Collec
     if isinstance(array.network, GraphNetwork):
         from pe_sim.schedule.routed_moves import routed_collective  # loads networkx
 
-        routed = routed_collective(kind, array, num_bytes)
-        return CollectiveSchedule(routed.schedule, routed.algorithm)
+        return routed_collective(kind, array, num_bytes)
     return _Collective(array, num_bytes).build(kind)
 
 

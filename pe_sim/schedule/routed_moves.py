@@ -19,7 +19,7 @@ from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.routing.hops import Program
 from pe_sim.schedule.builders import STREAMING_OVERLAP, Labels
 from pe_sim.schedule.moves import Payload
-from pe_sim.schedule.stages import Block, RoutedStage, Schedule, Stage, Tag, terms_of
+from pe_sim.schedule.stages import Block, CollectiveSchedule, RoutedStage, Schedule, Stage, Tag, terms_of
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 SERIAL = "serial"
@@ -231,15 +231,7 @@ def _fewest_beats(stage: RoutedStage, array: ArrayConfig, hop: IntArray, hub: In
 _OF_WHOLES = ("broadcast", "reduce", "all-reduce")
 
 
-@dataclass(frozen=True, slots=True)
-class RoutedCollective:
-    """A collective's schedule and the way that was chosen for it."""
-
-    schedule: Schedule
-    algorithm: str
-
-
-def routed_collective(kind: str, array: ArrayConfig, num_bytes: int) -> RoutedCollective:
+def routed_collective(kind: str, array: ArrayConfig, num_bytes: int) -> CollectiveSchedule:
     """The schedule of collective `kind` on the whole array, in the way that the array names.
 
     Args:
@@ -249,7 +241,7 @@ def routed_collective(kind: str, array: ArrayConfig, num_bytes: int) -> RoutedCo
         InputError: the way that the array names does not fit its topology.
     """
     if array.num_pes == 1 and kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all"):
-        return RoutedCollective(_schedule(array, ()), "nothing to move")
+        return CollectiveSchedule(_schedule(array, ()), "nothing to move")
     return planned_collective(array, collective_plan(kind, array, num_bytes))
 
 
@@ -275,13 +267,13 @@ def collective_planner(kind: str, array: ArrayConfig, num_bytes: int) -> Planner
     return Planner(interconnect, pattern, _sizes(kind, array, num_bytes, pattern), names)
 
 
-def planned_collective(array: ArrayConfig, plan: Plan) -> RoutedCollective:
+def planned_collective(array: ArrayConfig, plan: Plan) -> CollectiveSchedule:
     """The schedule of a plan: a stage a program."""
     stages: list[RoutedStage] = []
     for leg in plan.legs:
         stage = _stage(leg, array, len(stages))
         stages.append(routed_stream(stage, array, stages[-1] if stages else None))
-    return RoutedCollective(_schedule(array, tuple(stages)), plan.name)
+    return CollectiveSchedule(_schedule(array, tuple(stages)), plan.name)
 
 
 def _schedule(array: ArrayConfig, stages: tuple[RoutedStage, ...]) -> Schedule:

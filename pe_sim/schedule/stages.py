@@ -267,6 +267,14 @@ class Schedule:
     classes: PeClasses | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CollectiveSchedule:
+    """A collective's schedule and the way that was chosen for it."""
+
+    schedule: Schedule
+    algorithm: str
+
+
 def terms_of(sends: BoolArray, first_pe: IntArray, last_pe: IntArray) -> IntArray:
     """(scopes,) how many of the PEs first_pe .. last_pe - 1 send something; `sends` is (PEs,)."""
     before: IntArray = np.concatenate([[0], np.cumsum(sends)])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.schedule.collectives import CollectiveSchedule, collective_schedule
-from pe_sim.schedule.stages import MessageStage, TreeStage
+from pe_sim.schedule.collectives import collective_schedule
+from pe_sim.schedule.stages import CollectiveSchedule, MessageStage, TreeStage
 from pe_sim.units import ceil_div
 from tests.rtl.commands import Combine
 from tests.rtl.hardware import Hardware, UnfitError
