@@ -163,7 +163,7 @@ def test_every_named_workflow_shows_itself(name: str) -> None:
 
 
 def test_a_searched_workflow_joins_layers_that_are_alike() -> None:
-    found = ps.search("llama-3.2-1b", "bus-tree-64", STEP, max_simulations=2).workflow
+    found = ps.search("llama-3.2-1b", "bus-tree-256", ps.Decode(context_len=1024), max_simulations=2).workflow
     heads = re.findall(r"layers (\d+(?:-\d+)?)<", found._repr_html_())
     ends = [[int(end) for end in head.split("-")] for head in heads]
     assert ends[0][0] == 0

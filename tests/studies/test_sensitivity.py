@@ -148,7 +148,7 @@ def test_elasticities_of_a_large_step_come_to_one(workflow):
 
 
 def test_latencies_act_in_whole_cycles_on_both_sides():
-    row, now = plain("workflow-1")["bus overhead"], plain("workflow-1").cycles
+    row, now = plain("workflow-2")["bus overhead"], plain("workflow-2").cycles  # where no PEs share heads
     assert row.more.cycles - now == now - row.less.cycles > 0
     assert row.elasticity == pytest.approx((row.more.cycles - now) / now * 2)  # 2 cycles now, one more is 50 per cent
 

@@ -8,6 +8,7 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.report.analysis.channels import joint_busy
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Resource
+from tests.helpers import blocks_of
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
 
 SIZES = (1, 3, 8, 16)
@@ -114,7 +115,8 @@ def test_bound_by_follows_the_machine() -> None:
 
 def test_a_stage_whose_pes_start_late_is_not_taken_for_a_slow_one() -> None:
     slow_bus = {"network__bus__bytes_per_cycle": 1}  # one multicast of the scores a head, one after another
-    report = simulate_tiny("workflow-1", 16, Decode(context_len=1000), **slow_bus)
+    with blocks_of(4):
+        report = simulate_tiny("workflow-1", 16, Decode(context_len=1000), **slow_bus)
     softmax = [span for span in report.trace.spans if span.name == "softmax"]
     assert softmax
     assert bound_by(report, "softmax") == "bus"

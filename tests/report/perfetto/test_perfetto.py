@@ -16,7 +16,7 @@ from pe_sim.errors import InputError
 from pe_sim.report.perfetto.export import BINS, trace_json
 from pe_sim.report.perfetto.tracks import MAX_LANES, Slice, class_name, lanes_of, pe_classes
 from pe_sim.report.report import Report
-from tests.helpers import diagonal, given_in_both
+from tests.helpers import blocks_of, diagonal, given_in_both
 from tests.report.perfetto.chrome_trace import ChromeTrace, parse
 from tests.report.samples import DECODE, GRAPHS, TINY, WORKFLOWS, simulate_tiny, tiny, tiny_on
 
@@ -198,7 +198,9 @@ def test_the_critical_path_is_the_latency_layer_by_layer() -> None:
 
 
 def test_names_are_what_people_say() -> None:
-    names = {event["name"] for events in read(tiny("workflow-1", 8)).slices.values() for event in events}
+    with blocks_of(2):
+        report = simulate_tiny("workflow-1", 8)
+    names = {event["name"] for events in read(report).slices.values() for event in events}
     assert "layer 1 · FFN down" in names
     assert "layer 0 · FFN SiLU and product · reduce gate and up to root" in names
     assert "layer 0 · FFN down · broadcast FFN activations to all PEs" in names
