@@ -47,7 +47,7 @@ floating: $(VENV)/ready  ## what computes in floating point, as another processo
 # All of them run, whatever the first ones say.
 lint: $(VENV)/ready  ## style, formatting, types, import rules, full folders
 	@code=0; \
-	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports' 'pytest -qn 0 tests/test_import_rules.py -k folder'; do \
+	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports' 'pytest -q -n 0 tests/test_import_rules.py -k folder'; do \
 	    echo "-- $$check"; $(VENV)/bin/$$check || code=1; \
 	done; exit $$code
 
