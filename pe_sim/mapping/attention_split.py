@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -16,7 +16,7 @@ from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.networks.network import GraphNetwork, Network
 from pe_sim.graph.operators import AttentionShape
 from pe_sim.mapping.groups import PeGroups, largest_power
-from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
+from pe_sim.network.bus_tree import hop_cycles, occupancy_cycles
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 # (new tokens, cached tokens, residue of each PE, from one token of a PE to its next) -> a number for each PE
@@ -322,9 +322,12 @@ def head_blocks(groups: PeGroups, num_heads: int, units: int, size: int) -> Head
         """(groups, blocks) heads with which no PE of a block has more than `limit` units."""
         return np.where(living > 0, limit[:, None] // load, 0)
 
-    limit = _least(units * num_heads, groups.num_groups, lambda limit: most_heads(limit).sum(axis=1) >= num_heads)
+    even: IntArray = -(-num_heads // (living > 0).sum(axis=1))  # the fullest block has as many heads, or more
+    lightest = np.where(living > 0, load, units).min(axis=1)
+    heaviest = np.where(living > 0, load, 1).max(axis=1)
+    limit = _least(even * lightest - 1, even * heaviest, lambda limit: most_heads(limit).sum(axis=1) >= num_heads)
     room = most_heads(limit)
-    most = _least(num_heads, groups.num_groups, lambda each: np.minimum(room, each[:, None]).sum(axis=1) >= num_heads)
+    most = _least(even - 1, room.max(axis=1), lambda each: np.minimum(room, each[:, None]).sum(axis=1) >= num_heads)
     heads = np.minimum(room, most[:, None])
     spare = heads.sum(axis=1) - num_heads
     number = np.arange(living.shape[1], dtype=np.int64)
@@ -348,9 +351,8 @@ def _places(groups: PeGroups, size: int) -> tuple[IntArray, IntArray, BoolArray]
     return first, last, alive & within[:, :, None]
 
 
-def _least(highest: int, num_groups: int, suffices: Callable[[IntArray], BoolArray]) -> IntArray:
-    """(groups,) the least number for which a monotone condition holds; it does for `highest`."""
-    low, high = np.zeros(num_groups, dtype=np.int64), np.full(num_groups, highest, dtype=np.int64)
+def _least(low: IntArray, high: IntArray, suffices: Callable[[IntArray], BoolArray]) -> IntArray:
+    """(groups,) the least number for which a monotone condition holds; it does for `high` and not for `low`."""
     while (high - low > 1).any():
         middle = (low + high) // 2
         enough = suffices(middle)
@@ -403,15 +405,12 @@ def block_size(array: ArrayConfig, groups: PeGroups, shape: AttentionShape) -> i
 def _block_size(machine: _Machine, groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) -> int:
     if groups.size <= num_heads:
         return 1
-    sizes = block_sizes(groups)
-    worst = dict.fromkeys(sizes, Fraction(1))
-    for tokens in REFERENCE_TOKENS:
-        shape = AttentionShape(num_heads, num_kv_heads, head_dim, (1,), (tokens - 1,), causal_skip=True)
-        cycles = {size: layer_cycles(machine.array, groups, shape, size) for size in sizes}
-        least = min(cycles.values())
-        worst = {size: max(worst[size], Fraction(cycles[size], least)) for size in sizes}
+    shape = AttentionShape(num_heads, num_kv_heads, head_dim, (1,), (0,), causal_skip=True)
+    told = layer_cycles(machine.array, groups, shape, REFERENCE_TOKENS)
+    least = [min(column) for column in zip(*told.values(), strict=True)]
+    worst = {size: max(map(Fraction, cycles, least)) for size, cycles in told.items()}
     one_head_each = largest_power(groups.arity, groups.size // num_heads)
-    return min(sizes, key=lambda size: (worst[size], size != one_head_each, size))
+    return min(worst, key=lambda size: (worst[size], size != one_head_each, size))
 
 
 def block_sizes(groups: PeGroups) -> list[int]:
@@ -422,22 +421,66 @@ def block_sizes(groups: PeGroups) -> list[int]:
     return [size for size in sizes if _places(groups, size)[2].any(axis=(1, 2)).all()]
 
 
-def layer_cycles(array: ArrayConfig, groups: PeGroups, shape: AttentionShape, size: int) -> int:
-    """Cycles of what the size of the blocks decides in a layer, one after another: the fullest PE's work, the messages.
+def layer_cycles(
+    array: ArrayConfig, groups: PeGroups, shape: AttentionShape, tokens: Sequence[int]
+) -> dict[int, list[int]]:
+    """Cycles of what the size of the blocks decides in a layer, at each number of tokens, by size.
 
-    That is the matrices of q, k, v and o, scores, softmax and values, and the sums of the scores, up and back; a
-    decode step of one sequence a group, all of whose tokens every head sees. Latencies of units and memories are the
-    same for all sizes and left out, as are fills, prefetching, streaming and what overlaps.
+    The fullest PE's work and the messages, one after another: the matrices of q, k, v and o, scores, softmax and
+    values, and the sums of the scores, up and back; a decode step of one sequence a group, all of whose tokens every
+    head sees. Latencies of units and memories are the same for all sizes and left out, as are fills, prefetching,
+    streaming and what overlaps.
+
+    Args:
+        shape: heads alone matter of it.
     """
-    blocks = head_blocks(groups, shape.num_heads, shape.head_dim // pair_width(shape.head_dim), size)
-    return _local_cycles(array, shape, blocks) + (_score_cycles(array, groups, shape, blocks) if size > 1 else 0)
+    shares = _shares(groups, shape.num_heads, shape.num_kv_heads, shape.head_dim)
+    held = np.array(tokens, dtype=np.int64)[:, None]
+    cycles = _local_cycles(array, shape, shares, held) + _score_cycles(array, groups, shares, held)
+    return dict(zip(shares.sizes, cycles.T.tolist(), strict=True))
 
 
-def _local_cycles(array: ArrayConfig, shape: AttentionShape, blocks: HeadBlocks) -> int:
-    """Of the PE that takes longest."""
-    unit, vector, dtypes, tokens = array.pe.matrix, array.pe.vector, array.dtypes, shape.total_tokens
-    units = ceil_div(shape.head_dim // pair_width(shape.head_dim), blocks.alive.sum(axis=-1))
-    dims, heads, kv_heads = units * pair_width(shape.head_dim), blocks.num_heads, blocks.kv_heads(shape)
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The blocks of all sizes, one size after another.
+
+    Args:
+        by_size: the blocks of each size.
+        start: (sizes,) the first block of each.
+        dims, heads, kv_heads: (blocks,) elements of a head on the PE with the most of a block, and its heads.
+    """
+
+    by_size: tuple[HeadBlocks, ...]
+    start: IntArray
+    dims: IntArray
+    heads: IntArray
+    kv_heads: IntArray
+
+    @property
+    def sizes(self) -> list[int]:
+        """Places of a block."""
+        return [blocks.size for blocks in self.by_size]
+
+
+@lru_cache(maxsize=_KEPT)
+def _shares(groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) -> _Shares:
+    width = pair_width(head_dim)
+    shape = AttentionShape(num_heads, num_kv_heads, head_dim, (1,), (0,), causal_skip=True)
+    every = tuple(head_blocks(groups, num_heads, head_dim // width, size) for size in block_sizes(groups))
+    living: IntArray = np.concatenate([blocks.alive.sum(axis=-1) for blocks in every])
+    return _Shares(
+        every,
+        np.cumsum([0, *(len(blocks.num_heads) for blocks in every[:-1])]),
+        -(-(head_dim // width) // living) * width,
+        np.concatenate([blocks.num_heads for blocks in every]),
+        np.concatenate([blocks.kv_heads(shape) for blocks in every]),
+    )
+
+
+def _local_cycles(array: ArrayConfig, shape: AttentionShape, shares: _Shares, tokens: IntArray) -> IntArray:
+    """(contexts, sizes) of the PE that takes longest."""
+    unit, vector, dtypes = array.pe.matrix, array.pe.vector, array.dtypes
+    dims, heads, kv_heads = shares.dims, shares.heads, shares.kv_heads
     hidden = shape.num_heads * shape.head_dim
 
     def matrix(times: IntArray | int, num_bytes: IntArray | int, compute: IntArray) -> IntArray:
@@ -459,7 +502,8 @@ def _local_cycles(array: ArrayConfig, shape: AttentionShape, blocks: HeadBlocks)
         + matrix(kv_heads, cached, values)
         + ceil_div(heads * tokens, vector.lanes) * vector.cycles_per_element["softmax"]
     )
-    return int(cycles.max())
+    most: IntArray = np.maximum.reduceat(cycles, shares.start, axis=1)
+    return most
 
 
 def _port_cycles(memory: LocalMemory, num_bytes: IntArray) -> IntArray:
@@ -469,19 +513,34 @@ def _port_cycles(memory: LocalMemory, num_bytes: IntArray) -> IntArray:
     return ceil_div(num_bytes, memory.bytes_per_cycle)
 
 
-def _score_cycles(array: ArrayConfig, groups: PeGroups, shape: AttentionShape, blocks: HeadBlocks) -> int:
-    """Each block's scores are added up and sent back to its PEs."""
-    scores = blocks.num_heads * shape.total_tokens
+def _score_cycles(array: ArrayConfig, groups: PeGroups, shares: _Shares, tokens: IntArray) -> IntArray:
+    """(contexts, sizes) in which each block's scores are added up and sent back; none where PEs share no heads."""
+    scores, start = shares.heads * tokens, shares.start
     sums, back = (ceil_div(scores * dtype.bits, 8) for dtype in (array.dtypes.partial, array.dtypes.activation))
     if isinstance(array.network, GraphNetwork):
-        return _routed_score_cycles(array, blocks, sums, back)
+        cycles = np.zeros((len(tokens), len(start)), dtype=np.int64)
+        parts = zip(shares.by_size, np.split(sums, start[1:], axis=1), np.split(back, start[1:], axis=1), strict=True)
+        for at, (blocks, *payloads) in enumerate(parts):
+            if blocks.size > 1:
+                cycles[:, at] = [_routed_score_cycles(array, blocks, *of) for of in zip(*payloads, strict=True)]
+        return cycles
     bus, tree = array.bus_tree.bus, array.bus_tree.tree
-    joint = groups.joint_levels(blocks.size)
-    levels = tree.num_levels if joint is None else joint
-    up = reduce_cycles(tree, sums, levels, parallel=joint is not None)
-    if tree.downlink and joint is not None:
-        return up + downlink_cycles(tree, back, levels)
-    return up + serial_cycles(bus, back, from_root=joint is None)
+    messages = np.add.reduceat(occupancy_cycles(bus, back), start, axis=1) + bus.latency_cycles
+    up, down = (ceil_div(payload, tree.bytes_per_cycle) for payload in (sums, back))
+    cycles = np.zeros((len(tokens), len(start)), dtype=np.int64)
+    longest, all_of_them = np.maximum.reduceat(up, start, axis=1), np.add.reduceat(up, start, axis=1)
+    longest_back = np.maximum.reduceat(down, start, axis=1)
+    for at, size in enumerate(shares.sizes):
+        joint = groups.joint_levels(size)
+        levels = tree.num_levels if joint is None else joint
+        beats = (all_of_them if joint is None else longest)[:, at]
+        if size > 1 and tree.downlink and joint is not None:
+            links = sum(tree.level_latency_cycles[:levels])
+            cycles[:, at] = hop_cycles(tree, levels) + beats + links + longest_back[:, at]
+        elif size > 1:
+            request = 0 if joint is None else bus.request_cycles
+            cycles[:, at] = hop_cycles(tree, levels) + beats + messages[:, at] + request
+    return cycles
 
 
 def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray, back: IntArray) -> int:
