@@ -548,8 +548,8 @@ def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray,
 
     Algorithms that take the array's own scopes alone are no way to do so.
     """
-    from pe_sim.network.collectives.algorithms import choose  # these load networkx
-    from pe_sim.network.collectives.programs import Pattern, isolated_cycles
+    from pe_sim.network.collectives.algorithms import cycles_alone  # these load networkx
+    from pe_sim.network.collectives.programs import Pattern
     from pe_sim.network.interconnect import interconnect_of
 
     interconnect, names = interconnect_of(array), array.graph_network.collectives
@@ -558,8 +558,7 @@ def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray,
     cycles, ways = 0, (("reduce", names.reduce, sums, holds), ("broadcast", names.broadcast, back, back > 0))
     for kind, name, payload, sends in ways:
         pattern = Pattern.of_scopes(interconnect, blocks.first_pe, blocks.last_pe, sends, at_root=False)
-        _, program = choose(kind, name, interconnect, pattern, payload)
-        cycles += isolated_cycles(interconnect, program, payload)
+        cycles += cycles_alone(kind, name, interconnect, pattern, payload)
     return cycles
 
 

@@ -11,8 +11,8 @@ from pe_sim.graph.operators import Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import MoveKind
 from pe_sim.mapping.placement import Placement, Root
-from pe_sim.network.collectives.algorithms import choose
-from pe_sim.network.collectives.programs import Pattern, isolated_cycles
+from pe_sim.network.collectives.algorithms import cycles_alone
+from pe_sim.network.collectives.programs import Pattern
 from pe_sim.network.interconnect import Interconnect, interconnect_of
 from pe_sim.network.topology.topology import TAP
 from pe_sim.units import BoolArray, ceil_div, total
@@ -59,8 +59,7 @@ def routed_cycles(
         payload[groups.lowest] = total(layouts.group_bytes(tensor, partial=False) for tensor in tensors)
         pattern = _pattern(interconnect, layouts, True, payload > 0)
         algorithm, name = "gather", "serial"
-    _, program = choose(algorithm, name, interconnect, pattern, payload)
-    return isolated_cycles(interconnect, program, payload)
+    return cycles_alone(algorithm, name, interconnect, pattern, payload)
 
 
 def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Tensor], source: Placement) -> int:

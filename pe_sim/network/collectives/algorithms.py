@@ -161,6 +161,24 @@ def choose(
         if misfit:
             raise refused(kind, name, misfit, interconnect, _fitting_names(kind, interconnect, pattern))
         return algorithm, program_of(interconnect, algorithm, pattern)
+    chosen, _ = _fastest(kind, interconnect, pattern, payload_bytes)
+    return chosen, program_of(interconnect, chosen, pattern)
+
+
+def cycles_alone(kind: str, name: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> int:
+    """Completion by the algorithm that `choose` gives, when everything is ready at 0 and nothing else runs.
+
+    Raises:
+        InputError: as `choose`.
+    """
+    if name == BEST:
+        return _fastest(kind, interconnect, pattern, payload_bytes)[1]
+    _, program = choose(kind, name, interconnect, pattern, payload_bytes)
+    return isolated_cycles(interconnect, program, payload_bytes)
+
+
+def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> tuple[Algorithm, int]:
+    """The algorithm that is done first, and when."""
     chosen, done_at = None, -1
     for bound, algorithm in by_bound(kind, interconnect, pattern, payload_bytes):
         # Not equal: of several that are as good the first one of the registry is taken, whatever their bounds.
@@ -176,7 +194,7 @@ def choose(
         if chosen is None or (cycles, place) < (done_at, ALGORITHMS[kind].index(chosen)):
             chosen, done_at = algorithm, cycles
     assert chosen is not None, "the first algorithms of a kind fit everywhere"
-    return chosen, program_of(interconnect, chosen, pattern)
+    return chosen, done_at
 
 
 def by_bound(
