@@ -8,6 +8,8 @@ ARGS ?=
 VENV ?= .venv
 JOBS ?= $(shell nproc 2>/dev/null || echo auto)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Bytecode is kept, whatever the environment says: the tests start hundreds of processes, and each would compile all.
+unexport PYTHONDONTWRITEBYTECODE
 
 PY = $(VENV)/bin/python
 # -qq: errors only.

@@ -142,7 +142,7 @@ def test_a_sweep_that_is_killed_and_resumed_ends_with_the_same_table(long_sweep,
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_ten_times_ends_with_the_same_table(tmp_path):
-    longer_sweep = undisturbed(tmp_path, step=4)  # some points are left after ten times, on a fast machine too
+    longer_sweep = undisturbed(tmp_path, step=8)  # some points are left after ten times, on a fast machine too
     assert kill_and_resume(longer_sweep, tmp_path / "killed", times=10, seed=2) >= 5
 
 
