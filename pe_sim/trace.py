@@ -17,12 +17,18 @@ _K = TypeVar("_K")
 
 
 @dataclass(frozen=True, eq=False)
-class PeCycles:
-    """When a stage ran on each PE, (PEs,) cycles from its span's base on; layers that repeat each other share it.
+class PartCycles:
+    """When the parts of a stage ran, (parts,) cycles from its span's base on; layers that repeat each other share it.
+
+    The parts of a stage on PEs are the PEs. Else they are its messages, reductions or jobs, as the schedule lists them;
+    or its hops, and behind them the values that a target has from its sender without a channel.
 
     Args:
-        working: PEs that have a part; what `start` and `end` say of others means nothing.
-        start, end: of 32 bits or of 64.
+        working: PEs that have a part, or parts that keep a channel or a unit busy. Of other PEs `start` and `end` mean
+            nothing; of messages and jobs without content, and of values without a channel, when they were passed on:
+            early enough for what waits for them, where they waited for nothing.
+        start: of what is off the PEs the grant, of a message in bursts the first one.
+        end: when the last of it was where it went; of a hop, when its last beat came out at the far end.
     """
 
     working: BoolArray
@@ -30,8 +36,8 @@ class PeCycles:
     end: IntArray
 
     @cached_property
-    def longest_pe(self) -> int:
-        """The PE that takes longest, of several the lowest."""
+    def longest(self) -> int:
+        """The part that takes longest, of several the first."""
         return int(np.where(self.working, self.end - self.start, 0).argmax())
 
 
@@ -45,7 +51,8 @@ class StageSpan:
         name, operator, distribution, resource: as in the schedule.
         start, end: first start and last end over its PEs or messages, in cycles.
         inputs: orders of the stages whose results it waits for.
-        on_pes: of stages on PEs, cycles from `base` on; else None.
+        parts: cycles of its PEs, messages, hops, reductions or jobs, from `base` on.
+        on_pes: whether it is a stage on PEs.
     """
 
     order: int
@@ -57,28 +64,38 @@ class StageSpan:
     start: int
     end: int
     inputs: tuple[int, ...]
-    on_pes: PeCycles | None = None
+    parts: PartCycles
+    on_pes: bool
     base: int = 0
+
+    @property
+    def part_start(self) -> IntArray:
+        """(parts,) cycles, NOT_ACTIVE where there is no part. Written out at each call."""
+        return self._absolute(self.parts.start)
+
+    @property
+    def part_end(self) -> IntArray:
+        """As `part_start`."""
+        return self._absolute(self.parts.end)
 
     @property
     def pe_start(self) -> IntArray | None:
         """(PEs,) cycles, NOT_ACTIVE where a PE has no part; None for what is not on PEs. Written out at each call."""
-        return None if self.on_pes is None else self._absolute(self.on_pes.start, self.on_pes.working)
+        return self.part_start if self.on_pes else None
 
     @property
     def pe_end(self) -> IntArray | None:
         """As `pe_start`."""
-        return None if self.on_pes is None else self._absolute(self.on_pes.end, self.on_pes.working)
+        return self.part_end if self.on_pes else None
 
-    def bounds_on(self, pe: int) -> tuple[int, int]:
-        """Start and end on one PE, NOT_ACTIVE where it has no part; of stages on PEs only."""
-        assert self.on_pes is not None
-        if not self.on_pes.working[pe]:
+    def bounds_on(self, part: int) -> tuple[int, int]:
+        """Start and end of one part, on one PE say, NOT_ACTIVE where there is none."""
+        if not self.parts.working[part]:
             return NOT_ACTIVE, NOT_ACTIVE
-        return self.base + int(self.on_pes.start[pe]), self.base + int(self.on_pes.end[pe])
+        return self.base + int(self.parts.start[part]), self.base + int(self.parts.end[part])
 
-    def _absolute(self, cycles: IntArray, working: BoolArray) -> IntArray:
-        return np.where(working, cycles.astype(np.int64) + self.base, NOT_ACTIVE)
+    def _absolute(self, cycles: IntArray) -> IntArray:
+        return np.where(self.parts.working, cycles.astype(np.int64) + self.base, NOT_ACTIVE)
 
 
 @dataclass(slots=True)
@@ -116,7 +133,7 @@ class ChannelUse:
     """Occupancies of channels in order of their grants; one row a burst, arrays are (uses,).
 
     `stage` is the order of the stage, `start` the grant, `end` the release, `channel` and `tag` index
-    `channels` and `tags`.
+    `channels` and `tags`; `part` is the message, reduction or hop of the stage that held the channel, as in its span.
     """
 
     channels: tuple[str, ...]
@@ -127,6 +144,7 @@ class ChannelUse:
     start: IntArray
     end: IntArray
     num_bytes: IntArray
+    part: IntArray
 
 
 @dataclass(frozen=True, eq=False)

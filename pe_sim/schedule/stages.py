@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +16,8 @@ from pe_sim.config.networks.network import GraphNetwork, Tree
 from pe_sim.mapping.classes import PeClasses
 from pe_sim.mapping.placed import BlockRun
 from pe_sim.network.routing.hops import Hops
+from pe_sim.trace import PartCycles
 from pe_sim.units import BoolArray, IntArray, exact_sum
-
-if TYPE_CHECKING:
-    pass
 
 
 class Resource(StrEnum):
@@ -314,3 +311,24 @@ def read_bytes_of(stage: Stage) -> int:
         streamed = exact_sum(stage.matrix.read_bytes[stage.active]) if stage.matrix is not None else 0
         return stage.read_bytes + streamed
     return 0
+
+
+def parts_of(stage: Stage) -> BoolArray:
+    """(parts,) which parts of a stage that is not on PEs keep something busy; values that need no channel do not."""
+    match stage:
+        case RootStage(cycles=cycles):
+            return cycles > 0
+        case TreeStage(num_bytes=num_bytes) | MessageStage(num_bytes=num_bytes):
+            return num_bytes > 0
+        case RoutedStage(hops=hops, num_bytes=num_bytes):
+            return np.concatenate([num_bytes[hops.message] > 0, np.zeros(len(hops.kept_target), dtype=bool)])
+    raise TypeError(f"a {type(stage).__name__} has no parts but PEs")
+
+
+def bounds_of(stage: Stage, parts: PartCycles) -> tuple[int, int] | None:
+    """First start and last end of those parts of a stage that keep something busy; None if none does."""
+    starts, ends = parts.start[parts.working], parts.end[parts.working]
+    if isinstance(stage, RoutedStage):
+        last = stage.hops.last_hop
+        ends = (parts.end[last] + stage.hops.end_cycles)[parts.working[last]]
+    return (int(starts.min()), int(ends.max())) if len(starts) else None

@@ -14,25 +14,25 @@ from pe_sim.engine.event.run import run_event
 from pe_sim.engine.fast.run import run_fast
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.network.interconnect import interconnect_of
 from pe_sim.report.analysis.channels import channel_table
 from pe_sim.schedule.lowering import lower
+from pe_sim.schedule.stages import PeStage, RootStage, RoutedStage
 from tests.engine.draws import bus_trees, graphs, models, oddities, steps, workflows
 from tests.helpers import small_array, tiny_llama
 
 INTERCONNECTS = ("bus and tree", "graphs")
-SPAN_FIELDS = ("order", "layer", "name", "operator", "distribution", "resource", "start", "end", "inputs")
+SPAN_FIELDS = ("order", "layer", "name", "operator", "distribution", "resource", "start", "end", "inputs", "on_pes")
 
 
 def assert_same(event, fast):
-    """Cycles, every stage's start and end on every PE, traffic, busy cycles, channel uses."""
+    """Cycles, start and end of every stage and each of its parts, traffic, busy cycles, uses of channels."""
     assert fast.makespan_cycles == event.makespan_cycles
     for expected, given_span in zip(event.spans, fast.spans, strict=True):
         for name in SPAN_FIELDS:
             assert getattr(given_span, name) == getattr(expected, name), (expected.name, expected.layer, name)
-        assert (given_span.pe_start is None) == (expected.pe_start is None)
-        if expected.pe_start is not None:
-            np.testing.assert_array_equal(given_span.pe_start, expected.pe_start)
-            np.testing.assert_array_equal(given_span.pe_end, expected.pe_end)
+        np.testing.assert_array_equal(given_span.part_start, expected.part_start, expected.name)
+        np.testing.assert_array_equal(given_span.part_end, expected.part_end, expected.name)
     assert fast.traffic == event.traffic
     assert list(fast.traffic) == list(event.traffic)
     for tag, use in event.traffic.items():
@@ -41,7 +41,7 @@ def assert_same(event, fast):
     assert fast.read_bytes == event.read_bytes
     for resource, busy in event.pe_busy.items():
         np.testing.assert_array_equal(fast.pe_busy[resource], busy)
-    for column in ("channel", "tag", "stage", "start", "end", "num_bytes"):
+    for column in ("channel", "tag", "stage", "start", "end", "num_bytes", "part"):
         np.testing.assert_array_equal(getattr(fast.channel_use, column), getattr(event.channel_use, column))
 
 
@@ -57,6 +57,36 @@ def assert_table_is_what_channels_did(schedule, trace):
     np.testing.assert_array_equal(table.busy[single], held[rows][single])
 
 
+def assert_uses_are_of_their_parts(schedule, trace):
+    """What held a channel is on it, with its bytes, from its grant on; a hop was not granted before what feeds it."""
+    stages = [stage for run in schedule.sequence for stage in schedule.blocks[run.block].stages]
+    uses = trace.channel_use
+    for span, stage in zip(trace.spans, stages, strict=True):
+        if isinstance(stage, PeStage | RootStage):
+            continue
+        hops = stage.hops if isinstance(stage, RoutedStage) else None
+        num_bytes = stage.num_bytes if hops is None else stage.num_bytes[hops.message]
+        rows = np.flatnonzero(uses.stage == span.order)
+        part, used = uses.part[rows], np.flatnonzero(num_bytes)
+        carried = np.zeros_like(num_bytes)
+        np.add.at(carried, part, uses.num_bytes[rows])
+        np.testing.assert_array_equal(carried, num_bytes)
+        first = np.full(len(num_bytes), trace.makespan_cycles, dtype=np.int64)
+        np.minimum.at(first, part, uses.start[rows])
+        np.testing.assert_array_equal(first[used], span.part_start[used])
+        assert (uses.end[rows] <= span.part_end[part]).all()
+        if hops is not None:
+            np.testing.assert_array_equal(uses.channel[rows], hops.channel[part])
+            assert_in_order_of_the_way(interconnect_of(schedule.array).topology.channels, hops, span)
+
+
+def assert_in_order_of_the_way(channels, hops, span):
+    grant, tail = span.parts.start[: len(hops)], span.parts.end[: len(hops)]
+    head = grant + (channels.overhead_cycles + channels.latency_cycles)[hops.channel]
+    shown = np.where(hops.stored, tail[hops.before], head[hops.before])
+    assert (grant[hops.after] >= shown + hops.wait_cycles[hops.after]).all()
+
+
 def compare(model, array, step, workflow):
     """Runs both; returns whether the fast engine had to go event by event."""
     schedule = lower(place(model, array, step, workflow))
@@ -66,6 +96,7 @@ def compare(model, array, step, workflow):
         assert "event by event" in fast.notes[0]
     assert_same(run_event(schedule), fast)
     assert_table_is_what_channels_did(schedule, fast)
+    assert_uses_are_of_their_parts(schedule, fast)
     return bool(fast.notes)
 
 

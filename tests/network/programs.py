@@ -128,9 +128,10 @@ def step_by_cycles(hops, channels, num_bytes, ranks, ready):
 
 
 def one_brings_about_another():
-    """Channels without latency, a stage over them, and its grants: ranks 3 and 2 ask at once, 1 because of 3's grant.
+    """An array whose channels have no latency, a stage over them, and its grants.
 
-    In that cycle 2 is taken first, then 3, then 1, which asks for the channel that 2 has got.
+    Ranks 3 and 2 ask at once, 1 because of 3's grant. In that cycle 2 is taken first, then 3, then 1, which asks for
+    the channel that 2 has got.
     """
     array = array_of("line", 3, link={"bytes_per_cycle": 1, "latency_cycles": 0, "overhead_cycles": 0})
     one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
@@ -155,4 +156,4 @@ def one_brings_about_another():
         rank=np.array([3, 1, 2]),
         counted_bytes=sizes,
     )
-    return interconnect_of(array).topology.channels, stage, [0, 4, 0]
+    return array, stage, [0, 4, 0]

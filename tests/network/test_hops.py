@@ -125,7 +125,8 @@ def in_waves(hops):
 
 
 def test_what_a_grant_brings_about_in_its_cycle_comes_behind_what_was_taken_before():
-    channels, stage, grants = one_brings_about_another()
+    array, stage, grants = one_brings_about_another()
+    channels = interconnect_of(array).topology.channels
     hops, ready = stage.hops, np.zeros(1, dtype=np.int64)
     work = hops.occupancy(channels, stage.num_bytes)
     times = run_hops(hops, channels, *work, stage.rank, ready, ChannelTimes.idle(len(channels)))

@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
@@ -16,20 +15,14 @@ from pe_sim.config.arrays.load import load_array
 from pe_sim.config.files.loading import load_mapping, resolve
 from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode
-from pe_sim.engine.fast import run
-from pe_sim.engine.fast.trace import Visit
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.critical_path import WAIT
-from pe_sim.report.analysis.message_parts import RoutedStages
-from pe_sim.report.analysis.message_times import Moments
 from pe_sim.report.compare import render_comparison
 from pe_sim.report.perfetto.export import trace_json
 from pe_sim.report.plots.heat import channel_heat
 from pe_sim.report.report import Report
 from pe_sim.report.table import WIDTH, render_report
-from pe_sim.schedule.stages import RoutedStage
 from tests.helpers import given_in_both
-from tests.network.programs import one_brings_about_another
 from tests.report.perfetto.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
 
@@ -74,46 +67,12 @@ def test_every_cycle_of_the_latency_is_explained(
     assert all((link.channel in names) == (link.resource == "network") for link in links if link.channel)
 
 
-@given_in_both(
-    8,
-    40,
-    kind=st.sampled_from(GRAPHS),
-    workflow=st.sampled_from(WORKFLOWS),
-    overlap=st.integers(0, 3),
-    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
-    width=st.sampled_from([3, 16, 64]),
-    free=st.booleans(),
-)
-def test_each_use_of_a_channel_is_known_for_the_hop_it_was(
-    kind: str, workflow: str, overlap: int, lengths: list[int], width: int, free: bool
-) -> None:
-    visits: list[Visit] = []
-    narrow = {} if kind == "hier-bus" else {"network__link__bytes_per_cycle": width, **(FREE if free else {})}
-    with pytest.MonkeyPatch.context() as patch:
-        write = run.write_details
-        patch.setattr(run, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
-        report = simulate_on(kind, 16, workflow, Decode(context_len=lengths), overlap=overlap, **narrow)
-        _ = report.trace.spans
-    moments = Moments(report.timeline)
-    records = [(visit.base, record) for visit in visits for record in visit.record.stages]
-    for order, (base, record) in enumerate(records):  # none where it went event by event
-        if record.use_start is not None and isinstance(report.timeline.stages[order], RoutedStage):
-            found = moments.hops(order)
-            assert found.grant[found.first_row >= 0].tolist() == (record.use_start + base).tolist()
-
-
-def test_what_was_granted_in_one_cycle_is_told_apart() -> None:
-    channels, stage, grants = one_brings_about_another()
-    rows, channel, start = np.array([[0, 1, 2], [0, 1, 1], [0, 0, 4]])  # in order of the grants
-    found = RoutedStages(channels).parts(stage, np.zeros(1, dtype=np.int64), rows, channel, start)
-    assert found.grant.tolist() == grants
-    assert found.first_row.tolist() == [0, 2, 1]
-
-
 @pytest.mark.parametrize("arbitration", ["round_robin", "priority"])
 def test_other_arbitrations_are_covered_too(arbitration: str) -> None:
     for engine in ("fast", "event"):
-        assert_covers(simulate_on("mesh", 16, "all-row", engine=engine, network__arbitration=arbitration))
+        report = simulate_on("mesh", 16, "all-row", engine=engine, network__arbitration=arbitration)
+        assert_covers(report)
+        assert all(link.resource != WAIT for link in report.critical_path())
 
 
 @pytest.mark.parametrize("engine", ["fast", "event"])

@@ -21,8 +21,7 @@ from pe_sim.engine.fast import block_pass, run
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping_search.candidates import takes_groups
-from pe_sim.report.analysis import message_times
-from pe_sim.report.analysis.message_times import Moments
+from pe_sim.report.analysis import causes
 from pe_sim.report.report import Report
 from pe_sim.schedule.stages import Tag
 from tests.helpers import calls_in
@@ -259,9 +258,9 @@ def test_what_saves_memory_on_many_pes_changes_no_figure(
     usual = report()
     monkeypatch.setattr(block_pass, "_WORTH_A_LOOK", 1)
     monkeypatch.setattr(run, "_LARGE_STATE", 0)
-    monkeypatch.setattr(message_times, "_MOST_KEPT", 1)
+    monkeypatch.setattr(causes, "_RECENT", 1)
     saving = report()
-    starts = [span.on_pes.start for span in saving.trace.spans if span.on_pes is not None]
+    starts = [span.parts.start for span in saving.trace.spans if span.on_pes]
     assert any(start.strides == (0,) for start in starts) or any(start.dtype == np.int32 for start in starts)
     assert saving.to_dict() == usual.to_dict()
     for mine, theirs in zip(saving.trace.spans, usual.trace.spans, strict=True):
@@ -281,11 +280,12 @@ def test_cycles_that_32_bits_do_not_hold_stay_whole(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_walk_keeps_few_stages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_times, "_MOST_KEPT", 20)
+    monkeypatch.setattr(causes, "_RECENT", 3)
     report = simulate_tiny("workflow-1", 8)
-    held = Moments(report.timeline)
-    networks = [span.order for span in report.trace.spans if span.on_pes is None]
+    held = causes.Arrivals(report.timeline)
+    networks = [span.order for span in report.trace.spans if not span.on_pes]
     for order in reversed(networks):
-        held.parts(order)
-        assert sum(len(found.ready) for found in held._parts.values()) <= 20 or len(held._parts) == 1
-    assert len(held._parts) < len(networks)
+        once = held.at_targets(order)
+        assert len(held._recent) <= 3
+        assert held.at_targets(order) is once
+    assert len(networks) > 3

@@ -12,7 +12,7 @@ from simpy import Event
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.engine.event.machine import Machine, Passage, call_at, when_all
 from pe_sim.engine.event.pe import Delivery, HubSource
-from pe_sim.schedule.stages import Resource, RootStage, Tag, TreeStage
+from pe_sim.schedule.stages import CHANNELS, Resource, RootStage, Tag, TreeStage
 
 
 class Collective(ABC):
@@ -136,13 +136,15 @@ class RootRun:
 
     def _request(self, job: int, cycles: int) -> None:
         if cycles == 0:  # a group without rows
+            now = int(self._machine.env.now)
+            self._machine.recorder.part(self.order, job, now, now)
             self._complete(job)
             return
         server = self._machine.root[self._stage.resource]
         server.request(self.order, job, cycles, lambda grant: self._granted(job, grant, cycles))
 
     def _granted(self, job: int, grant: int, cycles: int) -> None:
-        self._machine.recorder.extend(self.order, grant, grant + cycles)
+        self._machine.recorder.part(self.order, job, grant, grant + cycles)
         call_at(self._machine.env, grant + cycles, lambda: self._complete(job))
 
     def _complete(self, job: int) -> None:
@@ -214,9 +216,10 @@ class TreeRun(Collective):
         end = start + int(self._stage.hop_cycles[index]) + beats
         recorder = self._machine.recorder
         num_bytes = int(self._stage.num_bytes[index])
-        recorder.extend(self.order, start, end)
+        recorder.part(self.order, index, start, end)
         recorder.message(Tag.REDUCE, num_bytes, beats)
-        recorder.channel_use(Resource.TREE, Tag.REDUCE, self.order, start, start + beats, num_bytes)
+        tree = CHANNELS.index(Resource.TREE)
+        recorder.channel_use(tree, Tag.REDUCE, self.order, start, start + beats, num_bytes, index)
         self.hubs.foretell_tail(index, end)
         call_at(self._machine.env, end, lambda: self._complete(index, finished))
 

@@ -96,6 +96,7 @@ class RoutedRun(Delivering):
             self._feed(hop, now)
         for kept in self._kept_of_source.get(source, ()):
             target, cycle = self._kept_target[kept], now + self._kept_cycles[kept]
+            self._machine.recorder.part(self.order, len(self._busy) + kept, now, cycle)
             self._foresee(target, cycle)
             call_at(self._machine.env, cycle, partial(self._complete, target))
             if self._stage.streams:
@@ -120,11 +121,10 @@ class RoutedRun(Delivering):
         env, recorder = self._machine.env, self._machine.recorder
         head = grant + self._head_delay[hop]
         tail = max(head + self._beats[hop], self._tail_in[hop] + self._wait[hop] + self._latency[hop])
+        recorder.part(self.order, hop, grant, tail)
         if self._busy[hop]:
-            recorder.hop(
-                self._channel[hop], self._stage.tag, self.order, grant, grant + self._busy[hop], self._bytes[hop]
-            )
-            recorder.extend(self.order, grant, grant)
+            channel, release = self._channel[hop], grant + self._busy[hop]
+            recorder.channel_use(channel, self._stage.tag, self.order, grant, release, self._bytes[hop], hop)
         links = self._links_of_hop.get(hop, ())
         at_head = [self._after[link] for link in links if not self._stored[link]]
         if at_head:
@@ -134,8 +134,6 @@ class RoutedRun(Delivering):
             call_at(env, tail, partial(self._feed_all, at_tail, tail))
         for end in self._ends_of_hop.get(hop, ()):
             target, cycle = self._end_target[end], tail + self._end_cycles[end]
-            if self._busy[hop]:
-                recorder.extend(self.order, grant, cycle)
             self._foresee(target, cycle)
             call_at(env, cycle, partial(self._complete, target))
             if self._stage.streams:

@@ -13,7 +13,7 @@ from pe_sim.engine.event.collectives import Delivering
 from pe_sim.engine.event.machine import Machine, Passage, call_at, when_all
 from pe_sim.engine.event.pe import Delivery, HubSource
 from pe_sim.network.bus_tree import burst_sizes, occupancy_of
-from pe_sim.schedule.stages import MessageStage, Resource
+from pe_sim.schedule.stages import CHANNELS, MessageStage, Resource
 
 
 class MessageRun(Delivering):
@@ -115,18 +115,18 @@ class MessageRun(Delivering):
         recorder, tag = self._machine.recorder, self._stage.tag
         self._show_heads(train, busy, grant)
         arrivals: list[tuple[int, int]] = []
-        start = grant
+        start, bus = grant, CHANNELS.index(Resource.BUS)
         for (message, size), cycles in zip(train, busy, strict=False):
             release = start + cycles
-            recorder.channel_use(Resource.BUS, tag, self.order, start, release, size)
-            arrivals.append((release + self._bus_config.latency_cycles, message))
+            arrival = release + self._bus_config.latency_cycles
+            recorder.channel_use(bus, tag, self.order, start, release, size, message)
+            recorder.part(self.order, message, start, arrival)
+            arrivals.append((arrival, message))
             start = release
         if len(busy) < len(train):  # a burst that is not its message's last
-            recorder.extend(self.order, grant, start)
             recorder.busy(tag, busy[0])
             call_at(self._machine.env, start, partial(self._request, train[1:]))
             return
-        recorder.extend(self.order, grant, arrivals[-1][0])
         for (_, message), cycles in zip(arrivals, busy, strict=True):
             recorder.message(tag, self._bytes[message], cycles)
         self._await_arrivals(arrivals, 0)
@@ -158,10 +158,11 @@ class MessageRun(Delivering):
 
     def _goes_down(self, message: int, beats: int, start: int) -> None:
         end = start + int(self._stage.hop_cycles[self._targets[message]]) + beats
-        recorder = self._machine.recorder
-        recorder.extend(self.order, start, end)
-        recorder.message(self._stage.tag, self._bytes[message], beats)
-        recorder.channel_use(Resource.DOWNLINK, self._stage.tag, self.order, start, start + beats, self._bytes[message])
+        recorder, tag, num_bytes = self._machine.recorder, self._stage.tag, self._bytes[message]
+        recorder.part(self.order, message, start, end)
+        recorder.message(tag, num_bytes, beats)
+        downlink = CHANNELS.index(Resource.DOWNLINK)
+        recorder.channel_use(downlink, tag, self.order, start, start + beats, num_bytes, message)
         call_at(self._machine.env, end, lambda: self._complete(self._targets[message]))
 
 

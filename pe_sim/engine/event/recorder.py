@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pe_sim.schedule.stages import (
-    CHANNELS,
     TAGS,
+    PeStage,
     Resource,
     RootStage,
     Schedule,
     Stage,
     Tag,
+    bounds_of,
+    parts_of,
     read_bytes_of,
     resource_of,
 )
-from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, StageSpan, TagTraffic, Totals, Trace
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PartCycles, StageSpan, TagTraffic, Totals, Trace
 from pe_sim.units import IntArray
 
 if TYPE_CHECKING:
@@ -32,9 +34,8 @@ class _Entry:
     stage: Stage
     layer: int | None
     inputs: tuple[int, ...]
-    start: int = NOT_ACTIVE
-    end: int = NOT_ACTIVE
-    program: PeProgram | None = None
+    starts: list[int]
+    ends: list[int]
 
 
 class Recorder:
@@ -44,27 +45,30 @@ class Recorder:
         self._channels = channels
         self._entries: list[_Entry] = []
         self._traffic: dict[Tag, TagTraffic] = {}
-        self._uses: list[tuple[int, int, int, int, int, int]] = []
+        self._uses: list[tuple[int, int, int, int, int, int, int]] = []
 
     def announce(self, stage: Stage, layer: int | None, inputs: tuple[int, ...]) -> int:
         """Takes a stage in program order; returns its order."""
-        self._entries.append(_Entry(stage, layer, inputs))
+        count = 0 if isinstance(stage, PeStage) else len(parts_of(stage))
+        self._entries.append(_Entry(stage, layer, inputs, [NOT_ACTIVE] * count, [NOT_ACTIVE] * count))
         return len(self._entries) - 1
 
     def keep(self, program: PeProgram) -> None:
         """Where the PEs write the start and end cycles of a stage on PEs."""
-        self._entries[program.order].program = program
+        entry = self._entries[program.order]
+        entry.starts, entry.ends = program.starts, program.ends
 
     def name_of(self, order: int) -> str:
         """A stage's name for messages: layers.3.q."""
         entry = self._entries[order]
         return entry.stage.name if entry.layer is None else f"layers.{entry.layer}.{entry.stage.name}"
 
-    def extend(self, order: int, start: int, end: int) -> None:
-        """Stretches a stage's span over one of its messages or jobs."""
+    def part(self, order: int, part: int, start: int, end: int) -> None:
+        """Notes when a message, a hop, a reduction or a job ran; of a message in bursts, when one more of them did."""
         entry = self._entries[order]
-        entry.start = start if entry.start == NOT_ACTIVE else min(entry.start, start)
-        entry.end = max(entry.end, end)
+        if entry.starts[part] == NOT_ACTIVE:
+            entry.starts[part] = start
+        entry.ends[part] = end
 
     def message(self, tag: Tag, num_bytes: int, busy_cycles: int) -> None:
         """Counts one message."""
@@ -82,18 +86,14 @@ class Recorder:
             traffic.bytes += sum(num_bytes)
             traffic.busy_cycles += busy_cycles
 
-    def hop(self, channel: int, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
-        """Notes that a channel of a graph was held during [start, end)."""
-        self._uses.append((channel, TAGS.index(tag), order, start, end, num_bytes))
-
-    def channel_use(self, channel: Resource, tag: Tag, order: int, start: int, end: int, num_bytes: int) -> None:
-        """Notes that a channel was held during [start, end)."""
-        self._uses.append((CHANNELS.index(channel), TAGS.index(tag), order, start, end, num_bytes))
+    def channel_use(self, channel: int, tag: Tag, order: int, start: int, end: int, num_bytes: int, part: int) -> None:
+        """Notes that a part of a stage held a channel during [start, end)."""
+        self._uses.append((channel, TAGS.index(tag), order, start, end, num_bytes, part))
 
     def trace(self, engine: str, makespan: int, schedule: Schedule, states: Sequence[PeState]) -> Trace:
         """The finished trace."""
-        in_order = sorted(self._uses, key=lambda use: (use[3], use[2], use[0], use[4], use[5]))
-        uses = np.array(in_order, dtype=np.int64).reshape(-1, 6).T
+        in_order = sorted(self._uses, key=lambda use: (use[3], use[2], use[0], use[4], use[5], use[6]))
+        uses = np.array(in_order, dtype=np.int64).reshape(-1, 7).T
         root_busy = {Resource.ROOT_VECTOR.value: 0, Resource.ROOT_MEMORY.value: 0}
         for entry in self._entries:
             if isinstance(entry.stage, RootStage):
@@ -115,14 +115,8 @@ class Recorder:
         )
 
     def _span(self, order: int, entry: _Entry) -> StageSpan:
-        start, end = entry.start, entry.end
-        on_pes = None
-        if entry.program is not None:
-            pe_start, pe_end = _column(entry.program.starts), _column(entry.program.ends)
-            on_pes = PeCycles(pe_start != NOT_ACTIVE, pe_start, pe_end)
-            if on_pes.working.any():
-                start, end = int(pe_start[on_pes.working].min()), int(pe_end.max())
-        stage = entry.stage
+        starts, ends, stage = _column(entry.starts), _column(entry.ends), entry.stage
+        parts = PartCycles(starts != NOT_ACTIVE if isinstance(stage, PeStage) else parts_of(stage), starts, ends)
         return StageSpan(
             order,
             entry.layer,
@@ -130,10 +124,10 @@ class Recorder:
             stage.operator,
             stage.distribution,
             resource_of(stage),
-            start,
-            end,
+            *(bounds_of(stage, parts) or (NOT_ACTIVE, NOT_ACTIVE)),
             entry.inputs,
-            on_pes,
+            parts,
+            isinstance(stage, PeStage),
         )
 
 

@@ -45,23 +45,15 @@ class MachineState:
 
 @dataclass(slots=True)
 class StageRecord:
-    """Cycles of one stage: per PE of those that `working` names, or of each use of a channel and what it completes."""
+    """Cycles of one stage's parts as a trace has them: of those that `working` names, or all.
 
+    Of hops, without the values that need no channel: `sent` is when each sender had what it sends.
+    """
+
+    start: IntArray
+    end: IntArray
     working: BoolArray | None = None
-    pe_start: IntArray | None = None
-    pe_end: IntArray | None = None
-    use_start: IntArray | None = None
-    use_end: IntArray | None = None
-    complete: IntArray | None = None
-
-    def bounds(self) -> tuple[int, int]:
-        """The first start and the last end; NEVER where nothing happened."""
-        starts, ends = (self.use_start, self.complete) if self.pe_start is None else (self.pe_start, self.pe_end)
-        if starts is None or ends is None:
-            return NEVER, NEVER
-        if self.working is not None:
-            starts, ends = starts[self.working], ends[self.working]
-        return (int(starts.min()), int(ends.max())) if len(starts) else (NEVER, NEVER)
+    sent: IntArray | None = None
 
 
 @dataclass(slots=True)
@@ -164,7 +156,7 @@ class BlockPass:
     def _note_pes(self, plan: StagePlan, start: IntArray, end: IntArray) -> None:
         if not self._steps:
             working = None if plan.everywhere else plan.working
-            self._record.stages.append(StageRecord(working, _compact(start, working), _compact(end, working)))
+            self._record.stages.append(StageRecord(_compact(start, working), _compact(end, working), working))
 
     def _duration(self, stage: PeStage, start: IntArray) -> IntArray:
         """Of work that is no matrix operator; what reads or writes a memory waits until that is free."""
@@ -191,24 +183,17 @@ class BlockPass:
         for slot in stage.inputs:
             ready = np.maximum(ready, self._hubs(slot, np.arange(jobs)))
         worked = np.flatnonzero(stage.cycles > 0)
-        if not len(worked):
-            self._slots[stage.output] = ready
-            self._note_uses(ready[..., :0], ready[..., :0], ready[..., :0])
-            return
-        grants, releases = self._state.root[stage.resource].serve(ready[..., worked], worked, stage.cycles[worked])
-        ready[..., worked] = releases
+        if len(worked):
+            root = self._state.root[stage.resource]
+            _, ready[..., worked] = root.serve(ready[..., worked], worked, stage.cycles[worked])
         self._slots[stage.output] = ready
-        self._note_uses(grants, releases, releases)
+        self._note_parts(ready - stage.cycles, ready)
 
-    def _note_uses(self, starts: IntArray, releases: IntArray, ends: IntArray, used: BoolArray | None = None) -> None:
-        """(..., uses) when a channel was granted and released, and when what it carried was complete."""
-        if ends.shape[-1]:
-            self._ends.append(ends)
-        if self._steps:
-            return
-        if used is not None and not used.all():
-            starts, releases, ends = starts[used], releases[used], ends[used]
-        self._record.stages.append(StageRecord(use_start=starts, use_end=releases, complete=ends))
+    def _note_parts(self, starts: IntArray, ends: IntArray) -> None:
+        """(..., parts) when each was granted its channel or unit, and complete."""
+        self._ends.append(ends)
+        if not self._steps:
+            self._record.stages.append(StageRecord(starts, ends))
 
     def _through_tree(self, plan: StagePlan, stage: TreeStage) -> None:
         contributing = self._ready_on_pes(stage.inputs)
@@ -223,7 +208,7 @@ class BlockPass:
             )
         ends = np.where(plan.busy > 0, starts + stage.hop_cycles + plan.busy, 0)
         self._slots[stage.output] = ends
-        self._note_uses(starts, starts + plan.busy, ends, plan.busy > 0)
+        self._note_parts(starts, ends)
 
     def _one_after_another(self, plan: StagePlan, latest: IntArray) -> IntArray:
         if plan.busy.shape == (1,) and plan.busy[0]:
@@ -239,7 +224,7 @@ class BlockPass:
         if not len(stage.source):
             nothing = np.zeros((*self._steps, 0), dtype=np.int64)
             self._slots[stage.output] = self._delivered(plan, stage, nothing)
-            self._note_uses(nothing, nothing, nothing)
+            self._note_parts(nothing, nothing)
             return
         ready = self._senders(stage)
         if stage.channel is Resource.DOWNLINK:
@@ -255,23 +240,20 @@ class BlockPass:
         if stage.streams:
             heads = grants + bus.overhead_cycles + bus.latency_cycles
             self._heads[stage.output] = self._delivered(plan, stage, heads)
-        self._note_uses(grants, releases, complete)
+        self._note_parts(grants, complete)
 
     def _over_graph(self, plan: StagePlan, stage: RoutedStage) -> None:
         from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
         channels = interconnect_of(self._array).topology.channels
-        times = run_hops(
-            stage.hops, channels, plan.beats, plan.busy, stage.rank, self._graph_senders(stage), self._state.channels
-        )
+        sent = self._graph_senders(stage)
+        times = run_hops(stage.hops, channels, plan.beats, plan.busy, stage.rank, sent, self._state.channels)
         self._slots[stage.output] = self._on_targets(stage, times.complete)
         if stage.streams:
             self._heads[stage.output] = self._on_targets(stage, times.shown)
         if len(times.complete):
             self._ends.append(times.complete)
-        used, last = plan.busy > 0, stage.hops.last_hop
-        ends = (times.tail[last] + stage.hops.end_cycles)[used[last]]
-        self._record.stages.append(StageRecord(use_start=times.grant[used], use_end=times.release[used], complete=ends))
+        self._record.stages.append(StageRecord(times.grant, times.tail, sent=sent))
 
     def _graph_senders(self, stage: RoutedStage) -> IntArray:
         """(senders,) when each PE or hub has what it sends."""
@@ -298,7 +280,7 @@ class BlockPass:
         starts = starts[..., stage.target]
         complete = starts + stage.hop_cycles[stage.target] + plan.busy
         self._slots[stage.output] = self._delivered(plan, stage, complete)
-        self._note_uses(starts, starts + plan.busy, complete, plan.busy > 0)
+        self._note_parts(starts, complete)
 
     def _senders(self, stage: MessageStage) -> IntArray:
         """(..., messages) when each sender has what it sends."""

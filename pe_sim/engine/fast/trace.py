@@ -14,8 +14,21 @@ from pe_sim.engine.fast.block_plan import BlockPlan
 from pe_sim.engine.fast.recurrences import NEVER
 from pe_sim.host_memory import require_memory
 from pe_sim.mapping.placed import BlockRun
-from pe_sim.schedule.stages import CHANNELS, TAGS, MessageStage, Resource, RoutedStage, Tag, TreeStage, resource_of
-from pe_sim.trace import NOT_ACTIVE, ChannelUse, PeCycles, Runs, StageSpan
+from pe_sim.schedule.stages import (
+    CHANNELS,
+    TAGS,
+    MessageStage,
+    PeStage,
+    Resource,
+    RoutedStage,
+    Stage,
+    Tag,
+    TreeStage,
+    bounds_of,
+    parts_of,
+    resource_of,
+)
+from pe_sim.trace import NOT_ACTIVE, ChannelUse, PartCycles, Runs, StageSpan
 from pe_sim.units import IntArray
 
 
@@ -29,7 +42,7 @@ class Visit:
     run: BlockRun
 
 
-USE_BYTES = 100  # of an occupancy of a channel in a report: 48 in its table, as much again to sort and to explain it
+USE_BYTES = 72  # of an occupancy of a channel in a report: 56 in its table, the rest to sort that
 USE_LEVERS = "fewer PEs (num_pes) or layers (model.num_layers) send less, and so may another workflow or interconnect"
 _RECENT_VISITS = 32  # whoever walks over a step stays with a few layers at a time
 
@@ -42,7 +55,7 @@ class _Written:
 
     Args:
         spans: of the first layer that has the record; `inputs` as above.
-        uses: (6, uses) channel, tag, stage, start, end, bytes.
+        uses: (7, uses) channel, tag, stage, start, end, bytes, part.
     """
 
     spans: tuple[StageSpan, ...]
@@ -81,7 +94,8 @@ class Spans(Sequence[StageSpan]):
         """The span of one stage, or of some."""
         if isinstance(order, slice):
             return tuple(self[each] for each in range(len(self))[order])
-        order = range(len(self))[order]
+        if not 0 <= order < self._first[-1]:
+            order = range(len(self))[order]
         number = bisect_right(self._first, order) - 1
         if number not in self._recent:
             if len(self._recent) == _RECENT_VISITS:
@@ -95,17 +109,17 @@ class Spans(Sequence[StageSpan]):
             yield from self._spans_of(number)
 
     def uses(self) -> IntArray:
-        """(6, uses) channel, tag, stage, start, end, bytes, in order of their start."""
+        """(7, uses) channel, tag, stage, start, end, bytes, part, in order of their start."""
         counts = [self._written(visit).uses.shape[1] for visit in self._visits]
         require_memory(USE_BYTES * sum(counts), f"a report of {sum(counts):,} uses of channels", USE_LEVERS)
-        table, last = np.empty((6, sum(counts)), dtype=np.int64), 0
+        table, last = np.empty((7, sum(counts)), dtype=np.int64), 0
         for visit, count, order in zip(self._visits, counts, self._first, strict=False):
             rows = table[:, last : last + count]
             rows[:] = self._written(visit).uses
             rows[2] += order
             rows[3:5] += visit.base[0]
             last += count
-        in_turn = np.lexsort((table[5], table[4], table[0], table[2], table[3]))
+        in_turn = np.lexsort((table[5], table[4], table[0], table[2], table[3]))  # of equals the earlier part first
         for column in table:  # one by one: a copy of the whole would double what is held
             column[:] = column[in_turn]
         return table
@@ -124,6 +138,7 @@ class Spans(Sequence[StageSpan]):
                 base + span.start if span.start > NEVER else NOT_ACTIVE,
                 base + span.end if span.start > NEVER else NOT_ACTIVE,
                 _orders(span.inputs, first, entering),
+                span.parts,
                 span.on_pes,
                 base,
             )
@@ -161,39 +176,44 @@ def _orders(numbers: tuple[int, ...], first: int, entering: tuple[int, ...]) -> 
 def _write(visit: Visit) -> _Written:
     block = visit.plan.block
     producers = {slot: ~number for number, slot in enumerate(block.entries)}
-    spans, uses = list[StageSpan](), [np.empty((6, 0), dtype=np.int64)]
-    for order, (stage, record) in enumerate(zip(block.stages, visit.record.stages, strict=True)):
+    spans, uses = list[StageSpan](), [np.empty((7, 0), dtype=np.int64)]
+    columns = zip(block.stages, visit.plan.stages, visit.record.stages, strict=True)
+    for order, (stage, plan, record) in enumerate(columns):
         inputs = tuple(producers[slot] for slot in stage.inputs)
         named = stage.name, stage.operator, stage.distribution, resource_of(stage)
-        spans.append(StageSpan(order, visit.run.layer, *named, *record.bounds(), inputs, _on_pes(record)))
-        if record.use_start is not None and isinstance(stage, MessageStage | TreeStage | RoutedStage):
-            uses.append(_uses(order, stage, record))
+        parts = _parts(stage, record)
+        bounds, on_pes = bounds_of(stage, parts) or (NEVER, NEVER), isinstance(stage, PeStage)
+        spans.append(StageSpan(order, visit.run.layer, *named, *bounds, inputs, parts, on_pes))
+        if isinstance(stage, MessageStage | TreeStage | RoutedStage):
+            uses.append(_uses(order, stage, parts, plan.busy))
         producers[stage.output] = order
     return _Written(tuple(spans), tuple(producers[slot] for slot in block.exits), np.concatenate(uses, axis=1))
 
 
-def _on_pes(record: StageRecord) -> PeCycles | None:
-    if record.pe_start is None or record.pe_end is None:
-        return None
-    working = np.ones(len(record.pe_start), dtype=bool) if record.working is None else record.working
-    return PeCycles(working, record.pe_start, record.pe_end)
+def _parts(stage: Stage, record: StageRecord) -> PartCycles:
+    start, end, working = record.start, record.end, record.working
+    if isinstance(stage, RoutedStage) and record.sent is not None:
+        kept = record.sent[stage.hops.kept_source]
+        start, end = np.concatenate([start, kept]), np.concatenate([end, kept + stage.hops.kept_cycles])
+    if working is None:
+        working = np.ones(len(start), dtype=bool) if isinstance(stage, PeStage) else parts_of(stage)
+    return PartCycles(working, start, end)
 
 
-def _uses(order: int, stage: MessageStage | TreeStage | RoutedStage, record: StageRecord) -> IntArray:
-    """(6, uses) channel, tag, stage, start, end, bytes."""
-    assert record.use_start is not None
-    assert record.use_end is not None
-    channel, tag, num_bytes = _carried(stage)
-    columns = [np.broadcast_to(value, num_bytes.shape) for value in (channel, tag, order)]
-    return np.stack([*columns, record.use_start, record.use_end, num_bytes])
+def _uses(order: int, stage: MessageStage | TreeStage | RoutedStage, parts: PartCycles, busy: IntArray) -> IntArray:
+    """(7, uses) channel, tag, stage, start, end, bytes, part."""
+    num_bytes = stage.num_bytes[stage.hops.message] if isinstance(stage, RoutedStage) else stage.num_bytes
+    held = np.flatnonzero(parts.working)
+    channel, tag = _channel_and_tag(stage)
+    columns = [np.broadcast_to(value, num_bytes.shape)[held] for value in (channel, tag, order, busy)]
+    start = parts.start[held]
+    return np.stack([*columns[:3], start, start + columns[3], num_bytes[held], held])
 
 
-def _carried(stage: MessageStage | TreeStage | RoutedStage) -> tuple[IntArray | int, int, IntArray]:
-    """Channels, the tag, and (uses,) bytes of what is carried."""
+def _channel_and_tag(stage: MessageStage | TreeStage | RoutedStage) -> tuple[IntArray | int, int]:
+    """Of a graph of channels, that of each hop."""
     if isinstance(stage, RoutedStage):
-        num_bytes = stage.num_bytes[stage.hops.message]
-        return stage.hops.channel[num_bytes > 0], TAGS.index(stage.tag), num_bytes[num_bytes > 0]
-    num_bytes = stage.num_bytes[stage.num_bytes > 0]
+        return stage.hops.channel, TAGS.index(stage.tag)
     if isinstance(stage, TreeStage):
-        return CHANNELS.index(Resource.TREE), TAGS.index(Tag.REDUCE), num_bytes
-    return CHANNELS.index(stage.channel), TAGS.index(stage.tag), num_bytes
+        return CHANNELS.index(Resource.TREE), TAGS.index(Tag.REDUCE)
+    return CHANNELS.index(stage.channel), TAGS.index(stage.tag)

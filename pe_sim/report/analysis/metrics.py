@@ -212,9 +212,9 @@ def aggregate(links: Sequence[Link], makespan: int) -> list[dict[str, Any]]:
 
 
 def _length(span: StageSpan) -> int:
-    if span.on_pes is None:
+    if not span.on_pes:
         return span.end - span.start
-    start, end = span.bounds_on(span.on_pes.longest_pe)
+    start, end = span.bounds_on(span.parts.longest)
     return end - start
 
 

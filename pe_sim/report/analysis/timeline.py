@@ -60,7 +60,7 @@ class Timeline:
         """
         stage = self.stages[order]
         if isinstance(stage, PeStage) and stage.matrix is not None:
-            at = pe if pe is not None else _longest_pe(stage, self.trace.spans[order])
+            at = pe if pe is not None else self.trace.spans[order].parts.longest
             return Resource.PE_MEMORY if self._memory_bound(stage)[at] else Resource.PE_MATRIX
         return resource_of(stage)
 
@@ -88,10 +88,6 @@ def resource_of(stage: Stage) -> Resource:
     if isinstance(stage, RoutedStage):
         return Resource.NETWORK
     return stage.channel if isinstance(stage, MessageStage) else Resource.TREE
-
-
-def _longest_pe(stage: PeStage, span: StageSpan) -> int:
-    return int(np.flatnonzero(stage.active)[0]) if span.on_pes is None else span.on_pes.longest_pe
 
 
 # ---- What people call the stages of a step: takes a span and its stage, gives "layer 3 · FFN down · ...".

@@ -321,7 +321,7 @@ def _listed(report: StepFigures, pes: PeChoice) -> list[int]:
     listed = sorted({int(pe) for pe in given})
     if not listed:
         raise InputError("no PE is listed", path="pes", given=listed, expected=expected)
-    stages = sum(span.on_pes is not None for span in report.trace.spans)
+    stages = sum(span.on_pes for span in report.trace.spans)
     if 2 * stages * len(listed) > MAX_SLICES:
         raise InputError(
             f"a timeline of {len(listed):,} PEs would have up to {2 * stages * len(listed):,} slices",
@@ -347,7 +347,7 @@ def _tracks(report: StepFigures, shown: Sequence[IntArray]) -> tuple[Track, ...]
 def _work_slices(report: StepFigures, titles: Sequence[str], pe: int) -> list[Slice]:
     slices = []
     for span, _ in report.timeline.active():
-        if span.on_pes is None or not span.on_pes.working[pe]:
+        if not span.on_pes or not span.parts.working[pe]:
             continue
         kind = KIND_OF[report.timeline.resource_of(span.order, pe)]
         args = {**stage_args(report, span.order), "distribution": span.distribution, "limited_by": kind}

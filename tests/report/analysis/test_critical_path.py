@@ -12,12 +12,10 @@ from pe_sim.api import simulate
 from pe_sim.config.arrays.load import load_array
 from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode, Prefill
-from pe_sim.engine.fast import run
-from pe_sim.engine.fast.trace import Visit
 from pe_sim.mapping.workflow import WORKFLOWS as REGISTERED
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.report.analysis.causes import Causes
 from pe_sim.report.analysis.critical_path import WAIT, Link, Links, counted
-from pe_sim.report.analysis.message_times import Moments
 from pe_sim.report.report import Report
 from pe_sim.report.step import cycles_by_kind, parts
 from pe_sim.schedule.stages import MessageStage, PeStage
@@ -132,37 +130,6 @@ def test_links_cover_the_latency_and_follow_each_other(
     report = simulate_tiny(chosen, num_pes, step, engine, overlap=overlap, **network)
     assert_covers(report)
     assert_explained(report)
-
-
-@given_in_both(
-    10,
-    40,
-    workflow=st.sampled_from(WORKFLOWS),
-    groups=st.sampled_from([1, 2, 4]),
-    at_root=st.just(set()) | st.sets(st.sampled_from(AT_ROOT)),
-    num_pes=st.sampled_from([4, 8, 12, 16]),
-    overlap=st.integers(0, 3),
-    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=6),
-    downlink=st.booleans(),
-)
-def test_each_use_of_a_channel_is_known_for_what_it_was(
-    workflow: str, groups: int, at_root: set[str], num_pes: int, overlap: int, lengths: list[int], downlink: bool
-) -> None:
-    chosen = variant(workflow, groups, at_root)
-    visits: list[Visit] = []
-    with pytest.MonkeyPatch.context() as patch:
-        write = run.write_details
-        patch.setattr(run, "write_details", lambda given, names: (visits.extend(given), write(given, names))[1])
-        network = {"network__tree__downlink": downlink, "overlap": overlap}
-        report = simulate_tiny(chosen, num_pes, Decode(context_len=lengths), **network)
-        _ = report.trace.spans
-    moments = Moments(report.timeline)
-    records = [(visit.base, record) for visit in visits for record in visit.record.stages]
-    for order, (base, record) in enumerate(records):  # none where it went event by event
-        if record.use_start is not None:
-            found = moments.parts(order)
-            begun = found.grant[found.release > found.grant]
-            assert begun.tolist() == (record.use_start + base).tolist(), report.trace.spans[order].name
 
 
 def delayed(report: Report, order: int, cycles: int) -> Report:
@@ -321,8 +288,8 @@ def test_layers_that_differ_among_many_that_repeat_are_walked_over() -> None:
 
 def test_a_walk_is_as_long_for_ten_times_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[object]()
-    told = Moments.parts
-    monkeypatch.setattr(Moments, "parts", lambda self, order: seen.append(order) or told(self, order))
+    told = Causes.explain
+    monkeypatch.setattr(Causes, "explain", lambda *given: seen.append(given) or told(*given))
     counts = []
     for layers in (300, 3000):
         seen.clear()
