@@ -87,6 +87,7 @@ def test_the_parts_of_a_mapping_add_up_to_all_of_it(kind, name):
     assert found.energy == ps.simulate(model, array, step, name).energy_units > 0
 
 
+@pytest.mark.slow
 def test_one_mapping_for_several_steps_weighs_their_energies():
     model, array = tiny_llama(), small_array(4)
     found = ps.search(model, array, [(ps.Decode(1, 20), 0.3), (ps.Prefill(1, prompt_len=5), 2)], "energy")

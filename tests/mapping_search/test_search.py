@@ -151,7 +151,8 @@ def test_it_is_explained_by_what_it_beats():
         found.explain("auto")
 
 
-@pytest.mark.parametrize(("layers", "num_pes"), [(1, 2), pytest.param(2, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "num_pes"), [(1, 2), (2, 8)])
 def test_one_mapping_for_several_steps(layers, num_pes):
     model, array = tiny_llama(num_hidden_layers=layers), small_array(num_pes)
     steps = [(ps.Prefill(1, prompt_len=16), 1), (ps.Decode(1, 20), 7)]
