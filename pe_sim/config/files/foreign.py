@@ -1,31 +1,16 @@
-"""Foreign files: finds the dialect by its keys, and takes typed values from a mapping or gives one clear error."""
+"""Foreign files: finds the dialect by its keys, and takes the entries we know, refuses or ignores the others."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from pe_sim.config.files.schema import Section, validate
 from pe_sim.errors import InputError, did_you_mean
 
-MAX_SIZE: Final = 2**31  # far above any real model; keeps products of two sizes inside 64 bits
-
-Size = Annotated[int, Field(strict=True, gt=0, le=MAX_SIZE)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-AtLeastOne = Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-
-Schema = TypeVar("Schema", bound="StrictSchema")
-
-
-class StrictSchema(BaseModel):
-    """Base of every schema: no conversions between types, no unknown keys, no changes afterwards."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+Schema = TypeVar("Schema", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,83 +117,19 @@ def _json_word(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def validate(
-    schema: type[Schema], values: Mapping[str, object], *, source: str | None, prefix: str = "", unit: str = "key"
-) -> Schema:
-    """`values` as an instance of `schema`.
-
-    Args:
-        source: the file or preset, for the error.
-        prefix: the dotted path of `values` inside the source, ending in a dot, or empty.
-        unit: what an entry is called in the error.
+def read_entries(
+    schema: type[Schema], raw: Mapping[str, object], rules: KeyRules, source: str
+) -> tuple[Schema, tuple[str, ...]]:
+    """The entries of `raw` that `schema` knows, checked, and the names of those that are ignored.
 
     Raises:
-        InputError: the first entry that is missing, unknown, of the wrong type or out of range.
+        InputError: as `sort_keys` and `validate`.
     """
-    try:
-        return schema.model_validate(dict(values))
-    except ValidationError as fault:
-        raise _translate(fault.errors(include_url=False)[0], schema, source, prefix, unit) from None
-
-
-_TYPE_FAULTS: dict[str, tuple[str, str]] = {
-    "int_type": ("not a whole number", "a whole number"),
-    "int_from_float": ("not a whole number", "a whole number without a fraction"),
-    "float_type": ("not a number", "a number"),
-    "finite_number": ("not a finite number", "a finite number"),
-    "bool_type": ("not true or false", "true or false"),
-    "string_type": ("not a text", "a text"),
-    "string_too_short": ("empty", "a text"),
-    "dict_type": ("not a mapping", "a mapping"),
-}
-_BOUND_FAULTS: dict[str, tuple[str, str, str]] = {
-    "greater_than": ("too small", "more than", "gt"),
-    "greater_than_equal": ("too small", "at least", "ge"),
-    "less_than_equal": ("too large", "at most", "le"),
-}
-
-
-def _translate(
-    fault: Mapping[str, Any], schema: type[BaseModel], source: str | None, prefix: str, unit: str
-) -> InputError:
-    """One pydantic fault in our words."""
-    kind, value = fault["type"], fault["input"]
-    key = ".".join(str(part) for part in fault["loc"])
-    path = prefix + key
-    if kind == "missing":
-        return InputError(f"this {unit} is missing", source=source, path=path, hint=f"state {key}; it has no default")
-    if kind == "extra_forbidden":
-        hint = did_you_mean(key, schema.model_fields)
-        return InputError(f"unknown {unit}", source=source, path=path, given=value, hint=hint)
-    if kind in _BOUND_FAULTS:
-        problem, words, bound = _BOUND_FAULTS[kind]
-        expected = f"{words} {_plain(fault['ctx'][bound])}"
-        return InputError(problem, source=source, path=path, given=value, expected=expected)
-    problem, expected = _TYPE_FAULTS.get(kind, (str(fault["msg"]), ""))
-    return InputError(
-        problem, source=source, path=path, given=value, expected=expected or None, hint=_text_hint(kind, value)
-    )
-
-
-def _plain(bound: float) -> str:
-    return f"{bound:,.0f}" if bound == int(bound) else str(bound)
-
-
-def _text_hint(kind: str, value: object) -> str | None:
-    """What to do when a number came as a text."""
-    if kind not in ("int_type", "float_type") or not isinstance(value, str):
-        return None
-    try:
-        float(value)
-    except ValueError:
-        return None
-    if "e" in value.lower():
-        return "a number in quotes is a text, and so is 1e9 in YAML: write 1000000000 or 1.0e+9"
-    return "a number in quotes is a text: write it without quotes"
+    values, ignored = sort_keys(raw, schema.model_fields, rules, source)
+    return validate(schema, values, source), ignored
 
 
 # ---- Dialects of files: takes a mapping, finds the dialect by the keys it has.
-
 
 Read = TypeVar("Read")
 

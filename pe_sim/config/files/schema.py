@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, partial
@@ -60,11 +60,15 @@ def subsection(field: FieldInfo) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _annotation(field: FieldInfo) -> Any:
-    """The field's annotation without the None of an optional one."""
+def _annotation(field: FieldInfo) -> tuple[Any, list[Any]]:
+    """The field's annotation without the None of an optional one, and what limits its values."""
     parts = [part for part in get_args(field.annotation) if part is not type(None)]
     optional = type(None) in get_args(field.annotation) and len(parts) == 1
-    return parts[0] if optional else field.annotation
+    annotation, limits = parts[0] if optional else field.annotation, list(field.metadata)
+    if get_origin(annotation) is Annotated:
+        annotation, inner = get_args(annotation)
+        limits += inner.metadata
+    return annotation, limits
 
 
 @cache
@@ -113,7 +117,11 @@ def number_advice(given: object, whole: bool) -> str | None:
 
 
 def input_error(
-    error: ValidationError, schema: type[Section], source: str | None, overridden: Collection[str] = ()
+    error: ValidationError,
+    schema: type[Section],
+    source: str | None,
+    overridden: Collection[str] = (),
+    prefix: str = "",
 ) -> InputError:
     """All faults of a ValidationError as one InputError: the first in full, the others one a line.
 
@@ -122,9 +130,10 @@ def input_error(
         schema: the class the file was checked against.
         source: the file or preset.
         overridden: dotted paths that `--set` gave; a fault at or below one names `--set` as its source.
+        prefix: of every path, ending in a dot where it is not empty.
     """
     found = error.errors(include_url=False)
-    first, *others = (_Fault.of(details, schema) for details in found[: 1 + _MORE])
+    first, *others = (_Fault.of(details, schema, prefix) for details in found[: 1 + _MORE])
     flag = next((f"--set {path}" for path in overridden if _is_within(first.path, path)), None)
     path = None if flag == f"--set {first.path}" else first.path
     facts: dict[str, Any] = {} if first.absent else {"given": first.given}
@@ -153,10 +162,10 @@ class _Fault:
     hint: str | None
 
     @classmethod
-    def of(cls, details: ErrorDetails, schema: type[Section]) -> _Fault:
+    def of(cls, details: ErrorDetails, schema: type[Section], prefix: str) -> _Fault:
         loc, given, kind = details["loc"], details["input"], details["type"]
         section, field = _find(schema, loc)
-        path = ".".join(str(part) for part in loc)
+        path = prefix + ".".join(str(part) for part in loc)
         if kind == FAULT:
             ctx = details["ctx"]
             return cls(path, ctx["problem"], given, False, ctx["expected"] or None, ctx["hint"] or None)
@@ -195,7 +204,7 @@ def _find(schema: type[Section], loc: tuple[int | str, ...]) -> tuple[type[Secti
 
 
 def _problem(kind: str, given: object) -> str:
-    if kind == "model_type":
+    if kind in ("model_type", "dict_type"):
         return "not a mapping"
     if kind == "invalid_key":
         return "a key that is not text"
@@ -220,33 +229,35 @@ def _expected(field: FieldInfo | None) -> str | None:
     """What a field accepts, in words, from its annotation and bounds."""
     if field is None:
         return None
-    section, annotation = subsection(field), _annotation(field)
+    section, (annotation, limits) = subsection(field), _annotation(field)
     if section is not None:
         start = f"a {section.scalar_key}, or " if section.scalar_key else ""
         return f"{start}a mapping with {', '.join(section.model_fields)}"
     if get_origin(annotation) is Literal:
         return " or ".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "a mapping"
     types = get_args(annotation) or (annotation,)
     for plain, words in ((bool, "true or false"), (str, "text")):
         if plain in types and int not in types:
             return words
     auto = ", or auto" if any(get_origin(part) is Literal for part in types) else ""
-    return ("a whole number" if int in types else "a number") + _bounds(field) + auto
+    return ("a whole number" if int in types else "a number") + _bounds(limits) + auto
 
 
-def _bounds(field: FieldInfo) -> str:
-    limits = {
-        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
-    }
-    if "gt" in limits:
-        return f" above {limits['gt']}, at most {limits['le']:g}"
-    return f" from {limits['ge']} to {limits['le']}" if limits else ""
+def _bounds(limits: Iterable[Any]) -> str:
+    found = {name: getattr(limit, name) for limit in limits for name in ("ge", "gt", "le") if hasattr(limit, name)}
+    if "gt" in found:
+        return f" above {found['gt']}" + (f", at most {found['le']:g}" if "le" in found else "")
+    if "le" in found:
+        return f" from {found['ge']} to {found['le']}"
+    return f" from {found['ge']} on" if found else ""
 
 
 def _hint(given: object, field: FieldInfo | None) -> str | None:
     if field is None:
         return None
-    annotation = _annotation(field)
+    annotation, _ = _annotation(field)
     types = get_args(annotation) or (annotation,)
     if get_origin(annotation) is Literal:
         return did_you_mean(given, map(str, types)) if isinstance(given, str) else None
@@ -261,8 +272,17 @@ def _meaning(loc: tuple[int | str, ...], field: FieldInfo | None) -> str | None:
     return f"{loc[-1]} means: {field.description}" if field and field.description else None
 
 
-def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overridden: Collection[str] = ()) -> _S:
+def validate(
+    schema: type[_S], raw: Mapping[str, Any], source: str | None, overridden: Collection[str] = (), prefix: str = ""
+) -> _S:
     """`raw` as an instance of `schema`.
+
+    Args:
+        schema: the class of the mapping.
+        raw: what the file holds.
+        source: what errors call the file.
+        overridden: dotted paths that `--set` gave.
+        prefix: the dotted path of `raw` inside its source, ending in a dot, or empty.
 
     Raises:
         InputError: one or several faults, all in one message; see `input_error`.
@@ -270,7 +290,7 @@ def validate(schema: type[_S], raw: Mapping[str, Any], source: str | None, overr
     try:
         return schema.model_validate(printable_tree(dict(raw)))
     except ValidationError as error:
-        raise input_error(error, schema, source, overridden) from None
+        raise input_error(error, schema, source, overridden, prefix) from None
 
 
 def check_schema_version(raw: Mapping[str, Any], known: int, source: str | None) -> None:
@@ -319,6 +339,10 @@ Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
 Cycles = Annotated[int, Field(ge=0, le=MAX_CYCLES)]
 Text = Annotated[str, Field(min_length=1)]
+MAX_SIZE: Final = 2**31  # far above any real model; keeps products of two sizes inside 64 bits
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 def check_latency(value: Any, minimum: int, levels: bool = False) -> Any:

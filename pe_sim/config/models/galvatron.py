@@ -7,17 +7,8 @@ from typing import Final
 
 from pydantic import Field
 
-from pe_sim.config.files.foreign import (
-    Flag,
-    KeyRules,
-    Positive,
-    Refusal,
-    Size,
-    StrictSchema,
-    Text,
-    sort_keys,
-    validate,
-)
+from pe_sim.config.files.foreign import KeyRules, Refusal, read_entries
+from pe_sim.config.files.schema import Positive, Section, Size, Text
 from pe_sim.config.models.hf import read_bert, read_gpt2
 from pe_sim.config.models.meta import plain_llama
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
@@ -40,7 +31,7 @@ _LLAMA_KEYS: Final = KeyRules(
 _NOT_BERT: Final = frozenset({"num_key_value_heads", "rms_norm_eps", "rope_theta", "num_layers", "head_dim"})
 
 
-class GalvatronLlama(StrictSchema):
+class GalvatronLlama(Section):
     """What a meta config of a llama says."""
 
     dim: Size = Field(description="width of a row")
@@ -90,8 +81,7 @@ def read_galvatron_llama(
     Raises:
         InputError: a missing, wrong or unknown entry, or a feature that is not supported.
     """
-    values, ignored = sort_keys(raw, GalvatronLlama.model_fields, _LLAMA_KEYS, source)
-    config = validate(GalvatronLlama, values, source=source)
+    config, ignored = read_entries(GalvatronLlama, raw, _LLAMA_KEYS, source)
     return plain_llama(
         name=name,
         num_layers=config.n_layers,
@@ -188,7 +178,7 @@ _MARKS: Final = frozenset(
 )
 
 
-class GalvatronModel(StrictSchema):
+class GalvatronModel(Section):
     """What a model config says; an entry that is left out or null means what GalvatronModelArgs has by default."""
 
     hidden_size: Size = Field(description="width of a row")
@@ -201,12 +191,12 @@ class GalvatronModel(StrictSchema):
     normalization: Text = Field("RMSNorm", description="RMSNorm or LayerNorm")
     norm_epsilon: Positive = Field(1e-5, description="epsilon of the norms")
     activation_func: Text = Field("torch.nn.functional.gelu", description="activation of the FFN")
-    gated_linear_unit: Flag = Field(True, description="whether the FFN has a gate")
+    gated_linear_unit: bool = Field(True, description="whether the FFN has a gate")
     position_embedding_type: Text = Field("rope", description="rope or learned_absolute")
     rotary_base: Positive = Field(DEFAULT_THETA, description="base of the rotary frequencies")
-    add_bias_linear: Flag = Field(False, description="biases on all projections")
-    add_qkv_bias: Flag = Field(False, description="biases on the query, key and value projections")
-    untie_embeddings_and_output_weights: Flag = Field(True, description="the LM head is not the token table")
+    add_bias_linear: bool = Field(False, description="biases on all projections")
+    add_qkv_bias: bool = Field(False, description="biases on the query, key and value projections")
+    untie_embeddings_and_output_weights: bool = Field(True, description="the LM head is not the token table")
     max_position_embeddings: Size | None = Field(None, description="longest context")
     seq_length: Size | None = Field(None, description="the same, where nothing else says it")
 
@@ -230,8 +220,8 @@ def read_galvatron_yaml(
     Raises:
         InputError: a missing, wrong or unknown entry, experts, or parts that are not of one family.
     """
-    values, ignored = sort_keys(raw, GalvatronModel.model_fields, _KEYS, source)
-    config = validate(GalvatronModel, {key: v for key, v in values.items() if v is not None}, source=source)
+    stated = {key: value for key, value in raw.items() if value is not None or key not in GalvatronModel.model_fields}
+    config, ignored = read_entries(GalvatronModel, stated, _KEYS, source)
     llama = config.position_embedding_type == "rope"
     _check_family(config, source, llama=llama)
     heads = config.num_attention_heads

@@ -12,15 +12,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from pe_sim.config.files.foreign import (
-    KeyRules,
-    Positive,
-    Refusal,
-    Size,
-    StrictSchema,
-    sort_keys,
-    validate,
-)
+from pe_sim.config.files.foreign import KeyRules, Refusal, read_entries, sort_keys
+from pe_sim.config.files.schema import Positive, Section, Size
 from pe_sim.config.models.hf import GPT2_KEYS, read_hf, rename
 from pe_sim.config.models.meta import plain_llama
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
@@ -55,10 +48,10 @@ _CURRENT_FFN: Final = 11008
 _SWIGLU: Final = ("fast-swiglu", "swiglu")
 _ALIASES: Final = {"hidden_size": "n_embd"}  # of the documented form
 
-FfnSize = Annotated[int, Field(strict=True, ge=-1, le=2**31)]
+FfnSize = Annotated[int, Field(ge=-1, le=2**31)]
 
 
-class HetuLlama(StrictSchema):
+class HetuLlama(Section):
     """What the documented LLaMAConfig is given."""
 
     vocab_size: Size = Field(50257, description="rows of the token table")
@@ -104,8 +97,7 @@ def _is_current(raw: Mapping[str, object]) -> bool:
 
 def _read_documented(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     entries = rename({key: value for key, value in raw.items() if key != "model_type"}, _ALIASES, source)
-    values, ignored = sort_keys(entries, HetuLlama.model_fields, _DOCUMENTED_KEYS, source)
-    config = validate(HetuLlama, values, source=source)
+    config, ignored = read_entries(HetuLlama, entries, _DOCUMENTED_KEYS, source)
     return plain_llama(
         name=name,
         num_layers=config.n_layer,

@@ -9,33 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from pydantic import Field
 
-from pe_sim.config.files.foreign import (
-    BOOKKEEPING,
-    UNKNOWN_KEY,
-    Flag,
-    KeyRules,
-    Positive,
-    Refusal,
-    Size,
-    StrictSchema,
-    Text,
-    sort_keys,
-    validate,
-)
+from pe_sim.config.files.foreign import BOOKKEEPING, UNKNOWN_KEY, KeyRules, Refusal, Schema, read_entries
+from pe_sim.config.files.schema import Positive, Section, Size, Text
+from pe_sim.config.models.meta import plain_llama
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
 from pe_sim.config.models.rope import read_rope
 from pe_sim.errors import InputError
 
-# ---- The keys of Hugging Face configs that are not sizes: which cannot matter for inference, and which we must
-# refuse.
+# ---- The keys of Hugging Face configs that are not sizes: which cannot matter for inference, which must be refused.
 #
 # `transformers_keys.json` judges the fields of transformers' configuration classes; what is here has a better reason,
-# is
-# a family's own, or occurs in checkpoints and not in transformers.
+# is a family's own, or occurs in checkpoints and not in transformers.
 
 
 _OFF: Final = (None, False)
@@ -152,10 +140,10 @@ _OTHER_HEAD: Final = re.compile(r"For[A-Z]|Model$")
 _SILU: Final = {"silu": "silu", "swish": "silu"}
 _GELU: Final = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
-Table = Annotated[dict[str, object], Field(strict=True)]
+Table = dict[str, object]
 
 
-class HfLlama(StrictSchema):
+class HfLlama(Section):
     """What a llama config says; a missing entry means what it means in transformers."""
 
     hidden_size: Size = Field(description="width of a row")
@@ -172,12 +160,12 @@ class HfLlama(StrictSchema):
     rope_parameters: Table | None = Field(None, description="base and scaling, the newer form")
     rope_scaling: Table | None = Field(None, description="scaling, the older form")
     hidden_act: Text = Field("silu", description="activation of the gated FFN")
-    tie_word_embeddings: Flag = Field(False, description="the LM head is the token table")
-    attention_bias: Flag = Field(False, description="biases on query, key, value and output projections")
-    mlp_bias: Flag = Field(False, description="biases on the FFN's projections")
+    tie_word_embeddings: bool = Field(False, description="the LM head is the token table")
+    attention_bias: bool = Field(False, description="biases on query, key, value and output projections")
+    mlp_bias: bool = Field(False, description="biases on the FFN's projections")
 
 
-class HfGpt2(StrictSchema):
+class HfGpt2(Section):
     """What a gpt2 config says."""
 
     n_embd: Size = Field(description="width of a row")
@@ -189,10 +177,10 @@ class HfGpt2(StrictSchema):
     n_inner: Size | None = Field(None, description="width of the FFN; absent: 4 * n_embd")
     activation_function: Text = Field("gelu_new", description="activation of the FFN")
     layer_norm_epsilon: Positive = Field(1e-5, description="epsilon of the norms")
-    tie_word_embeddings: Flag = Field(True, description="the LM head is the token table")
+    tie_word_embeddings: bool = Field(True, description="the LM head is the token table")
 
 
-class HfBert(StrictSchema):
+class HfBert(Section):
     """What a bert config says."""
 
     hidden_size: Size = Field(description="width of a row")
@@ -229,42 +217,36 @@ def read_hf(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
 
 def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     """A `model_type: llama` config as a model; errors as in `read_hf`."""
-    values, ignored = _sort(raw, HfLlama, source)
-    config = validate(HfLlama, values, source=source)
+    config, ignored = _read(raw, HfLlama, source)
     theta, scaling = read_rope(config.rope_theta, config.rope_parameters, config.rope_scaling, source)
-    return ModelConfig(
+    return plain_llama(
         name=name,
-        family="llama",
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim or derive_head_dim(config.hidden_size, config.num_attention_heads, source),
         ffn_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_position_embeddings or config.max_sequence_length or 2048,
-        norm="rmsnorm",
         norm_eps=config.rms_norm_eps,
         activation=_activation("hidden_act", config.hidden_act, _SILU, source),
-        gated_ffn=True,
-        position="rope",
         tie_word_embeddings=config.tie_word_embeddings,
         attention_bias=config.attention_bias,
         mlp_bias=config.mlp_bias,
         rope_theta=theta,
         rope_scaling=scaling,
-        ignored_keys=ignored + _outweighed(values, "max_sequence_length", by="max_position_embeddings"),
+        ignored_keys=ignored + _outweighed(config, "max_sequence_length", by="max_position_embeddings"),
         unknown_keys=LLAMA_KEYS.not_understood(ignored),
     )
 
 
 def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     """A `model_type: gpt2` config as a model; errors as in `read_hf`."""
-    values, ignored = _sort(rename(raw, GPT2_ALIASES, source), HfGpt2, source)
-    config = validate(HfGpt2, values, source=source)
+    config, ignored = _read(rename(raw, GPT2_ALIASES, source), HfGpt2, source)
     positions = config.n_positions or config.n_ctx
     if positions is None:
-        raise InputError("this key is missing", source=source, path="n_positions", hint="state n_positions (or n_ctx)")
+        raise InputError("missing", source=source, path="n_positions", hint="state n_positions (or n_ctx)")
     return ModelConfig(
         name=name,
         family="gpt2",
@@ -284,15 +266,14 @@ def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         tie_word_embeddings=config.tie_word_embeddings,
         attention_bias=True,
         mlp_bias=True,
-        ignored_keys=ignored + _outweighed(values, "n_ctx", by="n_positions"),
+        ignored_keys=ignored + _outweighed(config, "n_ctx", by="n_positions"),
         unknown_keys=GPT2_KEYS.not_understood(ignored),
     )
 
 
 def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     """A `model_type: bert` config as a model (an encoder with its pooler); errors as in `read_hf`."""
-    values, ignored = _sort(raw, HfBert, source)
-    config = validate(HfBert, values, source=source)
+    config, ignored = _read(raw, HfBert, source)
     return ModelConfig(
         name=name,
         family="bert",
@@ -324,7 +305,7 @@ FAMILIES: Final[dict[str, Callable[[Mapping[str, object], str, str], ModelConfig
     "gpt2": read_gpt2,
     "bert": read_bert,
 }
-_RULES: Final = {HfLlama: LLAMA_KEYS, HfGpt2: GPT2_KEYS, HfBert: BERT_KEYS}
+_RULES: Final[Mapping[type[Section], KeyRules]] = {HfLlama: LLAMA_KEYS, HfGpt2: GPT2_KEYS, HfBert: BERT_KEYS}
 # transformers lets a gpt2 config use the common names too.
 GPT2_ALIASES: Final = {
     "hidden_size": "n_embd",
@@ -334,17 +315,15 @@ GPT2_ALIASES: Final = {
 }
 
 
-def _sort(
-    raw: Mapping[str, object], schema: type[StrictSchema], source: str
-) -> tuple[dict[str, object], tuple[str, ...]]:
+def _read(raw: Mapping[str, object], schema: type[Schema], source: str) -> tuple[Schema, tuple[str, ...]]:
     """The entries the schema knows, and the ignored keys; what names the family and the class is neither."""
     entries = {key: value for key, value in raw.items() if key not in ("model_type", "architectures")}
-    return sort_keys(entries, schema.model_fields, _RULES[schema], source)
+    return read_entries(schema, entries, _RULES[schema], source)
 
 
-def _outweighed(values: Mapping[str, object], old: str, *, by: str) -> tuple[str, ...]:
+def _outweighed(config: Section, old: str, *, by: str) -> tuple[str, ...]:
     """The old name of an entry, as an ignored key, when the file gives the entry under its new name too."""
-    return (old,) if old in values and values.get(by) is not None else ()
+    return (old,) if old in config.model_fields_set and getattr(config, by) is not None else ()
 
 
 def rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -> dict[str, object]:

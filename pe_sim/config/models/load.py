@@ -10,8 +10,9 @@ from typing import Annotated, Final, Protocol
 
 from pydantic import Field
 
-from pe_sim.config.files.foreign import Dialect, StrictSchema, Text, check_keys, detect, validate
+from pe_sim.config.files.foreign import Dialect, check_keys, detect
 from pe_sim.config.files.loading import is_preset, load_mapping, resolve
+from pe_sim.config.files.schema import Section, Text, validate
 from pe_sim.config.models.galvatron import (
     is_galvatron_bert,
     is_galvatron_gpt,
@@ -151,10 +152,10 @@ DIALECTS: Final[tuple[Dialect[Reader], ...]] = (
 )
 
 
-class OwnEntry(StrictSchema):
+class OwnEntry(Section):
     """What our presets add to a config: the parameter count it must give, and where its numbers come from."""
 
-    parameters: Annotated[int, Field(strict=True, gt=0)]
+    parameters: Annotated[int, Field(gt=0)]
     source: Text
 
 
@@ -215,7 +216,7 @@ def read_model(
 def _check_own_entry(own: object, model: ModelConfig, source: str) -> None:
     if not isinstance(own, Mapping):
         raise InputError("not a mapping", source=source, path=OWN_KEY, given=own, expected="a mapping")
-    stated = validate(OwnEntry, own, source=source, prefix=f"{OWN_KEY}.").parameters
+    stated = validate(OwnEntry, own, source, prefix=f"{OWN_KEY}.").parameters
     if stated != model.num_parameters:
         raise InputError(
             f"the sizes give {model.num_parameters:,} parameters, not {stated:,}",

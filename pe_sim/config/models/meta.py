@@ -7,16 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from pe_sim.config.files.foreign import (
-    Flag,
-    KeyRules,
-    Positive,
-    Refusal,
-    Size,
-    StrictSchema,
-    sort_keys,
-    validate,
-)
+from pe_sim.config.files.foreign import KeyRules, Refusal, read_entries
+from pe_sim.config.files.schema import Positive, Section, Size
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
 from pe_sim.config.models.rope import DEFAULT_THETA, Scaling
 from pe_sim.errors import InputError
@@ -29,7 +21,7 @@ _META_SCALING: Final[Scaling] = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-Multiplier = Annotated[float, Field(strict=True, gt=0, le=1024, allow_inf_nan=False)]
+Multiplier = Annotated[float, Field(gt=0, le=1024)]
 
 _KEYS: Final = KeyRules(
     ignored=frozenset({"max_batch_size", "model_parallel_size", "pad_id", "bos_id", "eos_id"}),
@@ -49,20 +41,20 @@ _KEYS: Final = KeyRules(
 )
 
 
-class MetaParams(StrictSchema):
+class MetaParams(Section):
     """What a params.json says; a missing entry means what ModelArgs defaults to."""
 
     dim: Size = Field(description="width of a row")
     n_layers: Size = Field(description="blocks")
     n_heads: Size = Field(description="query heads")
     n_kv_heads: Size | None = Field(None, description="kv heads; absent: as many as query heads")
-    vocab_size: Annotated[int, Field(strict=True, ge=-1, le=2**31)] = Field(-1, description="-1: the tokenizer knows")
+    vocab_size: Annotated[int, Field(ge=-1, le=2**31)] = Field(-1, description="-1: the tokenizer knows")
     multiple_of: Size = Field(256, description="the FFN's width is rounded up to a multiple of this")
     ffn_dim_multiplier: Multiplier | None = Field(None, description="widens the FFN before the rounding")
     norm_eps: Positive = Field(1e-5, description="epsilon of the RMS norms")
     rope_theta: Positive = Field(DEFAULT_THETA, description="base of the rotary frequencies")
     max_seq_len: Size = Field(2048, description="longest context")
-    use_scaled_rope: Flag = Field(False, description="rotary scaling of Llama 3.1 and later")
+    use_scaled_rope: bool = Field(False, description="rotary scaling of Llama 3.1 and later")
 
 
 def is_meta(raw: Mapping[str, object]) -> bool:
@@ -90,8 +82,7 @@ def read_meta(raw: Mapping[str, object], source: str, name: str, vocab_size: int
     Raises:
         InputError: a missing, wrong or unknown entry, an unsupported feature, or no vocabulary size from either side.
     """
-    values, ignored = sort_keys(raw, MetaParams.model_fields, _KEYS, source)
-    params = validate(MetaParams, values, source=source)
+    params, ignored = read_entries(MetaParams, raw, _KEYS, source)
     return plain_llama(
         name=name,
         num_layers=params.n_layers,
@@ -152,17 +143,23 @@ def plain_llama(
     vocab_size: int,
     max_position_embeddings: int,
     norm_eps: float,
+    activation: str = "silu",
+    tie_word_embeddings: bool = False,
+    attention_bias: bool = False,
+    mlp_bias: bool = False,
     rope_theta: float = DEFAULT_THETA,
     rope_scaling: Mapping[str, float | int | str] | None = None,
     ignored_keys: tuple[str, ...] = (),
+    unknown_keys: tuple[str, ...] = (),
 ) -> ModelConfig:
-    """A llama without biases, with an LM head apart from the token table.
+    """A llama, if not said otherwise without biases and with an LM head apart from the token table.
 
     Args:
         num_kv_heads: None: as many as query heads.
         rope_scaling: None: not scaled.
         name, num_layers, hidden_size, num_heads, head_dim, ffn_size, vocab_size, max_position_embeddings, norm_eps,
-            rope_theta, ignored_keys: as of `ModelConfig`.
+            activation, tie_word_embeddings, attention_bias, mlp_bias, rope_theta, ignored_keys, unknown_keys: as of
+            `ModelConfig`.
     """
     return ModelConfig(
         name=name,
@@ -177,13 +174,14 @@ def plain_llama(
         max_position_embeddings=max_position_embeddings,
         norm="rmsnorm",
         norm_eps=norm_eps,
-        activation="silu",
+        activation=activation,
         gated_ffn=True,
         position="rope",
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
+        tie_word_embeddings=tie_word_embeddings,
+        attention_bias=attention_bias,
+        mlp_bias=mlp_bias,
         rope_theta=rope_theta,
         rope_scaling=dict(rope_scaling or {}),
         ignored_keys=ignored_keys,
+        unknown_keys=unknown_keys,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from pe_sim.config.files.foreign import Flag, Positive, Size, StrictSchema, Text, validate
+from pe_sim.config.files.schema import Positive, Section, Size, Text, validate
 from pe_sim.config.models.model import ModelConfig, check_model, derive_head_dim
 from pe_sim.config.models.rope import parse_rope
 from pe_sim.errors import InputError
@@ -34,7 +34,7 @@ _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-class ModelOverrides(StrictSchema):
+class ModelOverrides(Section):
     """The fields a user may change. The defaults are placeholders: only what is given is used."""
 
     name: Text = "-"
@@ -48,10 +48,10 @@ class ModelOverrides(StrictSchema):
     max_position_embeddings: Size = 1
     norm_eps: Positive = 1.0
     activation: Text = "-"
-    tie_word_embeddings: Flag = False
-    attention_bias: Flag = False
-    qkv_bias: Flag = False
-    mlp_bias: Flag = False
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    qkv_bias: bool = False
+    mlp_bias: bool = False
     rope_theta: Positive = 1.0
     rope_scaling: dict[str, object] | None = None
     type_vocab_size: Size = 1
@@ -73,7 +73,7 @@ def read_overrides(overrides: Mapping[str, object]) -> ModelOverrides:
     for name in overrides:
         if not isinstance(name, str):
             raise InputError("not the name of a field", path="model", given=name)
-    return validate(ModelOverrides, overrides, source=None, prefix=_PREFIX, unit="field")
+    return validate(ModelOverrides, overrides, None, prefix=_PREFIX)
 
 
 def apply_overrides(model: ModelConfig, overrides: ModelOverrides) -> ModelConfig:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pe_sim.config.files.foreign import AtLeastOne, Positive, Size, StrictSchema, validate
+from pe_sim.config.files.schema import AtLeastOne, Positive, Section, Size, validate
 from pe_sim.errors import InputError
 
 DEFAULT_THETA = 10000.0
 Scaling = dict[str, float | int | str]
 
 
-class LinearScaling(StrictSchema):
+class LinearScaling(Section):
     """Positions divided by `factor`."""
 
     factor: AtLeastOne
 
 
-class Llama3Scaling(StrictSchema):
+class Llama3Scaling(Section):
     """Low frequencies divided by `factor`, high ones kept, the band between them blended."""
 
     factor: AtLeastOne
@@ -26,7 +26,7 @@ class Llama3Scaling(StrictSchema):
     original_max_position_embeddings: Size
 
 
-SCALINGS: dict[str, type[StrictSchema]] = {"linear": LinearScaling, "llama3": Llama3Scaling}
+SCALINGS: dict[str, type[Section]] = {"linear": LinearScaling, "llama3": Llama3Scaling}
 
 
 def read_rope(
@@ -95,7 +95,7 @@ def parse_rope(
             expected="default, linear or llama3",
             hint="the numeric executor could not honour it, so its traffic and times would describe another model",
         )
-    values = validate(SCALINGS[kind], entries, source=source, prefix=f"{path}.")
+    values = validate(SCALINGS[kind], entries, source, prefix=f"{path}.")
     _check_band(values, source, path)
     return theta, {"rope_type": kind, **values.model_dump()}
 
@@ -105,13 +105,11 @@ def _take_type(entries: dict[str, object], source: str | None, path: str, defaul
     named = [(key, entries.pop(key)) for key in ("rope_type", "type") if key in entries]
     if not named:
         if default is None:
-            raise InputError(
-                "this key is missing", source=source, path=f"{path}.rope_type", expected="default, linear or llama3"
-            )
+            raise InputError("missing", source=source, path=f"{path}.rope_type", expected="default, linear or llama3")
         return default
     for key, value in named:
         if not isinstance(value, str):
-            raise InputError("not a text", source=source, path=f"{path}.{key}", given=value, expected="a text")
+            raise InputError("not text", source=source, path=f"{path}.{key}", given=value, expected="a text")
     if len({value for _, value in named}) > 1:
         raise InputError(
             f"rope_type {named[0][1]!r} and type {named[1][1]!r} contradict each other", source=source, path=path
@@ -119,7 +117,7 @@ def _take_type(entries: dict[str, object], source: str | None, path: str, defaul
     return str(named[0][1])
 
 
-class _Theta(StrictSchema):
+class _Theta(Section):
     rope_theta: Positive
 
 
@@ -127,7 +125,7 @@ def _take_theta(entries: dict[str, object], source: str | None, path: str) -> fl
     if "rope_theta" not in entries:
         return None
     theta = {"rope_theta": entries.pop("rope_theta")}
-    return validate(_Theta, theta, source=source, prefix=f"{path}.").rope_theta
+    return validate(_Theta, theta, source, prefix=f"{path}.").rope_theta
 
 
 def _take_partial(entries: dict[str, object], source: str | None, path: str) -> None:
@@ -142,7 +140,7 @@ def _take_partial(entries: dict[str, object], source: str | None, path: str) -> 
         )
 
 
-def _check_band(values: StrictSchema, source: str | None, path: str) -> None:
+def _check_band(values: Section, source: str | None, path: str) -> None:
     if isinstance(values, Llama3Scaling) and values.low_freq_factor >= values.high_freq_factor:
         raise InputError(
             f"low_freq_factor {values.low_freq_factor:g} is not below high_freq_factor {values.high_freq_factor:g}",

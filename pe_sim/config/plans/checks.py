@@ -303,7 +303,7 @@ def require(raw: Mapping[str, object], key: str, source: str, *, path: str = "")
         InputError: there is no such key.
     """
     if key not in raw:
-        raise InputError("this key is missing", source=source, path=path or key, hint=f"state {key}; it has no default")
+        raise InputError("missing", source=source, path=path or key, hint=f"state {key}; it has no default")
     return raw[key]
 
 
@@ -331,7 +331,7 @@ def flag(value: object, path: str, source: str) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise InputError("not true or false", source=source, path=path, given=value, expected="true or false")
+    raise InputError("not a boolean", source=source, path=path, given=value, expected="true or false")
 
 
 def ignored_line(key: str, value: object, reason: str = "") -> str:

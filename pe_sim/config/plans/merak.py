@@ -136,7 +136,7 @@ def _partition(
     method = method.lower() if isinstance(method, str) else method
     if method == "custom":
         if bounds is None:
-            problem, hint = "this key is missing", "partition_method custom needs the bounds of the stages"
+            problem, hint = "missing", "partition_method custom needs the bounds of the stages"
             raise InputError(
                 problem,
                 source=source,

@@ -27,8 +27,8 @@ def test_a_number_in_quotes():
     assert message({**LLAMA, "hidden_size": "64"}) == (
         "model config: hidden_size: not a whole number\n"
         "  given:    '64'\n"
-        "  expected: a whole number\n"
-        "  hint:     a number in quotes is a text: write it without quotes"
+        "  expected: a whole number from 1 to 2147483648\n"
+        "  hint:     this is text, not a number: write 64 without quotes"
     )
 
 
@@ -36,27 +36,37 @@ def test_1e9_as_a_text():
     assert message({**LLAMA, "rope_theta": "1e9"}) == (
         "model config: rope_theta: not a number\n"
         "  given:    '1e9'\n"
-        "  expected: a number\n"
-        "  hint:     a number in quotes is a text, and so is 1e9 in YAML: write 1000000000 or 1.0e+9"
+        "  expected: a number above 0\n"
+        "  hint:     YAML reads 1e9 as text, not as a number: write 1.0e+9"
     )
 
 
 def test_a_boolean_is_no_number():
     assert message({**LLAMA, "num_hidden_layers": True}) == (
-        "model config: num_hidden_layers: not a whole number\n  given:    True\n  expected: a whole number"
+        "model config: num_hidden_layers: not a whole number\n  given:    True\n"
+        "  expected: a whole number from 1 to 2147483648\n  hint:     true and false are no numbers"
     )
 
 
 def test_zero():
     assert message({**LLAMA, "vocab_size": 0}) == (
-        "model config: vocab_size: too small\n  given:    0\n  expected: more than 0"
+        "model config: vocab_size: too small\n  given:    0\n  expected: a whole number from 1 to 2147483648\n"
+        "  hint:     vocab_size means: rows of the token table"
     )
 
 
 def test_a_missing_size():
     config = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
     assert message(config) == (
-        "model config: intermediate_size: this key is missing\n  hint:     state intermediate_size; it has no default"
+        "model config: intermediate_size: missing\n  expected: a whole number from 1 to 2147483648\n"
+        "  hint:     intermediate_size means: width of the FFN"
+    )
+
+
+def test_all_faults_of_a_config_in_one_message():
+    assert message({**LLAMA, "vocab_size": 0, "rms_norm_eps": "x"}).endswith(
+        "\n  1 more fault:\n    rms_norm_eps: not a number, given 'x', expected a number above 0"
+        " (rms_norm_eps means: epsilon of the RMS norms)"
     )
 
 
@@ -209,9 +219,9 @@ def test_activations(base, key, value, expected):
         ("rms_norm_eps", "1e-6", "not a number"),
         ("rms_norm_eps", float("nan"), "not a finite number"),
         ("rms_norm_eps", 0, "too small"),
-        ("tie_word_embeddings", 1, "not true or false"),
-        ("attention_bias", "false", "not true or false"),
-        ("hidden_act", 3, "not a text"),
+        ("tie_word_embeddings", 1, "not a boolean"),
+        ("attention_bias", "false", "not a boolean"),
+        ("hidden_act", 3, "not text"),
         ("hidden_act", "", "empty"),
     ],
 )
@@ -231,7 +241,7 @@ def test_a_wrong_count_in_our_own_entry():
     ("own", "problem"),
     [
         ("guess", "_pe_sim: not a mapping"),
-        ({"parameters": 1}, "_pe_sim.source: this key is missing"),
+        ({"parameters": 1}, "_pe_sim.source: missing"),
         ({"parameters": "1", "source": "x"}, "_pe_sim.parameters: not a whole number"),
         ({"parameters": 1, "source": "x", "sauce": 1}, "_pe_sim.sauce: unknown key"),
     ],

@@ -67,7 +67,7 @@ def test_rope_scaling():
 
 def test_a_misspelt_field():
     assert message("llama-2-7b", {"num_layer": 2}) == (
-        "model.num_layer: unknown field\n  given:    2\n  hint:     did you mean 'num_layers'?"
+        "model.num_layer: unknown key\n  given:    2\n  hint:     did you mean 'num_layers'?"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_field_the_family_does_not_have():
         ("llama-2-7b", {"num_layers": 0}, "model.num_layers: too small"),
         ("llama-2-7b", {"rope_theta": "1e9"}, "model.rope_theta: not a number"),
         ("llama-2-7b", {"norm_eps": float("nan")}, "model.norm_eps: not a finite number"),
-        ("llama-2-7b", {"tie_word_embeddings": 1}, "model.tie_word_embeddings: not true or false"),
+        ("llama-2-7b", {"tie_word_embeddings": 1}, "model.tie_word_embeddings: not a boolean"),
         ("llama-2-7b", {"hidden_size": 100}, "hidden size 100 is not a multiple of the 32 attention heads"),
         ("llama-2-7b", {"activation": "gelu"}, "llama has no activation 'gelu'"),
         ("llama-2-7b", {"type_vocab_size": 2}, "only bert can change it"),

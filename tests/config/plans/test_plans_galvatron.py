@@ -205,9 +205,7 @@ def test_messages(changes, num_arrays, text):
 
 
 def test_missing_keys():
-    assert message({"pp_deg": 1}) == (
-        "plan: tp_sizes_enc: this key is missing\n  hint:     state tp_sizes_enc; it has no default"
-    )
+    assert message({"pp_deg": 1}) == ("plan: tp_sizes_enc: missing\n  hint:     state tp_sizes_enc; it has no default")
     assert message({"pp_deg": None, "tp_sizes_enc": "1,1,1,1"}) == (
-        "plan: pp_deg: this key is missing\n  hint:     state pp_deg; it has no default"
+        "plan: pp_deg: missing\n  hint:     state pp_deg; it has no default"
     )

@@ -186,8 +186,8 @@ def test_an_uneven_section():
             {"unused_rank": 0},
             "unused_rank: says something where hetero is false\n  given:    0\n  expected: null, or hetero: true",
         ),
-        ({"hetero": True}, "hetero_layers: this key is missing\n  hint:     state hetero_layers; it has no default"),
-        ({"hetero": 1}, "hetero: not true or false\n  given:    1\n  expected: true or false"),
+        ({"hetero": True}, "hetero_layers: missing\n  hint:     state hetero_layers; it has no default"),
+        ({"hetero": 1}, "hetero: not a boolean\n  given:    1\n  expected: true or false"),
         ({"num_gpus": "8"}, "num_gpus: not a whole number\n  given:    '8'\n  expected: a whole number"),
         ({"heteros": True}, "heteros: unknown key\n  given:    True\n  hint:     did you mean 'hetero'?"),
     ],
@@ -270,7 +270,7 @@ def test_the_documented_example_shares_tokens_between_uneven_pipelines():
         (
             ("gpt", "blocks", "blocks0-15", "attn", "dense"),
             None,
-            f"plan: {BLOCK}.attn.dense: this key is missing\n  hint:     state dense; it has no default",
+            f"plan: {BLOCK}.attn.dense: missing\n  hint:     state dense; it has no default",
         ),
         (
             ("gpt", "blocks", "blocks0-15", "layernorm3"),

@@ -155,7 +155,7 @@ def hetero(**changes):
             "  expected: whole numbers: a list, or a text with commas between",
         ),
         ({"tp": 0}, "tp: too small\n  given:    0\n  expected: a whole number from 1 to 1048576"),
-        ({"zero": 1}, "zero: not true or false\n  given:    1\n  expected: true or false"),
+        ({"zero": 1}, "zero: not a boolean\n  given:    1\n  expected: true or false"),
         (
             {"recompute_layers": [32]},
             "recompute_layers: no layer 32\n  given:    [32]\n  expected: layers from 0 to 31",

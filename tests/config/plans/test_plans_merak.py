@@ -160,7 +160,7 @@ def test_names_of_other_families():
         ),
         (
             {"partition_method": "custom"},
-            "plan: custom_partition: this key is missing\n  expected: 3 bounds: [0, ..., layers]\n"
+            "plan: custom_partition: missing\n  expected: 3 bounds: [0, ..., layers]\n"
             "  hint:     partition_method custom needs the bounds of the stages",
         ),
         (
@@ -193,7 +193,7 @@ def test_names_of_other_families():
         ),
         (
             {"parallel_vocab": 1},
-            "plan: parallel_vocab: not true or false\n  given:    1\n  expected: true or false",
+            "plan: parallel_vocab: not a boolean\n  given:    1\n  expected: true or false",
         ),
         (
             {"lora_config": "lora.json"},
