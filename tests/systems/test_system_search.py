@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from hypothesis import assume
 
 import pe_sim as ps
 from pe_sim.config.plans.load import load_plan
@@ -12,12 +13,13 @@ from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import WORKFLOWS, load_workflow
 from pe_sim.mapping_search.budget import Budget
-from pe_sim.systems.search.search import best_plan, resolved_workflow, search_system
+from pe_sim.systems.search.search import best_plan, period_cycles, resolved_workflow, search_system
 from pe_sim.systems.search.space import Allowed, Shape, Space
 from pe_sim.systems.search.workflows import Option, Workflows
 from pe_sim.systems.simulation import run_system
-from tests.helpers import some_of
+from tests.helpers import given_in_both, some_of
 from tests.mapping_search.test_search import Clock
+from tests.systems import draws
 from tests.systems.cases import MODELS, arrays_like, equal_arrays, system_of
 
 NAMES = ("workflow-2", "megatron")
@@ -79,8 +81,22 @@ def test_bounds_hold_for_every_plan(name, workflow, step):
     space = Space(model, system, step, Allowed())
     for shape in space.shapes()[0]:
         run = run_system(model, system, step, shape.plan(system), WORKFLOWS[workflow], "fast")
-        assert space.least_cycles(shape) <= run.times.makespan_cycles, shape
+        assert space.busy_cycles(shape) <= space.least_cycles(shape) <= run.times.makespan_cycles, shape
         assert space.least_bytes_per_pe(shape) <= max(each.peak_bytes_per_pe for each in run.memory), shape
+
+
+@given_in_both(30, 400, draws.cases())
+def test_no_plan_keeps_its_arrays_less_busy_than_its_bound(case):
+    """Of any workflow, with weights from the root or not, an LM head elsewhere and layers cut in any way."""
+    plan = case.plan
+    assume(not plan.layers and not plan.pipelines)
+    shape = Shape(plan.dp, plan.tp, plan.pp, plan.cp)
+    try:
+        run = run_system(case.model, case.system, case.step, plan, case.workflow, "fast")
+    except InputError:
+        assume(False)
+    least = Space(case.model, case.system, case.step, Allowed()).busy_cycles(shape)
+    assert least <= period_cycles(run) <= run.times.makespan_cycles
 
 
 def test_few_simulations_find_what_all_find_here():

@@ -204,12 +204,24 @@ class Space:
         return max(self._reading(shape, passes), self._multiplying(shape))
 
     def least_period(self, shape: Shape) -> int:
-        """No `Tried.period_cycles` is less: a stage reads its matrices for each part; a decoded part passes all."""
+        """No `Tried.period_cycles` is less: a stage is busy, and a decoded part passes all of them."""
+        passing = self._reading(shape, self.model.num_layers) if isinstance(self.step, Decode) else 0
+        return max(self.busy_cycles(shape), passing)
+
+    def busy_cycles(self, shape: Shape) -> int:
+        """Cycles in which the array with the most layers is busy at least, wherever its weights come from.
+
+        It reads its matrices over the PEs' memory ports for each part, and multiplies all rows by them. That bounds
+        latency and period, whatever is fetched ahead, and the LM head may be anywhere.
+        """
         parts = shape.microbatches if shape.cp == 1 else 1
-        passes = parts * ceil_div(self.model.num_layers, shape.pp)
-        if isinstance(self.step, Decode):
-            passes = max(passes, self.model.num_layers)
-        return max(self._reading(shape, passes), self._multiplying(shape))
+        stage = ceil_div(self.model.num_layers, shape.pp)
+        return max(self._reading(shape, parts * stage), self._multiplying(shape))
+
+    @cached_property
+    def bound_cycles(self) -> int:
+        """No plan is faster, whether or not it was tried."""
+        return min(map(self.busy_cycles, self.shapes()[0]))
 
     def _reading(self, shape: Shape, layers: int) -> int:
         """Cycles in which an array reads the matrices of so many layers."""
