@@ -517,7 +517,7 @@ def _score_cycles(array: ArrayConfig, groups: PeGroups, shares: _Shares, tokens:
     """(contexts, sizes) in which each block's scores are added up and sent back; none where PEs share no heads."""
     scores, start = shares.heads * tokens, shares.start
     sums, back = (ceil_div(scores * dtype.bits, 8) for dtype in (array.dtypes.partial, array.dtypes.activation))
-    if isinstance(array.network, GraphNetwork):
+    if array.network.is_graph:
         cycles = np.zeros((len(tokens), len(start)), dtype=np.int64)
         parts = zip(shares.by_size, np.split(sums, start[1:], axis=1), np.split(back, start[1:], axis=1), strict=True)
         for at, (blocks, *payloads) in enumerate(parts):

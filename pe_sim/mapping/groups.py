@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.mapping.placement import Shard
 from pe_sim.units import BoolArray, IntArray
@@ -254,7 +253,7 @@ def fits_grid(array: ArrayConfig, groups: PeGroups, ways: int) -> bool:
     """Whether a group's PEs stand in rows of `ways`, all of them alive, each with a joint of its own."""
     if groups.size % ways or (groups.has_dead and ways not in (1, groups.size)):
         return False
-    return isinstance(array.network, GraphNetwork) or ways == groups.size or groups.joint_levels(ways) is not None
+    return array.network.is_graph or ways == groups.size or groups.joint_levels(ways) is not None
 
 
 def fitting_grids(array: ArrayConfig, groups: PeGroups) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pe_sim.config.arrays.array import ArrayConfig, DramBank
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Embedding, KvAppend, Linear, Operator, Scores, Softmax, Values
@@ -62,9 +61,9 @@ class Magnitudes:
             per_byte = pe.memory.row_cycles  # at worst a row is opened for every byte
         else:
             waits = pe.memory.latency_cycles
-        if not isinstance(array.network, GraphNetwork) and array.network.bus.burst_bytes is not None:
-            bus = array.network.bus
-            waits += _BYTES * count * ceil_div(bus.overhead_cycles + bus.request_cycles, array.network.bus.burst_bytes)
+        bus = None if array.network.is_graph else array.bus_tree.bus
+        if bus is not None and bus.burst_bytes is not None:
+            waits += _BYTES * count * ceil_div(bus.overhead_cycles + bus.request_cycles, bus.burst_bytes)
         most = {
             "bits that one operator works on": _BITS * self.macs,
             "operations of one operator": max(self.elements * max(vector, _BITS), self.pairs * vector) * count,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple, cast
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.graph.operators import Tensor
 from pe_sim.mapping.groups import fits_grid
 from pe_sim.mapping.layouts import Layouts
@@ -138,7 +137,7 @@ class Transforms:
 
     @property
     def _is_graph(self) -> bool:
-        return isinstance(self.array.network, GraphNetwork)
+        return self.array.network.is_graph
 
     def cycles(self, tensors: Sequence[Tensor], steps: Sequence[Step]) -> int:
         """Closed form of the steps one after another, in isolation, for all groups at once."""

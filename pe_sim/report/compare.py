@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.step import GROUPS, StepFigures, parts
 from pe_sim.report.table import emit, format_joules, make_table, process_words
@@ -111,7 +110,7 @@ class Ranking:
 
 def _overview(reports: Sequence[StepFigures], names: Sequence[str], ranking: Ranking) -> Table:
     rows = []
-    all_have_a_bus = not any(isinstance(report.array.network, GraphNetwork) for report in reports)
+    all_have_a_bus = not any(report.array.network.is_graph for report in reports)
     arrays_differ = len({(report.array.name, report.array.num_pes) for report in reports}) > 1
     processes_differ = len({report.array.process for report in reports}) > 1
     for name, report, over in zip(names, reports, ranking.over_best, strict=True):

@@ -188,6 +188,12 @@ class StepFigures:
             }
         )
 
+    def tag_share(self, tag: str) -> float:
+        """The part of the latency that a tag's messages held channels; on a graph, the one held longest."""
+        if self.array.network.is_graph:
+            return float(self.channels.utilization(tag).max())
+        return self.traffic[tag].busy_cycles / self.latency_cycles
+
     def critical_path(self) -> Sequence[Link]:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim.config.arrays.array import ArrayConfig, describe_dead_pes
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.step import StepFigures, cycles_by_kind, parts
 from pe_sim.units import format_bytes, format_count, format_seconds
@@ -198,18 +197,12 @@ def _breakdown_table(report: StepFigures) -> Table:
 
 
 def _traffic_table(report: StepFigures) -> Table:
-    total, on_graph = report.latency_cycles, isinstance(report.array.network, GraphNetwork)
-
-    def share(tag: str, busy_cycles: int) -> str:
-        """Several channels of a graph carry at once: what counts there is the one that a tag holds longest."""
-        return f"{report.channels.utilization(tag).max() if on_graph else busy_cycles / total:.1%}"
-
     rows = [
-        (tag, f"{use.messages:,}", format_bytes(use.bytes), f"{use.busy_cycles:,}", share(tag, use.busy_cycles))
+        (tag, f"{use.messages:,}", format_bytes(use.bytes), f"{use.busy_cycles:,}", f"{report.tag_share(tag):.1%}")
         for tag, use in report.traffic.items()
         if use.messages
     ]
-    last = "busiest channel" if on_graph else "of the latency"
+    last = "busiest channel" if report.array.network.is_graph else "of the latency"
     return make_table("Traffic", "tag", "messages", "bytes", "channel cycles", last, rows=rows)
 
 
@@ -220,7 +213,7 @@ def _utilization_table(report: StepFigures) -> Table:
 
 def _resource_name(report: StepFigures, name: str) -> str:
     levels = report.channels.level
-    if isinstance(report.array.network, GraphNetwork) and name in levels:
+    if report.array.network.is_graph and name in levels:
         count = levels.count(name)
         return f"{name} ({f'mean of {count:,} channels' if count > 1 else 'a channel'})"
     return RESOURCE_NAMES.get(name, name)
@@ -229,7 +222,7 @@ def _resource_name(report: StepFigures, name: str) -> str:
 def _channel_tables(report: StepFigures) -> list[Table]:
     """The levels where there are several channels a level, and the hottest channels with what they carried."""
     channels, tables = report.channels, []
-    on_graph = isinstance(report.array.network, GraphNetwork)
+    on_graph = report.array.network.is_graph
     if on_graph:
         rows = [
             (
@@ -272,7 +265,7 @@ def _tag_shares(row: Mapping[str, Any]) -> str:
 
 def _bounds_table(report: StepFigures) -> Table:
     names = {"compute_cycles": "matrix unit of the busiest PE", "memory_cycles": "memory port of the busiest PE"}
-    if isinstance(report.array.network, GraphNetwork):
+    if report.array.network.is_graph:
         names["network_cycles"] = "the hottest channel"
     else:
         names |= {"bus_cycles": "bus", "tree_cycles": "tree (its busiest joints)"}

@@ -291,14 +291,21 @@ def channel_names(schedule: Schedule) -> tuple[str, ...]:
     return tuple(channel.value for channel in CHANNELS)
 
 
-def resource_of(stage: Stage) -> str:
-    """The name of what a stage keeps busy."""
-    if isinstance(stage, TreeStage):
-        return Resource.TREE.value
-    if isinstance(stage, RoutedStage):
-        return Resource.NETWORK.value
-    resource: Resource = getattr(stage, "resource", None) or getattr(stage, "channel")  # noqa: B009
-    return resource.value
+def resource_of(stage: Stage) -> Resource:
+    """What a stage keeps busy; of a matrix operator the matrix unit, whatever limits it."""
+    match stage:
+        case PeStage(resource=resource) | RootStage(resource=resource) | MessageStage(channel=resource):
+            return resource
+        case TreeStage():
+            return Resource.TREE
+    return Resource.NETWORK
+
+
+def tag_of(stage: Stage) -> Tag | None:
+    """What the stage's messages are counted under; None for work."""
+    if isinstance(stage, MessageStage | RoutedStage):
+        return stage.tag
+    return Tag.REDUCE if isinstance(stage, TreeStage) else None
 
 
 def read_bytes_of(stage: Stage) -> int:

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.config.plans.galvatron_profiles import GalvatronProfiles, Kind, Measurement
 from pe_sim.errors import InputError
 
@@ -359,7 +358,7 @@ def _overlaps(coefficient: float | None) -> tuple[tuple[tuple[int, ...], float],
 
 
 def _check_array(array: ArrayConfig) -> None:
-    if isinstance(array.network, GraphNetwork):
+    if array.network.is_graph:
         raise InputError(
             f"{array.name} has no bus and no tree to calibrate",
             path="network.kind",

@@ -61,7 +61,7 @@ class Source:
             return cls(with_autos(array), dict(overrides or {}))
         source = cls(array, dict(overrides or {}))
         loaded = source.load()
-        if isinstance(loaded.network, Network) and f"{_NETWORK}.bus" not in array_paths(array, overrides):
+        if not loaded.network.is_graph and f"{_NETWORK}.bus" not in array_paths(array, overrides):
             return cls(with_autos(loaded), {})  # a hierarchy of one cluster, which is one bus without being written so
         return source
 
@@ -220,7 +220,7 @@ def _of_array(source: Source, array: ArrayConfig) -> Iterator[Parameter]:
 
 def _has_autos(source: Source, array: ArrayConfig) -> bool:
     """Whether slower wires would change the interconnect, or that is left to its channels."""
-    if not isinstance(array.network, Network):
+    if array.network.is_graph:
         return AUTO in _texts(array_to_dict(array)[_NETWORK])
     try:
         slow = source.load({"floorplan.mm_per_cycle": float(array.floorplan.mm_per_cycle) / 1000})
@@ -236,8 +236,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _of_network(source: Source, array: ArrayConfig, left_out: dict[str, str]) -> Iterator[Parameter]:
-    if isinstance(array.network, Network):
-        yield from _of_bus_and_tree(source, array.network)
+    if not array.network.is_graph:
+        yield from _of_bus_and_tree(source, array.bus_tree)
         return
     network, shape = array_to_dict(array)[_NETWORK], array.graph_network.shape
     if isinstance(shape, UserGraphShape):
@@ -321,10 +321,10 @@ def with_autos(array: ArrayConfig) -> dict[str, Any]:
     """The array's mapping with `auto`, or nothing, where it has what they would stand for."""
     plain = array_to_dict(array)
     network = plain[_NETWORK]
-    if not isinstance(array.network, Network):
+    if array.network.is_graph:
         _forget_sides(array, network)
         return plain
-    bus, tree, floorplan = array.network.bus, array.network.tree, array.floorplan
+    bus, tree, floorplan = array.bus_tree.bus, array.bus_tree.tree, array.floorplan
     if bus.request_cycles == bus.latency_cycles:
         network["bus"]["request_cycles"] = AUTO
     if bus.latency_cycles == auto_bus_latency_cycles(array.num_pes, floorplan):

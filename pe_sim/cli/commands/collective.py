@@ -18,7 +18,6 @@ from pe_sim.cli.options import (
     whole_number,
 )
 from pe_sim.cli.outputs import Outputs, format_pairs, format_table, to_json
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.units import format_seconds
 
@@ -118,7 +117,7 @@ def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -
     from pe_sim import api
     from pe_sim.schedule.collectives import named_way, ways_of
 
-    if algorithm is None or (algorithm in (_BEST, _ALL) and array.network.kind == "bus_tree"):  # there is one way
+    if algorithm is None or (algorithm in (_BEST, _ALL) and not array.network.is_graph):  # there is one way
         return [_Row(size, api.collective(kind, array, size))]
     names = ways_of(kind, array, size)
     if algorithm != _ALL:
@@ -145,14 +144,14 @@ def _heading(kind: str, array: ArrayConfig) -> str:
 
 
 def _channels(array: ArrayConfig) -> str:
-    if isinstance(array.network, GraphNetwork):
+    if array.network.is_graph:
         from pe_sim.network.topology.kinds import build_topology  # loads networkx
 
         channels = build_topology(array).channels
         widths = sorted(set(channels.bytes_per_cycle.tolist()))
         wide = f"{widths[0]} to {widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         return f"{array.network.kind} of {len(channels)} channels of {wide} B/cycle"
-    bus = array.network.bus.bytes_per_cycle
+    bus = array.bus_tree.bus.bytes_per_cycle
     return f"bus {bus} B/cycle = {bus * array.clock_ghz:g} GB/s"
 
 
@@ -175,7 +174,7 @@ def _cells(kind: str, array: ArrayConfig, row: _Row) -> tuple[str, ...]:
 
 def _carried(kind: str, array: ArrayConfig, total: int, result: PartResult) -> float:
     """The bytes that busbw counts."""
-    if not isinstance(array.network, GraphNetwork):
+    if not array.network.is_graph:
         return sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
     return total * _FACTORS[kind](array.num_living) if kind in _FACTORS else total
 

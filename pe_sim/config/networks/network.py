@@ -47,6 +47,7 @@ class GraphNetwork:
     in_network_reduction: bool
     arbitration: str
     collectives: GraphCollectives
+    is_graph: ClassVar[bool] = True
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ class Network:
     collectives: Collectives
     arbitration: str = "fifo"
     notes: ClassVar[tuple[str, ...]] = ()  # as of a graph of channels
+    is_graph: ClassVar[bool] = False
 
     @property
     def arity(self) -> int:

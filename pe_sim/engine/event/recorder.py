@@ -123,7 +123,7 @@ class Recorder:
             stage.name,
             stage.operator,
             stage.distribution,
-            resource_of(stage),
+            resource_of(stage).value,
             *(bounds_of(stage, parts) or (NOT_ACTIVE, NOT_ACTIVE)),
             entry.inputs,
             parts,

@@ -19,14 +19,13 @@ from pe_sim.schedule.stages import (
     TAGS,
     MessageStage,
     PeStage,
-    Resource,
     RoutedStage,
     Stage,
-    Tag,
     TreeStage,
     bounds_of,
     parts_of,
     resource_of,
+    tag_of,
 )
 from pe_sim.trace import NOT_ACTIVE, ChannelUse, PartCycles, Runs, StageSpan
 from pe_sim.units import IntArray
@@ -180,7 +179,7 @@ def _write(visit: Visit) -> _Written:
     columns = zip(block.stages, visit.plan.stages, visit.record.stages, strict=True)
     for order, (stage, plan, record) in enumerate(columns):
         inputs = tuple(producers[slot] for slot in stage.inputs)
-        named = stage.name, stage.operator, stage.distribution, resource_of(stage)
+        named = stage.name, stage.operator, stage.distribution, resource_of(stage).value
         parts = _parts(stage, record)
         bounds, on_pes = bounds_of(stage, parts) or (NEVER, NEVER), isinstance(stage, PeStage)
         spans.append(StageSpan(order, visit.run.layer, *named, *bounds, inputs, parts, on_pes))
@@ -202,18 +201,13 @@ def _parts(stage: Stage, record: StageRecord) -> PartCycles:
 
 def _uses(order: int, stage: MessageStage | TreeStage | RoutedStage, parts: PartCycles, busy: IntArray) -> IntArray:
     """(7, uses) channel, tag, stage, start, end, bytes, part."""
-    num_bytes = stage.num_bytes[stage.hops.message] if isinstance(stage, RoutedStage) else stage.num_bytes
-    held = np.flatnonzero(parts.working)
-    channel, tag = _channel_and_tag(stage)
-    columns = [np.broadcast_to(value, num_bytes.shape)[held] for value in (channel, tag, order, busy)]
-    start = parts.start[held]
-    return np.stack([*columns[:3], start, start + columns[3], num_bytes[held], held])
-
-
-def _channel_and_tag(stage: MessageStage | TreeStage | RoutedStage) -> tuple[IntArray | int, int]:
-    """Of a graph of channels, that of each hop."""
+    tag, num_bytes = tag_of(stage), stage.num_bytes
+    assert tag is not None
     if isinstance(stage, RoutedStage):
-        return stage.hops.channel, TAGS.index(stage.tag)
-    if isinstance(stage, TreeStage):
-        return CHANNELS.index(Resource.TREE), TAGS.index(Tag.REDUCE)
-    return CHANNELS.index(stage.channel), TAGS.index(stage.tag)
+        channel, num_bytes = stage.hops.channel, num_bytes[stage.hops.message]
+    else:
+        channel = np.array(CHANNELS.index(resource_of(stage)))
+    held = np.flatnonzero(parts.working)
+    alike = (np.broadcast_to(value, num_bytes.shape)[held] for value in (channel, TAGS.index(tag), order))
+    start = parts.start[held]
+    return np.stack([*alike, start, start + np.broadcast_to(busy, num_bytes.shape)[held], num_bytes[held], held])

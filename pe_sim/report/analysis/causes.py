@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pe_sim.network.topology.topology import Channels
-from pe_sim.report.analysis.timeline import Timeline, resource_of
-from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage
+from pe_sim.report.analysis.timeline import Timeline
+from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Tag, TreeStage, resource_of
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray, ceil_div
 

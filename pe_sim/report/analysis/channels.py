@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.network.bus_tree import occupancy_cycles
 from pe_sim.schedule.stages import MessageStage, Resource, RoutedStage, Schedule, Tag, TreeStage
 from pe_sim.units import IntArray, ceil_div
@@ -158,7 +157,7 @@ def channels_by_level(level: Sequence[str]) -> dict[str, list[int]]:
 
 def channel_table(schedule: Schedule, elapsed_cycles: int) -> ChannelTable:
     """What the channels of an array carry in a step of `elapsed_cycles`."""
-    if isinstance(schedule.array.network, GraphNetwork):
+    if schedule.array.network.is_graph:
         return _of_graph(schedule, elapsed_cycles)
     return _of_bus_tree(schedule, elapsed_cycles)
 

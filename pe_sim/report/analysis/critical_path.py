@@ -21,7 +21,8 @@ from itertools import accumulate
 from typing import overload
 
 from pe_sim.report.analysis.causes import Activity, Causes
-from pe_sim.report.analysis.timeline import Timeline, tag_of
+from pe_sim.report.analysis.timeline import Timeline
+from pe_sim.schedule.stages import tag_of
 
 WAIT = "wait"
 

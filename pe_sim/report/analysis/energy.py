@@ -35,7 +35,6 @@ import numpy as np
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.arrays.floorplan import bus_wire_pitches, tree_hop_pitches
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.network.area import switch_sizes
 from pe_sim.report.analysis.channels import distinct_stages
 from pe_sim.schedule.stages import (
@@ -98,7 +97,7 @@ def prices_of(array: ArrayConfig) -> Prices:
     element_bytes = array.dtypes.partial.bits / 8
     bus, tree = 0, tuple[int, ...]()
     channels: tuple[int, ...] | None = None
-    if isinstance(array.network, GraphNetwork):
+    if array.network.is_graph:
         from pe_sim.network.topology.kinds import build_topology  # loads networkx
 
         topology = build_topology(array)
@@ -106,7 +105,7 @@ def prices_of(array: ArrayConfig) -> Prices:
         channels = tuple(_per_byte(energy.wire_pj_per_bit_mm * mm) for mm in lengths_mm.tolist())
     else:
         pitch_pj = energy.wire_pj_per_bit_mm * plan.pe_pitch_mm
-        arity, levels = array.network.tree.arity, array.network.tree.num_levels
+        arity, levels = array.network.arity, array.bus_tree.tree.num_levels
         bus = _per_byte(pitch_pj * bus_wire_pitches(array.num_pes))
         tree = tuple(_per_byte(pitch_pj * tree_hop_pitches(level, arity)) for level in range(levels))
     return Prices(

@@ -17,7 +17,6 @@ from typing import Any
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.dtypes import Dtypes
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.report.analysis.channels import ChannelTable
 from pe_sim.report.analysis.critical_path import WAIT, Link, counted
@@ -95,7 +94,7 @@ def busy_shares(
     for level, row in channels.by_level().items():
         name = f"level {level}" if level in units or level in _OVER_ALL else level  # a user's graph may call it so
         found[name] = row["utilization_mean"]
-    if isinstance(array.network, GraphNetwork):
+    if array.network.is_graph:
         each = channels.utilization()
         found |= dict(zip(_OVER_ALL, (float(each.mean()), float(each.max())), strict=True))
     alive = array.num_living / array.num_pes
@@ -112,7 +111,7 @@ def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:
     """
     pe_busy = timeline.trace.pe_busy
     busy = dict(zip(channels.name, channels.busy_cycles.tolist(), strict=True))
-    one_bus = not isinstance(timeline.schedule.array.network, GraphNetwork)
+    one_bus = not timeline.schedule.array.network.is_graph
     return {
         "compute_cycles": int(pe_busy["pe_matrix"].max()),
         "memory_cycles": int(pe_busy["pe_memory"].max()),

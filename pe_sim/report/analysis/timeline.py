@@ -14,15 +14,15 @@ from pe_sim.schedule.matrix import MatrixTiming, PeMatrixWork, works_of
 from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import (
     MatrixWork,
-    MessageStage,
     PeStage,
     Resource,
-    RootStage,
     RoutedStage,
     Schedule,
     Stage,
     Tag,
     TreeStage,
+    resource_of,
+    tag_of,
 )
 from pe_sim.trace import NOT_ACTIVE, StageSpan, Trace
 from pe_sim.units import BoolArray, IntArray
@@ -72,22 +72,6 @@ class Timeline:
             streaming = matrix.memory_cycles
             self._streams_longer[id(matrix)] = streaming >= matrix.compute_cycles
         return self._streams_longer[id(matrix)]
-
-
-def tag_of(stage: Stage) -> Tag | None:
-    """What the stage's messages are counted under; None for work."""
-    if isinstance(stage, MessageStage | RoutedStage):
-        return stage.tag
-    return Tag.REDUCE if isinstance(stage, TreeStage) else None
-
-
-def resource_of(stage: Stage) -> Resource:
-    """What a stage asks for; matrix stages for the matrix unit, whatever limits them."""
-    if isinstance(stage, PeStage | RootStage):
-        return stage.resource
-    if isinstance(stage, RoutedStage):
-        return Resource.NETWORK
-    return stage.channel if isinstance(stage, MessageStage) else Resource.TREE
 
 
 # ---- What people call the stages of a step: takes a span and its stage, gives "layer 3 · FFN down · ...".
@@ -236,16 +220,14 @@ class _Replay:
     def accesses(self) -> Iterator[PortAccess]:
         """See `port_accesses`."""
         for span, stage in self._timeline.active():
-            if not isinstance(stage, PeStage) or span.pe_start is None or span.pe_end is None:
+            if not isinstance(stage, PeStage):
                 continue
-            active = span.pe_start != NOT_ACTIVE
+            start, end, active = span.part_start, span.part_end, span.parts.working
             if stage.matrix is not None:
-                access = self._matrix(span.order, stage.matrix, active, span.pe_start)
+                access = self._matrix(span.order, stage.matrix, active, start)
             elif stage.resource is Resource.PE_MEMORY:
-                begun = span.pe_end - stage.cycles  # it may have waited for the port
-                access = PortAccess(
-                    span.order, active & (stage.cycles > 0), begun, begun, begun, span.pe_end, stage.cycles
-                )
+                begun = end - stage.cycles  # it may have waited for the port
+                access = PortAccess(span.order, active & (stage.cycles > 0), begun, begun, begun, end, stage.cycles)
             else:
                 continue
             self._free_at = np.where(active, access.end + self._memory.closing_cycles, self._free_at)

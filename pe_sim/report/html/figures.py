@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.report.analysis.channels import distinct_stages
 from pe_sim.report.analysis.critical_path import counted
@@ -102,14 +101,14 @@ def part_table(report: StepFigures) -> Table:
 
 def traffic_table(report: StepFigures) -> Table:
     """Messages, bytes and channel cycles of every tag that was used."""
-    total, on_graph = report.latency_cycles, isinstance(report.array.network, GraphNetwork)
     rows = []
     for tag, use in report.traffic.items():
         if use.messages:
-            share = float(report.channels.utilization(tag).max()) if on_graph else use.busy_cycles / total
             size = number(use.bytes, format_bytes(use.bytes))
-            rows.append((Cell(tag), number(use.messages), size, number(use.busy_cycles), percent(share)))
-    last = "busiest channel" if on_graph else "of the latency"
+            rows.append(
+                (Cell(tag), number(use.messages), size, number(use.busy_cycles), percent(report.tag_share(tag)))
+            )
+    last = "busiest channel" if report.array.network.is_graph else "of the latency"
     return Table(("tag", "messages", "bytes", "channel cycles", last), tuple(rows))
 
 

@@ -21,7 +21,6 @@ import yaml
 
 from pe_sim._version import __version__
 from pe_sim.config.arrays.load import array_to_dict
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.compare import Ranking, cost_notes
 from pe_sim.report.files import write_text
@@ -306,7 +305,7 @@ def energy(reports: Mapping[str, StepFigures]) -> Table:
 
 def _busiest(report: StepFigures) -> float:
     """Of an array with one bus its bus, else the hottest channel."""
-    on_graph = isinstance(report.array.network, GraphNetwork)
+    on_graph = report.array.network.is_graph
     return float(report.bounds["network_cycles" if on_graph else "bus_cycles"]) / max(report.latency_cycles, 1)
 
 

@@ -18,7 +18,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.report.analysis.channels import channels_by_level
 from pe_sim.report.analysis.timeline import port_accesses
 from pe_sim.report.perfetto.tracks import (
@@ -39,7 +38,6 @@ from pe_sim.report.perfetto.tracks import (
 )
 from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, Tag, TreeStage
-from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray
 
 # Names of colours that Chrome's viewer knows; Perfetto colours by name.
@@ -288,9 +286,7 @@ class _Means:
 
 def counters(report: StepFigures, bins: int = BINS) -> tuple[Counter, ...]:
     """All counters of a report."""
-    if isinstance(report.array.network, GraphNetwork):
-        return (*_of_levels(report, bins), *_of_pes(report, bins))
-    return (*_of_bus_tree(report, bins), *_of_pes(report, bins))
+    return (*_of_interconnect(report, bins), *_of_pes(report, bins))
 
 
 def _counter(group: str, name: str, unit: str, means: _Means) -> Counter:
@@ -299,21 +295,24 @@ def _counter(group: str, name: str, unit: str, means: _Means) -> Counter:
     return Counter(group, f"{name}: {what}", unit, means.edges, scale * means.means())
 
 
-def _of_bus_tree(report: StepFigures, bins: int) -> list[Counter]:
+def _of_interconnect(report: StepFigures, bins: int) -> list[Counter]:
+    """Of bus, tree and downlink, or of each level of a graph of channels: utilization, and bytes in flight."""
     uses, makespan = report.trace.channel_use, report.latency_cycles
-    covered, travel = _of_stages(report)
+    if report.array.network.is_graph:
+        groups, by, (covered, travel) = channels_by_level(report.channels.level), uses.channel, _of_channels(report)
+    else:
+        known = [(channel, name) for channel, name in enumerate(uses.channels) if name in report.channels.name]
+        groups = {CHANNEL_NAMES.get(name, name): [channel] for channel, name in known}
+        by, (covered, travel) = uses.stage, _of_stages(report)
     found = []
-    for channel, name in enumerate(uses.channels):
-        if name not in report.channels.name:
-            continue  # an array without a downlink
-        mine = uses.channel == channel
-        stage, start, end = uses.stage[mine], uses.start[mine], uses.end[mine]
+    for name, channels in groups.items():
+        mine = np.isin(uses.channel, channels)
+        start, end, of_use = uses.start[mine], uses.end[mine], by[mine]
         busy, flying = _Means(makespan, bins), _Means(makespan, bins)
-        busy.add(start, end, covered[stage])
-        flying.add(start, end + travel[stage], uses.num_bytes[mine].astype(np.float64))
-        label = CHANNEL_NAMES.get(name, name)
-        found.append(_counter(INTERCONNECT, label, PERCENT, busy))
-        found.append(_counter(INTERCONNECT, label, BYTES, flying))
+        busy.add(start, end, covered[of_use] / len(channels))
+        flying.add(start, end + travel[of_use], uses.num_bytes[mine].astype(np.float64))
+        found.append(_counter(INTERCONNECT, name, PERCENT, busy))
+        found.append(_counter(INTERCONNECT, name, BYTES, flying))
     return found
 
 
@@ -333,34 +332,24 @@ def _of_stages(report: StepFigures) -> tuple[FloatArray, IntArray]:
     return covered, travel
 
 
-def _of_levels(report: StepFigures, bins: int) -> list[Counter]:
+def _of_channels(report: StepFigures) -> tuple[FloatArray, IntArray]:
+    """By channel of a graph: all of it, and its latency."""
     from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
-    uses, makespan = report.trace.channel_use, report.latency_cycles
     latency = interconnect_of(report.array).topology.channels.latency_cycles
-    found = []
-    for level, channels in channels_by_level(report.channels.level).items():
-        mine = np.isin(uses.channel, channels)
-        start, end = uses.start[mine], uses.end[mine]
-        busy, flying = _Means(makespan, bins), _Means(makespan, bins)
-        busy.add(start, end, np.full(len(start), 1.0 / len(channels)))
-        flying.add(start, end + latency[uses.channel[mine]], uses.num_bytes[mine].astype(np.float64))
-        found.append(_counter(INTERCONNECT, level, PERCENT, busy))
-        found.append(_counter(INTERCONNECT, level, BYTES, flying))
-    return found
+    return np.ones(len(latency)), latency
 
 
 def _of_pes(report: StepFigures, bins: int) -> list[Counter]:
     makespan, num_pes = report.latency_cycles, report.array.num_living
     matrix, vector, memory = (_Means(makespan, bins) for _ in range(3))
     for span, stage in report.timeline.active():
-        if not isinstance(stage, PeStage) or span.pe_start is None or span.pe_end is None:
-            continue
-        if stage.resource is Resource.PE_MEMORY:
+        if not isinstance(stage, PeStage) or stage.resource is Resource.PE_MEMORY:
             continue
         units, cycles = (vector, stage.cycles) if stage.matrix is None else (matrix, stage.matrix.compute_cycles)
-        worked = (span.pe_start != NOT_ACTIVE) & (span.pe_end > span.pe_start)
-        _spread(units, span.pe_start[worked], span.pe_end[worked], cycles[worked], num_pes)
+        start, end = span.part_start, span.part_end
+        worked = span.parts.working & (end > start)
+        _spread(units, start[worked], end[worked], cycles[worked], num_pes)
     for access in port_accesses(report.timeline):
         ahead = access.active & (access.ahead_end > access.ahead_start)
         start, end = access.ahead_start[ahead], access.ahead_end[ahead]

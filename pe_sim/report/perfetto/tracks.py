@@ -14,13 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.report.analysis.critical_path import Link, counted
 from pe_sim.report.analysis.metrics import KIND_OF, LINK_KINDS
-from pe_sim.report.analysis.timeline import SEPARATOR, PortAccess, port_accesses, stage_title, tag_of
+from pe_sim.report.analysis.timeline import SEPARATOR, PortAccess, port_accesses, stage_title
 from pe_sim.report.step import StepFigures
-from pe_sim.schedule.stages import PeStage, Resource, RootStage
+from pe_sim.schedule.stages import PeStage, Resource, RootStage, tag_of
 from pe_sim.units import IntArray
 
 STEP: Final = "Step"
@@ -139,7 +138,7 @@ def _channel_slice(
 
 def _shown_channels(report: StepFigures, most: int) -> tuple[list[int], int]:
     """Channels with a track as the trace numbers them, and how many others carried something."""
-    if not isinstance(report.array.network, GraphNetwork):
+    if not report.array.network.is_graph:
         return list(range(len(report.trace.channel_use.channels))), 0
     used = int(np.count_nonzero(report.channels.busy_cycles))
     return sorted(report.channels.hottest(most)), max(used - most, 0)
@@ -283,10 +282,10 @@ def _columns(report: StepFigures) -> Iterable[IntArray]:
     """(PEs,) whatever tells PEs apart: when they work, and what their ports do."""
     told: set[int] = set()
     for span, stage in report.timeline.active():
-        if span.pe_start is None or span.pe_end is None or not isinstance(stage, PeStage):
+        if not isinstance(stage, PeStage):
             continue
-        yield span.pe_start
-        yield span.pe_end
+        yield span.part_start
+        yield span.part_end
         if id(stage) not in told:
             told.add(id(stage))
             matrix = stage.matrix

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.channels import channels_by_level
 from pe_sim.report.palette import TAG_COLOURS
@@ -38,7 +37,7 @@ def plot_bus_utilization(report: StepFigures, ax: Axes | None = None, bins: int 
     """
     if bins < 1:
         raise InputError("no bins to draw", path="bins", given=bins, expected="a whole number >= 1")
-    on_graph = isinstance(report.array.network, GraphNetwork)
+    on_graph = report.array.network.is_graph
     rows = _rows_of_graph(report) if on_graph else {"bus": [_bus(report)]}
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 3.2 if not on_graph else 1.6 + 0.8 * len(rows)), layout="constrained")

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.network.topology.kinds import build_topology
 from pe_sim.network.topology.topology import Topology
@@ -65,7 +64,7 @@ def channel_heat(report: StepFigures, tag: str | None) -> tuple[Topology, list[H
         known = (*TAGS, ALL)
         raise InputError("no such tag", path="tag", given=tag, expected=", ".join(known), hint=did_you_mean(tag, known))
     topology = build_topology(report.array)
-    on_graph = isinstance(report.array.network, GraphNetwork)
+    on_graph = report.array.network.is_graph
     busy = report.channels.busy if on_graph else _bus_tree_busy(report, topology)
     share = busy / max(report.latency_cycles, 1)
 

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.networks.network import Network
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.metrics import BOUND_KINDS
 from pe_sim.report.plots.style import own_look
@@ -464,8 +463,8 @@ class Roofline:
 def ceilings_of(array: ArrayConfig) -> Ceilings:
     """The ceilings of an array: of its living PEs."""
     hertz, unit = array.clock_ghz * 1e9, array.pe.matrix
-    if isinstance(array.network, Network):
-        width, name = array.network.bus.bytes_per_cycle, "bus"
+    if not array.network.is_graph:
+        width, name = array.bus_tree.bus.bytes_per_cycle, "bus"
     else:
         from pe_sim.network.interconnect import interconnect_of  # loads networkx
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.config.networks.shapes import GridShape, HierarchicalBusShape, UserGraphShape
 from pe_sim.network.topology.topology import ROOT, Channels, Node, Topology
 
@@ -276,8 +275,7 @@ def label_of(node: Node, number: int, most: int = 64) -> str:
 
 def shape_of(array: ArrayConfig) -> object:
     """The shape of the network."""
-    assert isinstance(array.network, GraphNetwork)
-    return array.network.shape
+    return array.graph_network.shape
 
 
 def root_pe(topology: Topology) -> int:
