@@ -15,6 +15,7 @@ from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.situations import load_situation
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.engine.engines import DEFAULT_ENGINE, ENGINES, decode_in_order, engine_named
+from pe_sim.errors import worst
 from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
@@ -260,7 +261,7 @@ def generate(
         total_traffic(traffic),
         decoding,
         switch,
-        max(filter(None, lacking), key=lambda shortage: shortage.demand / shortage.bound, default=None),
+        worst(lacking),
     )
 
 

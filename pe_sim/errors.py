@@ -93,6 +93,11 @@ class InfeasibleError(InputError):
         return {"problem": self.problem, "demand": self.demand, "bound": self.bound, "unit": self.unit}
 
 
+def worst(shortages: Iterable[InfeasibleError | None]) -> InfeasibleError | None:
+    """The shortage that exceeds its bound most, the first of equals; None where nothing is short."""
+    return max(filter(None, shortages), key=lambda shortage: shortage.demand / shortage.bound, default=None)
+
+
 class OutOfMemoryError(InputError):
     """This machine cannot hold what was asked for, which says nothing of the array or the mapping."""
 

@@ -128,6 +128,14 @@ def total_traffic(parts: Iterable[tuple[Mapping[_K, TagTraffic], int]]) -> dict[
     return totals
 
 
+def traffic_to_dict(traffic: Mapping[str, TagTraffic]) -> dict[str, dict[str, int]]:
+    """Traffic by tag, JSON-ready."""
+    return {
+        tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
+        for tag, use in traffic.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelUse:
     """Occupancies of channels in order of their grants; one row a burst, arrays are (uses,).

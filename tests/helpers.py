@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import itertools
 import sys
 from contextlib import contextmanager
@@ -21,9 +22,24 @@ from pe_sim.mapping.groups import PeGroups
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS
+from pe_sim.report.compare import compare_table
 from pe_sim.schedule.lowering import lower
 
 NAMED_WORKFLOWS = ("workflow-1", "workflow-2", "alternating", "megatron", "all-row", "all-col")
+
+
+def render_report(report):
+    """What a report prints, as plain text."""
+    text = io.StringIO()
+    report.print(text)
+    return text.getvalue()
+
+
+def render_comparison(reports, labels=None):
+    """What `compare_table` prints, as plain text."""
+    text = io.StringIO()
+    compare_table(reports, labels, text)
+    return text.getvalue()
 
 
 def given_in_both(quick, slow, *strategies, suppress=(), **named):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pe_sim.cli.outputs import format_pairs, format_table
 from pe_sim.cli.progress import current_progress
-from pe_sim.errors import DOES_NOT_FIT, InfeasibleError, InputError
+from pe_sim.errors import DOES_NOT_FIT, InfeasibleError, InputError, worst
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Served:
     @property
     def shortage(self) -> InfeasibleError | None:
         """Of the steps that do not fit the memories, what the one lacks that lacks most; None if all fit."""
-        lacking = [report.shortage for report in self.reports if report.shortage]
-        return max(lacking, key=lambda shortage: shortage.demand / shortage.bound, default=None)
+        return worst(report.shortage for report in self.reports)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -57,13 +56,6 @@ def compare_table(
     notes = [*ranking.notes, *(f"note: {note}" for note in cost_notes(reports))]
     notes += dict.fromkeys(f"note: {note}" for report in reports for note in report.model.notes)
     emit((*tables, *([""] if notes else []), *notes, *_accuracies(reports, names)), file, width=WIDTH)
-
-
-def render_comparison(reports: Sequence[StepFigures], labels: Sequence[str] | None = None) -> str:
-    """What `compare_table` prints, as plain text."""
-    text = io.StringIO()
-    compare_table(reports, labels, text)
-    return text.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +128,9 @@ def _overview(reports: Sequence[StepFigures], names: Sequence[str], ranking: Ran
     columns = ["  workflow", "cycles", "latency", "tokens/s", "x best", "energy/token", busiest, "messages", "bytes"]
     columns += ["PEs", "mm2"] if arrays_differ else []
     columns += ["process"] if processes_differ else []
+    where, phase = subject(reports)
     said = "nothing fits; {} would be the best" if reports[ranking.best].shortage else "{} is the best"
-    return make_table(f"{_subject(reports)} ({said.format(BEST_MARK.strip())})", *columns, rows=rows)
+    return make_table(f"{where}, {phase} ({said.format(BEST_MARK.strip())})", *columns, rows=rows)
 
 
 def _time_table(title: str, reports: Sequence[StepFigures], names: Sequence[str], best: int) -> Table:
@@ -210,14 +203,14 @@ def _labels(reports: Sequence[StepFigures]) -> list[str]:
     return [f"{report.workflow.name} on {report.array.name}" for report in reports]
 
 
-def _subject(reports: Sequence[StepFigures]) -> str:
-    """What the reports have in common: model, array, step."""
+def subject(reports: Sequence[StepFigures], pes: str = "{} PEs") -> tuple[str, str]:
+    """What the reports have in common: model and array, its number of PEs set into `pes`; and the phase."""
 
-    def common(of: Callable[[StepFigures], str], otherwise: str) -> str:
-        found = {of(report) for report in reports}
+    def common(texts: Iterable[str], otherwise: str) -> str:
+        found = set(texts)
         return found.pop() if len(found) == 1 else otherwise
 
-    model = common(lambda report: report.model.name, "several models")
-    array = common(lambda report: f"{report.array.name} ({report.array.num_pes} PEs)", "several arrays")
-    phase = common(lambda report: report.step.phase, "several phases")
-    return f"{model} on {array}, {phase}"
+    model = common((report.model.name for report in reports), "several models")
+    arrays = (report.array for report in reports)
+    array = common((f"{array.name} ({pes.format(array.num_pes)})" for array in arrays), "several arrays")
+    return f"{model} on {array}", common((report.step.phase for report in reports), "several phases")

@@ -10,7 +10,7 @@ from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.notebook import card, number_text, traffic_table
 from pe_sim.report.report import Report
-from pe_sim.trace import TagTraffic
+from pe_sim.trace import TagTraffic, traffic_to_dict
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -174,10 +174,7 @@ class Generation:
             "accuracy": self.envelope.to_dict(),
             "notes": list(self.prefill.model.notes),
             "decode_cycles": list(self.decode_cycles),
-            "traffic": {
-                tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-                for tag, use in self.traffic.items()
-            },
+            "traffic": traffic_to_dict(self.traffic),
         }
 
     def __str__(self) -> str:
@@ -271,13 +268,9 @@ class PartResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        counted = {
-            tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-            for tag, use in self.traffic.items()
-        }
         return {
             "cycles": self.cycles,
-            "traffic": counted,
+            "traffic": traffic_to_dict(self.traffic),
             "algorithm": self.algorithm,
             "accuracy": self.envelope.to_dict(),
             "assumed": dict(self.assumed),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pe_sim._version import __version__
 from pe_sim.config.arrays.array import ArrayConfig
@@ -32,12 +33,13 @@ from pe_sim.report.analysis.metrics import LINK_KINDS, OperatorRow
 from pe_sim.report.analysis.timeline import Timeline
 from pe_sim.report.files import write_text
 from pe_sim.schedule.stages import Schedule, Tag
-from pe_sim.trace import TagTraffic, Trace
+from pe_sim.trace import TagTraffic, Trace, total_traffic, traffic_to_dict
 from pe_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from pe_sim.config.systems.system import SystemConfig
     from pe_sim.report.analysis.envelope import Envelope
 
 SCHEMA = "pe-sim.report/1"
@@ -45,34 +47,58 @@ _JSON_BYTES_PER_ROW = 500  # its text, twice while it is put together
 _JSON_LEVERS = "the readable report needs far less; of fewer layers (model.num_layers) all that repeats is the same"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class StepFigures:
-    """One step of `model` on `array` under `workflow`; the fields are what it was made from."""
+class Row(Protocol):
+    """A row of a report's table."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without a mapping or a list in it."""
+
+
+class StepResult(ABC):
+    """What one simulated step took, on one array or on several: the figures that both have, and their JSON.
+
+    Args:
+        model, step, workflow: what was simulated; the workflow inside every array.
+    """
 
     model: ModelConfig
-    array: ArrayConfig
     step: Step
     workflow: Workflow
-    graph: OperatorGraph = field(repr=False)
-    schedule: Schedule = field(repr=False)
-    trace: Trace = field(repr=False)
-    footprint: Footprint = field(repr=False)
-    all_alive: Callable[[], int] | None = field(default=None, repr=False)
 
     @property
+    @abstractmethod
+    def machine(self) -> ArrayConfig | SystemConfig:
+        """The array, or the system of several."""
+
+    @property
+    @abstractmethod
+    def engine(self) -> str:
+        """The engine that found the times."""
+
+    @property
+    @abstractmethod
     def latency_cycles(self) -> int:
         """Cycles of the step."""
-        return self.trace.makespan_cycles
+
+    @property
+    @abstractmethod
+    def shortage(self) -> InfeasibleError | None:
+        """What does not fit where `allow_overflow` let it pass, as the error that the step is refused with; or None."""
+
+    @property
+    @abstractmethod
+    def envelope(self) -> Envelope:
+        """How far the cycles are to be trusted: what the comparison with the RTL says of a step like this."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> Sequence[Row]:
+        """What `to_frame` and the JSON's operators have a row for."""
 
     @property
     def latency_seconds(self) -> float:
-        """Seconds of the step at the array's clock."""
-        return self.latency_cycles / (self.array.clock_ghz * 1e9)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decode: new tokens, one a sequence, over the latency; prefill: prompt tokens over the latency."""
-        return self.num_tokens / self.latency_seconds
+        """Seconds of the step at the clock of the array or system."""
+        return self.latency_cycles / (self.machine.clock_ghz * 1e9)
 
     @property
     def num_tokens(self) -> int:
@@ -80,11 +106,153 @@ class StepFigures:
         return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
 
     @property
+    def tokens_per_second(self) -> float:
+        """`num_tokens` over the latency."""
+        return self.num_tokens / self.latency_seconds
+
+    @property
+    def does_not_fit(self) -> Mapping[str, Any] | None:
+        """What exceeds the memories where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
+        return MappingProxyType(self.shortage.to_dict()) if self.shortage else None
+
+    @property
+    def fit_mark(self) -> str:
+        """What titles end with: nothing, or that it does not fit."""
+        return f" ({DOES_NOT_FIT})" if self.shortage else ""
+
+    @cached_property
+    def energy(self) -> Mapping[str, Any]:
+        """First-order joules in all, by component and per token, and watts; `analysis.energy` says what is left out."""
+        by_component = self._joules()
+        total = math.fsum(by_component.values())
+        return MappingProxyType(
+            {
+                "total_joules": total,
+                "by_component": by_component,
+                "per_token_joules": total / self.num_tokens,
+                "average_watts": total / self.latency_seconds,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
+        return {**self._without_rows(), "operators": [row.to_dict() for row in self.rows]}
+
+    def to_json(self) -> str:
+        """`to_dict()` as JSON with a newline at its end.
+
+        Raises:
+            OutOfMemoryError: its rows exceed this machine's memory.
+        """
+        count = len(self.rows)
+        require_memory(_JSON_BYTES_PER_ROW * count, f"the JSON of {count:,} operators", _JSON_LEVERS)
+        head = json.dumps(self._without_rows(), indent=2, allow_nan=False).removesuffix("\n}")
+        rows = ",\n    ".join([_indented(row) for row in self.rows])
+        return f'{head},\n  "operators": [\n    {rows}\n  ]\n}}\n'
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    def to_frame(self) -> DataFrame:
+        """`rows` as a pandas.DataFrame; times in cycles, `layer` missing outside the layers.
+
+        Its `attrs` hold the report's "accuracy".
+        """
+        from pandas import DataFrame  # heavy, and only needed here
+
+        frame = DataFrame([row.to_dict() for row in self.rows])
+        if "layer" in frame:
+            frame = frame.astype({"layer": "Int64"})
+        frame.attrs["accuracy"] = self.envelope.to_dict()
+        return frame
+
+    def _to_dict(
+        self, where: Mapping[str, Any], notes: Sequence[str], overlap: int | list[int], figures: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All but the rows: what was simulated and where, the latency, and the figures that follow it."""
+        return {
+            "schema": SCHEMA,
+            "pe_sim_version": __version__,
+            "model": self.model.to_dict(),
+            **where,
+            "step": self.step.to_dict(),
+            "workflow": workflow_to_dict(self.workflow, self.model.num_layers),
+            "engine": self.engine,
+            "notes": [*self.model.notes, *notes],
+            "overlap": overlap,
+            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
+            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
+            "throughput": {"tokens_per_second": self.tokens_per_second},
+            **figures,
+        }
+
+    def _energy_to_dict(self, basis: object) -> dict[str, Any]:
+        return {**self.energy, "by_component": dict(self.energy["by_component"]), "basis": basis}
+
+    @abstractmethod
+    def _without_rows(self) -> dict[str, Any]:
+        """`to_dict()` but for its rows, by `_to_dict`."""
+
+    @abstractmethod
+    def _joules(self) -> Mapping[str, float]:
+        """Energy by component."""
+
+    @property
+    @abstractmethod
+    def _asked(self) -> str:
+        """What was simulated, in one line."""
+
+    def __repr__(self) -> str:
+        """One line: what was simulated, and the latency."""
+        return (
+            f"<{type(self).__name__} {self._asked}: {self.latency_cycles:,} cycles,"
+            f" {format_seconds(self.latency_seconds)}, {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepFigures(StepResult):
+    """One step of `model` on `array` under `workflow`; the fields are what it was made from."""
+
+    model: ModelConfig
+    array: ArrayConfig
+    step: Step
+    workflow: Workflow
+    graph: OperatorGraph
+    schedule: Schedule
+    trace: Trace
+    footprint: Footprint
+    all_alive: Callable[[], int] | None = None
+
+    @property
+    def machine(self) -> ArrayConfig:
+        """The array."""
+        return self.array
+
+    @property
+    def engine(self) -> str:
+        """The engine that found the times."""
+        return self.trace.engine
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles of the step."""
+        return self.trace.makespan_cycles
+
+    @property
+    def rows(self) -> tuple[OperatorRow, ...]:
+        """`operators`."""
+        return self.operators
+
+    @property
     def traffic(self) -> Mapping[str, TagTraffic]:
         """Messages, bytes and busy cycles of every tag of the machine model; zeros for those that were not used."""
-        used = self.trace.traffic
-        counts = {tag.value: used.get(tag.value, TagTraffic()) for tag in Tag}
-        return MappingProxyType({tag: TagTraffic(c.messages, c.bytes, c.busy_cycles) for tag, c in counts.items()})
+        return of_all_tags(self.trace.traffic)
 
     @property
     def utilization(self) -> Mapping[str, float]:
@@ -108,20 +276,6 @@ class StepFigures:
         return metrics.operator_rows(self.graph, self.timeline, self.array.dtypes)
 
     @cached_property
-    def energy(self) -> Mapping[str, Any]:
-        """First-order joules in all, by component and per token, and watts; `analysis.energy` says what is left out."""
-        by_component = energy_joules(self.schedule, self.latency_seconds)
-        total = math.fsum(by_component.values())
-        return MappingProxyType(
-            {
-                "total_joules": total,
-                "by_component": by_component,
-                "per_token_joules": total / self.num_tokens,
-                "average_watts": total / self.latency_seconds,
-            }
-        )
-
-    @cached_property
     def energy_units(self) -> int:
         """Dynamic energy in whole units of 0.0001 pJ, which compare exactly."""
         return schedule_units(self.schedule)
@@ -131,20 +285,10 @@ class StepFigures:
         """First-order mm2 of the array, in all and by component, and whether a PE fits the floor plan's pitch."""
         return area_of(self.array)
 
-    @property
-    def does_not_fit(self) -> Mapping[str, Any] | None:
-        """What exceeds the memories where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
-        return MappingProxyType(self.shortage.to_dict()) if self.shortage else None
-
     @cached_property
     def shortage(self) -> InfeasibleError | None:
-        """The same as the error that the step is refused with."""
+        """What does not fit where `allow_overflow` let it pass, as the error that the step is refused with; or None."""
         return self.footprint.shortage
-
-    @property
-    def fit_mark(self) -> str:
-        """What titles end with: nothing, or that it does not fit."""
-        return f" ({DOES_NOT_FIT})" if self.shortage else ""
 
     @property
     def memory(self) -> Mapping[str, int]:
@@ -198,69 +342,24 @@ class StepFigures:
         """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
-        return {**self._without_rows(), "operators": [row.to_dict() for row in self.operators]}
-
     def _without_rows(self) -> dict[str, Any]:
-        energy = self.energy
-        return {
-            "schema": SCHEMA,
-            "pe_sim_version": __version__,
-            "model": self.model.to_dict(),
-            "array": array_to_dict(self.array),
-            "step": self.step.to_dict(),
-            "workflow": workflow_to_dict(self.workflow, self.graph.num_layers),
-            "engine": self.trace.engine,
-            "notes": [*self.model.notes, *self.array.network.notes, *self.trace.notes],
-            "overlap": self.array.overlap,
-            **({"does_not_fit": dict(self.does_not_fit)} if self.does_not_fit else {}),
-            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
-            "throughput": {"tokens_per_second": self.tokens_per_second},
+        basis = cost_basis_to_dict(self.array)
+        notes = (*self.array.network.notes, *self.trace.notes)
+        figures = {
             **({"degradation": dict(self.degradation)} if self.degradation else {}),
             "accuracy": self.envelope.to_dict(),
-            "traffic": {
-                tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-                for tag, use in self.traffic.items()
-            },
+            "traffic": traffic_to_dict(self.traffic),
             "memory": dict(self.memory),
             "utilization": dict(self.utilization),
             "bounds": dict(self.bounds),
             "channels": self.channels.to_dict(),
-            "energy": {**energy, "by_component": dict(energy["by_component"]), "basis": cost_basis_to_dict(self.array)},
-            "area": {**self.area.to_dict(), "basis": cost_basis_to_dict(self.array)},
+            "energy": self._energy_to_dict(basis),
+            "area": {**self.area.to_dict(), "basis": basis},
         }
+        return self._to_dict({"array": array_to_dict(self.array)}, notes, self.array.overlap, figures)
 
-    def to_json(self) -> str:
-        """`to_dict()` as JSON with a newline at its end.
-
-        Raises:
-            OutOfMemoryError: the rows of its operators exceed this machine's memory.
-        """
-        count = len(self.operators)
-        require_memory(_JSON_BYTES_PER_ROW * count, f"the JSON of {count:,} operators", _JSON_LEVERS)
-        head = json.dumps(self._without_rows(), indent=2, allow_nan=False).removesuffix("\n}")
-        rows = ",\n    ".join([_indented(row) for row in self.operators])
-        return f'{head},\n  "operators": [\n    {rows}\n  ]\n}}\n'
-
-    def save(self, path: str | Path) -> None:
-        """Writes the JSON, whole or not at all.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        write_text(path, self.to_json())
-
-    def to_frame(self) -> DataFrame:
-        """`operators` as a pandas.DataFrame, a row each; times in cycles, `layer` missing outside the layers.
-
-        Its `attrs` hold the report's "accuracy".
-        """
-        from pandas import DataFrame  # heavy, and only needed here
-
-        frame = DataFrame([row.to_dict() for row in self.operators]).astype({"layer": "Int64"})
-        frame.attrs["accuracy"] = self.envelope.to_dict()
-        return frame
+    def _joules(self) -> Mapping[str, float]:
+        return energy_joules(self.schedule, self.latency_seconds)
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -278,16 +377,19 @@ class StepFigures:
     def _critical_path_entries(self) -> list[dict[str, Any]]:
         return metrics.aggregate(self._critical_path, self.latency_cycles)
 
-    def __repr__(self) -> str:
-        """One line: what was simulated, and the latency."""
-        return (
-            f"<Report {self.model.name} on {self.array.name} ({self.array.num_pes} PEs), {self.step.phase},"
-            f" {self.workflow.name}: {self.latency_cycles:,} cycles, {format_seconds(self.latency_seconds)},"
-            f" {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
-        )
+    @property
+    def _asked(self) -> str:
+        where = f"{self.array.name} ({self.array.num_pes} PEs)"
+        return f"{self.model.name} on {where}, {self.step.phase}, {self.workflow.name}"
 
 
-def _indented(row: OperatorRow) -> str:
+def of_all_tags(*parts: Mapping[str, TagTraffic]) -> Mapping[str, TagTraffic]:
+    """The sum of some traffic, with every tag of the machine model."""
+    none = {tag.value: TagTraffic() for tag in Tag}
+    return MappingProxyType(total_traffic((part, 1) for part in (none, *parts)))
+
+
+def _indented(row: Row) -> str:
     """The row as `json.dumps` has it two levels deep; one by one they take a part of what all their dictionaries do."""
     flat = json.dumps(row.to_dict(), allow_nan=False, separators=(",\n      ", ": "))
     return f"{{\n      {flat[1:-1]}\n    }}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pe_sim.config.arrays.array import ArrayConfig, describe_dead_pes
 from pe_sim.errors import DOES_NOT_FIT
-from pe_sim.report.step import StepFigures, cycles_by_kind, parts
+from pe_sim.report.step import StepFigures, StepResult, cycles_by_kind, parts
 from pe_sim.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 100
-_SHOWN_CHANNELS = 5
+SHOWN_CHANNELS = 5
 _SHOWN_TAGS = 3
 KIND_NAMES = {
     "memory": "the PEs' local memory",
@@ -78,42 +78,58 @@ def print_report(report: StepFigures, file: TextIO | None = None) -> None:
         *_channel_tables(report),
         _bounds_table(report),
         _memory_table(report),
-        _energy_table(report),
+        energy_table(report, [report.array], "" if report.array.energy.static_watts else ", static power taken as 0"),
         _area_table(report),
     )
     notes = [*report.trace.notes, report.area.note, report.array.cost_basis_note]
     emit((*tables, *(f"note: {note}" for note in notes if note)), file)
 
 
-def render_report(report: StepFigures) -> str:
-    """What `print_report` prints, as plain text."""
-    text = io.StringIO()
-    print_report(report, text)
-    return text.getvalue()
-
-
 def summary_rows(report: StepFigures) -> list[tuple[str, str]]:
     """What was simulated, how long it took and why: (name, value) pairs."""
-    model, array = report.model, report.array
+    array = report.array
     kind, cycles = next(iter(cycles_by_kind(report).items()))
     peak = report.footprint.weight_bytes_per_pe + report.footprint.kv_cache_bytes_per_pe
+    described = f"{array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {array.dtypes.weight.name} weights"
     return [
-        ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
-        *(("note", note) for note in (*model.notes, *array.network.notes)),
-        ("array", f"{array.name}: {array.num_pes} PEs at {array.clock_ghz:g} GHz, {array.dtypes.weight.name} weights"),
-        ("step", ", ".join(setting_words(name, value) for name, value in report.step.to_dict().items())),
-        ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
-        ("engine", f"{report.trace.engine}, overlap {array.overlap}"),
-        ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
-        *_dead_rows(report),
-        *([(DOES_NOT_FIT, report.shortage.problem)] if report.shortage else []),
-        ("accuracy", report.envelope.one_line()),
-        ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
+        *common_rows(report, array.network.notes, {"array": described}, f"{array.overlap}", _dead_rows(report)),
         ("bound by", f"{KIND_NAMES[kind]}: {cycles / report.latency_cycles:.1%} of the critical path"),
         (
             "memory",
             f"{format_bytes(int(peak.max()))} of {format_bytes(array.pe.memory.capacity_bytes)} in the fullest PE",
         ),
+    ]
+
+
+def common_rows(
+    report: StepResult,
+    notes: Iterable[str],
+    where: Mapping[str, str],
+    overlap: str,
+    causes: Iterable[tuple[str, str]] = (),
+) -> list[tuple[str, str]]:
+    """The (name, value) pairs that all summaries begin with.
+
+    Args:
+        report: of the step.
+        notes: on where it was simulated.
+        where: what it was simulated on, by what that is called.
+        overlap: of the array or arrays.
+        causes: pairs that stand behind the latency.
+    """
+    model = report.model
+    return [
+        ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
+        *(("note", note) for note in (*model.notes, *notes)),
+        *where.items(),
+        ("step", ", ".join(setting_words(name, value) for name, value in report.step.to_dict().items())),
+        ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
+        ("engine", f"{report.engine}, overlap {overlap}"),
+        ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
+        *causes,
+        *([(DOES_NOT_FIT, report.shortage.problem)] if report.shortage else []),
+        ("accuracy", report.envelope.one_line()),
+        ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
     ]
 
 
@@ -224,7 +240,7 @@ def _channel_tables(report: StepFigures) -> list[Table]:
     channels, tables = report.channels, []
     on_graph = report.array.network.is_graph
     if on_graph:
-        rows = [
+        levels = [
             (
                 level,
                 f"{row['channels']:,}",
@@ -236,24 +252,20 @@ def _channel_tables(report: StepFigures) -> list[Table]:
             for level, row in channels.by_level().items()
         ]
         columns = ("level", "channels", "bytes", "busy: mean", "hottest", "busy with")
-        tables.append(make_table("Levels of the interconnect", *columns, rows=rows))
-    hottest = [channels.row(channel) for channel in channels.hottest(_SHOWN_CHANNELS)]
-    rows = [
-        (
-            row["name"],
-            f"{row['messages']:,}",
-            format_bytes(row["bytes"]),
-            f"{row['busy_cycles']:,}",
-            f"{row['utilization']:.1%}",
-            _tag_shares(row),
-        )
-        for row in hottest
-    ]
+        tables.append(make_table("Levels of the interconnect", *columns, rows=levels))
+    hottest = [channels.row(channel) for channel in channels.hottest(SHOWN_CHANNELS)]
+    rows = [(*channel_cells(row), _tag_shares(row)) for row in hottest]
     columns = ("channel", "messages", "bytes", "busy cycles", "busy", "busy with")
     title = (
         f"Hottest channels ({len(rows)} of {len(channels):,})" if on_graph else "Channels (tree: its busiest joints)"
     )
     return [*tables, make_table(title, *columns, rows=rows)]
+
+
+def channel_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A channel's name, messages, bytes, busy cycles and utilization."""
+    busy = (f"{row['busy_cycles']:,}", f"{row['utilization']:.1%}")
+    return (row["name"], f"{row['messages']:,}", format_bytes(row["bytes"]), *busy)
 
 
 def _tag_shares(row: Mapping[str, Any]) -> str:
@@ -290,9 +302,10 @@ def _memory_table(report: StepFigures) -> Table:
     return make_table("Memory", "what", "size", rows=rows)
 
 
-def _energy_table(report: StepFigures) -> Table:
-    energy = report.energy
-    total, tokens = energy["total_joules"], report.num_tokens
+def energy_table(report: StepResult, arrays: Iterable[ArrayConfig], remark: str) -> Table:
+    """Joules by component, in all and per token; the title names the arrays' processes, and the remark behind them."""
+    energy, tokens = report.energy, report.num_tokens
+    total = energy["total_joules"]
     rows = [
         (ENERGY_NAMES[name], format_joules(joules), f"{joules / total:.1%}")
         for name, joules in energy["by_component"].items()
@@ -301,9 +314,8 @@ def _energy_table(report: StepFigures) -> Table:
     rows.append(("total", format_joules(total), "100.0%"))
     rows.append(("a token" if tokens > 1 else "the token", format_joules(energy["per_token_joules"]), ""))
     rows.append(("average power", f"{energy['average_watts']:,.1f} W", ""))
-    process = process_words(report.array)
-    static = "" if report.array.energy.static_watts else ", static power taken as 0"
-    return make_table(f"Energy (first order, {process}{static})", "part", "energy", "share", rows=rows)
+    processes = ", ".join(dict.fromkeys(map(process_words, arrays)))
+    return make_table(f"Energy (first order, {processes}{remark})", "part", "energy", "share", rows=rows)
 
 
 def _area_table(report: StepFigures) -> Table:

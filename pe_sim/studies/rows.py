@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from pe_sim import api
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, worst
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.analysis import metrics
 from pe_sim.report.analysis.envelope import widest
@@ -111,9 +111,9 @@ def _figures(reports: Sequence[Report], steps: Steps) -> Figures:
         figures["average_watts"] = joules / seconds
         figures["phase"] = steps.situation.phases
     accuracy = widest(report.envelope for report in reports)
-    lacking = [report.shortage for report in reports if report.shortage]
-    if lacking:
-        figures[NO_FIT] = max(lacking, key=lambda shortage: shortage.demand / shortage.bound).problem
+    shortage = worst(report.shortage for report in reports)
+    if shortage:
+        figures[NO_FIT] = shortage.problem
     figures[BASIS] = reports[0].array.cost_basis
     return figures | {"accuracy.envelope": accuracy.level, "accuracy.percent": accuracy.percent}
 

@@ -17,21 +17,7 @@ from pe_sim.config.step import Step
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InputError
 from pe_sim.graph.shares import OperatorShare, model_share
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """Stages that a share of the batch goes through.
-
-    Args:
-        stages: in order; the first begins with layer 0.
-        sequences: of the batch.
-        microbatches: parts at most.
-    """
-
-    stages: tuple[StagePlan, ...]
-    sequences: range
-    microbatches: int
+from pe_sim.report.system.metrics import Pipeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,83 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from pe_sim.config.plans.plan import Degrees, StagePlan
 from pe_sim.config.step import Decode
-from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.footprint import footprint
-from pe_sim.systems.deployment import Deployment, Pipeline, runs_of
+from pe_sim.report.system.metrics import ArrayHolding, Pipeline
+from pe_sim.systems.deployment import Deployment, runs_of
 from pe_sim.systems.microbatches import Part, Span, batch_share, offset_of, place_of
 from pe_sim.systems.pass_cache import Shop
-from pe_sim.units import IntArray
-
-_LEVERS = (
-    "more arrays (a larger tp, cp or pp)",
-    "a smaller dtype (--set array.dtypes.weight=int8, --set array.dtypes.kv_cache=int8)",
-    "a shorter context or a smaller batch",
-    "--allow-overflow to simulate all the same",
-)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ArrayMemory:
-    """Bytes that an array holds while the step runs.
-
-    Args:
-        rank: of the array.
-        pipeline, stage: where it works.
-        weight_bytes_per_pe, kv_cache_bytes_per_pe: (PEs,).
-        root_bytes: at its root.
-        capacity_bytes_per_pe, root_capacity_bytes: what fits.
-    """
-
-    rank: int
-    pipeline: int
-    stage: int
-    weight_bytes_per_pe: IntArray
-    kv_cache_bytes_per_pe: IntArray
-    root_bytes: int
-    capacity_bytes_per_pe: int
-    root_capacity_bytes: int
-
-    @property
-    def peak_bytes_per_pe(self) -> int:
-        """Of the fullest PE."""
-        return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
-
-    @property
-    def shortage(self) -> InfeasibleError | None:
-        """What does not fit, of the PEs' memories or else of the root's; None where all fits."""
-        where = f"array {self.rank} (pipeline {self.pipeline}, stage {self.stage})"
-        if self.peak_bytes_per_pe > self.capacity_bytes_per_pe:
-            held = self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe
-            pe = int(held.argmax())
-            return InfeasibleError(
-                f"the memory of PE {pe} of {where} is too small for weights"
-                f" ({int(self.weight_bytes_per_pe[pe]):,} bytes) and KV cache"
-                f" ({int(self.kv_cache_bytes_per_pe[pe]):,} bytes)",
-                demand=self.peak_bytes_per_pe,
-                bound=self.capacity_bytes_per_pe,
-                unit="bytes",
-                levers=_LEVERS,
-            )
-        if self.root_bytes > self.root_capacity_bytes:
-            return InfeasibleError(
-                f"the memory of the root of {where} is too small for the embedding table and what is kept there",
-                demand=self.root_bytes,
-                bound=self.root_capacity_bytes,
-                unit="bytes",
-                levers=_LEVERS,
-            )
-        return None
-
-
-def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayMemory, ...]:
+def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayHolding, ...]:
     """Of every array that takes part, by rank."""
-    found: dict[int, ArrayMemory] = {}
+    found: dict[int, ArrayHolding] = {}
     for number, line in enumerate(deployment.pipelines):
         for stage, plan in enumerate(line.stages):
             for own in _of_stage(shop, deployment, line, number, stage, plan):
@@ -90,7 +29,7 @@ def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayMemory, ...]:
 
 def _of_stage(
     shop: Shop, deployment: Deployment, line: Pipeline, number: int, stage: int, plan: StagePlan
-) -> Iterator[ArrayMemory]:
+) -> Iterator[ArrayHolding]:
     runs = runs_of(plan)
     for at, (degrees, first, last) in enumerate(runs):
         opens = plan.first_layer + first == 0
@@ -103,7 +42,7 @@ def _of_stage(
             placed = shop.whole(rank, place.operators, degrees.tp, lengths, plans, opens, vocabulary)
             one = footprint(placed, placed.graph.shape)
             array = shop.system.arrays[rank]
-            yield ArrayMemory(
+            yield ArrayHolding(
                 rank,
                 number,
                 stage,
@@ -115,7 +54,7 @@ def _of_stage(
             )
 
 
-def _together(left: ArrayMemory, right: ArrayMemory, keeps_cache: bool) -> ArrayMemory:
+def _together(left: ArrayHolding, right: ArrayHolding, keeps_cache: bool) -> ArrayHolding:
     """Of two runs of layers on one array; an encoder has keys and values only while their layer runs."""
     add = np.add if keeps_cache else np.maximum
     return replace(
@@ -141,7 +80,7 @@ def _tokens(shop: Shop, line: Pipeline, degrees: Degrees, batch: int, tokens: in
     return tuple(lengths)
 
 
-def check_memory(held: Sequence[ArrayMemory]) -> None:
+def check_memory(held: Sequence[ArrayHolding]) -> None:
     """Raises InfeasibleError for the first array whose memories are too small."""
     for each in held:
         if each.shortage is not None:

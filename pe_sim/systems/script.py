@@ -13,8 +13,9 @@ from pe_sim.config.systems.system import SystemConfig
 from pe_sim.graph.shares import Meeting, OperatorShare
 from pe_sim.mapping.layouts import SOFTMAX_STATISTICS
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.report.system.metrics import Pipeline
 from pe_sim.systems.array_view import view_of
-from pe_sim.systems.deployment import Deployment, LayerSpan, Pipeline, runs_of
+from pe_sim.systems.deployment import Deployment, LayerSpan, runs_of
 from pe_sim.systems.microbatches import (
     OwnSpan,
     Part,

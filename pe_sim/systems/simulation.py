@@ -14,12 +14,11 @@ from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.report.system.metrics import ArrayHolding, Line, PassWork
+from pe_sim.report.system.metrics import ArrayHolding, Pipeline
 from pe_sim.report.system_report import SystemReport
 from pe_sim.schedule.system import ArrayPass, SystemTimes
 from pe_sim.systems.deployment import (
     Deployment,
-    Pipeline,
     check_stages,
     checked_bounds,
     deployed,
@@ -31,7 +30,7 @@ from pe_sim.systems.deployment import (
     uniform_ceil_bounds,
     uniform_floor_bounds,
 )
-from pe_sim.systems.memory import ArrayMemory, check_memory, memory_of
+from pe_sim.systems.memory import check_memory, memory_of
 from pe_sim.systems.microbatches import Part, parts_of
 from pe_sim.systems.pass_cache import Shop
 from pe_sim.systems.script import LineWriter, Script, write_script
@@ -52,7 +51,7 @@ class SystemRun:
 
     timed: TimedScript
     times: SystemTimes
-    memory: tuple[ArrayMemory, ...]
+    memory: tuple[ArrayHolding, ...]
 
 
 def prepared(
@@ -220,47 +219,19 @@ def _stage_cycles(shop: Shop, deployment: Deployment, line: Pipeline, stage: int
     return int(times.end[passes].max(initial=0))
 
 
-# ---- Takes a simulated step on several arrays, gives its report: plain records, as the report's room has them.
-
-
 def system_report(run: SystemRun) -> SystemReport:
     """The report of a run; its figures are worked out when they are asked for."""
     script = run.timed.script
+    parts = zip(script.deployment.pipelines, script.parts, strict=True)
     return SystemReport(
         model=script.model,
         system=script.system,
         plan=script.deployment.plan,
         step=script.step,
         workflow=script.workflow,
-        lines=_lines(script),
+        lines=tuple(replace(line, microbatches=len(own)) for line, own in parts),
         program=run.timed.program,
         times=run.times,
-        works=tuple(PassWork(work.schedule, work.trace) for work in run.timed.works),
-        holdings=tuple(_holding(each) for each in run.memory),
-        shortage=max(
-            (each.shortage for each in run.memory if each.shortage),
-            key=lambda shortage: shortage.demand / shortage.bound,
-            default=None,
-        ),
-    )
-
-
-def _lines(script: Script) -> tuple[Line, ...]:
-    pipelines = script.deployment.pipelines
-    return tuple(
-        Line(line.stages, line.sequences, len(parts)) for line, parts in zip(pipelines, script.parts, strict=True)
-    )
-
-
-def _holding(memory: ArrayMemory) -> ArrayHolding:
-    return ArrayHolding(
-        rank=memory.rank,
-        pipeline=memory.pipeline,
-        stage=memory.stage,
-        weight_bytes=int(memory.weight_bytes_per_pe.sum()),
-        kv_cache_bytes=int(memory.kv_cache_bytes_per_pe.sum()),
-        peak_bytes_per_pe=memory.peak_bytes_per_pe,
-        capacity_bytes_per_pe=memory.capacity_bytes_per_pe,
-        root_bytes=memory.root_bytes,
-        root_capacity_bytes=memory.root_capacity_bytes,
+        works=run.timed.works,
+        holdings=run.memory,
     )

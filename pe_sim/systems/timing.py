@@ -10,28 +10,18 @@ from functools import lru_cache
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.engine.engines import engine_named
 from pe_sim.graph.shares import Meeting
+from pe_sim.report.system.metrics import PassWork
 from pe_sim.schedule import link_ops
 from pe_sim.schedule.lowering import lower
-from pe_sim.schedule.stages import Schedule
 from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram, Task
 from pe_sim.systems.passes import LocalPass
 from pe_sim.systems.script import CHOICES, TOKENS, Action, MeetingAction, PassAction, Script
-from pe_sim.trace import Trace
 from pe_sim.units import ceil_div
 
 _LAYERS = re.compile(r"\blayers? [\d-]+")
 _ArrayPart = tuple[int, int]  # an array, and the part that it works on
 TOKEN_BITS = 32  # int32
 CANDIDATE_BITS = 64  # fp32 value and int32 index
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class TimedPass:
-    """What a pass does, and what it takes alone."""
-
-    does: LocalPass
-    schedule: Schedule
-    trace: Trace
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,7 +35,7 @@ class TimedScript:
     """
 
     script: Script
-    works: tuple[TimedPass, ...]
+    works: tuple[PassWork, ...]
     program: SystemProgram
     action_of: tuple[int, ...]
 
@@ -68,7 +58,7 @@ class Timer:
     engine: str
     progress: Callable[[int, int], None] | None = None
     check: Callable[[], None] | None = None
-    _known: dict[int, TimedPass] = field(default_factory=dict)
+    _known: dict[int, tuple[LocalPass, PassWork]] = field(default_factory=dict)
 
     def timed(self, script: Script) -> TimedScript:
         """The program of a script."""
@@ -77,11 +67,11 @@ class Timer:
 
     def program(
         self, system: SystemConfig, actions: Sequence[Action]
-    ) -> tuple[tuple[TimedPass, ...], SystemProgram, tuple[int, ...]]:
+    ) -> tuple[tuple[PassWork, ...], SystemProgram, tuple[int, ...]]:
         """Distinct passes of some actions, the program of these, and the action of each of its tasks."""
         passes = [action.run.does for action in actions if isinstance(action, PassAction)]
         distinct = list({id(does): does for does in passes}.values())
-        works: list[TimedPass] = []
+        works: list[PassWork] = []
         for does in distinct:
             if self.progress:
                 self.progress(len(works), len(distinct))
@@ -90,12 +80,12 @@ class Timer:
         program, action_of = _Writer(system, index).write(actions)
         return tuple(works), program, action_of
 
-    def pass_of(self, does: LocalPass) -> TimedPass:
-        """A pass with its times; the pass itself keeps its identity known."""
+    def pass_of(self, does: LocalPass) -> PassWork:
+        """A pass and what it takes alone; the pass is kept, so that no other has its identity."""
         if id(does) not in self._known:
             schedule = lower(does.work.placed)
-            self._known[id(does)] = TimedPass(does, schedule, engine_named(self.engine)(schedule, self.check))
-        return self._known[id(does)]
+            self._known[id(does)] = does, PassWork(schedule, engine_named(self.engine)(schedule, self.check))
+        return self._known[id(does)][1]
 
 
 @dataclass

@@ -6,8 +6,7 @@ import pytest
 
 import pe_sim as ps
 from pe_sim.report.plots.roofline import ceilings_of
-from pe_sim.report.table import render_report
-from tests.helpers import small_array, tiny_llama
+from tests.helpers import render_report, small_array, tiny_llama
 
 STEP = ps.Decode(context_len=[40, 7])
 

@@ -17,12 +17,11 @@ from pe_sim.config.models.load import load_model
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
 from pe_sim.report.analysis.critical_path import WAIT
-from pe_sim.report.compare import render_comparison
 from pe_sim.report.perfetto.export import trace_json
 from pe_sim.report.plots.heat import channel_heat
 from pe_sim.report.report import Report
-from pe_sim.report.table import WIDTH, render_report
-from tests.helpers import given_in_both
+from pe_sim.report.table import WIDTH
+from tests.helpers import given_in_both, render_comparison, render_report
 from tests.report.perfetto.chrome_trace import parse
 from tests.report.samples import GRAPHS, TINY, WORKFLOWS, simulate_on, simulate_tiny, tiny, tiny_on
 

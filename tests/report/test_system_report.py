@@ -17,13 +17,13 @@ from pe_sim.config.systems.load import load_system
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InputError
 from pe_sim.report.plots.system import plot_timeline
-from pe_sim.report.system.table import describe_lines, ranks_words, render_system_report
+from pe_sim.report.system.table import describe_lines, ranks_words
 from pe_sim.report.system.time import array_times, critical_path, stage_times, without_layer
 from pe_sim.report.system.trace import trace_json
 from pe_sim.schedule.system import ArrayPass, LinkTask, SystemProgram, SystemTimes
 from pe_sim.systems.api import simulate_system
 from pe_sim.systems.simulation import run_system, system_report
-from tests.helpers import given_in_both
+from tests.helpers import given_in_both, render_report
 from tests.report.perfetto.chrome_trace import parse
 from tests.report.samples import TINY, array_of, simulate_on, simulate_tiny
 from tests.report.system_samples import DECODE, MODEL, PLANS, PREFILL, simulated, system_of
@@ -148,7 +148,7 @@ def test_any_plan_adds_up(case):
     assert sum(row.messages for row in report.tasks) == sum(use.messages for use in report.traffic.values())
     assert json.loads(report.to_json()) == report.to_dict()
     assert parse(trace_json(report)).other["latency_cycles"] == report.latency_cycles
-    assert max(map(len, render_system_report(report).splitlines())) <= 100
+    assert max(map(len, render_report(report).splitlines())) <= 100
 
 
 def test_an_idle_pipeline_has_the_bubble_of_the_textbook():
@@ -295,7 +295,7 @@ def test_files_are_written(tmp_path):
 def test_the_table_says_it_all():
     plan = replace(ParallelPlan(tp=2, pp=2), name="mine", ignored=("zero: true",))
     report = simulate_system(MODEL, system_of(4), DECODE, plan, "megatron")
-    text = render_system_report(report)
+    text = render_report(report)
     for words in (
         "plan        mine: 2 stages of tp 2, 2 microbatches",
         f"latency     {report.latency_cycles:,} cycles",
@@ -311,7 +311,7 @@ def test_the_table_says_it_all():
 
 
 def test_the_table_of_one_array_has_no_links():
-    text = render_system_report(simulate_system(MODEL, system_of(4).arrays[0], DECODE))
+    text = render_report(simulate_system(MODEL, system_of(4).arrays[0], DECODE))
     assert "one array: 1 stage of one array, 1 microbatch" in text
     assert "Hottest links" not in text
     assert "embedding, whole layers" in text
@@ -376,4 +376,4 @@ def test_encoders_and_several_lengths():
     assert report.num_tokens == 8
     assert sum(piece.end - piece.start for piece in report.critical_path()) == report.latency_cycles
     ragged = simulate_system(MODEL, system_of(4), Decode(context_len=[3, 90, 20]), ParallelPlan(tp=2, pp=2))
-    assert "context_len 3..90" in render_system_report(ragged)
+    assert "context_len 3..90" in render_report(ragged)

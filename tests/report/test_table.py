@@ -8,9 +8,10 @@ import pytest
 
 from pe_sim.config.step import Decode
 from pe_sim.errors import InputError
-from pe_sim.report.compare import Ranking, render_comparison
+from pe_sim.report.compare import Ranking
 from pe_sim.report.step import GROUPS, group_of, parts
-from pe_sim.report.table import WIDTH, print_report, render_report
+from pe_sim.report.table import WIDTH, print_report
+from tests.helpers import render_comparison, render_report
 from tests.report.samples import WORKFLOWS, simulate_tiny, tiny
 
 

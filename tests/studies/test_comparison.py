@@ -6,8 +6,8 @@ import pytest
 
 import pe_sim as ps
 from pe_sim.errors import InputError
-from pe_sim.report.compare import render_comparison
 from pe_sim.studies.comparison import reason_rows
+from tests.helpers import render_comparison
 from tests.report.samples import TINY, array_of
 
 STEP = ps.Decode(context_len=40)

@@ -10,7 +10,8 @@ from pe_sim.config.plans.plan import Degrees, ParallelPlan, PipelinePlan, StageP
 from pe_sim.config.step import Decode, Prefill
 from pe_sim.errors import InfeasibleError
 from pe_sim.mapping.workflow import WORKFLOWS
-from pe_sim.systems.memory import ArrayMemory, memory_of
+from pe_sim.report.system.metrics import ArrayHolding
+from pe_sim.systems.memory import memory_of
 from pe_sim.systems.simulation import prepared, run_system
 from tests.helpers import small_array
 from tests.numeric.cases import bert, llama
@@ -24,7 +25,7 @@ P = ParallelPlan
 BYTES = 2  # bf16
 
 
-def kept(model, count: int, plan: P, step, workflow: str = "megatron", num_pes: int = 1) -> tuple[ArrayMemory, ...]:
+def kept(model, count: int, plan: P, step, workflow: str = "megatron", num_pes: int = 1) -> tuple[ArrayHolding, ...]:
     """What every array keeps; of one PE each, nothing is replicated inside an array."""
     shop, deployment = prepared(model, equal_arrays(count, num_pes=num_pes), step, plan, WORKFLOWS[workflow])
     return memory_of(shop, deployment)

@@ -151,9 +151,8 @@ class _Done:
 def _done_in_layers(timeline: Timeline) -> dict[int | None, tuple[int, dict[str, _Done]]]:
     """Of each layer its base, and what was done for its operators, which layers that repeat each other share."""
     spans, runs = timeline.trace.spans, timeline.trace.runs
-    parts: dict[
-        int | None, list[tuple[int, int, range]]
-    ] = {}  # what they repeat, their base, the orders of their spans
+    # By layer: what its spans repeat, their base, their orders.
+    parts: dict[int | None, list[tuple[int, int, range]]] = {}
     if runs is None:
         for order, span in enumerate(spans):
             parts.setdefault(span.layer, []).append((order, 0, range(order, order + 1)))

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ import yaml
 from pe_sim._version import __version__
 from pe_sim.config.arrays.load import array_to_dict
 from pe_sim.errors import InputError
-from pe_sim.report.compare import Ranking, cost_notes
+from pe_sim.report.compare import Ranking, cost_notes, subject
 from pe_sim.report.files import write_text
 from pe_sim.report.html import figures
 from pe_sim.report.html.figures import (
@@ -105,10 +105,11 @@ def comparison_html(
     drawn = {
         name: timeline(report, share, math.ceil(nanoseconds * report.array.clock_ghz)) for name, report in named.items()
     }
+    where, phase = subject(reports, "{:,} PEs")
     return _render(
         "compare.html.j2",
-        title=f"{subject(reports)}: {len(reports)} compared",
-        subject=subject(reports),
+        title=f"{phase} of {where}: {len(reports)} compared",
+        subject=f"{phase} of {where}",
         best=best,
         fits=not reports[ranking.best].shortage,
         overview=overview(named, ranking),
@@ -204,18 +205,6 @@ def _pretty(value: object) -> str:
 
 
 # ---- Several reports beside each other, as tables of a page: takes reports by their labels, a column or a row each.
-
-
-def subject(reports: Sequence[StepFigures]) -> str:
-    """What the reports have in common: model, array, step."""
-
-    def common(of: Callable[[StepFigures], str], otherwise: str) -> str:
-        found = {of(report) for report in reports}
-        return found.pop() if len(found) == 1 else otherwise
-
-    model = common(lambda report: report.model.name, "several models")
-    array = common(lambda report: f"{report.array.name} ({report.array.num_pes:,} PEs)", "several arrays")
-    return f"{common(lambda report: report.step.phase, 'several phases')} of {model} on {array}"
 
 
 def overview(reports: Mapping[str, StepFigures], ranking: Ranking) -> Table:

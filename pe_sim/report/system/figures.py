@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pe_sim._version import __version__
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.arrays.load import cost_basis_to_dict
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.plans.plan import ParallelPlan
-from pe_sim.config.step import Decode, Step
+from pe_sim.config.step import Step
 from pe_sim.config.systems.load import system_to_dict
 from pe_sim.config.systems.system import SystemConfig
-from pe_sim.errors import DOES_NOT_FIT, InfeasibleError
+from pe_sim.errors import InfeasibleError, worst
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.analysis.channels import ChannelTable
-from pe_sim.report.files import write_text
-from pe_sim.report.step import SCHEMA, workflow_to_dict
+from pe_sim.report.step import StepResult, of_all_tags
 from pe_sim.report.system import metrics, time
-from pe_sim.report.system.metrics import ArrayHolding, Line, PassWork, TaskRow, link_table, link_traffic
+from pe_sim.report.system.metrics import ArrayHolding, PassWork, Pipeline, TaskRow, link_table, link_traffic
 from pe_sim.report.system.time import ArrayTime, PathPiece, StageTime
-from pe_sim.schedule.stages import Tag
 from pe_sim.schedule.system import SystemProgram, SystemTimes
-from pe_sim.trace import TagTraffic, total_traffic
-from pe_sim.units import format_seconds
+from pe_sim.trace import TagTraffic, traffic_to_dict
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from pe_sim.report.analysis.envelope import Envelope
 
 LINKS_ENERGY_NOTE: Final = "energy: without the links between arrays, of which no constant is given"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SystemFigures:
+class SystemFigures(StepResult):
     """One step of `model` on `system` under `plan`, with `workflow` inside every array.
 
     Args:
@@ -50,7 +41,6 @@ class SystemFigures:
         program, times: what ran on the arrays and links, and when.
         works: distinct passes, as the program numbers them.
         holdings: of every array that takes part, by rank.
-        shortage: what does not fit, where `allow_overflow` let it pass: of all arrays that which is exceeded most.
     """
 
     model: ModelConfig
@@ -58,12 +48,16 @@ class SystemFigures:
     plan: ParallelPlan
     step: Step
     workflow: Workflow
-    lines: tuple[Line, ...]
-    program: SystemProgram = field(repr=False)
-    times: SystemTimes = field(repr=False)
-    works: tuple[PassWork, ...] = field(repr=False)
-    holdings: tuple[ArrayHolding, ...] = field(repr=False)
-    shortage: InfeasibleError | None = field(default=None, repr=False)
+    lines: tuple[Pipeline, ...]
+    program: SystemProgram
+    times: SystemTimes
+    works: tuple[PassWork, ...]
+    holdings: tuple[ArrayHolding, ...]
+
+    @property
+    def machine(self) -> SystemConfig:
+        """The system."""
+        return self.system
 
     @property
     def engine(self) -> str:
@@ -75,35 +69,25 @@ class SystemFigures:
         """Cycles of the step."""
         return self.times.makespan_cycles
 
-    @property
-    def latency_seconds(self) -> float:
-        """Seconds of the step at the system's clock."""
-        return self.latency_cycles / (self.system.clock_ghz * 1e9)
+    @cached_property
+    def shortage(self) -> InfeasibleError | None:
+        """Of all arrays the memory that is exceeded most, as the error that the step is refused with; or None."""
+        return worst(each.shortage for each in self.holdings)
 
     @property
-    def num_tokens(self) -> int:
-        """Decode: new tokens, one a sequence; prefill: prompt tokens."""
-        return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
-
-    @property
-    def tokens_per_second(self) -> float:
-        """`num_tokens` over the latency."""
-        return self.num_tokens / self.latency_seconds
-
-    @property
-    def fit_mark(self) -> str:
-        """What titles end with: nothing, or that it does not fit."""
-        return f" ({DOES_NOT_FIT})" if self.shortage else ""
+    def rows(self) -> tuple[TaskRow, ...]:
+        """`tasks`."""
+        return self.tasks
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
         """Messages, bytes and busy cycles of every tag, inside the arrays and between them; zeros for the others."""
-        return _of_all_tags(metrics.pass_traffic(self.program, self.works), self._link_traffic)
+        return of_all_tags(metrics.pass_traffic(self.program, self.works), self._link_traffic)
 
     @property
     def link_traffic(self) -> Mapping[str, TagTraffic]:
         """The part of `traffic` between arrays."""
-        return _of_all_tags(self._link_traffic)
+        return of_all_tags(self._link_traffic)
 
     @cached_property
     def links(self) -> ChannelTable | None:
@@ -164,20 +148,6 @@ class SystemFigures:
         """The array whose fullest PE has the least room left, in parts of what fits."""
         return max(self.holdings, key=lambda each: (each.peak_bytes_per_pe / each.capacity_bytes_per_pe, -each.rank))
 
-    @cached_property
-    def energy(self) -> Mapping[str, Any]:
-        """First-order joules of all arrays, in all, by component and per token, and watts; the links' are left out."""
-        by_component = metrics.energy_joules(self.program, self.works, self.latency_seconds)
-        total = math.fsum(by_component.values())
-        return MappingProxyType(
-            {
-                "total_joules": total,
-                "by_component": by_component,
-                "per_token_joules": total / self.num_tokens,
-                "average_watts": total / self.latency_seconds,
-            }
-        )
-
     @property
     def bounds(self) -> Mapping[str, Any]:
         """Cycles the step cannot be shorter than with this plan, the fill of the last stage, and the critical path."""
@@ -227,26 +197,13 @@ class SystemFigures:
         """What the latency is made of: pieces from cycle 0 to the end, without a gap or an overlap."""
         return self._critical_path
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as `pe-sim.report/1`, with a system and a plan in place of an array."""
-        energy = self.energy
-        return {
-            "schema": SCHEMA,
-            "pe_sim_version": __version__,
-            "model": self.model.to_dict(),
-            "system": system_to_dict(self.system),
-            "plan": self.plan_to_dict(),
-            "step": self.step.to_dict(),
-            "workflow": workflow_to_dict(self.workflow, self.model.num_layers),
-            "engine": self.engine,
-            "notes": [*self.model.notes, *self.system.notes, *self.notes],
-            "overlap": self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps),
-            **({"does_not_fit": self.shortage.to_dict()} if self.shortage else {}),
-            "latency": {"cycles": self.latency_cycles, "seconds": self.latency_seconds},
-            "throughput": {"tokens_per_second": self.tokens_per_second},
+    def _without_rows(self) -> dict[str, Any]:
+        where = {"system": system_to_dict(self.system), "plan": self.plan_to_dict()}
+        basis = [{"array": array.name, **cost_basis_to_dict(array)} for array in self._distinct_arrays]
+        figures = {
             "accuracy": self.envelope.to_dict(),
-            "traffic": _traffic_to_dict(self.traffic),
-            "link_traffic": _traffic_to_dict(self.link_traffic),
+            "traffic": traffic_to_dict(self.traffic),
+            "link_traffic": traffic_to_dict(self.link_traffic),
             "memory": {**self.memory, "arrays": [each.to_dict() for each in self.holdings]},
             "utilization": dict(self.utilization),
             "bubbles": {
@@ -256,13 +213,13 @@ class SystemFigures:
             },
             "bounds": dict(self.bounds),
             "channels": None if self.links is None else self.links.to_dict(),
-            "energy": {
-                **energy,
-                "by_component": dict(energy["by_component"]),
-                "basis": [{"array": array.name, **cost_basis_to_dict(array)} for array in self._distinct_arrays],
-            },
-            "operators": [row.to_dict() for row in self.tasks],
+            "energy": self._energy_to_dict(basis),
         }
+        overlap = self.overlaps[0] if len(self.overlaps) == 1 else list(self.overlaps)
+        return self._to_dict(where, (*self.system.notes, *self.notes), overlap, figures)
+
+    def _joules(self) -> Mapping[str, float]:
+        return metrics.energy_joules(self.program, self.works, self.latency_seconds)
 
     def plan_to_dict(self) -> dict[str, Any]:
         """The plan resolved: of every stage its arrays, layers and degrees, and in how many parts the step goes."""
@@ -273,26 +230,6 @@ class SystemFigures:
             "unused_arrays": list(self.plan.unused),
             "ignored": list(self.ignored),
         }
-
-    def to_json(self) -> str:
-        """`to_dict()` as JSON with a newline at its end."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-
-    def save(self, path: str | Path) -> None:
-        """Writes the JSON, whole or not at all.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        write_text(path, self.to_json())
-
-    def to_frame(self) -> DataFrame:
-        """`tasks` as a pandas.DataFrame, a row each; times in cycles. Its `attrs` hold the report's "accuracy"."""
-        from pandas import DataFrame  # heavy, and only needed here
-
-        frame = DataFrame([row.to_dict() for row in self.tasks])
-        frame.attrs["accuracy"] = self.envelope.to_dict()
-        return frame
 
     @property
     def _distinct_arrays(self) -> list[ArrayConfig]:
@@ -308,22 +245,7 @@ class SystemFigures:
     def _link_traffic(self) -> dict[str, TagTraffic]:
         return link_traffic(self.program, self.links)
 
-    def __repr__(self) -> str:
-        """One line: what was simulated, and the latency."""
-        return (
-            f"<SystemReport {self.model.name} on {self.system.name} ({len(self.holdings)} arrays), {self.step.phase},"
-            f" {self.plan.name}, {self.workflow.name}: {self.latency_cycles:,} cycles,"
-            f" {format_seconds(self.latency_seconds)}, {self.tokens_per_second:,.1f} tokens/s{self.fit_mark}>"
-        )
-
-
-def _of_all_tags(*parts: Mapping[str, TagTraffic]) -> Mapping[str, TagTraffic]:
-    none = {tag.value: TagTraffic() for tag in Tag}
-    return MappingProxyType(total_traffic((part, 1) for part in (none, *parts)))
-
-
-def _traffic_to_dict(traffic: Mapping[str, TagTraffic]) -> dict[str, dict[str, int]]:
-    return {
-        tag: {"messages": use.messages, "bytes": use.bytes, "busy_cycles": use.busy_cycles}
-        for tag, use in traffic.items()
-    }
+    @property
+    def _asked(self) -> str:
+        where = f"{self.system.name} ({len(self.holdings)} arrays), {self.step.phase}"
+        return f"{self.model.name} on {where}, {self.plan.name}, {self.workflow.name}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.plans.plan import StagePlan
+from pe_sim.errors import InfeasibleError
 from pe_sim.network.interconnect import Interconnect, links_of
 from pe_sim.network.topology.topology import TAP, Channels
 from pe_sim.report.analysis.channels import TAGS, ChannelTable, channel_table, distinct_stages
@@ -23,6 +24,16 @@ from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemPro
 from pe_sim.trace import TagTraffic, Trace, total_traffic
 from pe_sim.units import IntArray
 
+_LEVERS = (
+    "more arrays (a larger tp, cp or pp)",
+    "a smaller dtype (--set array.dtypes.weight=int8, --set array.dtypes.kv_cache=int8)",
+    "a shorter context or a smaller batch",
+    "--allow-overflow to simulate all the same",
+)
+_HOLDING = (
+    *("rank", "pipeline", "stage", "weight_bytes", "kv_cache_bytes", "peak_bytes_per_pe"),
+    *("capacity_bytes_per_pe", "root_bytes", "root_capacity_bytes"),
+)
 _UNITS_PER_JOULE = UNITS_PER_PJ * 10**12
 
 
@@ -307,13 +318,13 @@ class PassWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A pipeline of a plan with everything resolved.
+class Pipeline:
+    """Stages that a share of the batch goes through, with everything resolved.
 
     Args:
-        stages: in order, each with its arrays, layers and degrees.
+        stages: in order, the first from layer 0 on, each with its arrays, layers and degrees.
         sequences: of the batch.
-        microbatches: parts in which they went through the stages.
+        microbatches: parts in which they go through the stages; before these are known, the most there may be.
     """
 
     stages: tuple[StagePlan, ...]
@@ -329,30 +340,70 @@ class Line:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class ArrayHolding:
     """Bytes that an array keeps while the step runs.
 
     Args:
         rank, pipeline, stage: of the array, and where it works.
-        weight_bytes, kv_cache_bytes: in all its PEs.
-        peak_bytes_per_pe, capacity_bytes_per_pe: of its fullest PE, and what fits.
-        root_bytes, root_capacity_bytes: at its root, and what fits.
+        weight_bytes_per_pe, kv_cache_bytes_per_pe: (PEs,).
+        root_bytes: at its root.
+        capacity_bytes_per_pe, root_capacity_bytes: what fits.
     """
 
     rank: int
     pipeline: int
     stage: int
-    weight_bytes: int
-    kv_cache_bytes: int
-    peak_bytes_per_pe: int
-    capacity_bytes_per_pe: int
+    weight_bytes_per_pe: IntArray
+    kv_cache_bytes_per_pe: IntArray
     root_bytes: int
+    capacity_bytes_per_pe: int
     root_capacity_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """In all its PEs."""
+        return int(self.weight_bytes_per_pe.sum())
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """In all its PEs."""
+        return int(self.kv_cache_bytes_per_pe.sum())
+
+    @property
+    def peak_bytes_per_pe(self) -> int:
+        """Of the fullest PE."""
+        return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
+
+    @property
+    def shortage(self) -> InfeasibleError | None:
+        """What does not fit, of the PEs' memories or else of the root's; None where all fits."""
+        where = f"array {self.rank} (pipeline {self.pipeline}, stage {self.stage})"
+        if self.peak_bytes_per_pe > self.capacity_bytes_per_pe:
+            held = self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe
+            pe = int(held.argmax())
+            return InfeasibleError(
+                f"the memory of PE {pe} of {where} is too small for weights"
+                f" ({int(self.weight_bytes_per_pe[pe]):,} bytes) and KV cache"
+                f" ({int(self.kv_cache_bytes_per_pe[pe]):,} bytes)",
+                demand=self.peak_bytes_per_pe,
+                bound=self.capacity_bytes_per_pe,
+                unit="bytes",
+                levers=_LEVERS,
+            )
+        if self.root_bytes > self.root_capacity_bytes:
+            return InfeasibleError(
+                f"the memory of the root of {where} is too small for the embedding table and what is kept there",
+                demand=self.root_bytes,
+                bound=self.root_capacity_bytes,
+                unit="bytes",
+                levers=_LEVERS,
+            )
+        return None
 
     def to_dict(self) -> dict[str, int]:
         """JSON-ready."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _HOLDING}
 
 
 def _stage_to_dict(stage: StagePlan) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -10,23 +9,22 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from pe_sim.config.plans.plan import StagePlan
 from pe_sim.config.systems.load import describe_system
-from pe_sim.errors import DOES_NOT_FIT
 from pe_sim.notebook import Table as HtmlTable
 from pe_sim.notebook import card
 from pe_sim.report.system.figures import SystemFigures
-from pe_sim.report.system.metrics import Line
+from pe_sim.report.system.metrics import Pipeline
 from pe_sim.report.system.time import KINDS, StageTime, without_layer
 from pe_sim.report.table import (
-    ENERGY_NAMES,
     RESOURCE_NAMES,
+    SHOWN_CHANNELS,
+    channel_cells,
+    common_rows,
     emit,
-    format_joules,
+    energy_table,
     make_table,
     pairs_table,
-    process_words,
-    setting_words,
 )
-from pe_sim.units import format_bytes, format_count, format_seconds
+from pe_sim.units import format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN_PIECES: Final = 12
 _SHOWN_STAGES: Final = 32
 _SHOWN_TASKS: Final = 24
-_SHOWN_CHANNELS: Final = 5
+_STAGE_COLUMNS: Final = ("stage", "arrays", "layers", "busy", "exchanges", "fill", "drain", "waiting")
 _SYSTEM_NAMES: Final = {
     "arrays": "arrays (with passes)",
     "links_mean": "links (mean of all channels)",
@@ -49,6 +47,7 @@ _PATH_NAMES: Final = {
 
 def print_system_report(report: SystemFigures, file: TextIO | None = None) -> None:
     """Prints the whole report to `file`, or to stdout."""
+    arrays = [report.system.arrays[each.rank] for each in report.holdings]
     tables = (
         pairs_table(summary_rows(report)),
         _stages_table(report),
@@ -58,36 +57,22 @@ def print_system_report(report: SystemFigures, file: TextIO | None = None) -> No
         _utilization_table(report),
         *_channels_table(report),
         _memory_table(report),
-        _energy_table(report),
+        energy_table(report, arrays, ", without the links"),
     )
-    notes = [f"note: {note}" for note in report.notes]
-    emit((*tables, *(f"ignored: {line}" for line in report.ignored), *notes), file)
+    emit((*tables, *_lines_below(report)), file)
 
 
-def render_system_report(report: SystemFigures) -> str:
-    """What `print_system_report` prints, as plain text."""
-    text = io.StringIO()
-    print_system_report(report, text)
-    return text.getvalue()
+def _lines_below(report: SystemFigures) -> list[str]:
+    return [*(f"ignored: {line}" for line in report.ignored), *(f"note: {note}" for note in report.notes)]
 
 
 def summary_rows(report: SystemFigures) -> list[tuple[str, str]]:
     """What was simulated, how long it took and why: (name, value) pairs."""
-    model, system, fullest = report.model, report.system, report.fullest
+    system, fullest = report.system, report.fullest
     share = fullest.peak_bytes_per_pe / fullest.capacity_bytes_per_pe
-    step = report.step.to_dict()
+    where = {"system": describe_system(system), "plan": f"{report.plan.name}: {describe_lines(report.lines)}"}
     return [
-        ("model", f"{model.name}: {format_count(model.num_parameters)} parameters, {model.num_layers} layers"),
-        *(("note", note) for note in (*model.notes, *system.notes)),
-        ("system", describe_system(system)),
-        ("plan", f"{report.plan.name}: {describe_lines(report.lines)}"),
-        ("step", ", ".join(setting_words(name, value) for name, value in step.items())),
-        ("workflow", f"{report.workflow.name}: {report.workflow.summary}"),
-        ("engine", f"{report.engine}, overlap {', '.join(map(str, report.overlaps))}"),
-        ("latency", f"{report.latency_cycles:,} cycles = {format_seconds(report.latency_seconds)}"),
-        *([(DOES_NOT_FIT, report.shortage.problem)] if report.shortage else []),
-        ("accuracy", report.envelope.one_line()),
-        ("throughput", f"{report.tokens_per_second:,.2f} tokens/s"),
+        *common_rows(report, system.notes, where, ", ".join(map(str, report.overlaps))),
         ("bubbles", f"{report.bubble_share:.1%} of the arrays' time: filling, draining, waiting for others"),
         (
             "memory",
@@ -97,13 +82,13 @@ def summary_rows(report: SystemFigures) -> list[tuple[str, str]]:
     ]
 
 
-def describe_lines(lines: Sequence[Line]) -> str:
+def describe_lines(lines: Sequence[Pipeline]) -> str:
     """Pipelines in words; those that are alike are said once."""
     counted = Counter(_line_words(line) for line in lines)
     return "; ".join(f"{count} pipelines, each {words}" if count > 1 else words for words, count in counted.items())
 
 
-def _line_words(line: Line) -> str:
+def _line_words(line: Pipeline) -> str:
     runs = [(words, len(list(run))) for words, run in groupby(map(_degrees_words, line.stages))]
     if len(runs) == 1:
         words, count = runs[0]
@@ -122,20 +107,16 @@ def _degrees_words(stage: StagePlan) -> str:
 
 
 def _stages_table(report: SystemFigures) -> Table:
-    total = max(report.latency_cycles, 1)
     shown = report.bubbles[:_SHOWN_STAGES]
-    several = len(report.lines) > 1
-    rows = [_stage_row(report, each, several, total) for each in shown]
     title = "Where the arrays' time goes (mean of a stage's arrays)"
     if len(shown) < len(report.bubbles):
         title += f": {len(shown)} of {len(report.bubbles)} stages"
-    columns = ("stage", "arrays", "layers", "busy", "exchanges", "fill", "drain", "waiting")
-    return make_table(title, *columns, rows=rows)
+    return make_table(title, *_STAGE_COLUMNS, rows=[_stage_row(report, each) for each in shown])
 
 
-def _stage_row(report: SystemFigures, each: StageTime, several: bool, total: int) -> Sequence[str]:
-    stage = report.lines[each.pipeline].stages[each.stage]
-    name = f"{each.pipeline}.{each.stage}" if several else f"{each.stage}"
+def _stage_row(report: SystemFigures, each: StageTime) -> Sequence[str]:
+    stage, total = report.lines[each.pipeline].stages[each.stage], max(report.latency_cycles, 1)
+    name = f"{each.pipeline}.{each.stage}" if len(report.lines) > 1 else f"{each.stage}"
     shares = [f"{cycles / total:.1%}" for cycles in (each.busy, each.exchange, each.fill, each.drain, each.wait)]
     last = stage.first_layer + stage.num_layers - 1
     return (name, ranks_words(stage.arrays), f"{stage.first_layer}-{last}", *shares)
@@ -227,16 +208,7 @@ def _channels_table(report: SystemFigures) -> list[Table]:
     table = report.links
     if table is None:
         return []
-    rows = [
-        (
-            row["name"],
-            f"{row['messages']:,}",
-            format_bytes(row["bytes"]),
-            f"{row['busy_cycles']:,}",
-            f"{row['utilization']:.1%}",
-        )
-        for row in (table.row(channel) for channel in table.hottest(_SHOWN_CHANNELS))
-    ]
+    rows = [channel_cells(table.row(channel)) for channel in table.hottest(SHOWN_CHANNELS)]
     title = f"Hottest links ({len(rows)} of {len(table):,} channels)"
     return [make_table(title, "channel", "messages", "bytes", "busy cycles", "busy", rows=rows)]
 
@@ -257,27 +229,9 @@ def _memory_table(report: SystemFigures) -> Table:
     return make_table("Memory", "what", "size", rows=rows)
 
 
-def _energy_table(report: SystemFigures) -> Table:
-    energy, tokens = report.energy, report.num_tokens
-    total = energy["total_joules"]
-    rows = [
-        (ENERGY_NAMES[name], format_joules(joules), f"{joules / total:.1%}")
-        for name, joules in energy["by_component"].items()
-        if joules
-    ]
-    rows.append(("total", format_joules(total), "100.0%"))
-    rows.append(("a token" if tokens > 1 else "the token", format_joules(energy["per_token_joules"]), ""))
-    rows.append(("average power", f"{energy['average_watts']:,.1f} W", ""))
-    processes = ", ".join(dict.fromkeys(process_words(report.system.arrays[each.rank]) for each in report.holdings))
-    return make_table(f"Energy (first order, {processes}, without the links)", "part", "energy", "share", rows=rows)
-
-
 def system_card(report: SystemFigures) -> str:
     """What a notebook shows: the summary, and how every stage spends the step."""
-    total = max(report.latency_cycles, 1)
-    several = len(report.lines) > 1
-    heads = ("stage", "arrays", "layers", "busy", "exchanges", "fill", "drain", "waiting")
-    rows = [_stage_row(report, each, several, total) for each in report.bubbles]
+    rows = [_stage_row(report, each) for each in report.bubbles]
     title = f"{report.step.phase} of {report.model.name} on {report.system.name}"
-    below = [*(f"ignored: {line}" for line in report.ignored), *(f"note: {line}" for line in report.notes)]
-    return card(title, summary_rows(report), [HtmlTable(heads, rows, text_columns=3, most=_SHOWN_STAGES)], below)
+    stages = HtmlTable(_STAGE_COLUMNS, rows, text_columns=3, most=_SHOWN_STAGES)
+    return card(title, summary_rows(report), [stages], _lines_below(report))

@@ -25,9 +25,7 @@ from pe_sim.report.analysis.envelope import (
     step_envelope,
     widest,
 )
-from pe_sim.report.compare import render_comparison
-from pe_sim.report.table import render_report
-from tests.helpers import small_array
+from tests.helpers import render_comparison, render_report, small_array
 from tests.report.samples import GRAPHS, simulate_on, simulate_tiny, tiny
 
 ROOT = Path(__file__).resolve().parents[3]
