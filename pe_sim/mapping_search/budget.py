@@ -1,17 +1,19 @@
-"""How long a search may take: says what is left, and ends what asks once it is used up."""
+"""What a search may take: checks what it is given, says what time is left and how far it is, and ends it in time."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, did_you_mean
 
 DEFAULT_SECONDS: Final = 30.0
 _EVERY: Final = 1.0  # seconds between two pieces of news
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 class OutOfTimeError(Exception):
@@ -80,3 +82,60 @@ def budget_of(seconds: Any) -> Budget:
             expected="seconds above 0; inf to search to the end",
         )
     return Budget(float(seconds))
+
+
+def check_asked(objective: str, objectives: Sequence[str], max_simulations: object, simulated: str) -> None:
+    """Checks what every search is asked for.
+
+    Args:
+        objective: one of `objectives`.
+        max_simulations: at most so many of what is `simulated`, in a word.
+
+    Raises:
+        InputError: there is no such objective, or there are no simulations.
+    """
+    if objective not in objectives:
+        raise InputError(
+            "unknown objective",
+            path="objective",
+            given=objective,
+            expected="one of " + ", ".join(objectives),
+            hint=did_you_mean(str(objective), objectives),
+        )
+    if type(max_simulations) is not int or max_simulations < 1:
+        raise InputError(
+            f"a search simulates at least one {simulated}",
+            path="max_simulations",
+            given=max_simulations,
+            expected="an int >= 1",
+        )
+
+
+class Telling:
+    """A search that tells how far it is.
+
+    Args:
+        progress: called with what is done and what is known so far, how much of it is done, and of how much.
+        budget: of time.
+    """
+
+    progress: Progress | None
+    budget: Budget
+    _doing = ("search", 0, 0)
+
+    def best_in_words(self) -> list[str]:
+        """The best so far, and how good it is at least where that is known; empty while there is none."""
+        return []
+
+    def tell(self, what: str, done: int, of: int) -> None:
+        """Tells what is done, how much of it, of how much, the best so far, and the time that is left."""
+        self._doing = what, done, of
+        if self.progress:
+            words = self.best_in_words()
+            if self.budget.seconds < math.inf:
+                words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
+            self.progress(f"{what}: {', '.join(words)}" if words else what, done, of)
+
+    def tell_again(self) -> None:
+        """What is done still is, but there is less time left."""
+        self.tell(*self._doing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from pe_sim.graph.operators import Linear
 from pe_sim.mapping.groups import grid_ways
 from pe_sim.mapping.layouts import layouts_of
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow
-from pe_sim.mapping_search.budget import Budget
+from pe_sim.mapping_search.budget import Budget, Progress, Telling
 from pe_sim.mapping_search.candidates import Candidate, Wanted, in_groups, simulated, takes_groups
 from pe_sim.mapping_search.fragments import Scene
 from pe_sim.mapping_search.grid_dominance import Rivals, grid_options, rivals_of
@@ -23,7 +23,6 @@ from pe_sim.mapping_search.result import Excluded, gap_of
 from pe_sim.mapping_search.shortest_paths import Allowed, Paths, Plan, Reserve
 from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, parts_of
 
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"
 PLANS_A_LABEL = 64  # simulations that are allowed for every further label kept at a place
@@ -34,7 +33,7 @@ _WATCHED = 4  # times as many where memory is short: what is slower may be what 
 
 
 @dataclass(eq=False)
-class SearchState:
+class SearchState(Telling):
     """What a search is for, and what it knows so far.
 
     Args:
@@ -57,7 +56,6 @@ class SearchState:
     unbounded: int = 0
     unmixed: bool = False
     num_tried: int = 0
-    _doing: tuple[str, int, int] = ("search", 0, 0)
 
     @property
     def bound(self) -> float | None:
@@ -91,21 +89,12 @@ class SearchState:
                 fixed.update(rule.changes)
         return {name: value for name, value in fixed.items() if not (name in NORMS and value == "follow")}
 
-    def tell(self, what: str, done: int, of: int) -> None:
-        """Tells what is done, how much of it, of how much, and the best so far."""
-        self._doing = what, done, of
-        if self.progress:
-            self.progress(what + self._so_far(), done, of)
-
-    def _so_far(self) -> str:
-        """The best, how good it is at least, and the time that is left."""
-        words = []
-        if self.candidates:
-            gap = gap_of(self.bound, self.best().cycles)
-            words = [f"best {self.best().cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
-        if self.budget.seconds < math.inf:
-            words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
-        return f": {', '.join(words)}" if words else ""
+    def best_in_words(self) -> list[str]:
+        """The best so far, and how good it is at least; empty while there is none."""
+        if not self.candidates:
+            return []
+        gap = gap_of(self.bound, self.best().cycles)
+        return [f"best {self.best().cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow, as_workflow
+from pe_sim.mapping_search.budget import OutOfTimeError
 from pe_sim.mapping_search.candidates import Candidate, nowhere_worse, simulated
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.explain import NOTEBOOK_ROWS, Explanation, explain
@@ -35,11 +36,19 @@ class Excluded:
     error: InputError | None = field(default=None, compare=False, repr=False)
 
 
-class Stoppable:
-    """What a search found that may have been stopped."""
+class Found:
+    """What a search found, and when it was stopped.
+
+    Args:
+        stopped: "time" if the time was used up, "interrupted" if Ctrl-C was pressed; None where it came to its end.
+        budget_seconds: that were allowed.
+        used_seconds: that it took; all else but this depends on no clock unless it was stopped.
+    """
 
     __slots__ = ()
     stopped: str | None
+    budget_seconds: float
+    used_seconds: float
 
     @property
     def uninterrupted(self) -> Self:
@@ -52,9 +61,21 @@ class Stoppable:
             raise KeyboardInterrupt
         return self
 
+    @property
+    def stopped_after(self) -> str:
+        """When it was stopped, and by what; empty if it came to its end."""
+        if self.stopped is None:
+            return ""
+        by_itself = self.stopped == OUT_OF_TIME
+        return f"stopped after {f'{self.budget_seconds:g} s' if by_itself else f'{self.used_seconds:.0f} s by Ctrl-C'}"
+
+    def _time_to_dict(self) -> dict[str, Any]:
+        budget = self.budget_seconds if self.budget_seconds < math.inf else None
+        return {"stopped": self.stopped, "budget_seconds": budget, "used_seconds": self.used_seconds}
+
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SearchResult(Stoppable):
+class SearchResult(Found):
     """The best mapping found.
 
     Args:
@@ -65,9 +86,7 @@ class SearchResult(Stoppable):
             one might be that cuts one of these both ways and the other otherwise; else "best of N simulated".
         bound_cycles: no mapping takes less, weighted over the steps; None where no bound is known. With the objective
             energy the cycles of the mapping with the least energy.
-        stopped: "time" if the time was used up, "interrupted" if Ctrl-C was pressed; None where it came to its end.
-        budget_seconds: that were allowed.
-        used_seconds: that it took; all else but this depends on no clock unless it was stopped.
+        stopped, budget_seconds, used_seconds: as of `Found`.
     """
 
     best: Candidate
@@ -151,15 +170,14 @@ class SearchResult(Stoppable):
         if self.proof in (EXACT, EXACT_ALIKE):
             return f"{self.proof} ({self.num_simulated} simulated)"
         gap = "no bound" if self.gap is None else f"at most {self.gap:.2%} above the optimum"
-        when = self.stopped and time_of(self.stopped, self.budget_seconds, self.used_seconds)
-        return f"{self.proof}, {gap}" + (f"; stopped after {when}" if when else "")
+        return f"{self.proof}, {gap}" + (f"; {self.stopped_after}" if self.stopped else "")
 
     def stopped_in_words(self) -> str:
         """When it was stopped, and what is sure; empty if it came to its end."""
         if self.stopped is None:
             return ""
         gap = "no bound" if self.gap is None else f"gap at most {self.gap:.1%}"
-        return f"stopped after {time_of(self.stopped, self.budget_seconds, self.used_seconds)}, {gap}"
+        return f"{self.stopped_after}, {gap}"
 
     def explain(self, other: str | Path | Workflow) -> Explanation:
         """Why the best mapping is faster than another one, for the first step.
@@ -190,9 +208,7 @@ class SearchResult(Stoppable):
             "cycles": self.best.cycles,
             "bound_cycles": self.bound_cycles,
             "gap": self.gap,
-            "stopped": self.stopped,
-            "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
-            "used_seconds": self.used_seconds,
+            **self._time_to_dict(),
             "reports": [report.to_dict() for report in self.reports],
             "candidates": [_row(one) for one in best_first[:top]],
             "pareto": [_row(one) for one in self.pareto],
@@ -210,9 +226,9 @@ class SearchResult(Stoppable):
         return card(self.headline(), tables=[table], notes=notes)
 
 
-def time_of(stopped: str, budget_seconds: float, used_seconds: float) -> str:
-    """When a search was stopped, and by what."""
-    return f"{budget_seconds:g} s" if stopped == OUT_OF_TIME else f"{used_seconds:.0f} s by Ctrl-C"
+def stopped_by(end: BaseException) -> str:
+    """What is told of a search that ended so."""
+    return OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
 
 
 def gap_of(bound_cycles: float | None, cycles: float) -> float | None:

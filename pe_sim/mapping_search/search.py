@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill, Step
-from pe_sim.errors import InputError, did_you_mean
+from pe_sim.errors import InputError
 from pe_sim.graph.families import build_graph
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.operators import Linear
 from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.magnitudes import Magnitudes
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.mapping_search.budget import Budget, OutOfTimeError
+from pe_sim.mapping_search.budget import Budget, OutOfTimeError, Progress, check_asked
 from pe_sim.mapping_search.candidates import OBJECTIVES, Objective, Wanted, reason_of, simulated
 from pe_sim.mapping_search.division import SUMMARY, Division, SearchState
 from pe_sim.mapping_search.infeasible import nothing_fits
@@ -25,9 +25,9 @@ from pe_sim.mapping_search.result import (
     EXACT,
     EXACT_ALIKE,
     INTERRUPTED,
-    OUT_OF_TIME,
     Excluded,
     SearchResult,
+    stopped_by,
 )
 from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 
@@ -59,13 +59,13 @@ class Search(SearchState):
         self.given.check(graphs[0].num_layers)
         stopped = None
         if self.progress:
-            self.budget.news = self._tell_again
+            self.budget.news = self.tell_again
         try:
             self._search(graphs)
         except (OutOfTimeError, KeyboardInterrupt) as end:
             if not self.candidates:
                 raise
-            stopped = OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
+            stopped = stopped_by(end)
         return self._result(stopped)
 
     def _search(self, graphs: Sequence[OperatorGraph]) -> None:
@@ -193,10 +193,6 @@ class Search(SearchState):
     def _exclude(self, name: str, reason: str, error: InputError | None = None) -> None:
         self.excluded.append(Excluded(name, reason, error))
 
-    def _tell_again(self) -> None:
-        """What is done still is, but there is less time left."""
-        self.tell(*self._doing)
-
 
 # ---- What is asked of the search: takes what users give, checks it, gives the result.
 
@@ -210,7 +206,7 @@ def search_for(
     *,
     max_simulations: int,
     budget: Budget | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SearchResult:
     """The best mapping, or the best so far when the time is used up or Ctrl-C is pressed.
 
@@ -219,21 +215,7 @@ def search_for(
             memories.
     """
     budget = budget or Budget()
-    if objective not in OBJECTIVES:
-        raise InputError(
-            "unknown objective",
-            path="objective",
-            given=objective,
-            expected="one of " + ", ".join(OBJECTIVES),
-            hint=did_you_mean(str(objective), OBJECTIVES),
-        )
-    if type(max_simulations) is not int or max_simulations < 1:
-        raise InputError(
-            "a search simulates at least one mapping",
-            path="max_simulations",
-            given=max_simulations,
-            expected="an int >= 1",
-        )
+    check_asked(objective, OBJECTIVES, max_simulations, "mapping")
     if not workflow.searched:
         raise InputError(
             "this workflow leaves nothing to search",

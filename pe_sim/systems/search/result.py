@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.plans.schema import plan_to_dict
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.mapping_search.result import Stoppable, time_of, workflow_text
+from pe_sim.mapping_search.result import Found, workflow_text
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.files import write_text
 from pe_sim.report.system_report import SystemReport
@@ -95,7 +95,7 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SystemSearchResult(Stoppable):
+class SystemSearchResult(Found):
     """The best plan found.
 
     Args:
@@ -105,7 +105,7 @@ class SystemSearchResult(Stoppable):
         tried: all that were simulated, the best first.
         refused: what cannot be, and why.
         counts: how much was looked at.
-        stopped, budget_seconds, used_seconds: as of `mapping_search.result.SearchResult`.
+        stopped, budget_seconds, used_seconds: as of `mapping_search.result.Found`.
     """
 
     best: Tried
@@ -145,20 +145,16 @@ class SystemSearchResult(Stoppable):
 
     def proof_in_words(self) -> str:
         """That nothing is proved, and how much was looked at."""
+        unbounded = "; no bound on how much faster plans are that were not simulated" if self.stopped else ""
         return (
             f"best of {len(self.tried):,} simulated ({self.counts.possible:,} possible,"
             f" {self.counts.estimated:,} estimated, {self.counts.ruled_out:,} ruled out by a bound,"
-            f" {len(self.refused):,} refused){self.stopped_in_words()}{self._unbounded_in_words()}"
+            f" {len(self.refused):,} refused){self.stopped_in_words()}{unbounded}"
         )
-
-    def _unbounded_in_words(self) -> str:
-        return "" if self.stopped is None else "; no bound on how much faster plans are that were not simulated"
 
     def stopped_in_words(self) -> str:
         """When it was stopped, behind a semicolon; empty if it came to its end."""
-        if self.stopped is None:
-            return ""
-        return f"; stopped after {time_of(self.stopped, self.budget_seconds, self.used_seconds)}"
+        return f"; {self.stopped_after}" if self.stopped else ""
 
     def plan_text(self) -> str:
         """The best plan as a plan file."""
@@ -167,10 +163,6 @@ class SystemSearchResult(Stoppable):
         text: str = yaml.safe_dump(plan_to_dict(self.plan), sort_keys=False, default_flow_style=False)
         return f"# {self.headline()}\n{text}"
 
-    def workflow_text(self) -> str:
-        """Its workflow as a workflow file."""
-        return workflow_text(self.workflow, self.report.model.num_layers, self.headline())
-
     def save_plan(self, path: str | Path) -> None:
         """Writes `plan_text()`, whole or not at all.
 
@@ -178,6 +170,10 @@ class SystemSearchResult(Stoppable):
             InputError: the file cannot be written.
         """
         write_text(path, self.plan_text())
+
+    def workflow_text(self) -> str:
+        """Its workflow as a workflow file."""
+        return workflow_text(self.workflow, self.report.model.num_layers, self.headline())
 
     def save_workflow(self, path: str | Path) -> None:
         """Writes `workflow_text()`, whole or not at all.
@@ -200,9 +196,7 @@ class SystemSearchResult(Stoppable):
             "ruled_out": self.counts.ruled_out,
             "workflow_searches": self.counts.searches,
             "gap": None,  # there is no bound for plans that were not simulated
-            "stopped": self.stopped,
-            "budget_seconds": self.budget_seconds if self.budget_seconds < math.inf else None,
-            "used_seconds": self.used_seconds,
+            **self._time_to_dict(),
             "plan": plan_to_dict(self.plan),
             "workflow": self.workflow.name,
             "cycles": self.best.cycles,

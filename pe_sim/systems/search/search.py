@@ -7,9 +7,8 @@ proved by this.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -22,10 +21,18 @@ from pe_sim.config.plans.plan import Degrees, ParallelPlan
 from pe_sim.config.step import Decode, Prefill, Step
 from pe_sim.config.systems.load import System, as_system
 from pe_sim.config.systems.system import SystemConfig
-from pe_sim.errors import InfeasibleError, InputError, did_you_mean
+from pe_sim.errors import InfeasibleError, InputError
 from pe_sim.mapping.workflow import AUTO, Workflow, as_workflow
-from pe_sim.mapping_search.budget import DEFAULT_SECONDS, Budget, OutOfTimeError, budget_of
-from pe_sim.mapping_search.result import INTERRUPTED, OUT_OF_TIME
+from pe_sim.mapping_search.budget import (
+    DEFAULT_SECONDS,
+    Budget,
+    OutOfTimeError,
+    Progress,
+    Telling,
+    budget_of,
+    check_asked,
+)
+from pe_sim.mapping_search.result import OUT_OF_TIME, stopped_by
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.systems.search.order import Candidate, Estimator, Order
 from pe_sim.systems.search.result import Counts, SystemSearchResult, Tried
@@ -42,8 +49,6 @@ _ALIKE: Final = 3  # candidates of the same degrees that are simulated whole, at
 _HOPELESS: Final = 1.25  # an estimate so many times the best cycles is not simulated
 _ORDERING: Final = 0.5  # of the time, to put candidates in order
 _QUICK: Final = 8  # plans simulated where only a good plan is wanted
-
-Progress = Callable[[str, int, int], None]
 
 
 def search_system(
@@ -83,7 +88,11 @@ def search_system(
     Raises:
         InputError: something given is wrong; InfeasibleError where no plan fits the memories.
     """
-    _check(objective, step, max_simulations)
+    if not isinstance(step, Decode | Prefill):
+        raise InputError(
+            "this is no step", path="step", given=step, expected="pe_sim.Decode(...) or pe_sim.Prefill(...)"
+        )
+    check_asked(objective, OBJECTIVES, max_simulations, "plan")
     budget = budget_of(seconds)
     model, system, chosen = as_model(model), as_system(system), as_workflow(workflow)
     step.check_against(model)
@@ -147,30 +156,8 @@ def resolved_workflow(
     return best[1]
 
 
-def _check(objective: str, step: object, max_simulations: int) -> None:
-    if objective not in OBJECTIVES:
-        raise InputError(
-            "unknown objective",
-            path="objective",
-            given=objective,
-            expected="one of " + ", ".join(OBJECTIVES),
-            hint=did_you_mean(str(objective), OBJECTIVES),
-        )
-    if not isinstance(step, Decode | Prefill):
-        raise InputError(
-            "this is no step", path="step", given=step, expected="pe_sim.Decode(...) or pe_sim.Prefill(...)"
-        )
-    if type(max_simulations) is not int or max_simulations < 1:
-        raise InputError(
-            "a search simulates at least one plan",
-            path="max_simulations",
-            given=max_simulations,
-            expected="an int >= 1",
-        )
-
-
 @dataclass
-class _Search:
+class _Search(Telling):
     space: Space
     options: Workflows
     objective: Objective
@@ -184,7 +171,6 @@ class _Search:
     best_run: SystemRun | None = None
     ordering: Budget | None = None  # while candidates are put in order, the time for that
     ruled_out: int = 0
-    doing: tuple[str, int, int] = ("search", 0, 0)
     _done: set[tuple[ParallelPlan, Workflow]] = field(default_factory=set)
 
     def run(self) -> SystemSearchResult:
@@ -194,8 +180,8 @@ class _Search:
             InputError: no plan can do the step; InfeasibleError where none fits.
         """
         by_period = self.objective == "throughput"
-        order = Order(self.space, self.options, by_period, self.max_simulations, self._tell, self._check)
-        self.budget.news = self._tell_again
+        order = Order(self.space, self.options, by_period, self.max_simulations, self.tell, self._check)
+        self.budget.news = self.tell_again
         self.ordering = self.budget.part(_ORDERING)
         stopped = None
         try:
@@ -210,7 +196,7 @@ class _Search:
         except (OutOfTimeError, KeyboardInterrupt) as end:
             if not self.tried:
                 raise
-            stopped = OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
+            stopped = stopped_by(end)
         if self.options.cut_short:
             stopped = stopped or OUT_OF_TIME
         if not self.tried or self.best_run is None:
@@ -244,7 +230,7 @@ class _Search:
                 return
             if not every and (of_degrees.get(degrees, 0) >= _ALIKE or self._is_hopeless(candidate)):
                 continue
-            self._tell("simulated", len(self.tried), min(len(candidates), self.max_simulations))
+            self.tell("simulated", len(self.tried), min(len(candidates), self.max_simulations))
             if self._simulate(candidate.shape, candidate.shape.plan(self.space.system), candidate.option):
                 of_degrees[degrees] = of_degrees.get(degrees, 0) + 1
 
@@ -314,7 +300,7 @@ class _Search:
             distinct.setdefault(str(degrees_of(one.plan)), one)
         best = list(distinct.values())[: self.varied]
         for index, one in enumerate(best):
-            self._tell("varied", index, len(best))
+            self.tell("varied", index, len(best))
             shape, option = degrees_of(one.plan), Option(one.label, one.workflow)
             part, layers = estimator.part_step(shape), estimator.stage_layers(shape)
             if self.options.is_searched and not self.options.knows(shape.tp, part, layers):
@@ -326,17 +312,9 @@ class _Search:
             if shape.pp > 1 and index == 0:
                 self._simulate(shape, replace(one.plan, partition="balanced"), option)
 
-    def _tell(self, what: str, done: int, of: int) -> None:
-        self.doing = what, done, of
-        words = [f"best {min(self.tried, key=_rank).figure:,} cycles"] if self.tried else []
-        if self.budget.seconds < math.inf:
-            words.append(f"{max(0.0, self.budget.left_seconds):.0f} s left")
-        if self.progress:
-            self.progress(f"{what}: {', '.join(words)}" if words else what, done, of)
-
-    def _tell_again(self) -> None:
-        """What is done still is, but there is less time left."""
-        self._tell(*self.doing)
+    def best_in_words(self) -> list[str]:
+        """The figure of the best plan; empty while there is none."""
+        return [f"best {min(self.tried, key=_rank).figure:,} cycles"] if self.tried else []
 
 
 def _rank(one: Tried) -> tuple[int, int, int]:
