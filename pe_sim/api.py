@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.arrays.load import array_to_dict, as_array, load_array
@@ -20,7 +20,7 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow, as_workflow, load_workflow
-from pe_sim.mapping_search.budget import DEFAULT_SECONDS, budget_of
+from pe_sim.mapping_search.budget import DEFAULT_SECONDS, Progress, budget_of
 from pe_sim.report.report import Report, build_report
 from pe_sim.report.results import Generation, PartResult
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
@@ -31,12 +31,21 @@ from pe_sim.schedule.stages import Tag
 from pe_sim.trace import TagTraffic, total_traffic
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    from pe_sim.config.systems.system import SystemConfig
     from pe_sim.mapping_search.result import SearchResult
     from pe_sim.mapping_search.switch.pairs import BestSwitch, Phases
     from pe_sim.numeric.proof import Proof
     from pe_sim.numeric.results import Execution
     from pe_sim.report.analysis.envelope import Envelope
+    from pe_sim.report.system_report import SystemReport
+    from pe_sim.systems.api import Plan
+    from pe_sim.systems.search.result import SystemSearchResult
+    from pe_sim.systems.search.space import Allowed
 
+Model = ModelConfig | str | Path | Mapping[str, Any]  # as loaded, or what load_model takes
+Array = ArrayConfig | str | Path | Mapping[str, Any]  # as loaded, or what load_array takes
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
 SEARCH_SECONDS = DEFAULT_SECONDS  # of a search that nobody gives another time
@@ -44,28 +53,75 @@ SIMULATED_AT_MOST = 64  # mappings in a search, beside the named ones
 PROVEN_FROM = 8  # the same where the mapping is to be proved, and need not be the best of all
 
 
+def _are_several(array: Array | SystemConfig, plan: Plan | Allowed | None) -> TypeIs[SystemConfig]:
+    """Whether it is a system of arrays that was loaded, or anything for which something is said of a plan."""
+    if plan is not None or isinstance(array, ArrayConfig | str | Path | Mapping):
+        return plan is not None
+    from pe_sim.config.systems.system import SystemConfig  # one array needs none of it
+
+    return isinstance(array, SystemConfig)
+
+
+@overload
 def simulate(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array,
     step: Step,
     workflow: Workflow | str | Path = "workflow-1",
     engine: str = DEFAULT_ENGINE,
     *,
     allow_overflow: bool = False,
-) -> Report:
-    """Simulates one step of a model on an array under a workflow.
+) -> Report: ...
+
+
+@overload
+def simulate(
+    model: Model,
+    array: SystemConfig,
+    step: Step,
+    workflow: Workflow | str | Path = "workflow-1",
+    engine: str = DEFAULT_ENGINE,
+    *,
+    plan: Plan | None = None,
+    allow_overflow: bool = False,
+    progress: Progress | None = None,
+) -> SystemReport: ...
+
+
+def simulate(
+    model: Model,
+    array: Array | SystemConfig,
+    step: Step,
+    workflow: Workflow | str | Path = "workflow-1",
+    engine: str = DEFAULT_ENGINE,
+    *,
+    plan: Plan | None = None,
+    allow_overflow: bool = False,
+    progress: Progress | None = None,
+) -> Report | SystemReport:
+    """Simulates one step of a model under a workflow, on one array or on several.
 
     Args:
-        model, array: as loaded, or what `load_model` and `load_array` take.
+        model, array: as loaded, or what `load_model` and `load_array` take; or a system, as `load_system` gives it.
         step: Decode(...) or Prefill(...).
         workflow: a name, a workflow file's path, or a Workflow; "auto": the best one, searched for `SEARCH_SECONDS` at
-            most (`search` takes another time).
+            most (`search` takes another time). Of a system it is that inside every array.
         engine: one of `ENGINES`.
+        plan: how several arrays share the model: as loaded, or what `load_plan` takes; None: the best degrees that a
+            search finds.
         allow_overflow: simulate even what does not fit the memories.
+        progress: of several arrays: called with what is done, how much of it is, and of how much.
 
     Raises:
-        InputError: something given is wrong; InfeasibleError where it does not fit the memories.
+        InputError: something given is wrong, or the plan does not fit; InfeasibleError where it does not fit the
+            memories.
     """
+    if _are_several(array, plan):
+        from pe_sim.systems.api import simulate_system  # one array needs none of it
+
+        return simulate_system(
+            model, array, step, plan, workflow, engine, allow_overflow=allow_overflow, progress=progress
+        )
     model = as_model(model)
     array = as_array(array)
     workflow = as_workflow(workflow)
@@ -86,28 +142,61 @@ def _cycles_all_alive(model: ModelConfig, array: ArrayConfig, step: Step, workfl
     return engine_named(DEFAULT_ENGINE)(lower(placed)).makespan_cycles
 
 
+@overload
 def search(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array,
     step: Steps,
     objective: str = "latency",
     *,
     workflow: Workflow | str | Path = AUTO.name,
-    max_simulations: int = SIMULATED_AT_MOST,
+    allowed: None = None,
+    max_simulations: int | None = None,
     seconds: float = SEARCH_SECONDS,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> SearchResult:
-    """Searches the best distribution of every operator, with all transforms between them.
+    progress: Progress | None = None,
+) -> SearchResult: ...
+
+
+@overload
+def search(
+    model: Model,
+    array: SystemConfig,
+    step: Step,
+    objective: str = "latency",
+    *,
+    workflow: Workflow | str | Path = AUTO.name,
+    allowed: Allowed | None = None,
+    max_simulations: int | None = None,
+    seconds: float = SEARCH_SECONDS,
+    progress: Progress | None = None,
+) -> SystemSearchResult: ...
+
+
+def search(
+    model: Model,
+    array: Array | SystemConfig,
+    step: Any,
+    objective: str = "latency",
+    *,
+    workflow: Workflow | str | Path = AUTO.name,
+    allowed: Allowed | None = None,
+    max_simulations: int | None = None,
+    seconds: float = SEARCH_SECONDS,
+    progress: Progress | None = None,
+) -> SearchResult | SystemSearchResult:
+    """Searches the best distribution of every operator, with all transforms between them; on several arrays the plan.
 
     When the time is used up, or Ctrl-C is pressed, it gives the best so far; the result says so (`stopped`).
 
     Args:
         model, array: as of `simulate`.
         step: one, or several that one mapping has to serve: steps, or (step, weight); their weighted sum counts.
-        objective: latency or throughput (the same mapping: fewest cycles), or energy (least dynamic energy, which is
-            that of the reports without static power, then fewest cycles).
+        objective: latency or throughput (of one array the same mapping: fewest cycles), or energy (of one array: least
+            dynamic energy, which is that of the reports without static power, then fewest cycles).
         workflow: a workflow file whose base is auto, to give some operators and search the others.
-        max_simulations: of mappings beside the named workflows; more of them prove more.
+        allowed: of several arrays: degrees, numbers of arrays and parts that may be taken.
+        max_simulations: of mappings beside the named workflows, or of plans; more of them prove more. None:
+            `SIMULATED_AT_MOST`, of several arrays `systems.search.search.SIMULATED_AT_MOST`.
         seconds: that it may take; infinite: it goes on to its end, and what it finds depends on no clock.
         progress: called with what is done and what is known so far, how much of it is done, and of how much.
 
@@ -115,15 +204,29 @@ def search(
         InputError: something given is wrong, or no mapping was found in time; InfeasibleError where none fits the
             memories.
     """
+    most = SIMULATED_AT_MOST if max_simulations is None else max_simulations
+    if _are_several(array, allowed):
+        from pe_sim.systems.search import search as systems  # one array needs none of it
+
+        most = systems.SIMULATED_AT_MOST if max_simulations is None else max_simulations
+        return systems.search_system(
+            model,
+            array,
+            step,
+            objective,
+            workflow=workflow,
+            allowed=allowed,
+            max_simulations=most,
+            seconds=seconds,
+            progress=progress,
+        )
     from pe_sim.mapping_search.search import search_for  # the pipeline does not need the search
 
     model = as_model(model)
     array = as_array(array)
     workflow = as_workflow(workflow)
     budget = budget_of(seconds)
-    return search_for(
-        model, array, step, objective, workflow, max_simulations=max_simulations, budget=budget, progress=progress
-    )
+    return search_for(model, array, step, objective, workflow, max_simulations=most, budget=budget, progress=progress)
 
 
 def _resolved(
@@ -136,11 +239,12 @@ def _resolved(
 
 
 def execute(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array | SystemConfig,
     step: Step,
     workflow: Workflow | str | Path = "workflow-1",
     *,
+    plan: Plan | None = None,
     weights: Mapping[str, Any] | str | Path,
     tokens: Any,
     dtype: str = "float32",
@@ -149,6 +253,7 @@ def execute(
     """Runs one step with real numbers on the same placed graph that `simulate` times.
 
     Args:
+        model, array, step, workflow, plan: as of `simulate`; several arrays need a plan.
         weights: Hugging Face state-dict names to arrays, a safetensors file, or a folder of them.
         tokens: ids of shape (batch, prompt_len), or (batch, context_len + 1) in decode, of which the last is the new
             one and the others fill the cache; one list a sequence where lengths differ.
@@ -158,6 +263,12 @@ def execute(
     Raises:
         InputError: something given is wrong; a tensor that is missing or misshapen is named with both shapes.
     """
+    if _are_several(array, plan):
+        from pe_sim.systems.api import execute_system  # one array needs none of it
+
+        return execute_system(
+            model, array, step, plan, workflow, weights=weights, tokens=tokens, dtype=dtype, token_types=token_types
+        )
     model = as_model(model)
     array = as_array(array)
     workflow = as_workflow(workflow)
@@ -169,37 +280,42 @@ def execute(
 
 
 def verify(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array | SystemConfig,
     workflow: Workflow | str | Path = "workflow-1",
     *,
+    plan: Plan | None = None,
     weights: Mapping[str, Any] | str | Path | None = None,
     seed: int = 0,
 ) -> Proof:
-    """Proves that a workflow on an array computes the model: executed against the unsharded reference.
+    """Proves that a workflow on an array or a system computes the model: executed against the unsharded reference.
 
     Without weights a scaled-down random model of the same family is taken, with uneven shards on purpose. Steps of
     prefill, prefill over a cache and decode are run, ragged batches among them, and their traffic is compared with
-    the simulated one.
+    the simulated one. On several arrays the plan, which they need, is proved with it.
 
     Raises:
         InputError: something given is wrong.
     """
+    if _are_several(array, plan):
+        from pe_sim.systems.api import verify_system  # one array needs none of it
+
+        return verify_system(model, array, plan, workflow, weights=weights, seed=seed)
     model = as_model(model)
     array = as_array(array)
     workflow = as_workflow(workflow)
     from pe_sim.numeric.proof import prove
 
-    def plan(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
+    def made(chosen: ModelConfig, step: Step) -> tuple[PlacedGraph, Mapping[str, TagTraffic]]:
         placed = place(chosen, array, step, _resolved(chosen, array, step, workflow, PROVEN_FROM))
         return placed, engine_named(DEFAULT_ENGINE)(lower(placed)).traffic
 
-    return prove(model, array, workflow, plan, weights=weights, seed=seed)
+    return prove(model, array, workflow, made, weights=weights, seed=seed)
 
 
 def generate(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array,
     prompt_len: int,
     output_len: int,
     batch_size: int = 1,
@@ -279,8 +395,8 @@ def _of_phases(
 
 
 def best_switch(
-    model: ModelConfig | str | Path | Mapping[str, Any],
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    model: Model,
+    array: Array,
     prompt_len: int,
     output_len: int,
     batch_size: int = 1,
@@ -314,9 +430,7 @@ def best_switch(
     return best_pair(model, array, phases, chosen, ways, progress)
 
 
-def collective(
-    kind: str, array: ArrayConfig | str | Path | Mapping[str, Any], num_bytes: int, engine: str = DEFAULT_ENGINE
-) -> PartResult:
+def collective(kind: str, array: Array, num_bytes: int, engine: str = DEFAULT_ENGINE) -> PartResult:
     """One collective alone on an array.
 
     Args:
@@ -342,7 +456,7 @@ def _collective_envelope(kind: str, array: ArrayConfig) -> Envelope:
 
 
 def gemm(
-    array: ArrayConfig | str | Path | Mapping[str, Any],
+    array: Array,
     rows: int,
     inner: int,
     outer: int,

@@ -176,7 +176,7 @@ def format_pairs(pairs: Sequence[tuple[str, str]]) -> str:
     return "".join(f"  {name:<{width}}  {value}\n" for name, value in pairs)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
     """Writes a header and one line a row; empty where there is no value; `columns`: of no rows at all."""
     names = list(dict.fromkeys(key for row in rows for key in row)) or list(columns)
     text = io.StringIO()

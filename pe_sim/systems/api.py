@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from pe_sim.config.step import Step
 from pe_sim.config.systems.load import System, as_system
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.engine.engines import DEFAULT_ENGINE
+from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import Workflow, as_workflow
+from pe_sim.mapping_search.budget import Progress
 from pe_sim.report.system_report import SystemReport
 from pe_sim.systems.simulation import run_system, scripted, system_report
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 Model = ModelConfig | str | Path | Mapping[str, Any]
 Plan = ParallelPlan | str | Path | Mapping[str, Any] | list[Mapping[str, Any]]
-Progress = Callable[[str, int, int], None]
 
 
 def simulate_system(
@@ -71,7 +72,7 @@ def execute_system(
     model: Model,
     system: System,
     step: Step,
-    plan: Plan,
+    plan: Plan | None,
     workflow: Workflow | str | Path = "workflow-1",
     *,
     weights: Mapping[str, Any] | str | Path,
@@ -100,7 +101,7 @@ def execute_system(
 def verify_system(
     model: Model,
     system: System,
-    plan: Plan,
+    plan: Plan | None,
     workflow: Workflow | str | Path = "workflow-1",
     *,
     weights: Mapping[str, Any] | str | Path | None = None,
@@ -121,12 +122,14 @@ def verify_system(
     return prove_system(model, system, as_plan(plan, system), workflow, weights=weights, seed=seed)
 
 
-def as_plan(given: Plan, system: SystemConfig) -> ParallelPlan:
+def as_plan(given: Plan | None, system: SystemConfig) -> ParallelPlan:
     """The plan itself, checked, or what `load_plan` makes of it for the arrays that are alive.
 
     Raises:
-        InputError: as of `load_plan`.
+        InputError: as of `load_plan`, or there is none.
     """
+    if given is None:
+        raise InputError("several arrays need a plan", path="plan", expected="a plan, or what load_plan takes")
     return load_plan(given, num_arrays=len(system.alive))
 
 

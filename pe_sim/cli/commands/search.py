@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
-from pe_sim.cli.commands.run import SystemChoice, check_arrays
 from pe_sim.cli.faults import INTERRUPTED as INTERRUPTED_CODE
 from pe_sim.cli.options import (
+    DEGREES,
+    PlanChoice,
     StepChoice,
+    add_options,
     array_option,
+    check_arrays,
     html_option,
     ignore_key_option,
     json_option,
     model_set_option,
     overlap_option,
     read_overrides,
+    refuse_given,
     step_options,
 )
-from pe_sim.cli.outputs import Outputs, to_json
+from pe_sim.cli.outputs import Outputs, Writer, to_json
 from pe_sim.cli.progress import current_progress
 from pe_sim.cli.situations import refuse_files
 from pe_sim.errors import InputError
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _WIDTH: Final = 150
 _REASONS: Final = 8  # of what was refused
-_DEGREES: Final = ("dp", "tp", "pp", "cp")
 
 
 def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -82,7 +84,7 @@ seconds_option: Final = click.option(
     help="Time for the search; then it gives the best so far, with its gap. inf: it goes on to its end.",
 )
 
-_OPTIONS: Final = (
+_SYSTEM_OPTIONS: Final = (
     click.option(
         "--arrays",
         metavar="SYSTEM",
@@ -92,7 +94,7 @@ _OPTIONS: Final = (
     *(
         click.option(f"--{name}", metavar="N,M", callback=_numbers, help=f"Values of {name} that may be taken: {what}.")
         for name, what in zip(
-            _DEGREES,
+            DEGREES,
             ("shares of the batch", "shares of the operators", "stages of layers", "shares of the tokens"),
             strict=True,
         )
@@ -101,120 +103,9 @@ _OPTIONS: Final = (
 )
 
 
-def search_system_options(command: _Command) -> _Command:
+def system_options(command: _Command) -> _Command:
     """Adds the options of a search on several arrays."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-@dataclass(frozen=True, slots=True)
-class SystemSearch:
-    """The values of `search_system_options`."""
-
-    arrays: str | None
-    dp: tuple[int, ...]
-    tp: tuple[int, ...]
-    pp: tuple[int, ...]
-    cp: tuple[int, ...]
-    plan_out: str | None
-
-    @classmethod
-    def taken(cls, options: MutableMapping[str, Any]) -> Self:
-        """Takes its own values out of those of a command, and checks that they go together.
-
-        Raises:
-            InputError: both --array and --arrays, or something for several arrays where there is one.
-        """
-        choice = cls(*(options.pop(field.name) for field in fields(cls)))
-        given: dict[str, object] = {f"--{name}": getattr(choice, name) for name in _DEGREES if getattr(choice, name)}
-        if choice.plan_out is not None:
-            given["--plan-out"] = choice.plan_out
-        check_arrays(choice.arrays, given)
-        return choice
-
-    def run(
-        self,
-        model_name: str,
-        step: StepChoice,
-        settings: tuple[str, ...],
-        ignore_keys: tuple[str, ...],
-        overlap: int | None,
-        objective: str,
-        workflow: str,
-        simulations: int | None,
-        seconds: float,
-        top: int,
-        outputs: Outputs,
-    ) -> None:
-        """Searches, and delivers what was asked for.
-
-        Raises:
-            InputError: something given is wrong; InfeasibleError where no plan fits the memories.
-        """
-        if step.situation is not None:
-            raise InputError(
-                "a plan is searched for one step",
-                source="--situation",
-                given=step.situation,
-                hint="give the step itself: --phase, --batch, --context, --prompt",
-            )
-        built = step.build()
-        choice = SystemChoice(self.arrays, None, None, None, None, None, None, None)
-        system, overrides = choice.load_system(settings, overlap)
-
-        from pe_sim.config.models.load import load_model
-        from pe_sim.systems.search.search import SIMULATED_AT_MOST, search_system
-        from pe_sim.systems.search.space import Allowed
-
-        model = load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-        found = search_system(
-            model,
-            system,
-            built,
-            objective,
-            workflow=workflow,
-            allowed=Allowed(self.dp, self.tp, self.pp, self.cp),
-            max_simulations=simulations or SIMULATED_AT_MOST,
-            seconds=seconds,
-            progress=current_progress(),
-        )
-
-        def show(stream: TextIO) -> None:
-            from pe_sim.report.table import emit
-
-            emit(_shown_plans(found, top), stream, width=_WIDTH)
-
-        def make_json() -> str:
-            return to_json(found.to_dict(top))
-
-        outputs.deliver(make_json, show, {"--write": found.save_workflow, "--plan-out": found.save_plan})
-        end_as(found.stopped)
-
-
-def end_as(stopped: str | None) -> None:
-    """Ends the command as shells expect it after Ctrl-C, its results delivered all the same."""
-    from pe_sim.mapping_search.result import INTERRUPTED
-
-    if stopped == INTERRUPTED:
-        click.echo("interrupted: this is the best so far", err=True)
-        raise SystemExit(INTERRUPTED_CODE)
-
-
-def refuse_on_systems(given: Mapping[str, object]) -> None:
-    """Refuses what only a search on one array has; what is None or False was not given.
-
-    Raises:
-        InputError: one was given.
-    """
-    for option, value in given.items():
-        if value:
-            raise InputError(
-                "only a search on one array has this",
-                source=option,
-                given=value,
-                hint="leave it out, or search for one array (--array)",
-            )
+    return add_options(_SYSTEM_OPTIONS, command)
 
 
 def _shown_plans(found: SystemSearchResult, top: int) -> list[RenderableType]:
@@ -248,7 +139,7 @@ def _row(one: Tried, *, marked: bool) -> tuple[str, ...]:
     return (
         one.label + (" *" if marked else ""),
         str(one.num_arrays),
-        *(str(getattr(plan, name)) for name in _DEGREES),
+        *(str(getattr(plan, name)) for name in DEGREES),
         str(plan.microbatches or 1),
         cut if plan.pp > 1 else "-",
         head,
@@ -268,7 +159,7 @@ _EXPLANATION_WIDTH = 116  # of its table, which has eight columns
 @click.command(short_help="Which distribution of every operator is the best, and how sure is that?")
 @click.argument("model_name", metavar="MODEL")
 @array_option
-@search_system_options
+@system_options
 @step_options
 @overlap_option
 @model_set_option
@@ -324,6 +215,8 @@ def search(
     written: str | None,
     json_target: str | None,
     html_target: str | None,
+    arrays: str | None,
+    plan_out: str | None,
     **others: Any,
 ) -> None:
     """Which distribution of every operator is the best, and how sure is that?
@@ -348,53 +241,74 @@ def search(
       pe-sim search llama-2-7b --array bus-tree-256 --explain megatron
       pe-sim search llama-2-70b --arrays ring-of-8-bus-tree-1024 --batch 8 --plan-out plan.yaml --write inside.yaml
     """
-    system = SystemSearch.taken(others)
-    targets = {"--json": json_target, "--write": written, "--html": html_target, "--plan-out": system.plan_out}
+    degrees: dict[str, tuple[int, ...]] = {name: others.pop(name) for name in DEGREES}
+    given = {f"--{name}": values for name, values in degrees.items() if values}
+    check_arrays(arrays, given | ({} if plan_out is None else {"--plan-out": plan_out}))
+    targets = {"--json": json_target, "--write": written, "--html": html_target, "--plan-out": plan_out}
     outputs = Outputs(targets)
-    choice = StepChoice(**others)
-    if system.arrays is not None:
-        refuse_on_systems({"--pareto": pareto, "--explain": other, "--html": html_target})
-        system.run(
-            model_name, choice, settings, ignore_keys, overlap, objective, workflow, simulations, seconds, top, outputs
+    choice, several = StepChoice(**others), arrays is not None
+    if several:
+        refuse_given(
+            {"--pareto": pareto, "--explain": other, "--html": html_target},
+            "only a search on one array has this",
+            "leave it out, or search for one array (--array)",
         )
-        return
-    overrides = read_overrides(settings, overlap)
+        refuse_given(
+            {"--situation": choice.situation},
+            "a plan is searched for one step",
+            "give the step itself: --phase, --batch, --context, --prompt",
+        )
+    overrides = read_overrides(settings, overlap, several=several)
     situation, steps = choice.load_situation(), choice.weighted_steps()
     if situation is not None:
         refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
-    from pe_sim.mapping_search.result import check_explained
+    from pe_sim.mapping_search.result import INTERRUPTED, check_explained
+    from pe_sim.report.table import WIDTH, emit
 
     model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-    array = api.load_array(array_name, overrides.array or None)
+    machine, _ = PlanChoice(arrays).load(array_name, overrides)
+    allowed: Any = None
+    if several:
+        from pe_sim.systems.search.space import Allowed
+
+        allowed = Allowed(**degrees)
     if other is not None:
         check_explained(api.load_workflow(other))  # a wrong name is told before the search
-    found = api.search(
+    found: Any = api.search(
         model,
-        array,
-        steps,
+        machine,
+        choice.build() if several else steps,
         objective,
         workflow=workflow,
-        max_simulations=simulations or api.SIMULATED_AT_MOST,
+        allowed=allowed,
+        max_simulations=simulations,
         seconds=seconds,
         progress=current_progress(),
     )
     explanation = None if other is None else found.explain(other)
+    writers: dict[str, Writer]
+    if several:
+        shown, width = _shown_plans(found, top), _WIDTH
+        writers = {"--write": found.save_workflow, "--plan-out": found.save_plan}
+    else:
+        shown, width = _shown(found, top, pareto), WIDTH
+        writers = {"--write": found.save, "--html": found.report.save_html}
 
     def make_json() -> str:
         told = {} if explanation is None else {"explanation": explanation.to_dict()}
         return to_json(found.to_dict(top) | told)
 
     def show(stream: TextIO) -> None:
-        from pe_sim.report.table import emit
-
-        emit(_shown(found, top, pareto), stream)
+        emit(shown, stream, width=width)
         if explanation is not None:
             emit(explanation.tables(_EXPLAINED), stream, width=_EXPLANATION_WIDTH)
 
-    outputs.deliver(make_json, show, {"--write": found.save, "--html": found.report.save_html})
-    end_as(found.stopped)
+    outputs.deliver(make_json, show, writers)
+    if found.stopped == INTERRUPTED:  # as shells expect it after Ctrl-C, the results delivered all the same
+        click.echo("interrupted: this is the best so far", err=True)
+        raise SystemExit(INTERRUPTED_CODE)
 
 
 def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 import click
 
-from pe_sim.cli.commands.run import SystemChoice, system_options, verify_system
 from pe_sim.cli.options import (
+    PlanChoice,
     array_option,
     ignore_key_option,
     json_option,
     model_set_option,
     read_overrides,
+    system_options,
     workflow_option,
 )
 from pe_sim.cli.outputs import Outputs, to_json
-
-if TYPE_CHECKING:
-    from pe_sim.numeric.proof import Proof
+from pe_sim.errors import InputError
 
 NOT_PROVEN: Final = 1
 
@@ -64,12 +63,17 @@ def verify(
       pe-sim verify llama-3-8b --array bus-tree-64 --workflow mine.yaml --set num_pes=24
       pe-sim verify llama-3-8b --arrays ring-of-4-bus-tree-1024 --tp 2 --pp 2 --set array.num_pes=16
     """
-    system = SystemChoice.taken(others)
+    plans = PlanChoice.taken(others)
     outputs = Outputs({"--json": json_target})
-    if system.arrays is not None:
-        proof = verify_system(system, model_name, settings, ignore_keys, workflow, weights, seed)
-    else:
-        proof = _verify_array(model_name, array_name, settings, ignore_keys, workflow, weights, seed)
+    overrides = read_overrides(settings)
+    machine, plan = plans.load(array_name, overrides)
+    if plans.arrays is not None and plan is None:
+        raise InputError("a proof on several arrays needs a plan", source="--plan", hint="--plan FILE, or --tp 2")
+
+    from pe_sim import api
+
+    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
+    proof = api.verify(model, machine, workflow, plan=plan, weights=weights, seed=seed)
 
     def show(stream: TextIO) -> None:
         click.echo(str(proof), file=stream)
@@ -77,21 +81,3 @@ def verify(
     outputs.deliver(lambda: to_json(proof.to_dict()), show, {})
     if not proof.holds:
         context.exit(NOT_PROVEN)
-
-
-def _verify_array(
-    model_name: str,
-    array_name: str,
-    settings: tuple[str, ...],
-    ignore_keys: tuple[str, ...],
-    workflow: str,
-    weights: str | None,
-    seed: int,
-) -> Proof:
-    overrides = read_overrides(settings)
-
-    from pe_sim import api
-
-    model = api.load_model(model_name, overrides.model or None, ignore_keys=ignore_keys)
-    array = api.load_array(array_name, overrides.array or None)
-    return api.verify(model, array, workflow, weights=weights, seed=seed)
