@@ -345,17 +345,21 @@ def prove(
     return Proof(model, array.name, array.num_pes, workflow.name, verdicts, shortage)
 
 
-def proof_steps(model: ModelConfig, num_groups: int) -> Iterator[Step]:
-    """Steps that exercise a workflow: more sequences than groups, ragged, with and without a cache."""
-    count = num_groups + 2
-    lengths = [_LENGTHS[index % len(_LENGTHS)] for index in range(count)]
+def proof_steps(model: ModelConfig, shares: int, least: int = 1) -> Iterator[Step]:
+    """Steps that exercise a mapping: more sequences than shares of the batch, ragged, with and without a cache.
+
+    Args:
+        shares: groups of PEs in all arrays and parts, each of which has sequences of its own.
+        least: sequences of the steps with the fewest.
+    """
+    lengths = [_LENGTHS[index % len(_LENGTHS)] for index in range(shares + 2)]
     room = model.max_position_embeddings
     yield Prefill(prompt_len=[min(length, room) for length in lengths], logits="all")
     if model.has_lm_head:
         yield Decode(context_len=[min(length * 3, room - 1) for length in lengths])
-        yield Decode(context_len=min(11, room - 1))
+        yield Decode(least, min(11, room - 1))
     if model.has_kv_cache:
-        yield Prefill(prompt_len=min(3, room), context_len=min(4, room - 3), causal="full")
+        yield Prefill(least, prompt_len=min(3, room), context_len=min(4, room - 3), causal="full")
 
 
 def random_tokens(model: ModelConfig, step: Step, seed: int) -> list[list[int]]:

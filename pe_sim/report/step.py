@@ -92,8 +92,8 @@ class StepResult(ABC):
 
     @property
     @abstractmethod
-    def rows(self) -> Sequence[Row]:
-        """What `to_frame` and the JSON's operators have a row for."""
+    def operators(self) -> Sequence[Row]:
+        """The rows of its table: operators of one array, passes and exchanges of several."""
 
     @property
     def latency_seconds(self) -> float:
@@ -136,7 +136,7 @@ class StepResult(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `pe-sim.report/1`: ints, floats, texts, lists and dicts only, the same on every run."""
-        return {**self._without_rows(), "operators": [row.to_dict() for row in self.rows]}
+        return {**self._without_rows(), "operators": [row.to_dict() for row in self.operators]}
 
     def to_json(self) -> str:
         """`to_dict()` as JSON with a newline at its end.
@@ -144,10 +144,10 @@ class StepResult(ABC):
         Raises:
             OutOfMemoryError: its rows exceed this machine's memory.
         """
-        count = len(self.rows)
+        count = len(self.operators)
         require_memory(_JSON_BYTES_PER_ROW * count, f"the JSON of {count:,} operators", _JSON_LEVERS)
         head = json.dumps(self._without_rows(), indent=2, allow_nan=False).removesuffix("\n}")
-        rows = ",\n    ".join([_indented(row) for row in self.rows])
+        rows = ",\n    ".join([_indented(row) for row in self.operators])
         return f'{head},\n  "operators": [\n    {rows}\n  ]\n}}\n'
 
     def save(self, path: str | Path) -> None:
@@ -159,13 +159,13 @@ class StepResult(ABC):
         write_text(path, self.to_json())
 
     def to_frame(self) -> DataFrame:
-        """`rows` as a pandas.DataFrame; times in cycles, `layer` missing outside the layers.
+        """`operators` as a pandas.DataFrame; times in cycles, `layer` missing outside the layers.
 
         Its `attrs` hold the report's "accuracy".
         """
         from pandas import DataFrame  # heavy, and only needed here
 
-        frame = DataFrame([row.to_dict() for row in self.rows])
+        frame = DataFrame([row.to_dict() for row in self.operators])
         if "layer" in frame:
             frame = frame.astype({"layer": "Int64"})
         frame.attrs["accuracy"] = self.envelope.to_dict()
@@ -243,11 +243,6 @@ class StepFigures(StepResult):
     def latency_cycles(self) -> int:
         """Cycles of the step."""
         return self.trace.makespan_cycles
-
-    @property
-    def rows(self) -> tuple[OperatorRow, ...]:
-        """`operators`."""
-        return self.operators
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -181,18 +181,43 @@ def compare(
     for path, things in (("workflows", named), ("array", arrays)):
         if not things:
             raise InputError("there is nothing to compare", path=path, given=[], expected="at least one")
-    found: dict[str, Report] = {}
-    failures: dict[str, InputError] = {}
     cases = _cases(named, arrays)
-    for label, (on, workflow) in cases.items():
+
+    def simulated(on: ArrayConfig, workflow: Workflow) -> tuple[Report, ...]:
+        return (api.simulate(model, on, step, workflow, engine, allow_overflow=allow_overflow),)
+
+    reports, failed = each_case(cases, simulated)
+    grouped = faster_in_groups(model, [(step, 1.0)], cases, reports)
+    return Comparison({label: report for label, (report,) in reports.items()}, failed, grouped)
+
+
+def each_case(
+    cases: Mapping[str, tuple[ArrayConfig, Workflow]],
+    simulated: Callable[[ArrayConfig, Workflow], tuple[Report, ...]],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[dict[str, tuple[Report, ...]], dict[str, str]]:
+    """The reports of the cases that work, one a step, and why the others do not, by label.
+
+    Args:
+        cases: what is compared.
+        simulated: gives the reports of one.
+        progress: called with a label, how many are done, and of how many.
+
+    Raises:
+        InputError: none works.
+    """
+    reports: dict[str, tuple[Report, ...]] = {}
+    failures: dict[str, InputError] = {}
+    for index, (label, case) in enumerate(cases.items()):
+        if progress:
+            progress(label, index, len(cases))
         try:
-            found[label] = api.simulate(model, on, step, workflow, engine, allow_overflow=allow_overflow)
+            reports[label] = simulated(*case)
         except InputError as error:
             failures[label] = error
-    if not found:
-        raise none_works(failures)
-    grouped = faster_in_groups(model, [(step, 1.0)], cases, {label: (report,) for label, report in found.items()})
-    return Comparison(found, {label: str(error) for label, error in failures.items()}, grouped)
+    if not reports:
+        raise _none_works(failures)
+    return reports, {label: str(error) for label, error in failures.items()}
 
 
 def faster_in_groups(
@@ -243,7 +268,7 @@ def labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, 
     return dict(zip(labels, workflows, strict=True))
 
 
-def none_works(failures: Mapping[str, InputError]) -> InputError:
+def _none_works(failures: Mapping[str, InputError]) -> InputError:
     """The one reason if all share it, else all reasons in one message."""
     errors = list(failures.values())
     if len({str(error) for error in errors}) == 1:

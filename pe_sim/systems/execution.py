@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.plans.plan import Degrees, ParallelPlan
-from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.config.step import Prefill, Step
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.engine.engines import DEFAULT_ENGINE
 from pe_sim.errors import InputError
@@ -35,6 +35,7 @@ from pe_sim.numeric.proof import (
     Proof,
     Verdict,
     describe_step,
+    proof_steps,
     random_tokens,
     scaled_down,
     verdict_of,
@@ -416,9 +417,6 @@ class _Run:
 # ---- The proof of a plan: which small model and which steps are run on a system, and what came out of them all.
 
 
-_LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
-
-
 def prove_system(
     model: ModelConfig,
     system: SystemConfig,
@@ -442,7 +440,8 @@ def prove_system(
         weights = random_weights(model, seed)
     read = read_weights(model, weights)
     verdicts, shortage = dict[str, Verdict](), None
-    for step in proof_steps(model, deployment, workflow.groups):
+    shares = shares_of_batch(deployment, workflow.groups)
+    for step in proof_steps(model, shares, least=shares):
         run = run_system(model, system, step, plan, workflow, DEFAULT_ENGINE, allow_overflow=True)
         verdicts[describe_step(step)] = _verdict(run, model, step, read, seed)
         shortage = shortage or system_report(run).shortage
@@ -469,24 +468,12 @@ def _verdict(run: SystemRun, model: ModelConfig, step: Step, weights: ModelWeigh
     return verdict_of(done, run_reference(model, weights, ids, types), traffic=timed)
 
 
-def proof_steps(model: ModelConfig, deployment: Deployment, num_groups: int) -> Iterator[Step]:
-    """Steps that exercise a plan: more sequences than shares of the batch, ragged, with and without a cache.
-
-    Args:
-        num_groups: of PEs in an array, each of which wants a sequence of every part of the step.
-    """
+def shares_of_batch(deployment: Deployment, num_groups: int) -> int:
+    """Sequences that a step needs at least, one for each group of PEs in every array and part of it."""
     lines = deployment.pipelines
     inner = max(degrees.dp for line in lines for stage in line.stages for degrees in stage.degrees)
     parts = max(line.microbatches for line in lines) if num_groups > 1 else 1
-    least = len(lines) * inner * num_groups * parts
-    lengths = [_LENGTHS[index % len(_LENGTHS)] for index in range(least + 2)]
-    room = model.max_position_embeddings
-    yield Prefill(prompt_len=[min(length, room) for length in lengths], logits="all")
-    if model.has_lm_head:
-        yield Decode(context_len=[min(length * 3, room - 1) for length in lengths])
-        yield Decode(least, min(11, room - 1))
-    if model.has_kv_cache:
-        yield Prefill(least, prompt_len=min(3, room), context_len=min(4, room - 3), causal="full")
+    return len(lines) * inner * num_groups * parts
 
 
 def small_model(

@@ -299,7 +299,7 @@ def compare(
         refuse_files(situation, {"--html": html_target})
 
     from pe_sim import api
-    from pe_sim.studies.comparison import faster_in_groups, labelled, reason_rows, remarks_on
+    from pe_sim.studies.comparison import each_case, faster_in_groups, labelled, reason_rows, remarks_on
 
     listed = split_names(names, "--workflows") if names is not None else tuple(api.WORKFLOWS)
     workflows = [api.load_workflow(name) for name in listed]
@@ -310,7 +310,11 @@ def compare(
         situation.check_against(model)
     known = References.of(machines, model, arrays[array_names[0]], steps)
     cases = _cases(labelled(listed, workflows), arrays)
-    reports, reasons = _simulate_all(model, steps, cases, engine, allow_overflow)
+
+    def simulated(array: ArrayConfig, workflow: Workflow) -> tuple[Report, ...]:
+        return simulate_all(model, array, steps, workflow, engine, allow_overflow=allow_overflow)
+
+    reports, reasons = each_case(cases, simulated, current_progress())
     grouped = faster_in_groups(model, steps, cases, reports)
     unequal = {label: why for label in reports for name, why in beside.unequal.items() if label.endswith(f" on {name}")}
 
@@ -372,33 +376,6 @@ def _cases(
         for name, array in arrays.items()
         for label, workflow in workflows.items()
     }
-
-
-def _simulate_all(
-    model: ModelConfig,
-    steps: Sequence[WeightedStep],
-    cases: Mapping[str, tuple[ArrayConfig, Workflow]],
-    engine: str,
-    allow_overflow: bool,
-) -> tuple[dict[str, tuple[Report, ...]], dict[str, str]]:
-    """The reports of those that work, one a step, and why the others do not, by label.
-
-    Raises:
-        InputError: none works.
-    """
-    from pe_sim.studies.comparison import none_works
-
-    reports: dict[str, tuple[Report, ...]] = {}
-    failures: dict[str, InputError] = {}
-    for index, (label, (array, workflow)) in enumerate(cases.items()):
-        current_progress()(label, index, len(cases))
-        try:
-            reports[label] = simulate_all(model, array, steps, workflow, engine, allow_overflow=allow_overflow)
-        except InputError as error:
-            failures[label] = error
-    if not reports:
-        raise none_works(failures)
-    return reports, {label: str(error) for label, error in failures.items()}
 
 
 def _to_dict(

@@ -165,7 +165,7 @@ def run(
             report.print(stream)
 
     def write_rows(path: Path) -> None:
-        write_csv(path, [row.to_dict() for row in report.rows])
+        write_csv(path, [row.to_dict() for row in report.operators])
 
     def write_channels(path: Path) -> None:
         channels = report.links if several else report.channels

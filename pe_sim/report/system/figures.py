@@ -75,7 +75,7 @@ class SystemFigures(StepResult):
         return worst(each.shortage for each in self.holdings)
 
     @property
-    def rows(self) -> tuple[TaskRow, ...]:
+    def operators(self) -> tuple[TaskRow, ...]:
         """`tasks`."""
         return self.tasks
 

@@ -20,7 +20,7 @@ from pe_sim.report.analysis.energy import DYNAMIC, STATIC, UNITS_PER_PJ, energy_
 from pe_sim.report.analysis.metrics import busy_shares
 from pe_sim.report.system.time import ArrayTime
 from pe_sim.schedule.stages import Schedule
-from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram
+from pe_sim.schedule.system import ArrayPass, LinkOperation, LinkTask, SystemProgram, Task
 from pe_sim.trace import TagTraffic, Trace, total_traffic
 from pe_sim.units import IntArray
 
@@ -34,6 +34,7 @@ _HOLDING = (
     *("rank", "pipeline", "stage", "weight_bytes", "kv_cache_bytes", "peak_bytes_per_pe"),
     *("capacity_bytes_per_pe", "root_bytes", "root_capacity_bytes"),
 )
+_TaskKey = tuple[int, int, Literal["pass", "exchange"], str]  # pipeline, stage, kind, name
 _UNITS_PER_JOULE = UNITS_PER_PJ * 10**12
 
 
@@ -164,7 +165,7 @@ def task_rows(
 ) -> tuple[TaskRow, ...]:
     """A row for every label of a stage's passes and every name of its exchanges, in program order."""
     sizes = Counter((each.pipeline, each.stage) for each in arrays)
-    groups: dict[tuple[int, int, str, str], list[int]] = {}
+    groups: dict[_TaskKey, list[int]] = {}
     for index, task in enumerate(program.tasks):
         if isinstance(task, ArrayPass):
             groups.setdefault((task.pipeline, task.stage, "pass", task.label), []).append(index)
@@ -173,65 +174,36 @@ def task_rows(
             name = f"{operation.name}, {operation.algorithm}"
             groups.setdefault((task.pipeline, task.stage, "exchange", name), []).append(index)
     rows = []
-    for (pipeline, stage, kind, name), tasks in sorted(groups.items(), key=lambda group: group[0][:2]):
-        time = max(elapsed, 1)
-        if kind == "pass":
-            rows.append(_pass_row(program, works, pipeline, stage, name, tasks, time * sizes[pipeline, stage]))
-        else:
-            rows.append(_exchange_row(program, pipeline, stage, name, tasks, time))
+    for key, tasks in sorted(groups.items(), key=lambda group: group[0][:2]):
+        time = max(elapsed, 1) * (sizes[key[:2]] if key[2] == "pass" else 1)
+        rows.append(_task_row(program, works, key, [program.tasks[index] for index in tasks], time))
     return tuple(rows)
 
 
-def _pass_row(
-    program: SystemProgram,
-    works: Sequence[PassWork],
-    pipeline: int,
-    stage: int,
-    name: str,
-    tasks: Sequence[int],
-    time: int,
+def _task_row(
+    program: SystemProgram, works: Sequence[PassWork], key: _TaskKey, tasks: Sequence[Task], time: int
 ) -> TaskRow:
-    passes = [task for index in tasks if isinstance(task := program.tasks[index], ArrayPass)]
-    runs = Counter(task.work for task in passes)
-    cycles = {work: works[work].trace.makespan_cycles for work in runs}
-    total = sum(count * cycles[work] for work, count in runs.items())
-    counts = [(count, use) for work, count in runs.items() for use in works[work].trace.traffic.values()]
-    return TaskRow(
-        pipeline,
-        stage,
-        "pass",
-        name,
-        len({task.array for task in passes}),
-        len(passes),
-        max(cycles.values()),
-        total,
-        total / time,
-        sum(count * use.messages for count, use in counts),
-        sum(count * use.bytes for count, use in counts),
-    )
-
-
-def _exchange_row(
-    program: SystemProgram, pipeline: int, stage: int, name: str, tasks: Sequence[int], time: int
-) -> TaskRow:
-    done = [
-        program.operations[task.operation] for index in tasks if not isinstance(task := program.tasks[index], ArrayPass)
-    ]
-    counted = [entry for operation in done for leg in operation.legs for entry in leg.counted]
-    total = sum(operation.cycles for operation in done)
-    return TaskRow(
-        pipeline,
-        stage,
-        "exchange",
-        name,
-        max(len(operation.members) for operation in done),
-        len(done),
-        max(operation.cycles for operation in done),
-        total,
-        total / time,
-        sum(messages for _, messages, _ in counted),
-        sum(num_bytes for _, _, num_bytes in counted),
-    )
+    """A row of alike tasks; a pass or exchange that several of them do is looked at once."""
+    pipeline, stage, kind, name = key
+    passes = [task for task in tasks if isinstance(task, ArrayPass)]
+    runs: Counter[int] = Counter(task.work if isinstance(task, ArrayPass) else task.operation for task in tasks)
+    counted: list[tuple[int, int, int]]
+    if passes:
+        arrays = len({task.array for task in passes})
+        cycles = {work: works[work].trace.makespan_cycles for work in runs}
+        uses = [(count, use) for work, count in runs.items() for use in works[work].trace.traffic.values()]
+        counted = [(count, use.messages, use.bytes) for count, use in uses]
+    else:
+        done = {index: program.operations[index] for index in runs}
+        arrays = max(len(operation.members) for operation in done.values())
+        cycles = {index: operation.cycles for index, operation in done.items()}
+        legs = [(runs[index], leg) for index, operation in done.items() for leg in operation.legs]
+        counted = [(count, *entry[1:]) for count, leg in legs for entry in leg.counted]
+    total = sum(count * cycles[index] for index, count in runs.items())
+    messages = sum(count * each for count, each, _ in counted)
+    num_bytes = sum(count * each for count, _, each in counted)
+    most = max(cycles.values())
+    return TaskRow(pipeline, stage, kind, name, arrays, len(tasks), most, total, total / time, messages, num_bytes)
 
 
 # ---- What the links between arrays carried: takes a program of passes and exchanges, gives channels and traffic.
