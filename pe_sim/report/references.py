@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 HALF: Final = Dtypes(Dtype("bf16"), Dtype("bf16"), Dtype("bf16"), Dtype("fp32"))
-DEFAULT_MACHINES: Final = ("a100", "h100", "groq-lpu")
 TITLE: Final = "Known machines at their roofline: bounds, not measurements"
 
 

@@ -18,20 +18,19 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placement import Replicate, Shard
 from pe_sim.mapping.workflow import WORKFLOWS
 from pe_sim.mapping_search.fragments import Held
-from pe_sim.mapping_search.grid_dominance import (
-    _no_worse,
-    best_grid,
-    closed_form,
-    ffn_time,
-    grid_options,
-    measured_ring,
-    published_ring,
-    ring,
-)
+from pe_sim.mapping_search.grid_dominance import _no_worse, grid_options
 from pe_sim.mapping_search.pruning import loads_of
 from pe_sim.mapping_search.space import choices, parts_of
 from pe_sim.schedule.lowering import lower
 from tests.helpers import pe_groups, small_array, tiny_llama
+from tests.mapping_search.published_grids import (
+    best_grid,
+    closed_form,
+    ffn_time,
+    measured_ring,
+    published_ring,
+    ring,
+)
 from tests.mapping_search.test_against_brute_force import check
 from tests.mapping_search.test_bounds import scene_of
 
