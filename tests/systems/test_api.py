@@ -45,6 +45,45 @@ def test_systems_by_name_path_mapping_and_array(tmp_path):
     assert as_system(array_of(6)) == system_of_one(array_of(6))
 
 
+def test_the_functions_for_one_array_take_several():
+    system, step, inside = system_of(4, "ring", 3), ps.Decode(2, 7), "megatron"
+    report = ps.simulate(MODEL, system, step, inside, plan=PLAN)
+    assert isinstance(report, ps.SystemReport)
+    assert report.to_json() == ps.simulate_system(MODEL, system, step, PLAN, inside).to_json()
+    weights, tokens = random_weights(MODEL, 3), [[1] * 8] * 2
+    done = ps.execute(MODEL, system, step, inside, plan=PLAN, weights=weights, tokens=tokens)
+    same = ps.execute_system(MODEL, system, step, PLAN, inside, weights=weights, tokens=tokens)
+    np.testing.assert_array_equal(done.logits, same.logits)
+    assert done.traffic == same.traffic
+    assert str(ps.verify(MODEL, system, inside, plan=PLAN)) == str(ps.verify_system(MODEL, system, PLAN, inside))
+    found = ps.search(MODEL, system, step, workflow=inside, max_simulations=2)
+    own = ps.search_system(MODEL, system, step, workflow=inside, max_simulations=2)
+    assert (found.headline(), found.table.to_csv()) == (own.headline(), own.table.to_csv())
+
+
+def test_a_plan_for_one_array_makes_it_a_system():
+    report = ps.simulate(MODEL, array_of(6), DECODE, plan=ParallelPlan(name="alone"))
+    assert report.plan.name == "alone"
+    assert report.latency_cycles == ps.simulate(MODEL, array_of(6), DECODE).latency_cycles
+
+
+@pytest.mark.parametrize("do", [ps.verify, lambda *given: ps.execute(*given[:2], DECODE, weights={}, tokens=[])])
+def test_several_arrays_are_proved_and_executed_by_a_plan(do):
+    with pytest.raises(ps.InputError, match=r"^plan: several arrays need a plan\n"):
+        do(MODEL, system_of(4))
+
+
+def test_both_reports_are_one_kind_of_result():
+    one, several = ps.simulate(MODEL, array_of(6), DECODE), ps.simulate(MODEL, system_of(4), DECODE, plan=PLAN)
+    for report in (one, several):
+        told = report.to_dict()
+        assert json.loads(report.to_json()) == told
+        assert [row.to_dict() for row in report.operators] == told["operators"]
+        assert len(report.to_frame()) == len(report.operators)
+        assert report.latency_seconds == report.latency_cycles / (report.machine.clock_ghz * 1e9)
+    assert set(one.energy) == set(several.energy)
+
+
 def test_plans_by_path_and_mapping(tmp_path):
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan_to_dict(PLAN)), encoding="utf-8")

@@ -172,7 +172,7 @@ def run(
         write_csv(path, channels.to_rows() if channels else [], ("name", "level"))
 
     writers = {option: getattr(report, _PICTURES[option]) for option in _PICTURES if files[option] is not None}
-    save_trace = partial(report.save_trace, pes=trace_pes) if trace_pes is not None else report.save_trace
+    save_trace = report.save_trace if several else partial(report.save_trace, pes=trace_pes or "classes")
     writers |= {"--trace": save_trace, "--csv": write_rows, "--channels": write_channels}
     outputs.deliver(make_json, show, writers)
 
