@@ -229,8 +229,7 @@ def largest_power(arity: int, limit: int) -> int:
 
 # ---- Grids of PEs: X neighbours in a row and N / X rows, over which a matrix is cut both ways.
 #
-# The hidden dim is cut along the rows (x), the FFN's dim over them (y): a PE holds one tile of the matrix. What the
-# PEs
+# The hidden dim is cut along the rows (x), the FFN's dim over them (y): a PE holds one tile of the matrix. What the PEs
 # of one row have to add up, the tree adds in their own subtree, which asks for rows that are aligned to it.
 
 

@@ -49,8 +49,7 @@ def _nameless(tensor: Tensor) -> tuple[object, ...]:
 # equal key.
 #
 # A sweep asks the same of one placed graph again and again. What follows from the graph stays with the graph: nobody
-# has
-# to throw it away, and it goes when the graph goes. How much stays is bounded by the size of the graph's arrays.
+# has to throw it away, and it goes when the graph goes. How much stays is bounded by the size of the graph's arrays.
 
 
 _P = ParamSpec("_P")

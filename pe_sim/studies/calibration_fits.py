@@ -187,33 +187,25 @@ def _least_squares(columns: _Floats, measured: _Floats) -> _Floats:
 #
 # Calibrated is the all-reduce over the most devices that were measured, n: alpha and B of its fit.
 #
-# Bus and tree. An all-reduce of S bytes is a reduction up the tree, then a broadcast on the bus, D (lt + k) +
-# beats(S)
-# and w + l + beats(S) (machine model, section 3). Measured was alpha + 2 (n - 1) / n * S / B, and its halves are
-# alike: a
-# reduce-scatter and an all-gather in a ring. So bus and tree each take
+# Bus and tree. An all-reduce of S bytes is a reduction up the tree, then a broadcast on the bus, D (lt + k) + beats(S)
+# and w + l + beats(S) (machine model, section 3). Measured was alpha + 2 (n - 1) / n * S / B, and its halves are alike:
+# a reduce-scatter and an all-gather in a ring. So bus and tree each take
 #
 #     width = B * n / (n - 1),    D (lt + k) = w + l = alpha / 2,
 #
 # with the array's own combine k and overhead w; an array of any number of PEs then takes as long for an all-reduce of
-# one
-# dtype as the n devices did. The request to the arbiter is 0: what was measured has it in it.
+# one dtype as the n devices did. The request to the arbiter is 0: what was measured has it in it.
 #
 # Links. In a ring each of the 2 (n - 1) messages has S / n bytes: width B, latency alpha / (2 (n - 1)). Where no time
-# of
-# an all-reduce was measured, links have the point-to-point rate, and their latency is not known.
+# of an all-reduce was measured, links have the point-to-point rate, and their latency is not known.
 #
-# Widths are rounded down to whole bytes a cycle, at least 1; latencies to the nearest cycle. What an array cannot
-# have is
-# settled where one is made of them.
+# Widths are rounded down to whole bytes a cycle, at least 1; latencies to the nearest cycle. What an array cannot have
+# is settled where one is made of them.
 #
-# Overlap. A coefficient c says that communication takes c times as long while computation runs. The timing contract
-# has
+# Overlap. A coefficient c says that communication takes c times as long while computation runs. The timing contract has
 # no such factor. So widths are given twice: of B for overlap 0, where nothing overlaps, and of B / c for overlap 1 to
-# 3.
-# There B / c holds for every message, also for one that overlaps with nothing: a bus has one width. For such a
-# message it
-# is a bound from above on its time. Latencies stay as they are.
+# 3. There B / c holds for every message, also for one that overlaps with nothing: a bus has one width. For such a
+# message it is a bound from above on its time. Latencies stay as they are.
 
 
 ARRAY: Final = "array"

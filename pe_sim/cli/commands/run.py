@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from pe_sim.cli.machines import PlanChoice, system_options
 from pe_sim.cli.options import (
-    PlanChoice,
     StepChoice,
     array_option,
     html_option,
@@ -21,7 +21,6 @@ from pe_sim.cli.options import (
     roofline_option,
     simulation_options,
     step_options,
-    system_options,
     timeline_option,
     workflow_option,
 )

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 import click
 
 from pe_sim.cli.faults import INTERRUPTED as INTERRUPTED_CODE
+from pe_sim.cli.machines import DEGREES, PlanChoice, check_arrays
 from pe_sim.cli.options import (
-    DEGREES,
-    PlanChoice,
     StepChoice,
     add_options,
     array_option,
-    check_arrays,
     html_option,
     ignore_key_option,
     json_option,

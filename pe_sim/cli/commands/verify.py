@@ -6,14 +6,13 @@ from typing import Any, Final, TextIO
 
 import click
 
+from pe_sim.cli.machines import PlanChoice, system_options
 from pe_sim.cli.options import (
-    PlanChoice,
     array_option,
     ignore_key_option,
     json_option,
     model_set_option,
     read_overrides,
-    system_options,
     workflow_option,
 )
 from pe_sim.cli.outputs import Outputs, to_json

@@ -226,8 +226,8 @@ def _columns(layouts: Layouts, dim: str, size: int, placement: Placement) -> Spa
 # ---- What has to move of one tensor for every PE to hold what another mapping wants: takes two holdings.
 #
 # Along each dim the indices fall into *atoms*, the longest pieces that no PE divides under either mapping; a
-# combination
-# of one atom a dim is held, or not, as a whole. Of what somebody lacks, the lowest PE that holds it sends it once.
+# combination of one atom a dim is held, or not, as a whole. Of what somebody lacks, the lowest PE that holds it sends
+# it once.
 
 
 NOBODY = -1  # in place of a sender: no PE holds it, the root has to send it

@@ -39,8 +39,7 @@ from pe_sim.units import BoolArray, IntArray, total
 #
 # With overlap (level 1 and up) everything that can be is hidden behind the bus: memories give and take at the bus's
 # rate, or the bus waits for them; the first access opens the first messages, later ones are opened while the bus
-# carries
-# another. Without overlap each layer's share is read, sent and written, one after the other.
+# carries another. Without overlap each layer's share is read, sent and written, one after the other.
 
 
 _ROOT_RANK = -1
