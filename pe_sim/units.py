@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import overload
 
 import numpy as np
@@ -38,6 +38,14 @@ def exact_sum(values: IntArray) -> int:
     if values.size and int(values.max()) >= 2**63 // values.size:
         return sum(values.ravel().tolist())
     return int(values.sum())
+
+
+def last_that_fits(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number from `low` to below `high` that fits; `low` does, and whatever is below one that does."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -17,7 +17,7 @@ from pe_sim.mapping.groups import PeGroups, even_counts
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placed import BlockRun, Move, MoveKind, Node, PlacedGraph, Work, likeness
 from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
-from pe_sim.units import IntArray
+from pe_sim.units import IntArray, last_that_fits
 
 _N = TypeVar("_N", bound=Node)
 _SEARCH_LIMIT = 2**31  # tokens or sequences; the steps' own limit
@@ -280,10 +280,7 @@ def _largest(fits: Callable[[int], bool]) -> int:
     low, high = 1, 2
     while high < _SEARCH_LIMIT and fits(high):
         low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return last_that_fits(fits, low, high)
 
 
 def _weight_bytes(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:

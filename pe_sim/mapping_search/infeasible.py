@@ -21,7 +21,7 @@ from pe_sim.mapping_search.candidates import Wanted
 from pe_sim.mapping_search.grid_dominance import bias_columns, grid_options, matrix_columns
 from pe_sim.mapping_search.result import Excluded
 from pe_sim.mapping_search.space import matrix_options
-from pe_sim.units import IntArray, ceil_div, format_bytes
+from pe_sim.units import IntArray, ceil_div, format_bytes, last_that_fits
 
 _MOST_PES = 2**18
 _SMALLER = ("int8", "int4")
@@ -114,10 +114,7 @@ def _fewest_pes(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | No
         low, high = high, high * 2
         if high > _MOST_PES:
             return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    return 1 + last_that_fits(lambda num_pes: not fits(num_pes), low, high)
 
 
 def _longest(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | None:
@@ -134,11 +131,7 @@ def _longest(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | None:
     )
     if not fits(1):
         return None
-    low, high = 1, longest
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return last_that_fits(fits, 1, longest)
 
 
 def _with_lengths(graph: OperatorGraph, total: int) -> OperatorGraph:

@@ -132,14 +132,13 @@ def _row(one: Tried, *, marked: bool) -> tuple[str, ...]:
     from pe_sim.units import format_bytes
 
     plan = one.plan
-    cut = plan.partition if isinstance(plan.partition, str) else "bounds"
     head = f"{plan.head.dp} x {plan.head.tp}" if plan.head else "-"
     return (
         one.label + (" *" if marked else ""),
         str(one.num_arrays),
         *(str(getattr(plan, name)) for name in DEGREES),
         str(plan.microbatches or 1),
-        cut if plan.pp > 1 else "-",
+        one.row()["partition"] if plan.pp > 1 else "-",
         head,
         f"{one.cycles:,}",
         f"{one.tokens_per_second:,.1f}",

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pe_sim.config.plans.plan import ParallelPlan
-from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.config.step import Decode, Step
 from pe_sim.engine.system_engines import system_engine_named
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.mapping.workflow import Workflow
 from pe_sim.schedule import link_ops
+from pe_sim.systems.array_view import own_step
 from pe_sim.systems.microbatches import Part, parts_of
 from pe_sim.systems.search.space import Refused, Shape, Space
 from pe_sim.systems.search.workflows import Option, Workflows
@@ -225,7 +226,8 @@ class Estimator:
     def part_step(self, shape: Shape) -> Step:
         """The step of the part in the middle of the first pipeline, alone."""
         parts = self._parts(shape)
-        return step_of_part(self.space.step, parts[len(parts) // 2])
+        spans = parts[len(parts) // 2].spans
+        return own_step(self.space.step, [(span.new_len, span.context_len) for span in spans])
 
     def _parts(self, shape: Shape) -> tuple[Part, ...]:
         return parts_of(self.space.model, self.space.step, self.space.sequences(shape), shape.microbatches)
@@ -258,12 +260,3 @@ class Estimator:
         num_bytes = ceil_div(part.num_rows * self.space.model.hidden_size * bits, 8)
         moved = link_ops.messages(system, ((system.alive[0], system.alive[1], num_bytes),), "stream")
         return moved.cycles if moved is not None else 0
-
-
-def step_of_part(step: Step, part: Part) -> Step:
-    """A step of a part's rows alone."""
-    context = [span.context_len for span in part.spans]
-    if isinstance(step, Decode):
-        return Decode(context_len=context)
-    new = [span.new_len for span in part.spans]
-    return Prefill(prompt_len=new, context_len=context, logits=step.logits, causal=step.causal)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.models.model import ModelConfig
-from pe_sim.config.step import Decode, Prefill, Step
+from pe_sim.config.step import Step
 from pe_sim.config.systems.system import SystemConfig
 from pe_sim.errors import InputError, OutOfMemoryError
 from pe_sim.graph.shares import OperatorShare, model_share
@@ -15,6 +15,7 @@ from pe_sim.mapping.placed import Memo
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow
 from pe_sim.mapping_search.budget import Budget
 from pe_sim.mapping_search.search import search_for
+from pe_sim.systems.array_view import own_step
 from pe_sim.units import ceil_div
 
 NAMED: Final = ("megatron", "workflow-1", "workflow-2", "alternating", "all-row", "all-col")
@@ -119,12 +120,7 @@ class Workflows:
     def _few(self, part: Step) -> Step:
         if self._is_alone or part.batch_size <= _MOST_SEQUENCES:
             return part
-        few = part.sequences[:_MOST_SEQUENCES]
-        context = [span.context_len for span in few]
-        if isinstance(part, Decode):
-            return Decode(context_len=context)
-        new = [span.new_len for span in few]
-        return Prefill(prompt_len=new, context_len=context, logits=part.logits, causal=part.causal)
+        return own_step(part, [(span.new_len, span.context_len) for span in part.sequences[:_MOST_SEQUENCES]])
 
     def _search(self, tp: int, part: Step, stage_layers: int) -> Option:
         alone, layers = self._is_alone, self.model.num_layers
