@@ -21,7 +21,7 @@ from pe_sim.mapping.mapper import place
 from pe_sim.mapping.placed import PlacedGraph
 from pe_sim.mapping.workflow import AUTO, WORKFLOWS, Workflow, as_workflow, load_workflow
 from pe_sim.mapping_search.budget import DEFAULT_SECONDS, Progress, budget_of
-from pe_sim.report.report import Report, build_report
+from pe_sim.report.report import Report
 from pe_sim.report.results import Generation, PartResult
 from pe_sim.schedule.collectives import KINDS as COLLECTIVE_KINDS
 from pe_sim.schedule.collectives import collective_schedule
@@ -133,7 +133,7 @@ def simulate(
         memory.check()
     schedule = lower(placed)
     all_alive = partial(_cycles_all_alive, model, array, step, workflow) if array.dead_pes else None
-    return build_report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory, all_alive)
+    return Report(model, array, step, workflow, placed.graph, schedule, run(schedule), memory, all_alive)
 
 
 def _cycles_all_alive(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow) -> int:

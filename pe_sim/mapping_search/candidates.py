@@ -21,7 +21,7 @@ from pe_sim.mapping.footprint import footprint
 from pe_sim.mapping.groups import groups_alive
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import WORKFLOWS, Workflow
-from pe_sim.report.report import Report, build_report
+from pe_sim.report.report import Report
 from pe_sim.schedule.lowering import lower
 
 Objective = Literal["latency", "throughput", "energy"]
@@ -119,7 +119,7 @@ def simulated(
     reports = []
     for step, placed, memory in zip(wanted.steps, placed_steps, memories, strict=True):
         schedule = lower(placed)
-        reports.append(build_report(model, array, step, workflow, placed.graph, schedule, run(schedule, check), memory))
+        reports.append(Report(model, array, step, workflow, placed.graph, schedule, run(schedule, check), memory))
     return Candidate(name, workflow, wanted, tuple(reports))
 
 

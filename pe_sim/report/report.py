@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pe_sim.config.arrays.array import ArrayConfig
-from pe_sim.config.models.model import ModelConfig
-from pe_sim.config.step import Step
-from pe_sim.graph.graph import OperatorGraph
-from pe_sim.mapping.footprint import Footprint
-from pe_sim.mapping.workflow import Workflow
 from pe_sim.report.files import write_text
 from pe_sim.report.step import StepFigures
-from pe_sim.schedule.stages import Schedule
-from pe_sim.trace import Trace
 
 if TYPE_CHECKING:
     from pe_sim.report.plots.bus import Axes, Figure
@@ -111,25 +103,3 @@ class Report(StepFigures):
         from pe_sim.report.html.page import summary_html
 
         return summary_html(self)
-
-
-# ---- Takes everything a simulation made, gives its report.
-
-
-def build_report(
-    model: ModelConfig,
-    array: ArrayConfig,
-    step: Step,
-    workflow: Workflow,
-    graph: OperatorGraph,
-    schedule: Schedule,
-    trace: Trace,
-    footprint: Footprint,
-    all_alive: Callable[[], int] | None = None,
-) -> Report:
-    """The report of one step; its figures are worked out when they are asked for.
-
-    Args:
-        all_alive: of an array with dead PEs, gives the cycles of the same step with all PEs alive.
-    """
-    return Report(model, array, step, workflow, graph, schedule, trace, footprint, all_alive)

@@ -217,7 +217,13 @@ class StepResult(ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StepFigures(StepResult):
-    """One step of `model` on `array` under `workflow`; the fields are what it was made from."""
+    """One step on one array; its figures are worked out when they are asked for.
+
+    Args:
+        model, array, step, workflow: what was simulated.
+        graph, schedule, trace, footprint: what came of it, room by room.
+        all_alive: of an array with dead PEs, gives the cycles of the same step with all PEs alive.
+    """
 
     model: ModelConfig
     array: ArrayConfig
