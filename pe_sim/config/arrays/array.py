@@ -251,8 +251,7 @@ class ArrayConfig:
         return array_card(self)
 
 
-# ---- PEs that do not work: takes what a file says of them, gives them checked and in order; and their names for
-# people.
+# ---- PEs that do not work: takes what a file says of them, gives them checked and in order, and named for people.
 
 
 _NAMED: Final = 8  # in one line

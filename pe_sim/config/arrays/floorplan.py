@@ -108,18 +108,14 @@ def resolve_array(
             the wrong length, or an interconnect that does not fit the number of PEs.
     """
     dead_pes = check_dead_pes(file.dead_pes, file.num_pes, source, overridden)
-    floorplan = Floorplan(pe_pitch_mm=file.floorplan.pe_pitch_mm, mm_per_cycle=file.floorplan.mm_per_cycle)
-    from pe_sim.config.arrays.schema import ROOT_DEVICE
-
-    dtypes, pe, root = (
-        _dtypes(file),
-        _pe(file),
-        Root(vector=_vector(file.root.vector), memory=_memory(file.root.memory, ROOT_DEVICE)),
-    )
-    process = PROCESSES[file.process]
     # Imported here: the arithmetic of this module does without pydantic.
-    from pe_sim.config.arrays.schema import assumed_paths, filled_area, filled_energy
+    from pe_sim.config.arrays.schema import ROOT_DEVICE, assumed_paths, filled_area, filled_energy
 
+    floorplan = Floorplan(**file.floorplan.model_dump())
+    dtypes = Dtypes(**{role: _dtype(entry) for role, entry in file.dtypes})
+    pe = _pe(file)
+    root = Root(vector=_vector(file.root.vector), memory=_memory(file.root.memory, ROOT_DEVICE))
+    process = PROCESSES[file.process]
     return ArrayConfig(
         name=file.name if file.name is not None else default_name,
         clock_ghz=file.clock_ghz,
@@ -138,22 +134,13 @@ def resolve_array(
     )
 
 
-def _dtypes(file: ArrayFile) -> Dtypes:
-    return Dtypes(
-        weight=_dtype(file.dtypes.weight),
-        activation=_dtype(file.dtypes.activation),
-        kv_cache=_dtype(file.dtypes.kv_cache),
-        partial=_dtype(file.dtypes.partial),
-    )
-
-
 def _pe(file: ArrayFile) -> Pe:
     pe = file.pe
     return Pe(
-        matrix=MatrixUnit(pe.matrix.outputs, pe.matrix.depth, pe.matrix.latency_cycles),
+        matrix=MatrixUnit(**pe.matrix.model_dump()),
         vector=_vector(pe.vector),
         memory=_local_memory(pe.memory),
-        buffer=Buffer(pe.buffer.capacity_bytes, pe.buffer.prefetch_bytes),
+        buffer=Buffer(**pe.buffer.model_dump()),
     )
 
 
@@ -171,7 +158,7 @@ def _network(file: ArrayFile, floorplan: Floorplan, source: str | None, folder: 
         kind=network.kind,
         bus=_bus(network.bus, file.num_pes, floorplan, source),
         tree=_tree(network.tree, file.num_pes, floorplan, source),
-        collectives=Collectives(gather=network.collectives.gather, scatter=network.collectives.scatter),
+        collectives=Collectives(**network.collectives.model_dump()),
         arbitration=network.arbitration,
     )
 
@@ -206,25 +193,13 @@ def _bus(bus: BusFile, num_pes: int, floorplan: Floorplan, source: str | None) -
     if latency == "auto":
         latency = _in_range(auto_bus_latency_cycles(num_pes, floorplan), "network.bus.latency_cycles", source)
     request = latency if bus.request_cycles == "auto" else bus.request_cycles
-    return Bus(
-        bytes_per_cycle=bus.bytes_per_cycle,
-        latency_cycles=latency,
-        overhead_cycles=bus.overhead_cycles,
-        request_cycles=request,
-        burst_bytes=bus.burst_bytes,
-    )
+    return Bus(**{**bus.model_dump(), "latency_cycles": latency, "request_cycles": request})
 
 
 def _tree(tree: TreeFile, num_pes: int, floorplan: Floorplan, source: str | None) -> Tree:
     levels = num_tree_levels(num_pes, tree.arity)
-    return Tree(
-        arity=tree.arity,
-        bytes_per_cycle=tree.bytes_per_cycle,
-        level_latency_cycles=_level_latencies(tree, levels, num_pes, floorplan, source),
-        combine_cycles=tree.combine_cycles,
-        softmax_combine_cycles=tree.softmax_combine_cycles,
-        downlink=tree.downlink,
-    )
+    latencies = _level_latencies(tree, levels, num_pes, floorplan, source)
+    return Tree(**tree.model_dump(exclude={"latency_cycles"}), level_latency_cycles=latencies)
 
 
 def _level_latencies(

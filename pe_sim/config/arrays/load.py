@@ -11,8 +11,6 @@ from typing import Any
 from pe_sim.config.arrays.array import (
     ArrayConfig,
     DramBank,
-    LocalMemory,
-    VectorUnit,
     describe_dead_pes,
     describe_network_of,
     describe_rate,
@@ -21,7 +19,7 @@ from pe_sim.config.arrays.floorplan import resolve_array
 from pe_sim.config.dtypes import Dtype
 from pe_sim.config.files.loading import is_preset, load_mapping, resolve
 from pe_sim.config.files.overrides import apply_overrides, prefixes
-from pe_sim.config.networks.network import GraphNetwork, Network
+from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, did_you_mean, printable
 from pe_sim.units import format_bytes
 
@@ -83,45 +81,21 @@ def array_paths(
 
 def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
     """The array in the shape of its YAML, JSON-ready, latencies in cycles; load_array() of it gives the same array."""
-    return {
-        "schema_version": 1,
-        "name": array.name,
-        "clock_ghz": array.clock_ghz,
-        "num_pes": array.num_pes,
-        **({"dead_pes": list(array.dead_pes)} if array.dead_pes else {}),
-        "overlap": array.overlap,
-        "dtypes": {
-            "weight": _dtype_to_plain(array.dtypes.weight),
-            "activation": _dtype_to_plain(array.dtypes.activation),
-            "kv_cache": _dtype_to_plain(array.dtypes.kv_cache),
-            "partial": _dtype_to_plain(array.dtypes.partial),
-        },
-        "floorplan": {
-            "pe_pitch_mm": array.floorplan.pe_pitch_mm,
-            "mm_per_cycle": array.floorplan.mm_per_cycle,
-        },
-        "pe": {
-            "matrix": {
-                "outputs": array.pe.matrix.outputs,
-                "depth": array.pe.matrix.depth,
-                "latency_cycles": array.pe.matrix.latency_cycles,
-            },
-            "vector": _vector_to_dict(array.pe.vector),
-            "memory": _memory_to_dict(array.pe.memory),
-            "buffer": {
-                "capacity_bytes": array.pe.buffer.capacity_bytes,
-                "prefetch_bytes": array.pe.buffer.prefetch_bytes,
-            },
-        },
-        "root": {
-            "vector": _vector_to_dict(array.root.vector),
-            "memory": _memory_to_dict(array.root.memory),
-        },
-        "network": _network_to_dict(array.network),
-        "process": array.process,
-        "energy": asdict(array.energy),
-        "area": asdict(array.area),
-    }
+    from pe_sim.config.arrays.schema import SCHEMA_VERSION, ArrayFile
+    from pe_sim.config.files.schema import section_to_dict
+
+    plain = {"schema_version": SCHEMA_VERSION, **section_to_dict(ArrayFile, array)}
+    plain["dtypes"] = {role: _dtype_to_plain(getattr(array.dtypes, role)) for role in plain["dtypes"]}
+    if not array.dead_pes:
+        del plain["dead_pes"]
+    memory, network = array.pe.memory, array.network
+    if isinstance(memory, DramBank):
+        plain["pe"]["memory"] = {"kind": memory.device, **asdict(memory)}
+    if isinstance(network, GraphNetwork):
+        from pe_sim.config.networks.to_dict import network_to_dict
+
+        plain["network"] = network_to_dict(network)
+    return plain
 
 
 def cost_basis_to_dict(array: ArrayConfig) -> dict[str, Any]:
@@ -145,34 +119,6 @@ def describe_array(array: ArrayConfig) -> str:
         f" {array.dtypes.weight.name} weights, {array.clock_ghz:g} GHz"
         + (f", dead: {describe_dead_pes(array.dead_pes, array.num_pes)}" if array.dead_pes else "")
     )
-
-
-def _network_to_dict(network: Network | GraphNetwork) -> dict[str, Any]:
-    if isinstance(network, GraphNetwork):
-        from pe_sim.config.networks.to_dict import network_to_dict
-
-        return network_to_dict(network)
-    bus, tree, collectives = network.bus, network.tree, network.collectives
-    return {
-        "kind": network.kind,
-        "bus": {
-            "bytes_per_cycle": bus.bytes_per_cycle,
-            "latency_cycles": bus.latency_cycles,
-            "overhead_cycles": bus.overhead_cycles,
-            "request_cycles": bus.request_cycles,
-            "burst_bytes": bus.burst_bytes,
-        },
-        "tree": {
-            "arity": tree.arity,
-            "bytes_per_cycle": tree.bytes_per_cycle,
-            "latency_cycles": list(tree.level_latency_cycles),
-            "combine_cycles": tree.combine_cycles,
-            "softmax_combine_cycles": tree.softmax_combine_cycles,
-            "downlink": tree.downlink,
-        },
-        "arbitration": network.arbitration,
-        "collectives": {"gather": collectives.gather, "scatter": collectives.scatter},
-    }
 
 
 def _network_kind(raw: Mapping[str, Any], changes: Mapping[str, object], source: str) -> object:
@@ -241,23 +187,3 @@ def _dtype_to_plain(dtype: Dtype) -> str | dict[str, Any]:
     if dtype.group_size is None:
         return dtype.name
     return {"dtype": dtype.name, "group_size": dtype.group_size, "zero_point": dtype.zero_point}
-
-
-def _vector_to_dict(unit: VectorUnit) -> dict[str, Any]:
-    return {
-        "lanes": unit.lanes,
-        "latency_cycles": unit.latency_cycles,
-        "cycles_per_element": dict(unit.cycles_per_element),
-    }
-
-
-def _memory_to_dict(memory: LocalMemory) -> dict[str, Any]:
-    if isinstance(memory, DramBank):
-        return {"kind": "dram_bank", **asdict(memory)}
-    return {
-        "technology": memory.technology,
-        "device": memory.device,
-        "capacity_bytes": memory.capacity_bytes,
-        "bytes_per_cycle": memory.bytes_per_cycle,
-        "latency_cycles": memory.latency_cycles,
-    }

@@ -84,11 +84,36 @@ def scalar_keys(schema: type[Section]) -> dict[str, str]:
 
 
 def _walk(schema: type[Section], prefix: str) -> Iterator[tuple[str, type[Section] | None]]:
-    for name, field in schema.model_fields.items():
-        section = subsection(field)
+    for name, section in _sections(schema):
         yield prefix + name, section
         if section is not None:
             yield from _walk(section, f"{prefix}{name}.")
+
+
+def section_to_dict(schema: type[Section], part: object) -> dict[str, Any]:
+    """What a file of `schema` would hold for `part`, JSON-ready, in the order of the schema.
+
+    Args:
+        schema: names the values.
+        part: an object with attributes of these names; what it does not have is left out.
+    """
+    found: dict[str, Any] = {}
+    for name, section in _sections(schema):
+        if not hasattr(part, name):
+            continue
+        value = getattr(part, name)
+        if isinstance(value, Mapping):
+            found[name] = dict(value)
+        elif isinstance(value, tuple):
+            found[name] = list(value)
+        else:
+            found[name] = section_to_dict(section, value) if section else value
+    return found
+
+
+@cache
+def _sections(schema: type[Section]) -> tuple[tuple[str, type[Section] | None], ...]:
+    return tuple((name, subsection(field)) for name, field in schema.model_fields.items())
 
 
 def number_advice(given: object, whole: bool) -> str | None:

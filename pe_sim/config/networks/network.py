@@ -80,6 +80,11 @@ class Tree:
     downlink: bool
 
     @property
+    def latency_cycles(self) -> tuple[int, ...]:
+        """What a file calls the latencies of the levels."""
+        return self.level_latency_cycles
+
+    @property
     def num_levels(self) -> int:
         """D = ceil(log_k N)."""
         return len(self.level_latency_cycles)

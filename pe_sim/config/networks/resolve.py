@@ -77,15 +77,10 @@ def resolve_network(section: object, num_pes: int, source: str | None, folder: P
         InputError: N does not fit the kind, or the user's graph is wrong.
     """
     assert isinstance(section, GraphNetworkFile)
+    shared = GraphNetworkFile.model_fields.keys() - {"collectives"}
     return GraphNetwork(
-        kind=section.kind,
+        **section.model_dump(include=shared),
         shape=_shape(section, num_pes, source, folder),
-        arity=section.arity,
-        combine_cycles=section.combine_cycles,
-        softmax_combine_cycles=section.softmax_combine_cycles,
-        forward_cycles=section.forward_cycles,
-        in_network_reduction=section.in_network_reduction,
-        arbitration=section.arbitration,
         collectives=GraphCollectives(**section.collectives.model_dump()),
     )
 

@@ -23,17 +23,11 @@ from pe_sim.config.networks.shapes import (
 
 def network_to_dict(network: GraphNetwork) -> dict[str, Any]:
     """The section in the shape of its YAML; `auto` stays, a user's graph stands in it whole."""
-    return {
-        "kind": network.kind,
-        **_shape_to_dict(network.shape, network.kind),
-        **({} if isinstance(network.shape, SwitchTreeShape) else {"arity": network.arity}),
-        "combine_cycles": network.combine_cycles,
-        "softmax_combine_cycles": network.softmax_combine_cycles,
-        "forward_cycles": network.forward_cycles,
-        "in_network_reduction": network.in_network_reduction,
-        "arbitration": network.arbitration,
-        "collectives": {each.name: getattr(network.collectives, each.name) for each in fields(network.collectives)},
-    }
+    plain: dict[str, Any] = {"kind": network.kind, **_shape_to_dict(network.shape, network.kind)}
+    for each in fields(network):
+        if each.name not in ("kind", "shape"):
+            plain.setdefault(each.name, getattr(network, each.name))  # the arity of a tree of switches is its own
+    return {**plain, "collectives": asdict(network.collectives)}
 
 
 def _shape_to_dict(shape: Shape, kind: str) -> dict[str, Any]:

@@ -279,8 +279,7 @@ def _unused_ranks(given: object, num_ranks: int, source: str) -> frozenset[int]:
 
 # ---- Writes Hetu's ds_parallel_config: takes the arguments of Hetu's generators, gives what its JSON files hold.
 #
-# `load_plan` reads the result back. Beside Hetu's own keys it holds `cp_list`, which Hetu passes over: its files do
-# not
+# `load_plan` reads the result back. Beside Hetu's own keys it holds `cp_list`, which Hetu passes over: its files do not
 # say which replicas share tokens.
 
 
