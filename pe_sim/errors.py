@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 _ABSENT: Final = object()
@@ -56,6 +57,22 @@ class InputError(PeSimError):
         if hint:
             lines.append(f"  hint:     {hint}")
         super().__init__("\n".join(shown_lines("\n".join(lines).split("\n"))))
+
+    def of(self, source: str) -> InputError:
+        """The same error, found in `source`."""
+        text = str(self)
+        found = text.removeprefix(self.source) if self.source else f": {text}"
+        self.args, self.source = (f"{source}{found}",), source
+        return self
+
+
+@contextmanager
+def told_of(source: str) -> Iterator[None]:
+    """Names the file in errors of what reads a part of it, before what they name themselves."""
+    try:
+        yield
+    except InputError as error:
+        raise error.of(f"{source}: {error.source}" if error.source else source) from None
 
 
 class InfeasibleError(InputError):

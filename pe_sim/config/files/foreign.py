@@ -28,7 +28,7 @@ class Refusal:
             return all(map(self.allows, value))
         return any(type(value) is type(item) and value == item for item in self.harmless)
 
-    def error(self, key: str, value: object, source: str) -> InputError:
+    def error(self, key: str, value: object, source: str | None) -> InputError:
         """What to raise for a value that is not allowed."""
         harmless = " or ".join(_json_word(item) for item in self.harmless)
         problem, expected = f"not supported: {self.reason}", f"{harmless}, or no such key"
@@ -42,7 +42,7 @@ class UnknownKey(Refusal):
         """Whether the value is too small to describe a part of a model."""
         return not value or not isinstance(value, list | dict)
 
-    def error(self, key: str, value: object, source: str) -> InputError:
+    def error(self, key: str, value: object, source: str | None) -> InputError:
         """What to raise for a value that is not allowed."""
         return InputError("unknown key", source=source, path=key, given=value)
 
@@ -86,7 +86,7 @@ class KeyRules:
 
 
 def sort_keys(
-    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules, source: str
+    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules, source: str | None
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """The entries of `raw` a schema knows, and the names of those that are ignored, in the file's order.
 

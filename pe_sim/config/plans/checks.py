@@ -18,7 +18,7 @@ _DEGREES: Final = ("dp", "tp", "pp", "cp")
 _OVERLAPS: Final = range(4)
 
 
-def check_plan(plan: ParallelPlan, source: str) -> ParallelPlan:
+def check_plan(plan: ParallelPlan) -> ParallelPlan:
     """`plan` itself, when its parts agree; paths in errors are those of a plan file.
 
     Raises:
@@ -27,15 +27,15 @@ def check_plan(plan: ParallelPlan, source: str) -> ParallelPlan:
     """
     for path, value in _at_least_one(plan):
         if value < 1:
-            raise InputError("too small", source=source, path=path, given=value, expected="a whole number from 1")
+            raise InputError("too small", path=path, given=value, expected="a whole number from 1")
     if plan.overlap is not None and plan.overlap not in _OVERLAPS:
-        raise InputError("no such level", source=source, path="overlap", given=plan.overlap, expected="0, 1, 2 or 3")
-    _check_partition(plan, source)
-    _check_layers(plan, source)
-    _check_matrices(plan, source)
-    distinct(plan.unused, "unused_arrays", source)
+        raise InputError("no such level", path="overlap", given=plan.overlap, expected="0, 1, 2 or 3")
+    _check_partition(plan)
+    _check_layers(plan)
+    _check_matrices(plan)
+    distinct(plan.unused, "unused_arrays")
     if plan.pipelines:
-        _check_pipelines(plan, source)
+        _check_pipelines(plan)
     return plan
 
 
@@ -51,9 +51,7 @@ def _at_least_one(plan: ParallelPlan) -> Iterator[tuple[str, int]]:
         yield from ((f"{path}.{name}", getattr(degrees, name)) for name in ("dp", "tp", "cp"))
 
 
-def check_bounds(
-    bounds: tuple[int, ...], num_stages: int, num_layers: int | None, path: str, source: str
-) -> tuple[int, ...]:
+def check_bounds(bounds: tuple[int, ...], num_stages: int, num_layers: int | None, path: str) -> tuple[int, ...]:
     """The bounds (0, ..., number of layers) of `num_stages` stages themselves.
 
     Raises:
@@ -61,7 +59,7 @@ def check_bounds(
     """
 
     def refuse(problem: str, expected: str) -> InputError:
-        return InputError(problem, source=source, path=path, given=list(bounds), expected=expected)
+        return InputError(problem, path=path, given=list(bounds), expected=expected)
 
     if len(bounds) != num_stages + 1:
         raise refuse(f"{len(bounds)} bounds", f"{num_stages + 1}: one more than the {num_stages} stages")
@@ -77,13 +75,12 @@ def check_bounds(
     return bounds
 
 
-def _check_partition(plan: ParallelPlan, source: str) -> None:
+def _check_partition(plan: ParallelPlan) -> None:
     if isinstance(plan.partition, tuple):
-        check_bounds(plan.partition, plan.pp, plan.num_layers, "partition", source)
+        check_bounds(plan.partition, plan.pp, plan.num_layers, "partition")
     elif plan.partition not in PARTITIONS:
         raise InputError(
             "not one of the known methods",
-            source=source,
             path="partition",
             given=plan.partition,
             expected=f"{', '.join(PARTITIONS)}, or a list of bounds",
@@ -92,14 +89,13 @@ def _check_partition(plan: ParallelPlan, source: str) -> None:
     if plan.num_layers is not None and plan.num_layers < plan.pp:
         raise InputError(
             f"{plan.num_layers} layers do not fill {plan.pp} stages",
-            source=source,
             path="pp",
             given=plan.pp,
             expected=f"at most {plan.num_layers}",
         )
 
 
-def _check_layers(plan: ParallelPlan, source: str) -> None:
+def _check_layers(plan: ParallelPlan) -> None:
     """Degrees of single layers: as many as there are layers, and the same number of arrays under all of them."""
     if not plan.layers:
         return
@@ -108,7 +104,6 @@ def _check_layers(plan: ParallelPlan, source: str) -> None:
             problem = f"{name} beside degrees of each layer"
             raise InputError(
                 problem,
-                source=source,
                 path=name,
                 given=getattr(plan, name),
                 expected=f"1, or no layers: {name} is in them",
@@ -116,87 +111,80 @@ def _check_layers(plan: ParallelPlan, source: str) -> None:
     if plan.num_layers is not None and len(plan.layers) != plan.num_layers:
         raise InputError(
             f"degrees of {len(plan.layers)} layers",
-            source=source,
             path="layers",
             given=len(plan.layers),
             expected=f"{plan.num_layers}, as num_layers says",
         )
     width = plan.layers[0].num_arrays
     for index, degrees in enumerate(plan.layers):
-        _check_product(degrees, width, f"layers.{index}", source, "as under layer 0")
+        _check_product(degrees, width, f"layers.{index}", "as under layer 0")
     if plan.head is not None:
-        _check_product(plan.head, width, "head", source, "as under the layers")
+        _check_product(plan.head, width, "head", "as under the layers")
 
 
-def _check_product(degrees: Degrees, arrays: int, path: str, source: str, why: str) -> None:
+def _check_product(degrees: Degrees, arrays: int, path: str, why: str) -> None:
     if degrees.num_arrays != arrays:
         raise InputError(
             f"{degrees} is {degrees.num_arrays} arrays",
-            source=source,
             path=path,
             given=str(degrees),
             expected=f"degrees that multiply to {arrays}, {why}",
         )
 
 
-def _check_matrices(plan: ParallelPlan, source: str) -> None:
+def _check_matrices(plan: ParallelPlan) -> None:
     distinct_names: set[str] = set()
     for name, split in plan.matrices:
         if name not in MATRICES or name in distinct_names:
             problem = "unknown operator" if name not in MATRICES else "an operator named twice"
-            raise InputError(
-                problem, source=source, path=f"matrices.{name}", given=split, hint=did_you_mean(name, MATRICES)
-            )
+            raise InputError(problem, path=f"matrices.{name}", given=split, hint=did_you_mean(name, MATRICES))
         distinct_names.add(name)
         if split not in SPLITS:
             raise InputError(
                 "not one of the known values",
-                source=source,
                 path=f"matrices.{name}",
                 given=split,
                 expected=" or ".join(SPLITS),
             )
 
 
-def _check_pipelines(plan: ParallelPlan, source: str) -> None:
+def _check_pipelines(plan: ParallelPlan) -> None:
     for name in _DEGREES:
         if getattr(plan, name) != 1:
             raise InputError(
                 f"{name} beside pipelines, which name the arrays of every stage",
-                source=source,
                 path=name,
                 given=getattr(plan, name),
                 expected="1, or no pipelines",
             )
     if plan.layers:
         problem, expected = "degrees of each layer beside pipelines", "degrees in the stages"
-        raise InputError(problem, source=source, path="layers", given=len(plan.layers), expected=expected)
+        raise InputError(problem, path="layers", given=len(plan.layers), expected=expected)
     used: dict[int, str] = dict.fromkeys(plan.unused, "unused_arrays")
     total = plan.num_layers
     for index, pipeline in enumerate(plan.pipelines):
         path = f"pipelines.{index}"
-        ends = _check_stages(pipeline, path, source)
+        ends = _check_stages(pipeline, path)
         if total is not None and ends != total:
             why = "as num_layers says" if plan.num_layers is not None else "as pipelines.0 has"
             raise InputError(
                 f"its stages have {ends} layers",
-                source=source,
                 path=path,
                 given=[item.num_layers for item in pipeline.stages],
                 expected=f"{total} in all, {why}",
             )
         total = ends
-        _check_ranks(pipeline, path, source, used)
+        _check_ranks(pipeline, path, used)
     if plan.head is not None:
         for index, pipeline in enumerate(plan.pipelines):
             last = f"pipelines.{index}.stages.{len(pipeline.stages) - 1}"
-            _check_product(plan.head, len(pipeline.stages[-1].arrays), "head", source, f"as in {last}")
+            _check_product(plan.head, len(pipeline.stages[-1].arrays), "head", f"as in {last}")
 
 
-def _check_stages(pipeline: PipelinePlan, path: str, source: str) -> int:
+def _check_stages(pipeline: PipelinePlan, path: str) -> int:
     """The layers of the pipeline; its stages follow one another without a gap."""
     if not pipeline.stages:
-        raise InputError("no stages", source=source, path=f"{path}.stages", given=[], expected="at least one")
+        raise InputError("no stages", path=f"{path}.stages", given=[], expected="at least one")
     ends = 0
     for index, item in enumerate(pipeline.stages):
         at = f"{path}.stages.{index}"
@@ -205,7 +193,6 @@ def _check_stages(pipeline: PipelinePlan, path: str, source: str) -> int:
             problem = f"{verb} layer {item.first_layer}" if item.first_layer != ends else "a stage without layers"
             raise InputError(
                 problem,
-                source=source,
                 path=f"{at}.layers",
                 given=[item.first_layer, item.first_layer + item.num_layers],
                 expected=f"at least one layer, from layer {ends} on",
@@ -213,28 +200,26 @@ def _check_stages(pipeline: PipelinePlan, path: str, source: str) -> int:
         if len(item.degrees) != item.num_layers:
             raise InputError(
                 f"degrees of {len(item.degrees)} layers",
-                source=source,
                 path=f"{at}.degrees",
                 given=len(item.degrees),
                 expected=f"{item.num_layers}, one for each layer of the stage",
             )
         for degrees in dict.fromkeys(item.degrees):
-            _check_product(degrees, len(item.arrays), at, source, "the arrays of the stage")
+            _check_product(degrees, len(item.arrays), at, "the arrays of the stage")
         ends += item.num_layers
     return ends
 
 
-def _check_ranks(pipeline: PipelinePlan, path: str, source: str, used: dict[int, str]) -> None:
+def _check_ranks(pipeline: PipelinePlan, path: str, used: dict[int, str]) -> None:
     """No rank works in two places, but for stages that share tokens: see `may_stay`."""
     here: dict[int, tuple[str, StagePlan]] = {}
     for index, item in enumerate(pipeline.stages):
         at = f"{path}.stages.{index}.arrays"
-        for rank in distinct(item.arrays, at, source):
+        for rank in distinct(item.arrays, at):
             before, earlier = here.get(rank, (used.get(rank), None))
             if before is not None and not (earlier is not None and may_stay(earlier, item)):
                 raise InputError(
                     f"rank {rank} is named twice, first in {before}",
-                    source=source,
                     path=at,
                     given=list(item.arrays),
                     expected="ranks that nothing else names",
@@ -259,23 +244,21 @@ MAX_COUNT: Final = 2**20  # far above any real number of arrays, layers or parts
 _LONGEST_VALUE: Final = 60
 
 
-def whole(value: object, path: str, source: str, *, least: int = 1) -> int:
+def whole(value: object, path: str, *, least: int = 1) -> int:
     """`value` as a whole number of at least `least`.
 
     Raises:
         InputError: another type (true is no number), or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError("not a whole number", source=source, path=path, given=value, expected="a whole number")
+        raise InputError("not a whole number", path=path, given=value, expected="a whole number")
     if not least <= value <= MAX_COUNT:
         problem = "too small" if value < least else "too large"
-        raise InputError(
-            problem, source=source, path=path, given=value, expected=f"a whole number from {least} to {MAX_COUNT}"
-        )
+        raise InputError(problem, path=path, given=value, expected=f"a whole number from {least} to {MAX_COUNT}")
     return value
 
 
-def whole_list(value: object, path: str, source: str, *, least: int = 0) -> tuple[int, ...]:
+def whole_list(value: object, path: str, *, least: int = 0) -> tuple[int, ...]:
     """`value` as whole numbers: a list, or a text with commas between.
 
     Raises:
@@ -286,28 +269,27 @@ def whole_list(value: object, path: str, source: str, *, least: int = 0) -> tupl
         entries = [int(part) if part.strip().isdecimal() else part for part in value.split(",")]
     if not isinstance(entries, list | tuple):
         expected = "whole numbers: a list, or a text with commas between"
-        raise InputError("not a list", source=source, path=path, given=value, expected=expected)
-    return tuple(whole(entry, f"{path}.{index}", source, least=least) for index, entry in enumerate(entries))
+        raise InputError("not a list", path=path, given=value, expected=expected)
+    return tuple(whole(entry, f"{path}.{index}", least=least) for index, entry in enumerate(entries))
 
 
-def require(raw: Mapping[str, object], key: str, source: str, *, path: str = "") -> object:
+def require(raw: Mapping[str, object], key: str, *, path: str = "") -> object:
     """What stands under `key`.
 
     Args:
         raw: the mapping.
         key: that has no default.
-        source: what errors call the file.
         path: of the key in the file, where the mapping is not all of it.
 
     Raises:
         InputError: there is no such key.
     """
     if key not in raw:
-        raise InputError("missing", source=source, path=path or key, hint=f"state {key}; it has no default")
+        raise InputError("missing", path=path or key, hint=f"state {key}; it has no default")
     return raw[key]
 
 
-def distinct(ranks: Iterable[int], path: str, source: str, what: str = "rank") -> tuple[int, ...]:
+def distinct(ranks: Iterable[int], path: str, what: str = "rank") -> tuple[int, ...]:
     """The ranks themselves.
 
     Raises:
@@ -318,12 +300,12 @@ def distinct(ranks: Iterable[int], path: str, source: str, what: str = "rank") -
     for rank in listed:
         if rank in seen:
             problem = f"{what} {rank} is named twice"
-            raise InputError(problem, source=source, path=path, given=list(listed), expected="each once")
+            raise InputError(problem, path=path, given=list(listed), expected="each once")
         seen.add(rank)
     return listed
 
 
-def flag(value: object, path: str, source: str) -> bool:
+def flag(value: object, path: str) -> bool:
     """`value` as true or false, never a number.
 
     Raises:
@@ -331,7 +313,7 @@ def flag(value: object, path: str, source: str) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise InputError("not a boolean", source=source, path=path, given=value, expected="true or false")
+    raise InputError("not a boolean", path=path, given=value, expected="true or false")
 
 
 def ignored_line(key: str, value: object, reason: str = "") -> str:
@@ -343,10 +325,10 @@ def ignored_line(key: str, value: object, reason: str = "") -> str:
 
 
 def sort_plan_keys(
-    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules, source: str
+    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """The entries that matter, and a line for each that does not; errors as in `sort_keys`."""
-    values, ignored = sort_keys(raw, known, rules, source)
+    values, ignored = sort_keys(raw, known, rules, None)
     return values, tuple(ignored_line(key, raw[key]) for key in ignored)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from pe_sim.config.files.foreign import KeyRules
-from pe_sim.config.plans.checks import bounds_of, check_plan, ignored_line, require, sort_plan_keys, whole, whole_list
+from pe_sim.config.plans.checks import bounds_of, ignored_line, require, sort_plan_keys, whole, whole_list
 from pe_sim.config.plans.plan import Degrees, ParallelPlan
 from pe_sim.errors import InputError
 
@@ -32,14 +32,11 @@ def is_galvatron_plan(raw: Mapping[str, object]) -> bool:
     return "pp_deg" in raw or "tp_sizes_enc" in raw
 
 
-def read_galvatron_plan(
-    raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None
-) -> ParallelPlan:
+def read_galvatron_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
     """The plan a strategy describes.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: of the plan.
         num_arrays: how many arrays take part in all; None: as few as its degrees need.
 
@@ -47,45 +44,40 @@ def read_galvatron_plan(
         InputError: an unknown or wrong entry, lists of different lengths, stages that are not all layers, degrees that
             do not fit the number of arrays, or experts.
     """
-    stated, ignored = sort_plan_keys(raw, _KNOWN, _KEYS, source)
+    stated, ignored = sort_plan_keys(raw, _KNOWN, _KEYS)
     values = {key: value for key, value in stated.items() if value is not None}
     for key in ("pp_deg", "tp_sizes_enc"):
-        require(values, key, source)
-    pp = whole(values["pp_deg"], "pp_deg", source)
-    lists = _lists(values, source)
-    _check_experts(lists, source)
+        require(values, key)
+    pp = whole(values["pp_deg"], "pp_deg")
+    lists = _lists(values)
+    _check_experts(lists)
     shares = _layer_shares(lists)
-    head = _head_shares(values, source)
-    width, note = _stage_arrays(shares, head, pp, num_arrays, source)
+    head = _head_shares(values)
+    width, note = _stage_arrays(shares, head, pp, num_arrays)
     num_layers = len(shares)
-    plan = ParallelPlan(
+    return ParallelPlan(
         name=name,
-        source=source,
         pp=pp,
-        partition=_partition(values, pp, num_layers, source),
-        microbatches=whole(values["chunks"], "chunks", source) if "chunks" in values else None,
-        layers=tuple(
-            _complete(share, width, f"tp_sizes_enc, layer {index}", source) for index, share in enumerate(shares)
-        ),
-        head=_complete(head, width, "vtp", source),
+        partition=_partition(values, pp, num_layers),
+        microbatches=whole(values["chunks"], "chunks") if "chunks" in values else None,
+        layers=tuple(_complete(share, width, f"tp_sizes_enc, layer {index}") for index, share in enumerate(shares)),
+        head=_complete(head, width, "vtp"),
         num_layers=num_layers,
         ignored=(*note, *(ignored_line(key, raw[key]) for key in _PER_LAYER_IGNORED if key in raw), *ignored),
     )
-    return check_plan(plan, source)
 
 
-def _lists(values: Mapping[str, object], source: str) -> dict[str, tuple[int, ...]]:
+def _lists(values: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
     """Every list with an entry for each layer, all of the same length."""
     lists: dict[str, tuple[int, ...]] = {}
     for key in (*_PER_LAYER, *_PER_LAYER_IGNORED, *_EXPERTS):
         if key in values:
-            lists[key] = whole_list(values[key], key, source, least=1 if "sizes" in key else 0)
+            lists[key] = whole_list(values[key], key, least=1 if "sizes" in key else 0)
     num_layers = len(lists["tp_sizes_enc"])
     for key, entries in lists.items():
         if len(entries) != num_layers:
             raise InputError(
                 f"{len(entries)} entries",
-                source=source,
                 path=key,
                 given=values[key],
                 expected=f"{num_layers}, one for each layer, as in tp_sizes_enc",
@@ -93,16 +85,15 @@ def _lists(values: Mapping[str, object], source: str) -> dict[str, tuple[int, ..
         if key in ("tp_consecutive_flags", "use_sp"):
             for index, entry in enumerate(entries):
                 if entry > 1:
-                    raise InputError("not a flag", source=source, path=f"{key}.{index}", given=entry, expected="0 or 1")
+                    raise InputError("not a flag", path=f"{key}.{index}", given=entry, expected="0 or 1")
     return lists
 
 
-def _check_experts(lists: Mapping[str, tuple[int, ...]], source: str) -> None:
+def _check_experts(lists: Mapping[str, tuple[int, ...]]) -> None:
     for key in _EXPERTS:
         if any(entry != 1 for entry in lists.get(key, ())):
             raise InputError(
                 "not supported: a mixture of experts",
-                source=source,
                 path=key,
                 given=list(lists[key]),
                 expected="1 for each layer, or no such key",
@@ -127,14 +118,13 @@ def _share(size: int, cp: int, sequence: bool, consecutive: bool) -> Degrees:
     return Degrees(1, cp * size, 1, consecutive) if sequence else Degrees(1, cp, size, consecutive)
 
 
-def _head_shares(values: Mapping[str, object], source: str) -> Degrees:
+def _head_shares(values: Mapping[str, object]) -> Degrees:
     """tp and cp of the LM head, which is whole on every array where the file does not say; vsp is a flag, as use_sp."""
-    size, cp = whole(values.get("vtp", 1), "vtp", source), whole(values.get("vcp", 1), "vcp", source)
-    sequence = whole(values.get("vsp", 0), "vsp", source, least=0)
+    size, cp = whole(values.get("vtp", 1), "vtp"), whole(values.get("vcp", 1), "vcp")
+    sequence = whole(values.get("vsp", 0), "vsp", least=0)
     if sequence > 1:
         raise InputError(
             "not a flag",
-            source=source,
             path="vsp",
             given=sequence,
             expected="0 or 1: whether the vtp arrays share the tokens, not the vocabulary",
@@ -142,9 +132,7 @@ def _head_shares(values: Mapping[str, object], source: str) -> Degrees:
     return _share(size, cp, sequence == 1, True)
 
 
-def _stage_arrays(
-    shares: list[Degrees], head: Degrees, pp: int, num_arrays: int | None, source: str
-) -> tuple[int, tuple[str, ...]]:
+def _stage_arrays(shares: list[Degrees], head: Degrees, pp: int, num_arrays: int | None) -> tuple[int, tuple[str, ...]]:
     """Arrays of a stage, and a line that says so where the file and the caller leave it open."""
     if num_arrays is None:
         width = max(share.num_arrays for share in (*shares, head))
@@ -152,7 +140,6 @@ def _stage_arrays(
     if num_arrays % pp:
         raise InputError(
             f"{num_arrays} arrays are not {pp} equal stages",
-            source=source,
             path="pp_deg",
             given=pp,
             expected=f"a divisor of {num_arrays}",
@@ -160,13 +147,12 @@ def _stage_arrays(
     return num_arrays // pp, ()
 
 
-def _complete(share: Degrees, width: int, path: str, source: str) -> Degrees:
+def _complete(share: Degrees, width: int, path: str) -> Degrees:
     """The degrees with the shares of the batch that fill the stage; `consecutive` only where it says something."""
     part = share.num_arrays
     if width % part:
         raise InputError(
             f"{part} arrays a share do not fill a stage of {width}",
-            source=source,
             path=path,
             given=part,
             expected=f"a divisor of {width}",
@@ -176,7 +162,6 @@ def _complete(share: Degrees, width: int, path: str, source: str) -> Degrees:
     if scattered and share.cp > 1:
         raise InputError(
             "not supported: shares of the tokens on arrays that are not neighbours",
-            source=source,
             path=path.replace("tp_sizes_enc", "tp_consecutive_flags"),
             given=0,
             expected="1",
@@ -184,17 +169,16 @@ def _complete(share: Degrees, width: int, path: str, source: str) -> Degrees:
     return replace(share, dp=width // part, consecutive=not (scattered and share.tp > 1))
 
 
-def _partition(values: Mapping[str, object], pp: int, num_layers: int, source: str) -> tuple[int, ...]:
+def _partition(values: Mapping[str, object], pp: int, num_layers: int) -> tuple[int, ...]:
     """Bounds of the stages; left out: what does not divide goes to the last."""
     if "pp_division" not in values:
         each = num_layers // pp
         return (*(at * each for at in range(pp)), num_layers)
     given = values["pp_division"]
-    counts = whole_list([given] if isinstance(given, int) else given, "pp_division", source, least=1)
+    counts = whole_list([given] if isinstance(given, int) else given, "pp_division", least=1)
     if len(counts) != pp:
         raise InputError(
             f"layers of {len(counts)} stages",
-            source=source,
             path="pp_division",
             given=given,
             expected=f"{pp} numbers, as pp_deg says",
@@ -202,7 +186,6 @@ def _partition(values: Mapping[str, object], pp: int, num_layers: int, source: s
     if sum(counts) != num_layers:
         raise InputError(
             f"the stages have {sum(counts)} layers",
-            source=source,
             path="pp_division",
             given=given,
             expected=f"{num_layers} in all, as tp_sizes_enc has entries",

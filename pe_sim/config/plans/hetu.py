@@ -14,7 +14,6 @@ from math import prod
 from typing import Any, Final
 
 from pe_sim.config.plans.checks import (
-    check_plan,
     distinct,
     ignored_line,
     require,
@@ -49,7 +48,7 @@ class HetuTensor:
     dups: tuple[int, ...]
 
 
-def read_tensor(raw: object, path: str, source: str) -> HetuTensor:
+def read_tensor(raw: object, path: str) -> HetuTensor:
     """The tensor, with what must hold: for each member, split * dup = devices of the member * number of members.
 
     Raises:
@@ -57,21 +56,20 @@ def read_tensor(raw: object, path: str, source: str) -> HetuTensor:
             multiply.
     """
     if not isinstance(raw, Mapping):
-        raise InputError("not a tensor", source=source, path=path, given=raw, expected=f"a mapping with {_words()}")
+        raise InputError("not a tensor", path=path, given=raw, expected=f"a mapping with {_words()}")
     for key in raw:
         if key not in _KEYS:
             where = f"{path}.{key}"
-            raise InputError("unknown key", source=source, path=where, given=raw[key], hint=did_you_mean(key, _KEYS))
-    groups = _groups(raw, path, source)
-    splits = _splits(raw.get("split", {}), len(groups), path, source)
-    dups = _per_member(raw.get("dup", 1), len(groups), f"{path}.dup", source)
+            raise InputError("unknown key", path=where, given=raw[key], hint=did_you_mean(key, _KEYS))
+    groups = _groups(raw, path)
+    splits = _splits(raw.get("split", {}), len(groups), path)
+    dups = _per_member(raw.get("dup", 1), len(groups), f"{path}.dup")
     for group, split, dup in zip(groups, splits, dups, strict=True):
         pieces = prod(split.values()) * dup
         if pieces != len(group) * len(groups):
             raise InputError(
                 f"split {prod(split.values())} x dup {dup} is {pieces}, not {len(group) * len(groups)}"
                 f" ({len(group)} devices x {len(groups)} groups)",
-                source=source,
                 path=f"{path}.dup",
                 given=raw.get("dup", 1),
                 expected="degrees that multiply to the devices of a group times the number of groups",
@@ -83,39 +81,36 @@ def _words() -> str:
     return "split, dup and device_group or device_group_union"
 
 
-def _groups(raw: Mapping[str, object], path: str, source: str) -> Groups:
+def _groups(raw: Mapping[str, object], path: str) -> Groups:
     if ("device_group" in raw) == ("device_group_union" in raw):
         both = "device_group" in raw
         problem = "device_group and device_group_union at once" if both else "no device_group"
-        raise InputError(problem, source=source, path=path, given=list(raw), expected=_words())
+        raise InputError(problem, path=path, given=list(raw), expected=_words())
     if "device_group" in raw:
-        group = whole_list(raw["device_group"], f"{path}.device_group", source)
+        group = whole_list(raw["device_group"], f"{path}.device_group")
         groups: Groups = (group,)
     else:
         union = raw["device_group_union"]
         where = f"{path}.device_group_union"
         if not isinstance(union, list | tuple) or not union:
-            raise InputError(
-                "not a list of groups", source=source, path=where, given=union, expected="[[0, 1], [2, 3]]"
-            )
-        groups = tuple(whole_list(group, f"{where}.{index}", source) for index, group in enumerate(union))
+            raise InputError("not a list of groups", path=where, given=union, expected="[[0, 1], [2, 3]]")
+        groups = tuple(whole_list(group, f"{where}.{index}") for index, group in enumerate(union))
     for index, group in enumerate(groups):
         if not group:
             problem = "a group without devices"
-            raise InputError(problem, source=source, path=f"{path}, group {index}", given=[], expected="one or more")
-    distinct((device for group in groups for device in group), path, source, "device")
+            raise InputError(problem, path=f"{path}, group {index}", given=[], expected="one or more")
+    distinct((device for group in groups for device in group), path, "device")
     return groups
 
 
-def _per_member(value: object, num_groups: int, path: str, source: str) -> tuple[int, ...]:
+def _per_member(value: object, num_groups: int, path: str) -> tuple[int, ...]:
     """A number for each member; one number stands for all."""
     if not isinstance(value, list | tuple):
-        return (whole(value, path, source),) * num_groups
-    numbers = whole_list(value, path, source, least=1)
+        return (whole(value, path),) * num_groups
+    numbers = whole_list(value, path, least=1)
     if len(numbers) != num_groups:
         raise InputError(
             f"{len(numbers)} entries",
-            source=source,
             path=path,
             given=value,
             expected=f"{num_groups}, one for each group",
@@ -123,15 +118,15 @@ def _per_member(value: object, num_groups: int, path: str, source: str) -> tuple
     return numbers
 
 
-def _splits(value: object, num_groups: int, path: str, source: str) -> tuple[Mapping[int, int], ...]:
+def _splits(value: object, num_groups: int, path: str) -> tuple[Mapping[int, int], ...]:
     where = f"{path}.split"
     if not isinstance(value, Mapping):
-        raise InputError("not a mapping", source=source, path=where, given=value, expected='degrees by dim: {"0": 2}')
+        raise InputError("not a mapping", path=where, given=value, expected='degrees by dim: {"0": 2}')
     degrees: dict[int, tuple[int, ...]] = {}
     for dim, entry in value.items():
         if str(dim) not in ("0", "1"):
-            raise InputError("no such dim", source=source, path=f"{where}.{dim}", given=entry, expected="0 or 1")
-        degrees[int(dim)] = _per_member(entry, num_groups, f"{where}.{dim}", source)
+            raise InputError("no such dim", path=f"{where}.{dim}", given=entry, expected="0 or 1")
+        degrees[int(dim)] = _per_member(entry, num_groups, f"{where}.{dim}")
     return tuple({dim: numbers[index] for dim, numbers in degrees.items()} for index in range(num_groups))
 
 
@@ -161,12 +156,11 @@ def is_hetu_plan(raw: Mapping[str, object]) -> bool:
     return any(isinstance(raw.get(root), Mapping) for root in ROOTS)
 
 
-def read_hetu_plan(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None) -> ParallelPlan:
+def read_hetu_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
     """The plan the file describes.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: of the plan.
         num_arrays: unused; the file names its devices.
 
@@ -176,22 +170,20 @@ def read_hetu_plan(raw: Mapping[str, object], source: str, name: str, num_arrays
     """
     root = next(root for root in ROOTS if isinstance(raw.get(root), Mapping))
     ignored = _Ignored()
-    _check_top(raw, root, source, ignored)
-    blocks = _blocks(raw[root], root, source, ignored)
-    _check_tables(raw[root], root, blocks[0], source)
-    split_vocabulary = _check_head(raw, root, blocks[-1], source)
+    _check_top(raw, root, ignored)
+    blocks = _blocks(raw[root], root, ignored)
+    _check_tables(raw[root], root, blocks[0])
+    split_vocabulary = _check_head(raw, root, blocks[-1])
     members = [_lane(blocks, index) for index in range(len(blocks[0].groups))]
-    cp_list = whole_list(raw["cp_list"], "cp_list", source, least=1) if raw.get("cp_list") is not None else None
-    plan = ParallelPlan(
+    cp_list = whole_list(raw["cp_list"], "cp_list", least=1) if raw.get("cp_list") is not None else None
+    return ParallelPlan(
         name=name,
-        source=source,
-        pipelines=pipelines_of(members, cp_list, source),
+        pipelines=pipelines_of(members, cp_list),
         split_vocabulary=split_vocabulary,
-        unused=_unused(raw, blocks, source),
+        unused=_unused(raw, blocks),
         num_layers=blocks[-1].last + 1,
         ignored=ignored.lines(),
     )
-    return check_plan(plan, source)
 
 
 class _Ignored:
@@ -209,42 +201,42 @@ class _Ignored:
         return tuple(ignored_line(key, value) for key, value in self._found.items())
 
 
-def _unknown(key: str, path: str, value: object, known: tuple[str, ...], source: str) -> InputError:
-    return InputError("unknown key", source=source, path=path, given=value, hint=did_you_mean(key, known))
+def _unknown(key: str, path: str, value: object, known: tuple[str, ...]) -> InputError:
+    return InputError("unknown key", path=path, given=value, hint=did_you_mean(key, known))
 
 
-def _check_top(raw: Mapping[str, object], root: str, source: str, ignored: _Ignored) -> None:
+def _check_top(raw: Mapping[str, object], root: str, ignored: _Ignored) -> None:
     known = (root, "lm_head", "devices", "cp_list", *_IGNORED_TOP)
     for key, value in raw.items():
         if isinstance(value, Mapping) and value.get("type") == "placeholder":
-            read_tensor(value, key, source)
+            read_tensor(value, key)
         elif key in _IGNORED_TOP or key.startswith("lora"):
             ignored.add(key, value)
         elif key not in known:
-            raise _unknown(key, key, value, known, source)
+            raise _unknown(key, key, value, known)
 
 
-def _mapping(raw: Mapping[str, Any], key: str, path: str, source: str) -> Mapping[str, Any]:
+def _mapping(raw: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
     where = f"{path}.{key}"
-    value = require(raw, key, source, path=where)
+    value = require(raw, key, path=where)
     if isinstance(value, Mapping):
         return value
-    raise InputError("not a mapping", source=source, path=where, given=value, expected="a mapping")
+    raise InputError("not a mapping", path=where, given=value, expected="a mapping")
 
 
-def _blocks(raw: Any, root: str, source: str, ignored: _Ignored) -> list[Block]:
+def _blocks(raw: Any, root: str, ignored: _Ignored) -> list[Block]:
     """All blocks in the order of their layers; together they are every layer once, on as many groups each."""
     known = ("blocks", *_TABLES, *_LAST_NORMS)
     for key, value in raw.items():
         if key.startswith("lora"):
             ignored.add(key, value)
         elif key not in known:
-            raise _unknown(key, f"{root}.{key}", value, known, source)
+            raise _unknown(key, f"{root}.{key}", value, known)
     path = f"{root}.blocks"
-    entries = _mapping(raw, "blocks", root, source)
+    entries = _mapping(raw, "blocks", root)
     if not entries:
-        raise InputError("no blocks", source=source, path=path, given={}, expected="a block for every range of layers")
-    blocks = [_block(entry, f"{path}.{key}", source, ignored) for key, entry in entries.items()]
+        raise InputError("no blocks", path=path, given={}, expected="a block for every range of layers")
+    blocks = [_block(entry, f"{path}.{key}", ignored) for key, entry in entries.items()]
     blocks.sort(key=lambda block: block.first)
     expected = 0
     for block in blocks:
@@ -252,7 +244,6 @@ def _blocks(raw: Any, root: str, source: str, ignored: _Ignored) -> list[Block]:
             verb = "skips to" if block.first > expected else "repeats"
             raise InputError(
                 f"{verb} layer {block.first}",
-                source=source,
                 path=f"{block.path}.range",
                 given=[block.first, block.last],
                 expected=f"layers from {expected} on",
@@ -261,7 +252,6 @@ def _blocks(raw: Any, root: str, source: str, ignored: _Ignored) -> list[Block]:
         if len(block.groups) != len(blocks[0].groups):
             raise InputError(
                 f"{len(block.groups)} groups",
-                source=source,
                 path=f"{block.path}.attn.qkv",
                 given=[list(group) for group in block.groups],
                 expected=f"{len(blocks[0].groups)}, as in {blocks[0].path}",
@@ -269,67 +259,63 @@ def _blocks(raw: Any, root: str, source: str, ignored: _Ignored) -> list[Block]:
     return blocks
 
 
-def _block(entry: Any, path: str, source: str, ignored: _Ignored) -> Block:
+def _block(entry: Any, path: str, ignored: _Ignored) -> Block:
     if not isinstance(entry, Mapping):
-        raise InputError("not a mapping", source=source, path=path, given=entry, expected="a block of layers")
+        raise InputError("not a mapping", path=path, given=entry, expected="a block of layers")
     known = ("range", *_MATRICES, *_NORMS)
     for key, value in entry.items():
         if key in _IGNORED_IN_BLOCK or key.startswith("lora"):
             ignored.add(key, value)
         elif key not in known:
-            raise _unknown(key, f"{path}.{key}", value, (*known, *_IGNORED_IN_BLOCK), source)
-    first, last = _range(entry.get("range"), f"{path}.range", source)
-    matrices = _matrices(entry, path, source, ignored)
+            raise _unknown(key, f"{path}.{key}", value, (*known, *_IGNORED_IN_BLOCK))
+    first, last = _range(entry.get("range"), f"{path}.range")
+    matrices = _matrices(entry, path, ignored)
     (leading, dim), *others = matrices
-    tps = _shares(leading, dim, source)
+    tps = _shares(leading, dim)
     for tensor, other_dim in others:
-        _same_groups(tensor, leading.groups, leading.path, source)
-        if _shares(tensor, other_dim, source) != tps:
+        _same_groups(tensor, leading.groups, leading.path)
+        if _shares(tensor, other_dim) != tps:
             raise InputError(
                 "shared among another number of devices",
-                source=source,
                 path=f"{tensor.path}.split",
                 given=[dict(split) for split in tensor.splits],
                 expected=f"{list(tps)} of each group, as in {leading.path}",
             )
     for key in _NORMS:
         if key in entry:
-            _same_groups(read_tensor(entry[key], f"{path}.{key}", source), leading.groups, leading.path, source)
+            _same_groups(read_tensor(entry[key], f"{path}.{key}"), leading.groups, leading.path)
     return Block(first, last, leading.groups, tps, path)
 
 
-def _range(value: object, path: str, source: str) -> tuple[int, int]:
+def _range(value: object, path: str) -> tuple[int, int]:
     """The first and last layer; Hetu writes one number for one layer."""
-    layers = whole_list([] if value is None else value, path, source)
+    layers = whole_list([] if value is None else value, path)
     if len(layers) in (1, 2) and layers[0] <= layers[-1]:
         return layers[0], layers[-1]
     problem, expected = "not a range of layers", "[first, last] or [layer]"
-    raise InputError(problem, source=source, path=path, given=value, expected=expected)
+    raise InputError(problem, path=path, given=value, expected=expected)
 
 
-def _matrices(entry: Mapping[str, Any], path: str, source: str, ignored: _Ignored) -> list[tuple[HetuTensor, int]]:
+def _matrices(entry: Mapping[str, Any], path: str, ignored: _Ignored) -> list[tuple[HetuTensor, int]]:
     found = []
     for part, dims in _MATRICES.items():
-        inside = _mapping(entry, part, path, source)
+        inside = _mapping(entry, part, path)
         for key, value in inside.items():
             if key.startswith("lora") or key == "activation_func":
                 ignored.add(key, value)
             elif key not in dims:
-                raise _unknown(key, f"{path}.{part}.{key}", value, tuple(dims), source)
+                raise _unknown(key, f"{path}.{part}.{key}", value, tuple(dims))
         for key, dim in dims.items():
-            found.append(
-                (read_tensor(_mapping(inside, key, f"{path}.{part}", source), f"{path}.{part}.{key}", source), dim)
-            )
+            found.append((read_tensor(_mapping(inside, key, f"{path}.{part}"), f"{path}.{part}.{key}"), dim))
     return found
 
 
-def _shares(tensor: HetuTensor, dim: int, source: str) -> tuple[int, ...]:
+def _shares(tensor: HetuTensor, dim: int) -> tuple[int, ...]:
     """Of each group, how many devices share the matrix: its degree in `dim`, which alone may be split."""
     for split in tensor.splits:
         if split.get(1 - dim, 1) != 1:
             raise InputError(
                 f"split over dim {1 - dim}",
-                source=source,
                 path=f"{tensor.path}.split",
                 given=dict(split),
                 expected=f"dim {dim} alone, as Hetu's layers are",
@@ -339,7 +325,6 @@ def _shares(tensor: HetuTensor, dim: int, source: str) -> tuple[int, ...]:
         if len(group) % share:
             raise InputError(
                 f"{share} shares on {len(group)} devices",
-                source=source,
                 path=f"{tensor.path}.split",
                 given=share,
                 expected=f"a divisor of {len(group)}",
@@ -347,40 +332,38 @@ def _shares(tensor: HetuTensor, dim: int, source: str) -> tuple[int, ...]:
     return shares
 
 
-def _same_groups(tensor: HetuTensor, groups: Groups, where: str, source: str) -> None:
+def _same_groups(tensor: HetuTensor, groups: Groups, where: str) -> None:
     if tensor.groups != groups:
         raise InputError(
             "on other devices",
-            source=source,
             path=tensor.path,
             given=[list(group) for group in tensor.groups],
             expected=f"{[list(group) for group in groups]}, as {where}",
         )
 
 
-def _check_tables(raw: Any, root: str, first: Block, source: str) -> None:
+def _check_tables(raw: Any, root: str, first: Block) -> None:
     for key in _TABLES:
         if key in raw:
-            _same_groups(read_tensor(raw[key], f"{root}.{key}", source), first.groups, first.path, source)
+            _same_groups(read_tensor(raw[key], f"{root}.{key}"), first.groups, first.path)
 
 
-def _check_head(raw: Mapping[str, Any], root: str, last: Block, source: str) -> bool:
+def _check_head(raw: Mapping[str, Any], root: str, last: Block) -> bool:
     """Whether the arrays that share the last layer's operators share the LM head, too."""
     for key in _LAST_NORMS:
         if key in raw[root]:
-            _same_groups(read_tensor(raw[root][key], f"{root}.{key}", source), last.groups, last.path, source)
+            _same_groups(read_tensor(raw[root][key], f"{root}.{key}"), last.groups, last.path)
     if "lm_head" not in raw:
         return True
-    tensor = read_tensor(raw["lm_head"], "lm_head", source)
-    _same_groups(tensor, last.groups, last.path, source)
-    shares = _shares(tensor, 1, source)
+    tensor = read_tensor(raw["lm_head"], "lm_head")
+    _same_groups(tensor, last.groups, last.path)
+    shares = _shares(tensor, 1)
     if shares == last.tps:
         return True
     if set(shares) == {1}:
         return False
     raise InputError(
         "shared among another number of devices than the last layer",
-        source=source,
         path="lm_head.split.1",
         given=list(shares),
         expected=f"{list(last.tps)}, as {last.path}, or 1",
@@ -400,17 +383,16 @@ def _lane(blocks: list[Block], member: int) -> Lane:
     return tuple(pieces)
 
 
-def _unused(raw: Mapping[str, Any], blocks: list[Block], source: str) -> tuple[int, ...]:
+def _unused(raw: Mapping[str, Any], blocks: list[Block]) -> tuple[int, ...]:
     """Devices that no block names."""
     used = {device for block in blocks for group in block.groups for device in group}
     if "devices" not in raw:
         return ()
-    devices = distinct(whole_list(raw["devices"], "devices", source), "devices", source, "device")
+    devices = distinct(whole_list(raw["devices"], "devices"), "devices", "device")
     strangers = sorted(used.difference(devices))
     if strangers:
         raise InputError(
             f"device {strangers[0]} works and is not listed",
-            source=source,
             path="devices",
             given=list(devices),
             expected="every device of every group",
@@ -450,32 +432,30 @@ class Piece:
 Lane = tuple[Piece, ...]  # the pieces of one replica, from the first layer to the last
 
 
-def pipelines_of(members: Sequence[Lane], cp_list: Sequence[int] | None, source: str) -> tuple[PipelinePlan, ...]:
+def pipelines_of(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tuple[PipelinePlan, ...]:
     """The pipelines of a union: one for each replica, or for each cp_list entry's replicas, which share the tokens.
 
     Args:
         members: of each member its pieces, in the order of their layers.
         cp_list: how many replicas in a row share the tokens; None: none do.
-        source: what errors call the plan.
 
     Raises:
         InputError: cp_list is not of all replicas, or replicas that share tokens do not share operators alike.
     """
     if any(piece.replicas != member[0].replicas for member in members for piece in member):
-        return _uneven(members, cp_list, source)
+        return _uneven(members, cp_list)
     lanes = [lane for member in members for lane in _lanes(member)]
     shares = list(cp_list) if cp_list is not None else [1] * len(lanes)
     if sum(shares) != len(lanes):
         raise InputError(
             f"cp_list is of {sum(shares)} replicas",
-            source=source,
             path="cp_list",
             given=shares,
             expected=f"numbers that add up to {len(lanes)}",
         )
     pipelines, at = [], 0
     for cp in shares:
-        pipelines.append(_merged(lanes[at : at + cp], at, source))
+        pipelines.append(_merged(lanes[at : at + cp], at))
         at += cp
     return tuple(pipelines)
 
@@ -491,11 +471,11 @@ def _lanes(member: Lane) -> list[Lane]:
     ]
 
 
-def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None, source: str) -> tuple[PipelinePlan, ...]:
+def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tuple[PipelinePlan, ...]:
     """Stages with different numbers of replicas hand the batch over as a whole: one pipeline a member."""
     if cp_list is not None and any(cp != 1 for cp in cp_list):
         problem, expected = "shares of the tokens beside stages with different numbers of replicas", "1 for each"
-        raise InputError(problem, source=source, path="cp_list", given=list(cp_list), expected=expected)
+        raise InputError(problem, path="cp_list", given=list(cp_list), expected=expected)
     return tuple(
         PipelinePlan(
             tuple(
@@ -507,7 +487,7 @@ def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None, source: str)
     )
 
 
-def _merged(lanes: Sequence[Lane], first_replica: int, source: str) -> PipelinePlan:
+def _merged(lanes: Sequence[Lane], first_replica: int) -> PipelinePlan:
     """One pipeline of replicas that share the tokens, cut wherever one of them is."""
     cuts = sorted({edge for lane in lanes for piece in lane for edge in (piece.first_layer, piece.end)})
     stages: list[StagePlan] = []
@@ -518,7 +498,6 @@ def _merged(lanes: Sequence[Lane], first_replica: int, source: str) -> PipelineP
                 raise InputError(
                     f"replicas {first_replica} and {first_replica + index} share tokens,"
                     f" and share layer {begin} among {pieces[0].tp} and {piece.tp} arrays",
-                    source=source,
                     path="cp_list",
                     given=len(lanes),
                     expected="as many arrays in each, or no shared tokens (1 for each)",

@@ -13,7 +13,6 @@ from typing import Any, Final
 from pe_sim.config.files.foreign import KeyRules
 from pe_sim.config.plans.checks import (
     bounds_of,
-    check_plan,
     distinct,
     flag,
     ignored_line,
@@ -24,7 +23,7 @@ from pe_sim.config.plans.checks import (
 )
 from pe_sim.config.plans.hetu import Lane, Piece, pipelines_of
 from pe_sim.config.plans.plan import ParallelPlan
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, told_of
 
 _DEFAULTS: Final = {"num_layers": 32, "num_gpus": 8, "dp": 2, "cp": 1, "tp": 2, "pp": 2}
 _SECTION: Final = "ds_parallel"
@@ -91,15 +90,12 @@ def is_hetu_arguments(raw: Mapping[str, object]) -> bool:
     return "num_gpus" in raw or any(key in raw for key in (*_HETERO_ONLY, *_SECTION_ONLY))
 
 
-def read_hetu_arguments(
-    raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None
-) -> ParallelPlan:
+def read_hetu_arguments(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
     """The plan that the generator's config of these arguments would be read as.
 
     Args:
         raw: the keyword arguments, with those of the hetero generator or of the other; or a run's YAML, of which the
             section `ds_parallel` is read.
-        source: what errors call it.
         name: of the plan.
         num_arrays: unused; num_gpus says it.
 
@@ -109,42 +105,40 @@ def read_hetu_arguments(
     section = raw.get(_SECTION)
     if isinstance(section, Mapping):
         rest = tuple(ignored_line(key, value) for key, value in raw.items() if key != _SECTION)
-        plan = read_hetu_arguments({"hetero": None, **section}, f"{source}: {_SECTION}", name)
-        return replace(plan, ignored=(*plan.ignored, *rest))
-    stated, ignored = sort_plan_keys(raw, ("hetero", *_DEFAULTS, *_HETERO_ONLY), _KEYS, source)
+        with told_of(_SECTION):
+            plan = read_hetu_arguments({"hetero": None, **section}, name)
+        return replace(plan, source=_SECTION, ignored=(*plan.ignored, *rest))
+    stated, ignored = sort_plan_keys(raw, ("hetero", *_DEFAULTS, *_HETERO_ONLY), _KEYS)
     defaults = _DEFAULTS if _SECTION_ONLY.isdisjoint(raw) and "hetero" not in raw else _SECTION_DEFAULTS
     values = {**defaults, **{key: value for key, value in stated.items() if value is not None}}
-    hetero = flag(values.pop("hetero", any(key in values for key in _HETERO_ONLY)), "hetero", source)
-    layout = _hetero(values, source) if hetero else _homogeneous(values, source)
+    hetero = flag(values.pop("hetero", any(key in values for key in _HETERO_ONLY)), "hetero")
+    layout = _hetero(values) if hetero else _homogeneous(values)
     unused = ("pp", *(["cp"] if "cp_list" in values else [])) if hetero else ()
     overruled = tuple(ignored_line(key, stated[key], "the lists say it") for key in unused if key in stated)
-    plan = ParallelPlan(
+    return ParallelPlan(
         name=name,
-        source=source,
-        pipelines=pipelines_of(layout.members, layout.cp_list, source),
+        pipelines=pipelines_of(layout.members, layout.cp_list),
         unused=layout.unused,
         num_layers=layout.num_layers,
         ignored=(*overruled, *ignored),
     )
-    return check_plan(plan, source)
 
 
-def _numbers(values: Mapping[str, object], names: Sequence[str], source: str) -> dict[str, int]:
-    return {name: whole(values.get(name, _DEFAULTS[name]), name, source) for name in names}
+def _numbers(values: Mapping[str, object], names: Sequence[str]) -> dict[str, int]:
+    return {name: whole(values.get(name, _DEFAULTS[name]), name) for name in names}
 
 
-def layout_4d(values: Mapping[str, object], source: str) -> HetuLayout:
+def layout_4d(values: Mapping[str, object]) -> HetuLayout:
     """The members of equal stages: one, whose groups are the stages' devices in a row.
 
     Raises:
         InputError: dp * cp * tp * pp is not num_gpus, or the stages do not divide the layers.
     """
-    n = _numbers(values, tuple(_DEFAULTS), source)
+    n = _numbers(values, tuple(_DEFAULTS))
     product = n["dp"] * n["cp"] * n["tp"] * n["pp"]
     if product != n["num_gpus"]:
         raise InputError(
             f"dp {n['dp']} x cp {n['cp']} x tp {n['tp']} x pp {n['pp']} is {product} devices",
-            source=source,
             path="num_gpus",
             given=n["num_gpus"],
             expected=f"{product}, or degrees that multiply to {n['num_gpus']}",
@@ -152,7 +146,6 @@ def layout_4d(values: Mapping[str, object], source: str) -> HetuLayout:
     if n["num_layers"] % n["pp"]:
         raise InputError(
             f"{n['num_layers']} layers are not {n['pp']} equal stages",
-            source=source,
             path="pp",
             given=n["pp"],
             expected=f"a divisor of {n['num_layers']}",
@@ -163,7 +156,7 @@ def layout_4d(values: Mapping[str, object], source: str) -> HetuLayout:
     return HetuLayout((lane,), (n["cp"],) * n["dp"], tuple(range(n["num_gpus"])), n["num_layers"])
 
 
-def _homogeneous(values: Mapping[str, Any], source: str) -> HetuLayout:
+def _homogeneous(values: Mapping[str, Any]) -> HetuLayout:
     """Equal stages, where nothing else is asked for; Hetu passes over what the hetero generator alone has."""
     for key in _HETERO_ONLY:
         value = values.get(key)
@@ -172,18 +165,18 @@ def _homogeneous(values: Mapping[str, Any], source: str) -> HetuLayout:
         ):
             continue
         if key != "cp_list" or value != [values["cp"]] * values["dp"]:
-            raise _wrong(key, value, "says something where hetero is false", "null, or hetero: true", source)
-    return layout_4d(values, source)
+            raise _wrong(key, value, "says something where hetero is false", "null, or hetero: true")
+    return layout_4d(values)
 
 
-def _hetero(values: Mapping[str, Any], source: str) -> HetuLayout:
+def _hetero(values: Mapping[str, Any]) -> HetuLayout:
     """Uneven stages; a `cp_list` that is left out has cp for every pipeline, as StrategyConfig has it."""
-    require(values, "hetero_layers", source)
-    n = _numbers(values, ("cp", "dp"), source)
-    return hetero_layout({"cp_list": [n["cp"]] * n["dp"], **values}, source)
+    require(values, "hetero_layers")
+    n = _numbers(values, ("cp", "dp"))
+    return hetero_layout({"cp_list": [n["cp"]] * n["dp"], **values})
 
 
-def hetero_layout(values: Mapping[str, Any], source: str) -> HetuLayout:
+def hetero_layout(values: Mapping[str, Any]) -> HetuLayout:
     """The members of uneven stages, one for each pipeline.
 
     Stage s of pipeline p has ranks (accumulate_hetero_stages[p] + s) * tp and the tp - 1 after it, but for unused ones.
@@ -194,18 +187,18 @@ def hetero_layout(values: Mapping[str, Any], source: str) -> HetuLayout:
         InputError: numbers that do not agree with each other, a rank out of range or named twice, or a stage whose
             ranks are all unused.
     """
-    n = _numbers(values, ("num_layers", "num_gpus", "dp", "tp"), source)
-    cp_list = whole_list(values["cp_list"], "cp_list", source, least=1)
+    n = _numbers(values, ("num_layers", "num_gpus", "dp", "tp"))
+    cp_list = whole_list(values["cp_list"], "cp_list", least=1)
     if len(cp_list) != n["dp"]:
-        raise _wrong("cp_list", list(cp_list), f"{len(cp_list)} entries", f"{n['dp']}, as dp says", source)
-    pipelines = _hetero_layers(values["hetero_layers"], sum(cp_list), n["num_layers"], source)
-    starts = _starts(values.get("accumulate_hetero_stages"), pipelines, source)
+        raise _wrong("cp_list", list(cp_list), f"{len(cp_list)} entries", f"{n['dp']}, as dp says")
+    pipelines = _hetero_layers(values["hetero_layers"], sum(cp_list), n["num_layers"])
+    starts = _starts(values.get("accumulate_hetero_stages"), pipelines)
     needed = starts[-1] * n["tp"]
     if needed != n["num_gpus"]:
         words = f"{starts[-1]} stages x tp {n['tp']} are {needed} ranks"
-        raise _wrong("num_gpus", n["num_gpus"], words, f"{needed}", source)
-    devices = _devices(values.get("rank_to_device_mapping"), needed, source)
-    unused = _unused_ranks(values.get("unused_rank"), needed, source)
+        raise _wrong("num_gpus", n["num_gpus"], words, f"{needed}")
+    devices = _devices(values.get("rank_to_device_mapping"), needed)
+    unused = _unused_ranks(values.get("unused_rank"), needed)
     members = []
     for index, counts in enumerate(pipelines):
         bounds = bounds_of(counts)
@@ -215,65 +208,65 @@ def hetero_layout(values: Mapping[str, Any], source: str) -> HetuLayout:
             ranks = [rank for rank in range(first_rank, first_rank + n["tp"]) if rank not in unused]
             if not ranks:
                 words = f"stage {s} of pipeline {index} has no rank left"
-                raise _wrong("unused_rank", sorted(unused), words, "at least one rank of each stage used", source)
+                raise _wrong("unused_rank", sorted(unused), words, "at least one rank of each stage used")
             arrays = tuple(devices[rank] for rank in ranks)
             pieces.append(Piece(arrays, bounds[s], count, len(arrays)))
         members.append(tuple(pieces))
     return HetuLayout(tuple(members), cp_list, tuple(sorted(devices)), n["num_layers"])
 
 
-def _wrong(path: str, given: object, problem: str, expected: str, source: str) -> InputError:
-    return InputError(problem, source=source, path=path, given=given, expected=expected)
+def _wrong(path: str, given: object, problem: str, expected: str) -> InputError:
+    return InputError(problem, path=path, given=given, expected=expected)
 
 
-def _hetero_layers(given: object, num_pipelines: int, num_layers: int, source: str) -> list[tuple[int, ...]]:
+def _hetero_layers(given: object, num_pipelines: int, num_layers: int) -> list[tuple[int, ...]]:
     path = "hetero_layers"
     if not isinstance(given, list | tuple):
-        raise _wrong(path, given, "not a list", "the layers of each stage, a list for each pipeline", source)
+        raise _wrong(path, given, "not a list", "the layers of each stage, a list for each pipeline")
     if len(given) != num_pipelines:
-        raise _wrong(path, given, f"{len(given)} pipelines", f"{num_pipelines}, the sum of cp_list", source)
+        raise _wrong(path, given, f"{len(given)} pipelines", f"{num_pipelines}, the sum of cp_list")
     pipelines = []
     for index, entry in enumerate(given):
-        counts = whole_list(entry, f"{path}.{index}", source, least=1)
+        counts = whole_list(entry, f"{path}.{index}", least=1)
         if sum(counts) != num_layers:
             words = f"its stages have {sum(counts)} layers"
-            raise _wrong(f"{path}.{index}", entry, words, f"{num_layers} in all, as num_layers says", source)
+            raise _wrong(f"{path}.{index}", entry, words, f"{num_layers} in all, as num_layers says")
         pipelines.append(counts)
     return pipelines
 
 
-def _starts(given: object, pipelines: list[tuple[int, ...]], source: str) -> tuple[int, ...]:
+def _starts(given: object, pipelines: list[tuple[int, ...]]) -> tuple[int, ...]:
     """Stages before each pipeline, and of all of them."""
     sums = bounds_of(map(len, pipelines))
-    if given is not None and whole_list(given, "accumulate_hetero_stages", source) != sums:
+    if given is not None and whole_list(given, "accumulate_hetero_stages") != sums:
         problem = "not the sums of the pipelines' stages"
-        raise _wrong("accumulate_hetero_stages", given, problem, f"{list(sums)}, or no such key", source)
+        raise _wrong("accumulate_hetero_stages", given, problem, f"{list(sums)}, or no such key")
     return sums
 
 
-def _devices(given: object, num_ranks: int, source: str) -> tuple[int, ...]:
+def _devices(given: object, num_ranks: int) -> tuple[int, ...]:
     """The device of each rank; JSON writes the ranks as texts."""
     path = "rank_to_device_mapping"
     if given is None:
         return tuple(range(num_ranks))
     if not isinstance(given, Mapping):
-        raise _wrong(path, given, "not a mapping", "a device for each rank: {0: 0, 1: 1}", source)
+        raise _wrong(path, given, "not a mapping", "a device for each rank: {0: 0, 1: 1}")
     devices: dict[int, int] = {}
     for key, device in given.items():
         rank = int(key) if isinstance(key, str) and key.isdecimal() else key
-        devices[whole(rank, path, source, least=0)] = whole(device, f"{path}.{key}", source, least=0)
+        devices[whole(rank, path, least=0)] = whole(device, f"{path}.{key}", least=0)
     for rank in range(num_ranks):
         if rank not in devices:
-            raise _wrong(path, given, f"no device for rank {rank}", f"one for each of the {num_ranks} ranks", source)
-    return distinct((devices[rank] for rank in range(num_ranks)), path, source, "device")
+            raise _wrong(path, given, f"no device for rank {rank}", f"one for each of the {num_ranks} ranks")
+    return distinct((devices[rank] for rank in range(num_ranks)), path, "device")
 
 
-def _unused_ranks(given: object, num_ranks: int, source: str) -> frozenset[int]:
+def _unused_ranks(given: object, num_ranks: int) -> frozenset[int]:
     path = "unused_rank"
-    ranks = distinct(whole_list([] if given is None else given, path, source), path, source)
+    ranks = distinct(whole_list([] if given is None else given, path), path)
     for rank in ranks:
         if rank >= num_ranks:
-            raise _wrong(path, list(ranks), f"no rank {rank}", f"ranks from 0 to {num_ranks - 1}", source)
+            raise _wrong(path, list(ranks), f"no rank {rank}", f"ranks from 0 to {num_ranks - 1}")
     return frozenset(ranks)
 
 
@@ -311,7 +304,8 @@ def generate_llama_4d_config(
         InputError: degrees that do not multiply to num_gpus, stages that do not divide the layers, no such layer.
     """
     values = {"num_layers": num_layers, "num_gpus": num_gpus, "dp": dp, "cp": cp, "tp": tp, "pp": pp}
-    return [_config(layout_4d(values, _UNIFORM), recompute_layers, flag(zero, "zero", _UNIFORM) and dp > 1, _UNIFORM)]
+    with told_of(_UNIFORM):
+        return [_config(layout_4d(values), recompute_layers, flag(zero, "zero") and dp > 1)]
 
 
 def generate_llama_hetero_4d_config(
@@ -356,13 +350,14 @@ def generate_llama_hetero_4d_config(
         "dp": dp,
         "tp": tp,
     }
-    return [_config(hetero_layout(values, _HETERO), recompute_layers, flag(zero, "zero", _HETERO) and dp > 1, _HETERO)]
+    with told_of(_HETERO):
+        return [_config(hetero_layout(values), recompute_layers, flag(zero, "zero") and dp > 1)]
 
 
 def _config(
-    layout: HetuLayout, recompute_layers: Sequence[int] | Sequence[Sequence[int]], zero: bool, source: str
+    layout: HetuLayout, recompute_layers: Sequence[int] | Sequence[Sequence[int]], zero: bool
 ) -> dict[str, object]:
-    recompute = _recompute(recompute_layers, layout, source)
+    recompute = _recompute(recompute_layers, layout)
     first, last = _pieces(layout, 0), _pieces(layout, layout.num_layers - 1)
     blocks = {f"blocks{layer}": _block(layer, _pieces(layout, layer), recompute) for layer in range(layout.num_layers)}
     return {
@@ -424,25 +419,22 @@ def _plain(value: object) -> object:
     return value
 
 
-def _recompute(
-    layers: Sequence[int] | Sequence[Sequence[int]], layout: HetuLayout, source: str
-) -> list[frozenset[int]]:
+def _recompute(layers: Sequence[int] | Sequence[Sequence[int]], layout: HetuLayout) -> list[frozenset[int]]:
     """Of each member, the layers to recompute; one list stands for all."""
     path, given, count = "recompute_layers", _plain(layers), len(layout.members)
     if isinstance(given, list) and any(isinstance(entry, list) for entry in given):
         if len(given) != count:
             raise InputError(
                 f"{len(given)} lists",
-                source=source,
                 path=path,
                 given=given,
                 expected=f"{count}, one for each group, or one list of layers",
             )
-        lists = [whole_list(entry, f"{path}.{index}", source) for index, entry in enumerate(given)]
+        lists = [whole_list(entry, f"{path}.{index}") for index, entry in enumerate(given)]
     else:
-        lists = [whole_list(given, path, source)] * count
+        lists = [whole_list(given, path)] * count
     for layer in sorted({layer for entries in lists for layer in entries}):
         if layer >= layout.num_layers:
             expected = f"layers from 0 to {layout.num_layers - 1}"
-            raise InputError(f"no layer {layer}", source=source, path=path, given=given, expected=expected)
+            raise InputError(f"no layer {layer}", path=path, given=given, expected=expected)
     return [frozenset(entries) for entries in lists]

@@ -18,14 +18,14 @@ from pe_sim.config.plans.hetu_generators import is_hetu_arguments, read_hetu_arg
 from pe_sim.config.plans.merak import is_merak_plan, read_merak_plan
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.plans.schema import PlanFile, is_plan_file, plan_to_dict, read_plan_file
-from pe_sim.errors import InputError, printable
+from pe_sim.errors import InputError, printable, told_of
 
-# Takes the mapping, what errors call it, the name of the plan, and how many arrays there are (or None).
-PlanReader = Callable[[Mapping[str, object], str, str, int | None], ParallelPlan]
+# Takes the mapping, the name of the plan, and how many arrays there are (or None); errors do not name the file.
+PlanReader = Callable[[Mapping[str, object], str, int | None], ParallelPlan]
 
 
-def _read_own(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None) -> ParallelPlan:
-    return read_plan_file(raw, source, name)
+def _read_own(raw: Mapping[str, object], name: str, num_arrays: int | None) -> ParallelPlan:
+    return read_plan_file(raw, name)
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
@@ -54,10 +54,14 @@ def load_plan(
         InputError: no such file, an unknown dialect, a bad entry, or parts that do not agree.
     """
     plan = source if isinstance(source, ParallelPlan) else _read(source, num_arrays)
+    label = plan.source or plan.name
+    with told_of(label):
+        check_plan(plan)
     if not overrides:
-        return check_plan(plan, plan.source or plan.name)
+        return plan
     raw = apply_overrides(plan_to_dict(plan), overrides, known_paths(PlanFile))
-    changed = read_plan_file(raw, plan.source or plan.name, plan.name)
+    with told_of(label):
+        changed = check_plan(read_plan_file(raw, plan.name))
     return replace(changed, source=plan.source, ignored=plan.ignored)
 
 
@@ -101,7 +105,10 @@ def _only(value: object, source: str) -> Mapping[str, object]:
 
 def _read_mapping(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None) -> ParallelPlan:
     check_keys(raw, source)
-    return detect_plan_dialect(raw, source).read(raw, source, name, num_arrays)
+    dialect = detect_plan_dialect(raw, source)
+    with told_of(source):
+        plan = dialect.read(raw, name, num_arrays)
+    return replace(plan, source=f"{source}: {plan.source}" if plan.source else source)
 
 
 def detect_plan_dialect(raw: Mapping[str, object], source: str) -> Dialect[PlanReader]:

@@ -12,7 +12,6 @@ from pe_sim.config.files.foreign import KeyRules, Refusal
 from pe_sim.config.plans.checks import (
     MAX_COUNT,
     check_bounds,
-    check_plan,
     flag,
     ignored_line,
     sort_plan_keys,
@@ -64,73 +63,67 @@ def is_merak_plan(raw: Mapping[str, object]) -> bool:
     return any(key in raw for key in _MINE) or not MERAK_ONLY.isdisjoint(raw)
 
 
-def read_merak_plan(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None = None) -> ParallelPlan:
+def read_merak_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
     """The plan the arguments describe; what is left out or null has MerakArguments' default.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: of the plan.
         num_arrays: unused; the degrees say it.
 
     Raises:
         InputError: an unknown or wrong entry, bounds that do not fit the stages, or a layer with two styles.
     """
-    stated, ignored = sort_plan_keys(raw, (*_SHARED, *_MINE), MERAK_KEYS, source)
+    stated, ignored = sort_plan_keys(raw, (*_SHARED, *_MINE), MERAK_KEYS)
     values = {key: value for key, value in stated.items() if value is not None}
-    dp, tp, pp = (whole(values.get(degree, 1), degree, source) for degree in _DEGREES)
-    num_layers = _optional(values, "num_layers", source)
-    partition = _partition(values, pp, num_layers, source)
+    dp, tp, pp = (whole(values.get(degree, 1), degree) for degree in _DEGREES)
+    num_layers = _optional(values, "num_layers")
+    partition = _partition(values, pp, num_layers)
     if isinstance(partition, tuple):
         num_layers = partition[-1]
-    plan = ParallelPlan(
+    return ParallelPlan(
         name=name,
-        source=source,
         dp=dp,
         tp=tp,
         pp=pp,
         partition=partition,
-        overlap=_overlap(values, source),
-        matrices=_matrices(values, source),
-        split_vocabulary=flag(values.get("parallel_vocab", False), "parallel_vocab", source),
+        overlap=_overlap(values),
+        matrices=_matrices(values),
+        split_vocabulary=flag(values.get("parallel_vocab", False), "parallel_vocab"),
         num_layers=num_layers,
-        ignored=(*_checked_and_ignored(values, source), *ignored),
+        ignored=(*_checked_and_ignored(values), *ignored),
     )
-    return check_plan(plan, source)
 
 
-def _optional(values: Mapping[str, object], key: str, source: str) -> int | None:
-    return whole(values[key], key, source) if key in values else None
+def _optional(values: Mapping[str, object], key: str) -> int | None:
+    return whole(values[key], key) if key in values else None
 
 
-def _checked_and_ignored(values: Mapping[str, object], source: str) -> tuple[str, ...]:
+def _checked_and_ignored(values: Mapping[str, object]) -> tuple[str, ...]:
     schedule = values.get("train_schedule", SCHEDULES[0])
     if schedule not in SCHEDULES:
         raise InputError(
             "unknown schedule",
-            source=source,
             path="train_schedule",
             given=schedule,
             expected=", ".join(SCHEDULES),
             hint=did_you_mean(str(schedule), SCHEDULES),
         )
-    flag(values.get("sequence_parallel", False), "sequence_parallel", source)
+    flag(values.get("sequence_parallel", False), "sequence_parallel")
     for key in ("seq_length", "out_seq_length", "hidden_size"):
-        _optional(values, key, source)
+        _optional(values, key)
     return tuple(ignored_line(key, values[key], why) for key, why in _REASONS.items() if key in values)
 
 
-def _overlap(values: Mapping[str, object], source: str) -> int:
+def _overlap(values: Mapping[str, object]) -> int:
     """The level; Merak's documents call it a float, so 1.0 is fine, too."""
     level = values.get("tp_overlapping_level", _DEFAULT_OVERLAP)
     if isinstance(level, int | float) and not isinstance(level, bool) and level in (0, 1, 2, 3):
         return int(level)
-    raise InputError("no such level", source=source, path="tp_overlapping_level", given=level, expected="0, 1, 2 or 3")
+    raise InputError("no such level", path="tp_overlapping_level", given=level, expected="0, 1, 2 or 3")
 
 
-def _partition(
-    values: Mapping[str, object], pp: int, num_layers: int | None, source: str
-) -> Partition | tuple[int, ...]:
+def _partition(values: Mapping[str, object], pp: int, num_layers: int | None) -> Partition | tuple[int, ...]:
     bounds = values.get("custom_partition")
     method = values.get("partition_method", _DEFAULT_METHOD if bounds is None else "custom")
     method = method.lower() if isinstance(method, str) else method
@@ -139,16 +132,14 @@ def _partition(
             problem, hint = "missing", "partition_method custom needs the bounds of the stages"
             raise InputError(
                 problem,
-                source=source,
                 path="custom_partition",
                 expected=f"{pp + 1} bounds: [0, ..., layers]",
                 hint=hint,
             )
-        return check_bounds(_bounds(bounds, source), pp, num_layers, "custom_partition", source)
+        return check_bounds(_bounds(bounds), pp, num_layers, "custom_partition")
     if bounds is not None:
         raise InputError(
             f"bounds beside partition_method {method!r}",
-            source=source,
             path="custom_partition",
             given=bounds,
             expected="null, or partition_method custom",
@@ -158,7 +149,6 @@ def _partition(
     known = (*_METHODS, "custom")
     raise InputError(
         "unknown method",
-        source=source,
         path="partition_method",
         given=method,
         expected=", ".join(known),
@@ -166,7 +156,7 @@ def _partition(
     )
 
 
-def _bounds(given: object, source: str) -> tuple[int, ...]:
+def _bounds(given: object) -> tuple[int, ...]:
     """Numbers or texts, as Merak documents them, or all in one text, as its code reads them: ["0,17,32"]."""
     if isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0], str):
         given = given[0]
@@ -174,26 +164,25 @@ def _bounds(given: object, source: str) -> tuple[int, ...]:
         given = given.split(",")
     if not isinstance(given, list | tuple):
         problem, expected = "not a list", "bounds of the stages: [0, ..., layers]"
-        raise InputError(problem, source=source, path="custom_partition", given=given, expected=expected)
+        raise InputError(problem, path="custom_partition", given=given, expected=expected)
     bounds = []
     for index, entry in enumerate(given):
         value = int(entry) if isinstance(entry, str) and entry.strip().isdecimal() else entry
         if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_COUNT:
             value = int(value)
-        bounds.append(whole(value, f"custom_partition.{index}", source, least=0))
+        bounds.append(whole(value, f"custom_partition.{index}", least=0))
     return tuple(bounds)
 
 
-def _matrices(values: Mapping[str, object], source: str) -> tuple[tuple[str, str], ...]:
+def _matrices(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     """The distribution of each operator that the lists name, in the order of the lists."""
     found: dict[str, tuple[str, str]] = {}
-    for operator, style, path, given in _styles(values, source):
+    for operator, style, path, given in _styles(values):
         split = _STYLES[style]
         before = found.setdefault(operator, (split, path))
         if before[0] != split:
             raise InputError(
                 f"operator {operator} is column parallel and row parallel at once, the other in {before[1]}",
-                source=source,
                 path=path,
                 given=given,
                 expected="each layer in one list",
@@ -201,25 +190,25 @@ def _matrices(values: Mapping[str, object], source: str) -> tuple[tuple[str, str
     return tuple((operator, split) for operator, (split, _) in found.items())
 
 
-def _styles(values: Mapping[str, object], source: str) -> Iterator[tuple[str, str, str, object]]:
+def _styles(values: Mapping[str, object]) -> Iterator[tuple[str, str, str, object]]:
     """(operator, Megatron's style, path, what is there) of every entry of the lists."""
     for key in _LISTS:
         entries = values.get(key)
         if entries is None:
             continue
         if not isinstance(entries, list | tuple):
-            raise InputError("not a list", source=source, path=key, given=entries, expected="a list")
+            raise InputError("not a list", path=key, given=entries, expected="a list")
         for index, entry in enumerate(entries):
             path = f"{key}.{index}"
             if key == "input_output_mapping":
-                operators, style = _of_shape(entry, path, source)
+                operators, style = _of_shape(entry, path)
             else:
-                operators, style = operators_of(entry, path, source), key[:3]
+                operators, style = operators_of(entry, path), key[:3]
             for operator in operators:
                 yield operator, style, path, entry
 
 
-def _of_shape(entry: object, path: str, source: str) -> tuple[tuple[str, ...], str]:
+def _of_shape(entry: object, path: str) -> tuple[tuple[str, ...], str]:
     if isinstance(entry, list | tuple) and len(entry) == 3:
         for (inputs, outputs), operators in _SHAPES.items():
             for style in _STYLES:
@@ -228,7 +217,6 @@ def _of_shape(entry: object, path: str, source: str) -> tuple[tuple[str, ...], s
     shapes = " or ".join(f"({inputs}, {outputs})" for inputs, outputs in _SHAPES)
     raise InputError(
         "no known shape of a linear layer",
-        source=source,
         path=path,
         given=entry,
         expected=f"(inputs, outputs, 'row' or 'col') with inputs and outputs {shapes}",
@@ -338,14 +326,14 @@ _OPERATORS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def operators_of(name: object, path: str, source: str) -> tuple[str, ...]:
+def operators_of(name: object, path: str) -> tuple[str, ...]:
     """The operators that a layer of this name is; of a dotted name the longest known ending counts.
 
     Raises:
         InputError: no text, or no known name.
     """
     if not isinstance(name, str):
-        raise InputError("not the name of a layer", source=source, path=path, given=name, expected="a text")
+        raise InputError("not the name of a layer", path=path, given=name, expected="a text")
     parts = name.split(".")
     for begin in range(len(parts)):
         operators = _OPERATORS.get(".".join(parts[begin:]))
@@ -353,7 +341,6 @@ def operators_of(name: object, path: str, source: str) -> tuple[str, ...]:
             return operators
     raise InputError(
         "unknown linear layer",
-        source=source,
         path=path,
         given=name,
         expected="a name of a projection, for instance q_proj or mlp.c_proj",

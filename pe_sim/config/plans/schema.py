@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from pe_sim.config.files.schema import Section, fault, validate
-from pe_sim.config.plans.checks import MAX_COUNT, check_plan
+from pe_sim.config.plans.checks import MAX_COUNT
 from pe_sim.config.plans.plan import PARTITIONS, Degrees, ParallelPlan, PipelinePlan, StagePlan
 from pe_sim.errors import did_you_mean
 
@@ -132,21 +132,19 @@ def is_plan_file(raw: Mapping[str, object]) -> bool:
     return any(key in raw for key in PlanFile.model_fields)
 
 
-def read_plan_file(raw: Mapping[str, object], source: str, name: str = "plan") -> ParallelPlan:
+def read_plan_file(raw: Mapping[str, object], name: str = "plan") -> ParallelPlan:
     """The plan our own form describes.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: of the plan, if the file has none.
 
     Raises:
         InputError: unknown keys, wrong types or values (several faults in one message), or parts that do not agree.
     """
-    file = validate(PlanFile, {key: _with_tuples(value) for key, value in raw.items()}, source)
-    plan = ParallelPlan(
+    file = validate(PlanFile, {key: _with_tuples(value) for key, value in raw.items()}, None)
+    return ParallelPlan(
         name=file.name or name,
-        source=source,
         dp=file.dp,
         tp=file.tp,
         pp=file.pp,
@@ -162,7 +160,6 @@ def read_plan_file(raw: Mapping[str, object], source: str, name: str = "plan") -
         unused=file.unused_arrays,
         num_layers=file.num_layers,
     )
-    return check_plan(plan, source)
 
 
 def _with_tuples(value: object) -> object:

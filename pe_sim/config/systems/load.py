@@ -197,17 +197,8 @@ def _load_entry(
     except InputError as error:
         flag = (error.source or "").removeprefix("--set ")
         if error.source == f"--set {flag}" and flag in settings:
-            raise _retold(error, settings[flag][0]) from None
-        raise _retold(error, f"{where}: {error.source}" if error.source else where) from None
-
-
-def _retold(error: InputError, source: str) -> InputError:
-    """The same error of another source."""
-    text = str(error)
-    rest = text.removeprefix(error.source or "")
-    error.args = (f"{source}{rest}" if error.source else f"{source}: {text}",)
-    error.source = source
-    return error
+            raise error.of(settings[flag][0]) from None
+        raise error.of(f"{where}: {error.source}" if error.source else where) from None
 
 
 def _found(given: str | dict[str, Any], folder: Path | None) -> str | Path | dict[str, Any]:
