@@ -28,11 +28,11 @@ class Refusal:
             return all(map(self.allows, value))
         return any(type(value) is type(item) and value == item for item in self.harmless)
 
-    def error(self, key: str, value: object, source: str | None) -> InputError:
+    def error(self, key: str, value: object) -> InputError:
         """What to raise for a value that is not allowed."""
         harmless = " or ".join(_json_word(item) for item in self.harmless)
         problem, expected = f"not supported: {self.reason}", f"{harmless}, or no such key"
-        return InputError(problem, source=source, path=key, given=value, expected=expected)
+        return InputError(problem, path=key, given=value, expected=expected)
 
 
 class UnknownKey(Refusal):
@@ -42,9 +42,9 @@ class UnknownKey(Refusal):
         """Whether the value is too small to describe a part of a model."""
         return not value or not isinstance(value, list | dict)
 
-    def error(self, key: str, value: object, source: str | None) -> InputError:
+    def error(self, key: str, value: object) -> InputError:
         """What to raise for a value that is not allowed."""
-        return InputError("unknown key", source=source, path=key, given=value)
+        return InputError("unknown key", path=key, given=value)
 
 
 class Bookkeeping(UnknownKey):
@@ -86,7 +86,7 @@ class KeyRules:
 
 
 def sort_keys(
-    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules, source: str | None
+    raw: Mapping[str, object], known: Iterable[str], rules: KeyRules
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """The entries of `raw` a schema knows, and the names of those that are ignored, in the file's order.
 
@@ -105,9 +105,9 @@ def sort_keys(
         refused = refusal is not None and not refusal.allows(value)
         strange = refusal is UNKNOWN_KEY or (refused and key not in rules.refused)
         if strange and (not rules.others or difflib.get_close_matches(key[:99], missing, 1, _MISSPELT)):
-            raise InputError("unknown key", source=source, path=key, given=value, hint=did_you_mean(key, known))
+            raise InputError("unknown key", path=key, given=value, hint=did_you_mean(key, known))
         if refusal is not None and refused:
-            raise refusal.error(key, value, source)
+            raise refusal.error(key, value)
         ignored.append(key)
     return values, tuple(ignored)
 
@@ -117,16 +117,14 @@ def _json_word(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def read_entries(
-    schema: type[Schema], raw: Mapping[str, object], rules: KeyRules, source: str
-) -> tuple[Schema, tuple[str, ...]]:
+def read_entries(schema: type[Schema], raw: Mapping[str, object], rules: KeyRules) -> tuple[Schema, tuple[str, ...]]:
     """The entries of `raw` that `schema` knows, checked, and the names of those that are ignored.
 
     Raises:
         InputError: as `sort_keys` and `validate`.
     """
-    values, ignored = sort_keys(raw, schema.model_fields, rules, source)
-    return validate(schema, values, source), ignored
+    values, ignored = sort_keys(raw, schema.model_fields, rules)
+    return validate(schema, values, None), ignored
 
 
 # ---- Dialects of files: takes a mapping, finds the dialect by the keys it has.
@@ -144,20 +142,19 @@ class Dialect(Generic[Read]):
     read: Read
 
 
-def check_keys(raw: Mapping[str, object], source: str) -> None:
+def check_keys(raw: Mapping[str, object]) -> None:
     """Raises InputError where a key is not a text."""
     for key in raw:
         if not isinstance(key, str):
-            raise InputError("a key is not a text", source=source, given=key)
+            raise InputError("a key is not a text", given=key)
 
 
-def detect(dialects: Sequence[Dialect[Read]], raw: Mapping[str, object], source: str, noun: str) -> Dialect[Read]:
+def detect(dialects: Sequence[Dialect[Read]], raw: Mapping[str, object], noun: str) -> Dialect[Read]:
     """The first dialect that recognises the keys.
 
     Args:
         dialects: in the order in which they are asked.
         raw: the mapping of the file.
-        source: what errors call it.
         noun: what the dialects are of, for the error.
 
     Raises:
@@ -168,7 +165,6 @@ def detect(dialects: Sequence[Dialect[Read]], raw: Mapping[str, object], source:
             return dialect
     raise InputError(
         f"this is no {noun} of a known dialect",
-        source=source,
         given=list(raw),
         expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in dialects),
     )

@@ -67,28 +67,25 @@ def galvatron_ffn_size(dim: int, multiple_of: int) -> int:
     return -(-(8 * dim // 3) // multiple_of) * multiple_of
 
 
-def read_galvatron_llama(
-    raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None
-) -> ModelConfig:
+def read_galvatron_llama(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model a llama's meta config describes; its LM head is apart from the token table.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name of the model.
         vocab_size: unused; the file has one.
 
     Raises:
         InputError: a missing, wrong or unknown entry, or a feature that is not supported.
     """
-    config, ignored = read_entries(GalvatronLlama, raw, _LLAMA_KEYS, source)
+    config, ignored = read_entries(GalvatronLlama, raw, _LLAMA_KEYS)
     return plain_llama(
         name=name,
         num_layers=config.n_layers,
         hidden_size=config.dim,
         num_heads=config.n_heads,
         num_kv_heads=config.n_kv_heads,
-        head_dim=derive_head_dim(config.dim, config.n_heads, source),
+        head_dim=derive_head_dim(config.dim, config.n_heads),
         ffn_size=config.ffn_dim or galvatron_ffn_size(config.dim, config.multiple_of),
         vocab_size=config.vocab_size,
         max_position_embeddings=config.n_positions,
@@ -98,18 +95,17 @@ def read_galvatron_llama(
     )
 
 
-def read_galvatron_gpt(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
+def read_galvatron_gpt(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model a gpt's meta config describes: gpt2's keys, and `head_dim`, which must fit.
 
     Raises:
         InputError: as `read_galvatron_llama`, or a head_dim that is not n_embd / n_head.
     """
-    model = read_gpt2({key: value for key, value in raw.items() if key != "head_dim"}, source, name)
+    model = read_gpt2({key: value for key, value in raw.items() if key != "head_dim"}, name)
     head_dim = raw.get("head_dim")
     if head_dim is not None and head_dim != model.head_dim:
         raise InputError(
             f"n_head * head_dim must be n_embd = {model.hidden_size}",
-            source=source,
             path="head_dim",
             given=head_dim,
             expected=f"{model.head_dim}, or no such key",
@@ -117,9 +113,7 @@ def read_galvatron_gpt(raw: Mapping[str, object], source: str, name: str, vocab_
     return model
 
 
-def read_galvatron_bert(
-    raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None
-) -> ModelConfig:
+def read_galvatron_bert(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model a bert's meta config describes; an FFN that is not stated is 4 * hidden_size wide.
 
     Raises:
@@ -128,7 +122,7 @@ def read_galvatron_bert(
     entries, hidden = dict(raw), raw["hidden_size"]
     if entries.get("intermediate_size") is None and isinstance(hidden, int):
         entries["intermediate_size"] = 4 * hidden
-    return read_bert(entries, source, name)
+    return read_bert(entries, name)
 
 
 # ---- Galvatron's `model_configs/*.yaml`, which speak Megatron's words: takes the mapping, gives a model.
@@ -206,14 +200,11 @@ def is_galvatron_yaml(raw: Mapping[str, object]) -> bool:
     return not _MARKS.isdisjoint(raw) or raw.keys() >= _SIZES
 
 
-def read_galvatron_yaml(
-    raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None
-) -> ModelConfig:
+def read_galvatron_yaml(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model a model config describes: a llama (RMSNorm, rope, gated) or a gpt2 (LayerNorm, learned, no gate).
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name of the model.
         vocab_size: unused; the file has one.
 
@@ -221,9 +212,9 @@ def read_galvatron_yaml(
         InputError: a missing, wrong or unknown entry, experts, or parts that are not of one family.
     """
     stated = {key: value for key, value in raw.items() if value is not None or key not in GalvatronModel.model_fields}
-    config, ignored = read_entries(GalvatronModel, stated, _KEYS, source)
+    config, ignored = read_entries(GalvatronModel, stated, _KEYS)
     llama = config.position_embedding_type == "rope"
-    _check_family(config, source, llama=llama)
+    _check_family(config, llama=llama)
     heads = config.num_attention_heads
     positions = config.max_position_embeddings or config.seq_length
     return ModelConfig(
@@ -233,13 +224,13 @@ def read_galvatron_yaml(
         hidden_size=config.hidden_size,
         num_heads=heads,
         num_kv_heads=config.num_query_groups or heads,
-        head_dim=config.kv_channels or derive_head_dim(config.hidden_size, heads, source),
+        head_dim=config.kv_channels or derive_head_dim(config.hidden_size, heads),
         ffn_size=config.ffn_hidden_size or 4 * config.hidden_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=positions or (_ROPE_POSITIONS if llama else _LEARNED_POSITIONS),
         norm="rmsnorm" if llama else "layernorm",
         norm_eps=config.norm_epsilon,
-        activation=_activation(config, _SILU if llama else _GELU, source),
+        activation=_activation(config, _SILU if llama else _GELU),
         gated_ffn=llama,
         position="rope" if llama else "learned",
         tie_word_embeddings=not config.untie_embeddings_and_output_weights,
@@ -251,12 +242,11 @@ def read_galvatron_yaml(
     )
 
 
-def _check_family(config: GalvatronModel, source: str, *, llama: bool) -> None:
+def _check_family(config: GalvatronModel, *, llama: bool) -> None:
     """The parts a family always has together; what does not fit is refused by its key."""
     if not llama and config.position_embedding_type != "learned_absolute":
         raise InputError(
             "these positions are not supported",
-            source=source,
             path="position_embedding_type",
             given=config.position_embedding_type,
             expected="rope or learned_absolute",
@@ -268,7 +258,6 @@ def _check_family(config: GalvatronModel, source: str, *, llama: bool) -> None:
         if given != value:
             raise InputError(
                 f"not supported beside position_embedding_type {kind}",
-                source=source,
                 path=key,
                 given=given,
                 expected=str(value).lower() if isinstance(value, bool) else str(value),
@@ -281,13 +270,12 @@ def _left_out(config: GalvatronModel, key: str) -> str | None:
     return None if key in config.model_fields_set else f"Galvatron's default: the file leaves {key} out"
 
 
-def _activation(config: GalvatronModel, known: Mapping[str, str], source: str) -> str:
+def _activation(config: GalvatronModel, known: Mapping[str, str]) -> str:
     given = config.activation_func
     if given in known:
         return known[given]
     raise InputError(
         "this activation is not supported here",
-        source=source,
         path="activation_func",
         given=given,
         expected=" or ".join(known),

@@ -71,19 +71,18 @@ def is_hetu(raw: Mapping[str, object]) -> bool:
     return _is_documented(raw) or _is_current(raw)
 
 
-def read_hetu(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
+def read_hetu(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model the keyword arguments describe; what is left out has its documented default.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name of the model.
         vocab_size: unused; the arguments always have one.
 
     Raises:
         InputError: a wrong or unknown entry, widths of the FFN that disagree, or a feature that is not supported.
     """
-    return _read_documented(raw, source, name) if _is_documented(raw) else _read_current(raw, source, name)
+    return _read_documented(raw, name) if _is_documented(raw) else _read_current(raw, name)
 
 
 def _is_documented(raw: Mapping[str, object]) -> bool:
@@ -95,17 +94,17 @@ def _is_current(raw: Mapping[str, object]) -> bool:
     return named and (any(key in raw for key in _HETU_ONLY) or raw.get("hidden_act") in _SWIGLU)
 
 
-def _read_documented(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
-    entries = rename({key: value for key, value in raw.items() if key != "model_type"}, _ALIASES, source)
-    config, ignored = read_entries(HetuLlama, entries, _DOCUMENTED_KEYS, source)
+def _read_documented(raw: Mapping[str, object], name: str) -> ModelConfig:
+    entries = rename({key: value for key, value in raw.items() if key != "model_type"}, _ALIASES)
+    config, ignored = read_entries(HetuLlama, entries, _DOCUMENTED_KEYS)
     return plain_llama(
         name=name,
         num_layers=config.n_layer,
         hidden_size=config.n_embd,
         num_heads=config.n_head,
         num_kv_heads=None,
-        head_dim=derive_head_dim(config.n_embd, config.n_head, source),
-        ffn_size=_documented_ffn(config, source),
+        head_dim=derive_head_dim(config.n_embd, config.n_head),
+        ffn_size=_documented_ffn(config),
         vocab_size=config.vocab_size,
         max_position_embeddings=config.n_positions,
         norm_eps=config.layer_norm_epsilon,
@@ -113,30 +112,30 @@ def _read_documented(raw: Mapping[str, object], source: str, name: str) -> Model
     )
 
 
-def _documented_ffn(config: HetuLlama, source: str) -> int:
+def _documented_ffn(config: HetuLlama) -> int:
     """The width of the FFN; Hetu takes 4 * n_embd where -1 leaves it open."""
     size = config.ffn_hidden_size
     if size == 0:
-        raise _no_width(source)
+        raise _no_width()
     if size == -1:
         return config.n_inner or 4 * config.n_embd
     if config.n_inner not in (None, size):
-        raise _disagree("n_inner", config.n_inner, size, source)
+        raise _disagree("n_inner", config.n_inner, size)
     return size
 
 
-def _read_current(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+def _read_current(raw: Mapping[str, object], name: str) -> ModelConfig:
     known = [key for key in raw if key not in (*_CURRENT_ONLY_KEYS.refused, *_CURRENT_ONLY_KEYS.ignored)]
-    entries, ignored = sort_keys(raw, known, _CURRENT_ONLY_KEYS, source)
+    entries, ignored = sort_keys(raw, known, _CURRENT_ONLY_KEYS)
     if entries.get("hidden_act") in _SWIGLU:
         entries["hidden_act"] = "silu"  # what the gate goes through
     entries = {**_CURRENT_DEFAULTS, **entries}
-    _settle_current_ffn(entries, source)
-    model = read_hf({**entries, "model_type": "llama"}, source, name)
+    _settle_current_ffn(entries)
+    model = read_hf({**entries, "model_type": "llama"}, name)
     return replace(model, ignored_keys=model.ignored_keys + ignored)
 
 
-def _settle_current_ffn(entries: dict[str, object], source: str) -> None:
+def _settle_current_ffn(entries: dict[str, object]) -> None:
     """Give the width of the FFN under its Hugging Face name alone."""
     stated = "ffn_hidden_size" in entries
     size = entries.pop("ffn_hidden_size", -1)
@@ -145,26 +144,23 @@ def _settle_current_ffn(entries: dict[str, object], source: str) -> None:
         return
     if isinstance(size, bool) or not isinstance(size, int):
         problem, expected = "not a whole number", "a whole number, or -1"
-        raise InputError(problem, source=source, path="ffn_hidden_size", given=size, expected=expected)
+        raise InputError(problem, path="ffn_hidden_size", given=size, expected=expected)
     if size == 0 or size < -1:
-        raise _no_width(source, size)
+        raise _no_width(size)
     hidden = entries["hidden_size"]
     if size == -1:
         entries.setdefault("intermediate_size", 4 * hidden if isinstance(hidden, int) else 0)
     elif entries.setdefault("intermediate_size", size) != size:
-        raise _disagree("intermediate_size", entries["intermediate_size"], size, source)
+        raise _disagree("intermediate_size", entries["intermediate_size"], size)
 
 
-def _no_width(source: str, given: int = 0) -> InputError:
-    return InputError(
-        "too small", source=source, path="ffn_hidden_size", given=given, expected="more than 0, or -1 to derive it"
-    )
+def _no_width(given: int = 0) -> InputError:
+    return InputError("too small", path="ffn_hidden_size", given=given, expected="more than 0, or -1 to derive it")
 
 
-def _disagree(key: str, given: object, size: int, source: str) -> InputError:
+def _disagree(key: str, given: object, size: int) -> InputError:
     return InputError(
         f"{key} and ffn_hidden_size are both the width of the FFN and disagree",
-        source=source,
         path=key,
         given=given,
         expected=f"{size}, or no such key",

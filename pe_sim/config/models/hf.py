@@ -199,38 +199,37 @@ def is_hf(raw: Mapping[str, object]) -> bool:
     return "model_type" in raw or "architectures" in raw
 
 
-def read_hf(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+def read_hf(raw: Mapping[str, object], name: str) -> ModelConfig:
     """The model a Hugging Face config describes.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name of the model.
 
     Raises:
         InputError: an unknown family or class, a missing, wrong or unknown entry, or a feature that is not supported.
     """
-    model = FAMILIES[_family(raw, source)](raw, source, name)
-    has_lm_head, left_out = _ends_of_class(raw.get("architectures"), source)
+    model = FAMILIES[_family(raw)](raw, name)
+    has_lm_head, left_out = _ends_of_class(raw.get("architectures"))
     return replace(model, has_lm_head=model.has_lm_head and has_lm_head, left_out=left_out)
 
 
-def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+def read_llama(raw: Mapping[str, object], name: str) -> ModelConfig:
     """A `model_type: llama` config as a model; errors as in `read_hf`."""
-    config, ignored = _read(raw, HfLlama, source)
-    theta, scaling = read_rope(config.rope_theta, config.rope_parameters, config.rope_scaling, source)
+    config, ignored = _read(raw, HfLlama)
+    theta, scaling = read_rope(config.rope_theta, config.rope_parameters, config.rope_scaling)
     return plain_llama(
         name=name,
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim or derive_head_dim(config.hidden_size, config.num_attention_heads, source),
+        head_dim=config.head_dim or derive_head_dim(config.hidden_size, config.num_attention_heads),
         ffn_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_position_embeddings or config.max_sequence_length or 2048,
         norm_eps=config.rms_norm_eps,
-        activation=_activation("hidden_act", config.hidden_act, _SILU, source),
+        activation=_activation("hidden_act", config.hidden_act, _SILU),
         tie_word_embeddings=config.tie_word_embeddings,
         attention_bias=config.attention_bias,
         mlp_bias=config.mlp_bias,
@@ -241,12 +240,12 @@ def read_llama(raw: Mapping[str, object], source: str, name: str) -> ModelConfig
     )
 
 
-def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+def read_gpt2(raw: Mapping[str, object], name: str) -> ModelConfig:
     """A `model_type: gpt2` config as a model; errors as in `read_hf`."""
-    config, ignored = _read(rename(raw, GPT2_ALIASES, source), HfGpt2, source)
+    config, ignored = _read(rename(raw, GPT2_ALIASES), HfGpt2)
     positions = config.n_positions or config.n_ctx
     if positions is None:
-        raise InputError("missing", source=source, path="n_positions", hint="state n_positions (or n_ctx)")
+        raise InputError("missing", path="n_positions", hint="state n_positions (or n_ctx)")
     return ModelConfig(
         name=name,
         family="gpt2",
@@ -254,13 +253,13 @@ def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         hidden_size=config.n_embd,
         num_heads=config.n_head,
         num_kv_heads=config.n_head,
-        head_dim=derive_head_dim(config.n_embd, config.n_head, source),
+        head_dim=derive_head_dim(config.n_embd, config.n_head),
         ffn_size=config.n_inner or 4 * config.n_embd,
         vocab_size=config.vocab_size,
         max_position_embeddings=positions,
         norm="layernorm",
         norm_eps=config.layer_norm_epsilon,
-        activation=_activation("activation_function", config.activation_function, _GELU, source),
+        activation=_activation("activation_function", config.activation_function, _GELU),
         gated_ffn=False,
         position="learned",
         tie_word_embeddings=config.tie_word_embeddings,
@@ -271,9 +270,9 @@ def read_gpt2(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     )
 
 
-def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
+def read_bert(raw: Mapping[str, object], name: str) -> ModelConfig:
     """A `model_type: bert` config as a model (an encoder with its pooler); errors as in `read_hf`."""
-    config, ignored = _read(raw, HfBert, source)
+    config, ignored = _read(raw, HfBert)
     return ModelConfig(
         name=name,
         family="bert",
@@ -281,13 +280,13 @@ def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_attention_heads,
-        head_dim=derive_head_dim(config.hidden_size, config.num_attention_heads, source),
+        head_dim=derive_head_dim(config.hidden_size, config.num_attention_heads),
         ffn_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_position_embeddings,
         norm="layernorm",
         norm_eps=config.layer_norm_eps,
-        activation=_activation("hidden_act", config.hidden_act, _GELU, source),
+        activation=_activation("hidden_act", config.hidden_act, _GELU),
         gated_ffn=False,
         position="learned",
         tie_word_embeddings=True,
@@ -300,7 +299,7 @@ def read_bert(raw: Mapping[str, object], source: str, name: str) -> ModelConfig:
     )
 
 
-FAMILIES: Final[dict[str, Callable[[Mapping[str, object], str, str], ModelConfig]]] = {
+FAMILIES: Final[dict[str, Callable[[Mapping[str, object], str], ModelConfig]]] = {
     "llama": read_llama,
     "gpt2": read_gpt2,
     "bert": read_bert,
@@ -315,10 +314,10 @@ GPT2_ALIASES: Final = {
 }
 
 
-def _read(raw: Mapping[str, object], schema: type[Schema], source: str) -> tuple[Schema, tuple[str, ...]]:
+def _read(raw: Mapping[str, object], schema: type[Schema]) -> tuple[Schema, tuple[str, ...]]:
     """The entries the schema knows, and the ignored keys; what names the family and the class is neither."""
     entries = {key: value for key, value in raw.items() if key not in ("model_type", "architectures")}
-    return read_entries(schema, entries, _RULES[schema], source)
+    return read_entries(schema, entries, _RULES[schema])
 
 
 def _outweighed(config: Section, old: str, *, by: str) -> tuple[str, ...]:
@@ -326,13 +325,12 @@ def _outweighed(config: Section, old: str, *, by: str) -> tuple[str, ...]:
     return (old,) if old in config.model_fields_set and getattr(config, by) is not None else ()
 
 
-def rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -> dict[str, object]:
+def rename(raw: Mapping[str, object], aliases: Mapping[str, str]) -> dict[str, object]:
     """`raw` under the family's own names.
 
     Args:
         raw: the mapping of the file.
         aliases: other names of entries, with the family's own.
-        source: what errors call the file.
 
     Raises:
         InputError: an entry stands under both names, with different values.
@@ -344,11 +342,11 @@ def rename(raw: Mapping[str, object], aliases: Mapping[str, str], source: str) -
         value = renamed.pop(alias)
         if renamed.setdefault(key, value) != value:
             problem = f"{alias} and {key} are the same entry and disagree"
-            raise InputError(problem, source=source, path=alias, given=value)
+            raise InputError(problem, path=alias, given=value)
     return renamed
 
 
-def _family(raw: Mapping[str, object], source: str) -> str:
+def _family(raw: Mapping[str, object]) -> str:
     """The family by `model_type`, or by the class name in `architectures` when there is none."""
     kind = raw.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES:
@@ -362,7 +360,7 @@ def _family(raw: Mapping[str, object], source: str) -> str:
             return match[1].lower()
         kind, expected, hint = match[1] if match else None, f"a model class of {expected}", "or state model_type"
     hint = _nearest_family(kind) or hint
-    raise InputError("unknown model family", source=source, path=key, given=given, expected=expected, hint=hint)
+    raise InputError("unknown model family", path=key, given=given, expected=expected, hint=hint)
 
 
 def _nearest_family(kind: object) -> str | None:
@@ -383,7 +381,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]", "", name[:99]).lower()
 
 
-def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:
+def _ends_of_class(architectures: object) -> tuple[bool, str]:
     """Whether a model class has an LM head, and what else it has at its end, in words; no class: an LM head alone."""
     if architectures in (None, []):
         return True, ""
@@ -391,7 +389,6 @@ def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:
     if not isinstance(name, str):
         raise InputError(
             "not a list of model classes",
-            source=source,
             path="architectures",
             given=architectures,
             expected='for instance ["LlamaForCausalLM"], or no such key',
@@ -403,7 +400,6 @@ def _ends_of_class(architectures: object, source: str) -> tuple[bool, str]:
     if _OTHER_HEAD.search(name) is None:
         raise InputError(
             "a model class that is not known: whether it has an LM head cannot be told",
-            source=source,
             path="architectures",
             given=name,
             expected="a class of transformers, such as LlamaForCausalLM (with an LM head) or LlamaModel (without)",
@@ -419,9 +415,7 @@ def _known_families() -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _activation(key: str, given: str, known: Mapping[str, str], source: str) -> str:
+def _activation(key: str, given: str, known: Mapping[str, str]) -> str:
     if given in known:
         return known[given]
-    raise InputError(
-        f"activation {given!r} is not supported", source=source, path=key, given=given, expected=" or ".join(known)
-    )
+    raise InputError(f"activation {given!r} is not supported", path=key, given=given, expected=" or ".join(known))

@@ -28,7 +28,7 @@ from pe_sim.config.models.hf import is_hf, read_hf
 from pe_sim.config.models.meta import is_meta, read_meta
 from pe_sim.config.models.model import ModelConfig, check_model
 from pe_sim.config.models.overrides import ModelOverrides, apply_overrides, read_overrides
-from pe_sim.errors import InputError, did_you_mean, printable
+from pe_sim.errors import InputError, did_you_mean, printable, told_of
 from pe_sim.units import format_count
 
 _NAMELESS_STEMS = ("config", "params")  # every published file is called so; the folder says which model it is
@@ -77,21 +77,23 @@ def describe_model(model: ModelConfig) -> str:
 def _load(given: object, changes: ModelOverrides, ignore_keys: Collection[str]) -> ModelConfig:
     vocab_size = changes.vocab_size if "vocab_size" in changes.model_fields_set else None
     if isinstance(given, Mapping):
-        name = _name_of_mapping(given)
-        return read_model(given, source="model config", name=name, vocab_size=vocab_size, ignore_keys=ignore_keys)
+        with told_of("model config"):
+            return read_model(given, _name_of_mapping(given), vocab_size, ignore_keys)
     if not isinstance(given, str | Path):
         raise InputError("not a model", given=given, expected="a preset's name, a path, or a config as a mapping")
     if is_preset("models", given) and not ignore_keys:
         model = _load_preset(str(given))
         return replace(model, rope_scaling=dict(model.rope_scaling))  # the cached one stays out of reach
     path = resolve("models", given)
-    name = _name_of_path(path)
-    return read_model(load_mapping(path), source=str(given), name=name, vocab_size=vocab_size, ignore_keys=ignore_keys)
+    raw = load_mapping(path)
+    with told_of(str(given)):
+        return read_model(raw, _name_of_path(path), vocab_size, ignore_keys)
 
 
 @cache
 def _load_preset(name: str) -> ModelConfig:
-    return read_model(load_mapping(resolve("models", name)), source=f"preset {name}", name=name)
+    with told_of(f"preset {name}"):
+        return read_model(load_mapping(resolve("models", name)), name)
 
 
 def _name_of_path(path: Path) -> str:
@@ -117,12 +119,12 @@ OWN_KEY: Final = "_pe_sim"
 class Reader(Protocol):
     """Turns a mapping of one dialect into a model; `vocab_size` is the caller's, for files that leave it open."""
 
-    def __call__(self, raw: Mapping[str, object], source: str, name: str, vocab_size: int | None) -> ModelConfig:
+    def __call__(self, raw: Mapping[str, object], name: str, vocab_size: int | None) -> ModelConfig:
         """The model; raises InputError."""
 
 
-def _read_hf(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None) -> ModelConfig:
-    return read_hf(raw, source, name)
+def _read_hf(raw: Mapping[str, object], name: str, vocab_size: int | None) -> ModelConfig:
+    return read_hf(raw, name)
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
@@ -159,19 +161,17 @@ class OwnEntry(Section):
     source: Text
 
 
-def detect_dialect(raw: Mapping[str, object], source: str) -> Dialect[Reader]:
+def detect_dialect(raw: Mapping[str, object]) -> Dialect[Reader]:
     """The dialect of a model file.
 
     Raises:
         InputError: no dialect recognises the keys.
     """
-    return detect(DIALECTS, raw, source, "model config")
+    return detect(DIALECTS, raw, "model config")
 
 
 def read_model(
     raw: Mapping[str, object],
-    *,
-    source: str,
     name: str,
     vocab_size: int | None = None,
     ignore_keys: Collection[str] = (),
@@ -180,7 +180,6 @@ def read_model(
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name the model gets.
         vocab_size: the caller's vocabulary size, used when the file leaves it open.
         ignore_keys: keys to read the mapping without.
@@ -190,37 +189,34 @@ def read_model(
             with a stated parameter count.
     """
     entries = dict(raw)
-    check_keys(entries, source)
+    check_keys(entries)
     own = entries.pop(OWN_KEY, None)
     for key in ignore_keys:
         if key not in entries:
-            raise InputError(
-                "there is no such key to ignore", source=source, path=key, hint=did_you_mean(key, map(str, raw))
-            )
+            raise InputError("there is no such key to ignore", path=key, hint=did_you_mean(key, map(str, raw)))
     entries = {key: value for key, value in entries.items() if key not in ignore_keys}
     try:
-        model = check_model(detect_dialect(entries, source).read(entries, source, name, vocab_size), source)
+        model = check_model(detect_dialect(entries).read(entries, name, vocab_size))
     except InputError as error:
         if error.problem != "unknown key" or error.path not in entries:
             raise
         way_out = f"--ignore-key {error.path} (in Python load_model(..., ignore_keys=[...])) reads the file without it"
         hint = "; ".join(part for part in (error.hint, way_out) if part)
-        raise InputError(error.problem, source=source, path=error.path, given=error.given, hint=hint) from None
+        raise InputError(error.problem, path=error.path, given=error.given, hint=hint) from None
     dropped = tuple(dict.fromkeys(ignore_keys))
     model = replace(model, ignored_keys=model.ignored_keys + dropped, unknown_keys=model.unknown_keys + dropped)
     if own is not None:
-        _check_own_entry(own, model, source)
+        _check_own_entry(own, model)
     return model
 
 
-def _check_own_entry(own: object, model: ModelConfig, source: str) -> None:
+def _check_own_entry(own: object, model: ModelConfig) -> None:
     if not isinstance(own, Mapping):
-        raise InputError("not a mapping", source=source, path=OWN_KEY, given=own, expected="a mapping")
-    stated = validate(OwnEntry, own, source, prefix=f"{OWN_KEY}.").parameters
+        raise InputError("not a mapping", path=OWN_KEY, given=own, expected="a mapping")
+    stated = validate(OwnEntry, own, None, prefix=f"{OWN_KEY}.").parameters
     if stated != model.num_parameters:
         raise InputError(
             f"the sizes give {model.num_parameters:,} parameters, not {stated:,}",
-            source=source,
             path=f"{OWN_KEY}.parameters",
             given=stated,
         )

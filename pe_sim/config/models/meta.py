@@ -70,28 +70,27 @@ def meta_ffn_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | 
     return multiple_of * ((hidden + multiple_of - 1) // multiple_of)
 
 
-def read_meta(raw: Mapping[str, object], source: str, name: str, vocab_size: int | None = None) -> ModelConfig:
+def read_meta(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
     """The model a params.json describes. Meta's code keeps the LM head apart, so it is never tied here.
 
     Args:
         raw: the mapping of the file.
-        source: what errors call it.
         name: the name of the model.
         vocab_size: the caller's own vocabulary size, used when the file leaves it to the tokenizer.
 
     Raises:
         InputError: a missing, wrong or unknown entry, an unsupported feature, or no vocabulary size from either side.
     """
-    params, ignored = read_entries(MetaParams, raw, _KEYS, source)
+    params, ignored = read_entries(MetaParams, raw, _KEYS)
     return plain_llama(
         name=name,
         num_layers=params.n_layers,
         hidden_size=params.dim,
         num_heads=params.n_heads,
         num_kv_heads=params.n_kv_heads,
-        head_dim=derive_head_dim(params.dim, params.n_heads, source),
-        ffn_size=_ffn_size(params, source),
-        vocab_size=_vocab_size(params, vocab_size, source),
+        head_dim=derive_head_dim(params.dim, params.n_heads),
+        ffn_size=_ffn_size(params),
+        vocab_size=_vocab_size(params, vocab_size),
         max_position_embeddings=params.max_seq_len,
         norm_eps=params.norm_eps,
         rope_theta=params.rope_theta,
@@ -100,29 +99,27 @@ def read_meta(raw: Mapping[str, object], source: str, name: str, vocab_size: int
     )
 
 
-def _ffn_size(params: MetaParams, source: str) -> int:
+def _ffn_size(params: MetaParams) -> int:
     size = meta_ffn_size(params.dim, params.multiple_of, params.ffn_dim_multiplier)
     if size <= 0:
         raise InputError(
             f"dim {params.dim} and this multiplier leave the FFN without a width",
-            source=source,
             path="ffn_dim_multiplier",
             given=params.ffn_dim_multiplier,
         )
     return size
 
 
-def _vocab_size(params: MetaParams, override: int | None, source: str) -> int:
+def _vocab_size(params: MetaParams, override: int | None) -> int:
     if params.vocab_size > 0:
         return params.vocab_size
     if override is not None:
         return override
     given = params.vocab_size if "vocab_size" in params.model_fields_set else None
     if given == 0:
-        raise InputError("too small", source=source, path="vocab_size", given=0, expected="more than 0, or -1")
+        raise InputError("too small", path="vocab_size", given=0, expected="more than 0, or -1")
     raise InputError(
         "the file leaves the vocabulary size to the tokenizer (-1)",
-        source=source,
         path="vocab_size",
         hint="state it yourself: load_model(..., overrides={'vocab_size': 32000}) or --set model.vocab_size=32000",
     )

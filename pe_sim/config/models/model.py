@@ -269,7 +269,7 @@ ACTIVATIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def derive_head_dim(hidden_size: int, num_heads: int, source: str | None) -> int:
+def derive_head_dim(hidden_size: int, num_heads: int) -> int:
     """The width of a head when nothing states it: hidden_size / num_heads.
 
     Raises:
@@ -278,35 +278,31 @@ def derive_head_dim(hidden_size: int, num_heads: int, source: str | None) -> int
     if hidden_size % num_heads:
         raise InputError(
             f"hidden size {hidden_size} is not a multiple of the {num_heads} attention heads",
-            source=source,
             hint="change one of the two, or state head_dim where the family has it",
         )
     return hidden_size // num_heads
 
 
-def check_model(model: ModelConfig, source: str | None) -> ModelConfig:
+def check_model(model: ModelConfig) -> ModelConfig:
     """`model` itself, when its sizes agree with each other and with its family.
 
     Raises:
         InputError: heads that cannot share kv heads, or a head width or an activation the family cannot have.
     """
-    _check_heads(model, source)
+    _check_heads(model)
     if model.position == "rope" and model.head_dim % 2:
         problem = f"head_dim {model.head_dim} is odd, and rotary positions turn pairs of elements"
-        raise InputError(problem, source=source)
+        raise InputError(problem)
     known = ACTIVATIONS[model.family]
     if model.activation not in known:
-        raise InputError(
-            f"{model.family} has no activation {model.activation!r}", source=source, expected=" or ".join(known)
-        )
+        raise InputError(f"{model.family} has no activation {model.activation!r}", expected=" or ".join(known))
     return model
 
 
-def _check_heads(model: ModelConfig, source: str | None) -> None:
+def _check_heads(model: ModelConfig) -> None:
     if model.num_heads % model.num_kv_heads:
         raise InputError(
             f"{model.num_heads} attention heads cannot share {model.num_kv_heads} kv heads evenly",
-            source=source,
             expected="a number of attention heads that is a multiple of the kv heads",
         )
     if model.family == "llama":
@@ -314,13 +310,11 @@ def _check_heads(model: ModelConfig, source: str | None) -> None:
     if model.num_kv_heads != model.num_heads:
         raise InputError(
             f"{model.family} has as many kv heads as attention heads, not {model.num_kv_heads} and {model.num_heads}",
-            source=source,
         )
     if model.q_size != model.hidden_size:
         raise InputError(
             f"{model.family} needs num_heads * head_dim = hidden_size,"
             f" but {model.num_heads} * {model.head_dim} is not {model.hidden_size}",
-            source=source,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pe_sim.config.files.schema import Positive, Section, Size, Text, validate
 from pe_sim.config.models.model import ModelConfig, check_model, derive_head_dim
 from pe_sim.config.models.rope import parse_rope
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, told_of
 
 _PREFIX: Final = "model."
 _FOLLOWS_FAMILY: Final = (
@@ -91,7 +91,8 @@ def apply_overrides(model: ModelConfig, overrides: ModelOverrides) -> ModelConfi
     if "rope_scaling" in changes:
         changes.update(_scaling_changes(overrides.rope_scaling, changes))
     changed = replace(model, **{**_derived_changes(model, changes), **changes})
-    return check_model(changed, "overrides")
+    with told_of("overrides"):
+        return check_model(changed)
 
 
 def _check_family(model: ModelConfig, name: str, value: object) -> None:
@@ -106,7 +107,7 @@ def _check_family(model: ModelConfig, name: str, value: object) -> None:
 
 def _scaling_changes(table: Mapping[str, object] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The scaling in its normal form, and the base when the mapping holds one and nothing else states it."""
-    theta, scaling = parse_rope(table, source=None, path=_PREFIX + "rope_scaling", default_type=None)
+    theta, scaling = parse_rope(table, path=_PREFIX + "rope_scaling", default_type=None)
     result: dict[str, Any] = {"rope_scaling": scaling}
     if theta is not None:
         result["rope_theta"] = changes.get("rope_theta", theta)
@@ -120,5 +121,6 @@ def _derived_changes(model: ModelConfig, changes: Mapping[str, Any]) -> dict[str
     if "num_kv_heads" not in changes and model.num_kv_heads == model.num_heads:
         derived["num_kv_heads"] = heads
     if "head_dim" not in changes and model.q_size == model.hidden_size:
-        derived["head_dim"] = derive_head_dim(hidden, heads, "overrides")
+        with told_of("overrides"):
+            derived["head_dim"] = derive_head_dim(hidden, heads)
     return derived

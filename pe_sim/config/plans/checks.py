@@ -328,7 +328,7 @@ def sort_plan_keys(
     raw: Mapping[str, object], known: Iterable[str], rules: KeyRules
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """The entries that matter, and a line for each that does not; errors as in `sort_keys`."""
-    values, ignored = sort_keys(raw, known, rules, None)
+    values, ignored = sort_keys(raw, known, rules)
     return values, tuple(ignored_line(key, raw[key]) for key in ignored)
 
 

@@ -104,17 +104,16 @@ def _only(value: object, source: str) -> Mapping[str, object]:
 
 
 def _read_mapping(raw: Mapping[str, object], source: str, name: str, num_arrays: int | None) -> ParallelPlan:
-    check_keys(raw, source)
-    dialect = detect_plan_dialect(raw, source)
     with told_of(source):
-        plan = dialect.read(raw, name, num_arrays)
+        check_keys(raw)
+        plan = detect_plan_dialect(raw).read(raw, name, num_arrays)
     return replace(plan, source=f"{source}: {plan.source}" if plan.source else source)
 
 
-def detect_plan_dialect(raw: Mapping[str, object], source: str) -> Dialect[PlanReader]:
+def detect_plan_dialect(raw: Mapping[str, object]) -> Dialect[PlanReader]:
     """The dialect of a plan.
 
     Raises:
         InputError: no dialect recognises the keys.
     """
-    return detect(PLAN_DIALECTS, raw, source, "plan")
+    return detect(PLAN_DIALECTS, raw, "plan")

@@ -35,7 +35,7 @@ def test_every_dialect_has_a_sample() -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_of_its_dialect_alone(name: str) -> None:
     """The first that recognises a file reads it; of the samples none is taken by another."""
-    assert detect_plan_dialect(SAMPLES[name], "a file").name == name
+    assert detect_plan_dialect(SAMPLES[name]).name == name
     recognised = [dialect.name for dialect in PLAN_DIALECTS if dialect.recognises(SAMPLES[name])]
     spells_degrees = name in ("Hetu generator arguments", "MerakArguments")  # as our own form does, which comes last
     assert recognised == [name, "pe-sim plan"] if spells_degrees else [name]
