@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, WrapValidator
 
-from pe_sim.config.files.schema import Section, fault, input_error
+from pe_sim.config.files.schema import Section, fault, input_error, or_installed
 from pe_sim.errors import did_you_mean
+from pe_sim.registry import Registry
 
 Matrix = Literal["row", "col", "batch", "replicate"]
 Attention = Literal["head", "token", "batch", "replicate"]
 Stream = Literal["follow", "replicate", "shard", "batch"]
 Vector = Literal["follow", "replicate", "shard", "root", "batch"]
 
+_GROUP: Final = "pe_sim.distributions"
+_OF_FFN: Final[Registry[None]] = Registry(_GROUP, dict.fromkeys((*get_args(Matrix), "grid-X")))
+MatrixName = Annotated[Matrix | None, WrapValidator(or_installed(Matrix, _GROUP))]
+AttentionName = Annotated[Attention | None, WrapValidator(or_installed(Attention, _GROUP))]
+
 
 def _check_ffn_matrix(name: str) -> str:
-    known = (*get_args(Matrix), "grid-X")
-    if name not in known[:-1] and not re.fullmatch("grid-[1-9][0-9]{0,6}", name):
-        raise fault("not one of the known values", " or ".join(known), did_you_mean(name, known) or "")
-    return name
+    if re.fullmatch("grid-[1-9][0-9]{0,6}", name) or (name != "grid-X" and name in _OF_FFN):
+        return name
+    raise fault("not one of the known values", " or ".join(_OF_FFN), did_you_mean(name, _OF_FFN))
 
 
 # As `Matrix`, or a grid that cuts the hidden dim X ways.
@@ -32,12 +37,12 @@ class LayersFile(Section):
     """What some layers are given; what is left out comes from `base` or from entries before this one."""
 
     layers: str | int = Field("all", description="'all', one layer as 7, or a range as '0-15' (0-based, inclusive)")
-    qkv: Matrix | None = Field(None, description="q, k and v at once")
-    q: Matrix | None = Field(None, description="query projection")
-    k: Matrix | None = Field(None, description="key projection")
-    v: Matrix | None = Field(None, description="value projection")
-    attention: Attention | None = Field(None, description="RoPE, cache, scores, softmax and values")
-    o: Matrix | None = Field(None, description="output projection of attention")
+    qkv: MatrixName = Field(None, description="q, k and v at once")
+    q: MatrixName = Field(None, description="query projection")
+    k: MatrixName = Field(None, description="key projection")
+    v: MatrixName = Field(None, description="value projection")
+    attention: AttentionName = Field(None, description="RoPE, cache, scores, softmax and values")
+    o: MatrixName = Field(None, description="output projection of attention")
     gate_up: FfnMatrix | None = Field(None, description="gate and up at once")
     gate: FfnMatrix | None = Field(None, description="gate projection (where the family has one)")
     up: FfnMatrix | None = Field(None, description="up projection")
@@ -58,7 +63,7 @@ class WorkflowFile(Section):
     summary: str = Field("a workflow of your own", description="one line for people")
     base: str | None = Field(None, description="a named workflow that fills what the layers leave out")
     groups: int = Field(1, ge=1, le=2**20, description="groups of PEs that split the batch, the workflow in each")
-    lm_head: Matrix | None = Field(None, description="LM head, and BERT's pooler")
+    lm_head: MatrixName = Field(None, description="LM head, and BERT's pooler")
     layers: tuple[LayersFile, ...] = Field((), description="what layers are given; later entries win")
 
 

@@ -12,6 +12,7 @@ from pe_sim.config.step import Decode
 from pe_sim.errors import InputError, did_you_mean
 from pe_sim.mapping.mapper import place
 from pe_sim.mapping.workflow import Workflow
+from pe_sim.registry import Registry
 from pe_sim.schedule.lowering import lower
 from pe_sim.schedule.stages import Schedule
 from pe_sim.trace import TagTraffic, Trace
@@ -52,7 +53,7 @@ def fast_decode(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:
     return run_decode_steps(placed, num_steps)
 
 
-ENGINES: dict[str, Engine] = {"event": event, "fast": fast}
+ENGINES: Registry[Engine] = Registry("pe_sim.engines", {"event": event, "fast": fast})
 DECODES: dict[str, Callable[[PlacedGraph, int], Iterator[StepsTrace]]] = {"fast": fast_decode}  # those that can
 
 

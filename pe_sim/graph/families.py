@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.config.step import Decode, Prefill
@@ -11,11 +12,16 @@ from pe_sim.graph.bert import build_bert
 from pe_sim.graph.gpt2 import build_gpt2
 from pe_sim.graph.graph import OperatorGraph
 from pe_sim.graph.llama import build_llama
+from pe_sim.registry import Registry
 
 Step = Decode | Prefill
 Builder = Callable[[ModelConfig, Step], OperatorGraph]
 
-FAMILIES: dict[str, Builder] = {"bert": build_bert, "gpt2": build_gpt2, "llama": build_llama}
+FAMILIES: Registry[Builder] = Registry(
+    "pe_sim.models",
+    {"bert": build_bert, "gpt2": build_gpt2, "llama": build_llama},
+    take=attrgetter("build_graph"),
+)
 
 
 def build_graph(model: ModelConfig, step: Step) -> OperatorGraph:

@@ -20,6 +20,7 @@ from pe_sim.graph.operators import (
 )
 from pe_sim.mapping.groups import GRID, grid_name, grid_ways
 from pe_sim.mapping.placement import Partial, Placement, Replicate, Shard
+from pe_sim.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,18 +190,18 @@ class Token:
         return OperatorPlacement(inputs, (Shard("token") if by_token else Replicate(),) * len(operator.outputs))
 
 
-DISTRIBUTIONS: dict[str, Distribution] = {
-    distribution.name: distribution
-    for distribution in (
-        Row(),
-        Col(),
-        Grid(),
-        Head(),
-        Token(),
-        Uniform("batch", "each PE its own sequences and a whole copy of the weights", Shard("batch")),
-        Uniform("replicate", "every PE computes all of it", Replicate()),
-    )
-}
+_BUILT_IN: tuple[Distribution, ...] = (
+    Row(),
+    Col(),
+    Grid(),
+    Head(),
+    Token(),
+    Uniform("batch", "each PE its own sequences and a whole copy of the weights", Shard("batch")),
+    Uniform("replicate", "every PE computes all of it", Replicate()),
+)
+DISTRIBUTIONS: Registry[Distribution] = Registry(
+    "pe_sim.distributions", {each.name: each for each in _BUILT_IN}, ("name", "summary", "applies_to", "place")
+)
 
 
 def distribution_for(operator: Operator, name: str, source: str, path: str) -> Distribution:
@@ -209,9 +210,8 @@ def distribution_for(operator: Operator, name: str, source: str, path: str) -> D
     Raises:
         InputError: the operator cannot have it; names those it can.
     """
-    distribution, ways = DISTRIBUTIONS.get(name), grid_ways(name)
-    if ways is not None:
-        distribution = replace(Grid(), ways=ways)
+    ways = grid_ways(name)
+    distribution = DISTRIBUTIONS.get(name) if ways is None else replace(Grid(), ways=ways)
     if distribution is None or not distribution.applies_to(operator):
         fitting = sorted(other.name for other in DISTRIBUTIONS.values() if other.applies_to(operator))
         raise InputError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.numeric.arrays import Array
 from pe_sim.numeric.weights import LayerWeights, Matrix, ModelWeights, NormWeights
+from pe_sim.registry import Registry
 
 Shape = tuple[int, ...]
 Take = Callable[[str], Array]  # the tensor of that name, checked against its shape
@@ -197,7 +199,7 @@ def _assemble_bert(model: ModelConfig, take: Take) -> ModelWeights:
     return ModelWeights(tables, tuple(layers), pooler, end_norms)
 
 
-READERS: dict[str, WeightReader] = {
+_BUILT_IN: dict[str, WeightReader] = {
     "llama": WeightReader(
         _llama_shapes, _assemble_llama, prefix="model.", known_endings=("rotary_emb.inv_freq", "lm_head.weight")
     ),
@@ -215,3 +217,4 @@ READERS: dict[str, WeightReader] = {
         known_endings=("embeddings.position_ids",),
     ),
 }
+READERS: Registry[WeightReader] = Registry("pe_sim.models", _BUILT_IN, ("shapes", "assemble"), attrgetter("weights"))

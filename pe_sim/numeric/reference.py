@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 
 from pe_sim.config.models.model import ModelConfig
 from pe_sim.numeric.arrays import Array, gelu, gelu_tanh, rope_frequencies, silu
 from pe_sim.numeric.weights import Matrix, ModelWeights, NormWeights
+from pe_sim.registry import Registry
 from pe_sim.units import IntArray
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "gelu_tanh": gelu_tanh}
@@ -189,8 +191,8 @@ def _attention(
 
 
 # By family: (model, weights, token ids, token types) of one sequence -> every intermediate result.
-FORWARDS: dict[str, Callable[[ModelConfig, ModelWeights, IntArray, IntArray], SequenceReference]] = {
-    "bert": _forward_bert,
-    "gpt2": _forward_gpt2,
-    "llama": _forward_llama,
-}
+FORWARDS: Registry[Callable[[ModelConfig, ModelWeights, IntArray, IntArray], SequenceReference]] = Registry(
+    "pe_sim.models",
+    {"bert": _forward_bert, "gpt2": _forward_gpt2, "llama": _forward_llama},
+    take=attrgetter("forward"),
+)

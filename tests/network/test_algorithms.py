@@ -368,5 +368,5 @@ def test_the_best_is_the_best_of_all_although_not_all_are_tried(kind, num_pes):
         for way_kind, ways in WAYS.items():
             done = {name: planner.cycles(plan) for name, plan in fitting_plans(planner, way_kind).items()}
             best = planner.plan(way_kind, "best")
-            first = next(way.name for way in ways if done.get(way.name) == min(done.values()))
+            first = next(name for name in ways if done.get(name) == min(done.values()))
             assert (best.way, planner.cycles(best)) == (first, min(done.values()))

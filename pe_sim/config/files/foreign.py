@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from pe_sim.config.files.schema import Section, validate
 from pe_sim.errors import InputError, did_you_mean
+from pe_sim.registry import Registry
 
 Schema = TypeVar("Schema", bound=Section)
 
@@ -149,22 +150,22 @@ def check_keys(raw: Mapping[str, object]) -> None:
             raise InputError("a key is not a text", given=key)
 
 
-def detect(dialects: Sequence[Dialect[Read]], raw: Mapping[str, object], noun: str) -> Dialect[Read]:
+def detect(dialects: Registry[Dialect[Read]], raw: Mapping[str, object], noun: str) -> Dialect[Read]:
     """The first dialect that recognises the keys.
 
     Args:
-        dialects: in the order in which they are asked.
+        dialects: in the order in which they are asked, those of installed packages last.
         raw: the mapping of the file.
         noun: what the dialects are of, for the error.
 
     Raises:
         InputError: none does.
     """
-    for dialect in dialects:
+    for dialect in (*dialects.built_in.values(), *dialects.outside()):
         if dialect.recognises(raw):
             return dialect
     raise InputError(
         f"this is no {noun} of a known dialect",
         given=list(raw),
-        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in dialects),
+        expected="; ".join(f"{dialect.name} (has {dialect.marks})" for dialect in dialects.values()),
     )

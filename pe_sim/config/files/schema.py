@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, partial
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidatorFunctionWrapHandler,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -29,6 +30,7 @@ from pe_sim.config.files.loading import (
     resolve,
 )
 from pe_sim.errors import InputError, did_you_mean, printable, short_repr, shown_lines
+from pe_sim.registry import Registry
 
 _MORE: Final = 10  # faults that are told beside the first
 FAULT: Final = "pe_sim"  # the type of the errors that `fault` makes
@@ -50,6 +52,24 @@ _S = TypeVar("_S", bound=Section)
 def fault(problem: str, expected: str = "", hint: str = "") -> PydanticCustomError:
     """What a validator raises: the three texts of the InputError that `input_error` will make of it."""
     return PydanticCustomError(FAULT, "{problem}", {"problem": problem, "expected": expected, "hint": hint})
+
+
+def or_installed(names: object, group: str, prefix: str = "") -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    """A validator that lets pass, beside a Literal of built-in names, those that installed packages have in a group."""
+    registry: Registry[None] = Registry(group, dict.fromkeys(get_args(names)), prefix=prefix)
+
+    def check(given: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(given)
+        except ValidationError:
+            if given in registry:
+                return given
+            if len(registry) == len(registry.built_in):
+                raise
+            hint = did_you_mean(given, registry) if isinstance(given, str) else ""
+            raise fault("not one of the known values", " or ".join(registry), hint) from None
+
+    return check
 
 
 def subsection(field: FieldInfo) -> type[Section] | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pe_sim.config.models.meta import plain_llama
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
 from pe_sim.config.models.rope import read_rope
 from pe_sim.errors import InputError
+from pe_sim.registry import Registry
 
 # ---- The keys of Hugging Face configs that are not sizes: which cannot matter for inference, which must be refused.
 #
@@ -299,11 +301,11 @@ def read_bert(raw: Mapping[str, object], name: str) -> ModelConfig:
     )
 
 
-FAMILIES: Final[dict[str, Callable[[Mapping[str, object], str], ModelConfig]]] = {
-    "llama": read_llama,
-    "gpt2": read_gpt2,
-    "bert": read_bert,
-}
+FAMILIES: Registry[Callable[[Mapping[str, object], str], ModelConfig]] = Registry(
+    "pe_sim.models",
+    {"llama": read_llama, "gpt2": read_gpt2, "bert": read_bert},
+    take=attrgetter("read_config"),
+)
 _RULES: Final[Mapping[type[Section], KeyRules]] = {HfLlama: LLAMA_KEYS, HfGpt2: GPT2_KEYS, HfBert: BERT_KEYS}
 # transformers lets a gpt2 config use the common names too.
 GPT2_ALIASES: Final = {

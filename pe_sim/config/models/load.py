@@ -29,6 +29,7 @@ from pe_sim.config.models.meta import is_meta, read_meta
 from pe_sim.config.models.model import ModelConfig, check_model
 from pe_sim.config.models.overrides import ModelOverrides, apply_overrides, read_overrides
 from pe_sim.errors import InputError, did_you_mean, printable, told_of
+from pe_sim.registry import Registry
 from pe_sim.units import format_count
 
 _NAMELESS_STEMS = ("config", "params")  # every published file is called so; the folder says which model it is
@@ -128,7 +129,7 @@ def _read_hf(raw: Mapping[str, object], name: str, vocab_size: int | None) -> Mo
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
-DIALECTS: Final[tuple[Dialect[Reader], ...]] = (
+_BUILT_IN: Final[tuple[Dialect[Reader], ...]] = (
     Dialect("Hetu LlamaConfig", "ffn_hidden_size beside n_embd or Hugging Face names", is_hetu, read_hetu),
     Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
     Dialect(
@@ -151,6 +152,9 @@ DIALECTS: Final[tuple[Dialect[Reader], ...]] = (
         is_galvatron_bert,
         read_galvatron_bert,
     ),
+)
+DIALECTS: Registry[Dialect[Reader]] = Registry(
+    "pe_sim.model_dialects", {each.name: each for each in _BUILT_IN}, ("marks", "recognises", "read")
 )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final
+from operator import attrgetter
 
 from pe_sim.config.dtypes import BITS, Dtype
 from pe_sim.errors import InputError, did_you_mean, listed
 from pe_sim.notebook import card
+from pe_sim.registry import Registry
 from pe_sim.units import format_bytes, format_count
 
 
@@ -215,11 +216,11 @@ def count_bert(model: ModelConfig) -> ParameterCount:
     )
 
 
-COUNTERS: dict[str, Callable[[ModelConfig], ParameterCount]] = {
-    "llama": count_llama,
-    "gpt2": count_gpt2,
-    "bert": count_bert,
-}
+COUNTERS: Registry[Callable[[ModelConfig], ParameterCount]] = Registry(
+    "pe_sim.models",
+    {"llama": count_llama, "gpt2": count_gpt2, "bert": count_bert},
+    take=attrgetter("count_parameters"),
+)
 
 
 def count_parameters(model: ModelConfig) -> ParameterCount:
@@ -262,11 +263,12 @@ def _ffn(model: ModelConfig, *, up_matrices: int) -> int:
 # ---- What must hold between the sizes of a model: takes a resolved model, gives it back or says which two disagree.
 
 
-ACTIVATIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "llama": ("silu",),
-    "gpt2": ("gelu", "gelu_tanh"),
-    "bert": ("gelu", "gelu_tanh"),
-}
+ACTIVATIONS: Registry[tuple[str, ...]] = Registry(
+    "pe_sim.models",
+    {"llama": ("silu",), "gpt2": ("gelu", "gelu_tanh"), "bert": ("gelu", "gelu_tanh")},
+    ("__iter__",),
+    attrgetter("activations"),
+)
 
 
 def derive_head_dim(hidden_size: int, num_heads: int) -> int:
@@ -305,7 +307,7 @@ def _check_heads(model: ModelConfig) -> None:
             f"{model.num_heads} attention heads cannot share {model.num_kv_heads} kv heads evenly",
             expected="a number of attention heads that is a multiple of the kv heads",
         )
-    if model.family == "llama":
+    if model.family not in ("gpt2", "bert"):
         return
     if model.num_kv_heads != model.num_heads:
         raise InputError(

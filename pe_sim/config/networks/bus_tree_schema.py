@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from pe_sim.config.files.schema import (
     Section,
     TreeLatency,
 )
+from pe_sim.registry import Registry
 
 GatherWay = Literal["serial", "by_reduction", "best"]
 Arbitration = Literal["fifo", "round_robin", "priority"]
@@ -32,7 +33,8 @@ Kind = Literal[
     "crossbar",
     "graph",
 ]
-KINDS: Final[tuple[str, ...]] = get_args(Kind)
+# Of a package: `section`, the Section of its kind; `shape(section, num_pes, source)`; `builder`, a TopologyBuilder.
+KINDS: Registry[Any] = Registry("pe_sim.topologies", dict.fromkeys(get_args(Kind)), ("section", "shape", "builder"))
 
 
 class BusFile(Section):

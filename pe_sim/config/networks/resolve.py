@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from pe_sim.config.files.schema import MAX_RATE
-from pe_sim.config.networks.bus_tree_schema import BusFile, CollectivesFile, NetworkFile, TreeFile
+from pe_sim.config.networks.bus_tree_schema import KINDS, BusFile, CollectivesFile, NetworkFile, TreeFile
 from pe_sim.config.networks.network import GraphCollectives, GraphNetwork
 from pe_sim.config.networks.schema import (
     BusLevelFile,
@@ -109,7 +109,8 @@ def _shape(section: GraphNetworkFile, num_pes: int, source: str | None, folder: 
             return HierarchicalBusShape(section.cluster_pes, _bus_level(section.cluster), _bus_level(section.top))
         case GraphFile():
             return _user_graph(section, num_pes, source, folder)
-    raise AssertionError(section.kind)
+    shape: Shape = KINDS[section.kind].shape(section, num_pes, source)  # of an installed package
+    return shape
 
 
 def _link(link: LinkFile) -> Link:

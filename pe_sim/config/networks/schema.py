@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from pe_sim.config.files.schema import (
     MAX_PES,
@@ -17,9 +18,11 @@ from pe_sim.config.files.schema import (
     check_latency,
     fault,
     number_advice,
+    or_installed,
 )
 from pe_sim.config.networks.bus_tree_schema import Arbitration, CollectivesFile
 from pe_sim.errors import did_you_mean
+from pe_sim.registry import Registry
 
 MAX_RADIX: Final = 1024
 MAX_GROWTH: Final = 64
@@ -93,6 +96,12 @@ class GraphCollectivesFile(CollectivesFile):
     all_gather: AllGather = Field(default="best", description="algorithm of all-gathers")
     reduce_scatter: ReduceScatter = Field(default="best", description="algorithm of reduce-scatters")
     all_to_all: AllToAll = Field(default="best", description="algorithm of all-to-alls")
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _known(cls, given: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        field = str(info.field_name)
+        return or_installed(cls.model_fields[field].annotation, "pe_sim.collectives", f"{field}.")(given, handler)
 
 
 class GraphNetworkFile(Section):
@@ -236,16 +245,21 @@ class GraphFile(GraphNetworkFile):
     )
 
 
-SECTIONS: Final[dict[str, type[GraphNetworkFile]]] = {
-    "hierarchical_bus": HierarchicalBusFile,
-    "h_tree": HTreeFile,
-    "fat_tree": FatTreeFile,
-    "line": LineFile,
-    "ring": RingFile,
-    "mesh": MeshFile,
-    "torus": TorusFile,
-    "hypercube": HypercubeFile,
-    "butterfly": ButterflyFile,
-    "crossbar": CrossbarFile,
-    "graph": GraphFile,
-}
+SECTIONS: Registry[type[GraphNetworkFile]] = Registry(
+    "pe_sim.topologies",
+    {
+        "hierarchical_bus": HierarchicalBusFile,
+        "h_tree": HTreeFile,
+        "fat_tree": FatTreeFile,
+        "line": LineFile,
+        "ring": RingFile,
+        "mesh": MeshFile,
+        "torus": TorusFile,
+        "hypercube": HypercubeFile,
+        "butterfly": ButterflyFile,
+        "crossbar": CrossbarFile,
+        "graph": GraphFile,
+    },
+    ("model_fields",),
+    attrgetter("section"),
+)

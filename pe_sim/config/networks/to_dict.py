@@ -100,6 +100,8 @@ def describe_network(network: GraphNetwork) -> str:
             )
         case UserGraphShape(_, nodes, edges):
             return f"a graph of {len(nodes)} nodes and {len(edges)} directed edges"
+    link = getattr(network.shape, "link", None)  # of an installed package
+    return f"{network.kind}, {_link(link)}" if isinstance(link, Link) else network.kind
 
 
 def _link(link: Link, noun: str = "links") -> str:

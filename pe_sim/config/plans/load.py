@@ -19,6 +19,7 @@ from pe_sim.config.plans.merak import is_merak_plan, read_merak_plan
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.plans.schema import PlanFile, is_plan_file, plan_to_dict, read_plan_file
 from pe_sim.errors import InputError, printable, told_of
+from pe_sim.registry import Registry
 
 # Takes the mapping, the name of the plan, and how many arrays there are (or None); errors do not name the file.
 PlanReader = Callable[[Mapping[str, object], str, int | None], ParallelPlan]
@@ -29,12 +30,15 @@ def _read_own(raw: Mapping[str, object], name: str, num_arrays: int | None) -> P
 
 
 # The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
-PLAN_DIALECTS: Final[tuple[Dialect[PlanReader], ...]] = (
+_BUILT_IN: Final[tuple[Dialect[PlanReader], ...]] = (
     Dialect("Hetu ds_parallel_config", "a root llama or gpt", is_hetu_plan, read_hetu_plan),
     Dialect("Hetu generator arguments", "num_gpus, cp_list or ds_parallel", is_hetu_arguments, read_hetu_arguments),
     Dialect("Galvatron strategy", "pp_deg or tp_sizes_enc", is_galvatron_plan, read_galvatron_plan),
     Dialect("MerakArguments", "train_schedule, partition_method and the like", is_merak_plan, read_merak_plan),
     Dialect("pe-sim plan", "dp, tp, pp, cp or pipelines", is_plan_file, _read_own),
+)
+PLAN_DIALECTS: Registry[Dialect[PlanReader]] = Registry(
+    "pe_sim.plan_dialects", {each.name: each for each in _BUILT_IN}, ("marks", "recognises", "read")
 )
 
 
@@ -116,4 +120,7 @@ def detect_plan_dialect(raw: Mapping[str, object]) -> Dialect[PlanReader]:
     Raises:
         InputError: no dialect recognises the keys.
     """
-    return detect(PLAN_DIALECTS, raw, "plan")
+    found = detect(PLAN_DIALECTS, raw, "plan")
+    if found.read is _read_own and not raw.keys() <= PlanFile.model_fields.keys():  # a slip, or a package's dialect
+        found = next((each for each in PLAN_DIALECTS.outside() if each.recognises(raw)), found)
+    return found

@@ -21,7 +21,7 @@ from pe_sim.errors import InputError, did_you_mean
 
 SCHEMA_VERSION: Final = 1
 MAX_ARRAYS: Final = 4096
-LINK_KINDS: Final = tuple(SECTIONS)
+LINK_KINDS: Final = SECTIONS
 LINK_ALIASES: Final = {"switch": "crossbar"}
 _KIND: Final = "links.kind"
 
@@ -110,22 +110,23 @@ def link_kind(raw: Mapping[str, Any], source: str | None) -> str | None:
     Raises:
         InputError: no mapping, or there is no such kind.
     """
-    links, known = raw.get("links"), (*LINK_KINDS, *LINK_ALIASES)
-    expected = "one of " + ", ".join(known)
+    links = raw.get("links")
     if links is None:
         return None
+    kind = links.get("kind") if isinstance(links, Mapping) else None
+    if isinstance(kind, str) and kind in SECTIONS:
+        return kind
+    known = (*LINK_KINDS, *LINK_ALIASES)
+    expected = "one of " + ", ".join(known)
     if not isinstance(links, Mapping):
         raise InputError(
             "not a mapping", source=source, path="links", given=links, expected="a mapping with kind, or null"
         )
     if "kind" not in links:
         raise InputError("missing", source=source, path=_KIND, expected=expected)
-    kind = links["kind"]
-    if not isinstance(kind, str) or kind not in SECTIONS:
-        hint = did_you_mean(kind, known) if isinstance(kind, str) else None
-        path = None if source == f"--set {_KIND}" else _KIND
-        raise InputError("unknown kind of links", source=source, path=path, given=kind, expected=expected, hint=hint)
-    return kind
+    hint = did_you_mean(kind, known) if isinstance(kind, str) else None
+    path = None if source == f"--set {_KIND}" else _KIND
+    raise InputError("unknown kind of links", source=source, path=path, given=kind, expected=expected, hint=hint)
 
 
 @cache

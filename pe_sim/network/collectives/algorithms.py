@@ -20,6 +20,7 @@ from pe_sim.network.interconnect import Interconnect
 from pe_sim.network.routing.flows import CannotCombineError
 from pe_sim.network.routing.hops import Program
 from pe_sim.network.topology.topology import Topology
+from pe_sim.registry import Registry
 from pe_sim.units import IntArray
 
 # ---- Why an algorithm cannot run on an interconnect, in words; empty if it can.
@@ -116,7 +117,7 @@ BEST: Final = "best"
 _COMBINING, _FORWARDING = bounds.combining, bounds.forwarding
 
 # The first of several that are done in the same cycle is the one that is chosen.
-ALGORITHMS: Final[Mapping[str, tuple[Algorithm, ...]]] = {
+_BUILT_IN: Final[Mapping[str, tuple[Algorithm, ...]]] = {
     "broadcast": (
         Algorithm("multicast", direct.multicast),
         Algorithm("star", direct.star_broadcast, bound=bounds.star_out),
@@ -144,6 +145,16 @@ ALGORITHMS: Final[Mapping[str, tuple[Algorithm, ...]]] = {
     ),
     "all_reduce": (Algorithm("recursive_doubling", exchanges.doubling_all_reduce, no_halving, bounds.doubling),),
     "all_to_all": (Algorithm("pairwise", direct.pairwise),),
+}
+# The best is chosen of the built-in ones alone: what a machine takes depends on no package that happens to be there.
+ALGORITHMS: Final[Mapping[str, Registry[Algorithm]]] = {
+    kind: Registry(
+        "pe_sim.collectives",
+        {each.name: each for each in algorithms},
+        ("name", "build", "misfit", "bound"),
+        prefix=f"{kind}.",
+    )
+    for kind, algorithms in _BUILT_IN.items()
 }
 
 
@@ -179,7 +190,7 @@ def cycles_alone(kind: str, name: str, interconnect: Interconnect, pattern: Patt
 
 def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> tuple[Algorithm, int]:
     """The algorithm that is done first, and when."""
-    chosen, done_at = None, -1
+    order, chosen, done_at = list(ALGORITHMS[kind].built_in.values()), None, -1
     for bound, algorithm in by_bound(kind, interconnect, pattern, payload_bytes):
         # Not equal: of several that are as good the first one of the registry is taken, whatever their bounds.
         if chosen is not None and bound > done_at:
@@ -190,8 +201,8 @@ def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_by
         if chosen is not None and bounds.load(interconnect, program, payload_bytes) > done_at:
             continue
         cycles = isolated_cycles(interconnect, program, payload_bytes)
-        place = ALGORITHMS[kind].index(algorithm)
-        if chosen is None or (cycles, place) < (done_at, ALGORITHMS[kind].index(chosen)):
+        place = order.index(algorithm)
+        if chosen is None or (cycles, place) < (done_at, order.index(chosen)):
             chosen, done_at = algorithm, cycles
     assert chosen is not None, "the first algorithms of a kind fit everywhere"
     return chosen, done_at
@@ -200,8 +211,9 @@ def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_by
 def by_bound(
     kind: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray
 ) -> list[tuple[int, Algorithm]]:
-    """The algorithms with what they take at least, the least first."""
-    bounded = [(each.bound(interconnect, pattern, payload_bytes), each) for each in ALGORITHMS[kind]]
+    """The built-in algorithms with what they take at least, the least first."""
+    built_in = ALGORITHMS[kind].built_in.values()
+    bounded = [(each.bound(interconnect, pattern, payload_bytes), each) for each in built_in]
     least = [(max(bound.every_target, bound.last_target), each) for bound, each in bounded]
     return sorted(least, key=lambda pair: pair[0])
 
@@ -212,10 +224,10 @@ def named(kind: str, name: str) -> Algorithm:
     Raises:
         InputError: there is none.
     """
-    for algorithm in ALGORITHMS[kind]:
-        if algorithm.name == name:
-            return algorithm
-    raise unknown(kind, name, (algorithm.name for algorithm in ALGORITHMS[kind]))
+    algorithm = ALGORITHMS[kind].get(name)
+    if algorithm is None:
+        raise unknown(kind, name, ALGORITHMS[kind])
+    return algorithm
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
@@ -241,4 +253,4 @@ def refused(kind: str, name: str, misfit: str, interconnect: Interconnect, fitti
 
 
 def _fitting_names(kind: str, interconnect: Interconnect, pattern: Pattern) -> list[str]:
-    return [each.name for each in ALGORITHMS[kind] if not each.misfit(interconnect, pattern)]
+    return [each.name for each in ALGORITHMS[kind].values() if not each.misfit(interconnect, pattern)]

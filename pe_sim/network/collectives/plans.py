@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 
 from pe_sim.network.collectives.algorithms import ALGORITHMS, BEST, choose, named, refused, unknown
 from pe_sim.network.collectives.bounds import load
-from pe_sim.network.collectives.programs import Loaded, Pattern, cycles_in_a_row, program_of
+from pe_sim.network.collectives.programs import Algorithm, Loaded, Pattern, cycles_in_a_row, program_of
 from pe_sim.network.interconnect import Interconnect
 from pe_sim.network.routing.hops import Program
+from pe_sim.registry import Registry
 from pe_sim.units import IntArray
 
 Load = Literal["partial", "result"]
@@ -79,31 +81,50 @@ def _both(name: str, scatter: str, gather: str) -> Way:
     return Way(name, (first, Step("all_gather", "result", gather, "broadcast")))
 
 
-def _alone(kind: str, load: Load = "result", counted: str = "") -> tuple[Way, ...]:
-    """Every algorithm of a kind that does a collective by itself."""
-    return tuple(Way(each.name, (Step(kind, load, each.name, counted),)) for each in ALGORITHMS[kind])
+def _alone(kind: str, algorithm: Algorithm) -> Way:
+    """An algorithm that does a collective by itself."""
+    load, counted = _ALONE.get(kind, ("result", ""))
+    return Way(algorithm.name, (Step(kind, load, algorithm.name, counted),))
+
+
+# What the algorithms of a kind carry alone, and what they are counted as.
+_ALONE: Final[Mapping[str, tuple[Load, str]]] = {
+    "reduce": ("partial", ""),
+    "all_reduce": ("partial", "reduce"),
+    "reduce_scatter": ("partial", "reduce"),
+}
+
+
+def _ways(kind: str, before: tuple[Way, ...] = (), after: tuple[Way, ...] = ()) -> Registry[Way]:
+    """Every algorithm of a kind alone, and what takes several programs before and after those that are built in."""
+    alone = (_alone(kind, each) for each in ALGORITHMS[kind].built_in.values())
+    built_in = {way.name: way for way in (*before, *alone, *after)}
+    return Registry("pe_sim.collectives", built_in, ("name", "steps"), partial(_alone, kind), f"{kind}.")
 
 
 # The first of several that are done in the same cycle is the one that is chosen.
-WAYS: Final[Mapping[str, tuple[Way, ...]]] = {
-    "broadcast": _alone("broadcast"),
-    "reduce": _alone("reduce", "partial"),
-    "scatter": (Way("by_broadcast", (_BROADCAST,)), *_alone("scatter")),
-    "gather": (Way("by_reduction", (_SLICES,)), *_alone("gather")),
-    "all_gather": (Way("by_reduction", (_SLICES, _BROADCAST)), *_alone("all_gather")),
-    "all_reduce": (
-        Way("reduce_broadcast", (_REDUCE, _BROADCAST)),
-        _both("ring", "ring", "ring"),
-        *_alone("all_reduce", "partial", "reduce"),
-        _both("halving_doubling", "recursive_halving", "recursive_doubling"),
-        _both("dimension_wise", "dimension_wise", "dimension_wise"),
+WAYS: Final[Mapping[str, Registry[Way]]] = {
+    "broadcast": _ways("broadcast"),
+    "reduce": _ways("reduce"),
+    "scatter": _ways("scatter", (Way("by_broadcast", (_BROADCAST,)),)),
+    "gather": _ways("gather", (Way("by_reduction", (_SLICES,)),)),
+    "all_gather": _ways("all_gather", (Way("by_reduction", (_SLICES, _BROADCAST)),)),
+    "all_reduce": _ways(
+        "all_reduce",
+        (Way("reduce_broadcast", (_REDUCE, _BROADCAST)), _both("ring", "ring", "ring")),
+        (
+            _both("halving_doubling", "recursive_halving", "recursive_doubling"),
+            _both("dimension_wise", "dimension_wise", "dimension_wise"),
+        ),
     ),
-    "reduce_scatter": (
-        Way("by_broadcast", (_REDUCE, _BROADCAST)),
-        Way("serial", (_REDUCE, Step("scatter", name="serial"))),
-        *_alone("reduce_scatter", "partial", "reduce"),
+    "reduce_scatter": _ways(
+        "reduce_scatter",
+        (
+            Way("by_broadcast", (_REDUCE, _BROADCAST)),
+            Way("serial", (_REDUCE, Step("scatter", name="serial"))),
+        ),
     ),
-    "all_to_all": _alone("all_to_all"),
+    "all_to_all": _ways("all_to_all"),
 }
 _ALIASES: Final = {("scatter", "by_reduction"): "by_broadcast"}  # a bus_tree's word for either way around
 
@@ -182,7 +203,7 @@ class Planner:
 
     def fitting(self, kind: str) -> list[str]:
         """The names of the ways that fit the interconnect."""
-        return [way.name for way in WAYS[kind] if not self.misfit(way)]
+        return [way.name for way in WAYS[kind].values() if not self.misfit(way)]
 
     def misfit(self, way: Way) -> str:
         """Why the interconnect cannot go that way; empty if it can."""
@@ -199,17 +220,18 @@ class Planner:
 
     def _best(self, kind: str) -> Plan:
         best: tuple[int, int, Plan] | None = None
-        bounded = sorted((self._bound(way), place) for place, way in enumerate(WAYS[kind]))
+        ways = list(WAYS[kind].built_in.values())
+        bounded = sorted((self._bound(way), place) for place, way in enumerate(ways))
         for bound, place in bounded:
             if best is not None and (bound, place) > best[:2]:
                 continue
-            way = WAYS[kind][place]
+            way = ways[place]
             if self.misfit(way):
                 continue
             plan = self._plan(way)
             if best is not None and self._load(plan) > best[0]:
                 continue
-            cycles = self.cycles(plan) if len(WAYS[kind]) > 1 else 0
+            cycles = self.cycles(plan) if len(ways) > 1 else 0
             if best is None or (cycles, place) < best[:2]:
                 best = cycles, place, plan
         assert best is not None, "the first way of a collective fits everywhere"
@@ -273,10 +295,10 @@ class Planner:
         return replace(self.pattern, sends=sends)
 
     def _named(self, kind: str, name: str) -> Way:
-        for way in WAYS[kind]:
-            if way.name == name:
-                return way
-        raise unknown(kind, name, (way.name for way in WAYS[kind]))
+        way = WAYS[kind].get(name)
+        if way is None:
+            raise unknown(kind, name, WAYS[kind])
+        return way
 
 
 def parts_of(pattern: Pattern, num_pes: int, wholes: IntArray) -> IntArray:

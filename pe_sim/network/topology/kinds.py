@@ -6,6 +6,7 @@ Only who asks for a topology imports this module; networkx is imported when the 
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from pe_sim.config.arrays.array import ArrayConfig
@@ -14,8 +15,9 @@ from pe_sim.network.topology.custom import UserGraph
 from pe_sim.network.topology.grids import Butterfly, Crossbar, GridKind, Hypercube, PathKind
 from pe_sim.network.topology.topology import Topology
 from pe_sim.network.topology.trees import BusTree, HierarchicalBus, SwitchTree
+from pe_sim.registry import Registry
 
-KINDS: Final[dict[str, TopologyBuilder]] = {
+_BUILT_IN: Final[dict[str, TopologyBuilder]] = {
     "bus_tree": BusTree(),
     "hierarchical_bus": HierarchicalBus(),
     "h_tree": SwitchTree(),
@@ -29,6 +31,9 @@ KINDS: Final[dict[str, TopologyBuilder]] = {
     "crossbar": Crossbar(),
     "graph": UserGraph(),
 }
+KINDS: Registry[TopologyBuilder] = Registry(
+    "pe_sim.topologies", _BUILT_IN, ("build", "diameter", "bisection"), attrgetter("builder")
+)
 
 
 def plan_of(array: ArrayConfig) -> Plan:

@@ -291,7 +291,7 @@ _MAX_SPRING: Final = 300  # nodes that springs are computed for
 
 def lay_out(array: ArrayConfig, topology: Topology) -> Layout:
     """The picture in which a person recognises the kind."""
-    return _LAYOUTS[topology.kind](array, topology)
+    return _LAYOUTS.get(topology.kind, _user_graph)(array, topology)
 
 
 def _line(array: ArrayConfig, topology: Topology) -> Layout:
@@ -448,9 +448,8 @@ def _crossbar(array: ArrayConfig, topology: Topology) -> Layout:
 def _user_graph(array: ArrayConfig, topology: Topology) -> Layout:
     """Where the user put the nodes, else by springs, else where they lie under the floor plan."""
     shape = shape_of(array)
-    assert isinstance(shape, UserGraphShape)
     spots: dict[Node, Spot] = {node: (data["x_mm"], -data["y_mm"]) for node, data in topology.graph.nodes(data=True)}
-    placed = any(node.x_mm is not None for node in shape.nodes)
+    placed = not isinstance(shape, UserGraphShape) or any(node.x_mm is not None for node in shape.nodes)
     if not placed and len(topology.nodes) <= _MAX_SPRING:
         import networkx
 
