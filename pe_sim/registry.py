@@ -94,7 +94,8 @@ class Registry(MutableMapping[str, _E]):
         return isinstance(name, str) and (name in self.built_in or name in self._outside())
 
     def __iter__(self) -> Iterator[str]:
-        yield from (*self.built_in, *self._outside())
+        yield from self.built_in
+        yield from self._outside()  # not before somebody wants them
 
     def __len__(self) -> int:
         return len(self.built_in) + len(self._outside())

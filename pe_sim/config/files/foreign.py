@@ -161,7 +161,7 @@ def detect(dialects: Registry[Dialect[Read]], raw: Mapping[str, object], noun: s
     Raises:
         InputError: none does.
     """
-    for dialect in (*dialects.built_in.values(), *dialects.outside()):
+    for dialect in dialects.values():
         if dialect.recognises(raw):
             return dialect
     raise InputError(
