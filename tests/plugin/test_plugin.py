@@ -160,13 +160,13 @@ def test_a_dialect_of_plans_passes_the_tests_of_all_dialects(monkeypatch, sample
     plan_tests.test_an_unknown_key_is_refused_by_name("tensor-list")
     plan_tests.test_reading_does_not_change_what_is_read("tensor-list")
     own = plan_to_dict(load_plan(sample))
-    assert plan_tests.detect_plan_dialect(own, "a file").name == "pe-sim plan"
+    assert plan_tests.detect_plan_dialect(own).name == "pe-sim plan"
 
 
 @pytest.mark.usefixtures("outside")
 def test_a_dialect_of_models():
     raw = {"family": "parallel", "width": 32, "depth": 2}
-    assert detect_dialect(raw, "a file").name == "short-names"
+    assert detect_dialect(raw).name == "short-names"
     assert (ps.load_model(raw).family, ps.load_model(raw).num_layers) == ("parallel", 2)
 
 

@@ -33,7 +33,7 @@ Kind = Literal[
     "crossbar",
     "graph",
 ]
-# Of a package: `section`, the Section of its kind; `shape(section, num_pes, source)`; `builder`, a TopologyBuilder.
+# Of a package: `section`, the Section of its kind; `shape(section, num_pes)`; `builder`, a TopologyBuilder.
 KINDS: Registry[Any] = Registry("pe_sim.topologies", dict.fromkeys(get_args(Kind)), ("section", "shape", "builder"))
 
 

@@ -37,7 +37,7 @@ from pe_sim.config.networks.shapes import (
     SwitchTreeShape,
 )
 from pe_sim.config.networks.user_graph import inline_graph, read_graph
-from pe_sim.errors import InputError
+from pe_sim.errors import InputError, told_of
 
 
 def only_cluster(section: object, num_pes: int) -> NetworkFile | None:
@@ -109,7 +109,8 @@ def _shape(section: GraphNetworkFile, num_pes: int, source: str | None, folder: 
             return HierarchicalBusShape(section.cluster_pes, _bus_level(section.cluster), _bus_level(section.top))
         case GraphFile():
             return _user_graph(section, num_pes, source, folder)
-    shape: Shape = KINDS[section.kind].shape(section, num_pes, source)  # of an installed package
+    with told_of(source or "network"):
+        shape: Shape = KINDS[section.kind].shape(section, num_pes)  # of an installed package
     return shape
 
 

@@ -51,11 +51,11 @@ def _is_list(raw):
     return "tensor" in raw
 
 
-def _read_list(raw, source, name, num_arrays):
+def _read_list(raw, name, num_arrays):
     for key in raw:
         if key not in ("tensor", "dp"):
-            raise InputError("unknown key", source=source, path=key)
-    return ParallelPlan(name=name, source=source, tp=raw["tensor"], dp=raw.get("dp", 1))
+            raise InputError("unknown key", path=key)
+    return ParallelPlan(name=name, tp=raw["tensor"], dp=raw.get("dp", 1))
 
 
 TENSOR_LIST = Dialect("tensor-list", "tensor, and dp if wanted", _is_list, _read_list)
@@ -65,10 +65,10 @@ def _is_short(raw):
     return set(raw) == {"family", "width", "depth"}
 
 
-def _read_short(raw, source, name, vocab_size):
+def _read_short(raw, name, vocab_size):
     sizes = {"hidden_size": raw["width"], "intermediate_size": 4 * raw["width"], "num_hidden_layers": raw["depth"]}
     heads = {"num_attention_heads": raw["width"] // 8, "vocab_size": vocab_size or 64}
-    return read_hf({"model_type": raw["family"], **sizes, **heads}, source, name)
+    return read_hf({"model_type": raw["family"], **sizes, **heads}, name)
 
 
 SHORT_NAMES = Dialect("short-names", "family, width and depth", _is_short, _read_short)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pe_sim.config.files.foreign import Size, StrictSchema, sort_keys, validate
+from pe_sim.config.files.foreign import read_entries
+from pe_sim.config.files.schema import Section, Size
 from pe_sim.config.models.hf import LLAMA_KEYS
 from pe_sim.config.models.model import LayerParameters, ModelConfig, ParameterCount, derive_head_dim
 from pe_sim.graph.graph import STREAM, OperatorGraph
@@ -25,7 +26,7 @@ from pe_sim.numeric.weights import LayerWeights, Matrix, ModelWeights, NormWeigh
 activations = ("silu",)
 
 
-class HfParallel(StrictSchema):
+class HfParallel(Section):
     hidden_size: Size
     intermediate_size: Size
     num_hidden_layers: Size
@@ -34,10 +35,9 @@ class HfParallel(StrictSchema):
     max_position_embeddings: Size = 2048
 
 
-def read_config(raw, source, name):
+def read_config(raw, name):
     entries = {key: value for key, value in raw.items() if key != "model_type"}
-    values, ignored = sort_keys(entries, HfParallel.model_fields, LLAMA_KEYS, source)
-    config = validate(HfParallel, values, source=source)
+    config, ignored = read_entries(HfParallel, entries, LLAMA_KEYS)
     return ModelConfig(
         name=name,
         family="parallel",
@@ -45,7 +45,7 @@ def read_config(raw, source, name):
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_attention_heads,
-        head_dim=derive_head_dim(config.hidden_size, config.num_attention_heads, source),
+        head_dim=derive_head_dim(config.hidden_size, config.num_attention_heads),
         ffn_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_position_embeddings,

@@ -43,5 +43,5 @@ class Wheel:
 section, builder = WheelFile, Wheel()
 
 
-def shape(section, num_pes, source):
+def shape(section, num_pes):
     return WheelShape(Link(**section.link.model_dump()))
