@@ -6,6 +6,7 @@ How a page is written:
   `...` stands for lines that are left out.
 - ```python: run in order, in one process a page. A ```text block right after one is what it prints, `...` as above.
 - ```yaml and ```json: written to the file that the line before names, as in "`my.yaml`:"; without a name an excerpt.
+- ```toml: the entry points of a package, of groups that there are.
 - Numbers of three digits and more in the prose of `FIGURES_ARE_SHOWN` stand in one of the page's blocks.
 
 `python -m tests.test_readme` writes the outputs of today into the pages; of those with lines left out the same lines.
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +152,10 @@ def run_page(path: Path, name: str) -> list[Shown]:
                         continue
                     assert words[0] == "pe-sim", f"{name}:{line + 1}: only pe-sim is run here: {command}"
                     shown.append(Shown(name, line, expected, call(words[1:], f"{name}:{line + 1}"), span))
+            case "toml":  # of a package's pyproject.toml: groups that registries have
+                outside = tomllib.loads((ROOT / "tests/plugin/outside/pyproject.toml").read_text(encoding="utf-8"))
+                groups = tomllib.loads(block.text)["project"]["entry-points"]
+                assert groups.keys() <= outside["project"]["entry-points"].keys(), f"{where}: an unknown group"
             case "python" | "text":
                 pass
             case _:
