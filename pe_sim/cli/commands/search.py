@@ -228,7 +228,7 @@ def search(
     code is 130 then.
 
     With --arrays the degrees of a plan are searched with it: shares of the batch, operators, layers and tokens. What
-    promises most is simulated; nothing is proved then.
+    promises most is simulated, and the gap to a bound for all plans is told.
 
     \b
     Examples:

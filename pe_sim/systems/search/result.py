@@ -105,6 +105,7 @@ class SystemSearchResult(Found):
         tried: all that were simulated, the best first.
         refused: what cannot be, and why.
         counts: how much was looked at.
+        bound_cycles: no plan has a lower figure, tried or not.
         stopped, budget_seconds, used_seconds: as of `mapping_search.result.Found`.
     """
 
@@ -114,6 +115,7 @@ class SystemSearchResult(Found):
     tried: tuple[Tried, ...]
     refused: tuple[Refused, ...]
     counts: Counts
+    bound_cycles: int
     stopped: str | None = None
     budget_seconds: float = math.inf
     used_seconds: float = 0.0
@@ -127,6 +129,11 @@ class SystemSearchResult(Found):
     def workflow(self) -> Workflow:
         """That of the best plan, inside the arrays."""
         return self.best.workflow
+
+    @property
+    def gap(self) -> float:
+        """How far the best is above the bound at most, as a fraction of the best."""
+        return 1 - self.bound_cycles / self.best.figure
 
     @property
     def table(self) -> DataFrame:
@@ -144,12 +151,11 @@ class SystemSearchResult(Found):
         )
 
     def proof_in_words(self) -> str:
-        """That nothing is proved, and how much was looked at."""
-        unbounded = "; no bound on how much faster plans are that were not simulated" if self.stopped else ""
+        """How much was looked at, and what a bound for all plans leaves open."""
         return (
             f"best of {len(self.tried):,} simulated ({self.counts.possible:,} possible,"
             f" {self.counts.estimated:,} estimated, {self.counts.ruled_out:,} ruled out by a bound,"
-            f" {len(self.refused):,} refused){self.stopped_in_words()}{unbounded}"
+            f" {len(self.refused):,} refused), at most {self.gap:.2%} above the optimum{self.stopped_in_words()}"
         )
 
     def stopped_in_words(self) -> str:
@@ -195,7 +201,8 @@ class SystemSearchResult(Found):
             "estimated": self.counts.estimated,
             "ruled_out": self.counts.ruled_out,
             "workflow_searches": self.counts.searches,
-            "gap": None,  # there is no bound for plans that were not simulated
+            "bound_cycles": self.bound_cycles,
+            "gap": self.gap,
             **self._time_to_dict(),
             "plan": plan_to_dict(self.plan),
             "workflow": self.workflow.name,

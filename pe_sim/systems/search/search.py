@@ -1,8 +1,8 @@
 """Searches plans and workflows for a step on several arrays: degrees, parts, layers of stages, the LM head's degrees.
 
 What could be taken is ordered by an estimate (two short models on the arrays of a stage), and what looks best is
-simulated whole. What cannot fit the memories, or cannot beat the best by a lower bound, is not simulated. Nothing is
-proved by this.
+simulated whole. What cannot fit the memories, or cannot beat the best by a lower bound, is not simulated. A bound for
+all plans tells how much is left open at most.
 """
 
 from __future__ import annotations
@@ -211,6 +211,7 @@ class _Search(Telling):
             tuple(self.tried),
             tuple(self.refused),
             counts,
+            self.space.bound_cycles,
             stopped,
             self.budget.seconds,
             self.budget.used_seconds,
@@ -314,7 +315,10 @@ class _Search(Telling):
 
     def best_in_words(self) -> list[str]:
         """The figure of the best plan; empty while there is none."""
-        return [f"best {min(self.tried, key=_rank).figure:,} cycles"] if self.tried else []
+        if not self.tried:
+            return []
+        figure = min(self.tried, key=_rank).figure
+        return [f"best {figure:,} cycles", f"gap at most {1 - self.space.bound_cycles / figure:.1%}"]
 
 
 def _rank(one: Tried) -> tuple[int, int, int]:
