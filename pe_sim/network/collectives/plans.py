@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 
 from pe_sim.network.collectives.algorithms import ALGORITHMS, BEST, choose, named, refused, unknown
 from pe_sim.network.collectives.bounds import load
-from pe_sim.network.collectives.programs import Algorithm, Loaded, Pattern, cycles_in_a_row, program_of
+from pe_sim.network.collectives.programs import Loaded, Pattern, cycles_in_a_row, program_of
 from pe_sim.network.interconnect import Interconnect
 from pe_sim.network.routing.hops import Program
 from pe_sim.registry import Registry
@@ -81,51 +80,47 @@ def _both(name: str, scatter: str, gather: str) -> Way:
     return Way(name, (first, Step("all_gather", "result", gather, "broadcast")))
 
 
-def _alone(kind: str, algorithm: Algorithm) -> Way:
-    """An algorithm that does a collective by itself."""
-    load, counted = _ALONE.get(kind, ("result", ""))
-    return Way(algorithm.name, (Step(kind, load, algorithm.name, counted),))
-
-
-# What the algorithms of a kind carry alone, and what they are counted as.
-_ALONE: Final[Mapping[str, tuple[Load, str]]] = {
-    "reduce": ("partial", ""),
-    "all_reduce": ("partial", "reduce"),
-    "reduce_scatter": ("partial", "reduce"),
-}
-
-
-def _ways(kind: str, before: tuple[Way, ...] = (), after: tuple[Way, ...] = ()) -> Registry[Way]:
-    """Every algorithm of a kind alone, and what takes several programs before and after those that are built in."""
-    alone = (_alone(kind, each) for each in ALGORITHMS[kind].built_in.values())
-    built_in = {way.name: way for way in (*before, *alone, *after)}
-    return Registry("pe_sim.collectives", built_in, ("name", "steps"), partial(_alone, kind), f"{kind}.")
+def _alone(kind: str, load: Load = "result", counted: str = "") -> tuple[Way, ...]:
+    """Every built-in algorithm of a kind that does a collective by itself."""
+    return tuple(Way(each.name, (Step(kind, load, each.name, counted),)) for each in ALGORITHMS[kind].built_in.values())
 
 
 # The first of several that are done in the same cycle is the one that is chosen.
-WAYS: Final[Mapping[str, Registry[Way]]] = {
-    "broadcast": _ways("broadcast"),
-    "reduce": _ways("reduce"),
-    "scatter": _ways("scatter", (Way("by_broadcast", (_BROADCAST,)),)),
-    "gather": _ways("gather", (Way("by_reduction", (_SLICES,)),)),
-    "all_gather": _ways("all_gather", (Way("by_reduction", (_SLICES, _BROADCAST)),)),
-    "all_reduce": _ways(
-        "all_reduce",
-        (Way("reduce_broadcast", (_REDUCE, _BROADCAST)), _both("ring", "ring", "ring")),
-        (
-            _both("halving_doubling", "recursive_halving", "recursive_doubling"),
-            _both("dimension_wise", "dimension_wise", "dimension_wise"),
-        ),
+_BUILT_IN: Final[Mapping[str, tuple[Way, ...]]] = {
+    "broadcast": _alone("broadcast"),
+    "reduce": _alone("reduce", "partial"),
+    "scatter": (Way("by_broadcast", (_BROADCAST,)), *_alone("scatter")),
+    "gather": (Way("by_reduction", (_SLICES,)), *_alone("gather")),
+    "all_gather": (Way("by_reduction", (_SLICES, _BROADCAST)), *_alone("all_gather")),
+    "all_reduce": (
+        Way("reduce_broadcast", (_REDUCE, _BROADCAST)),
+        _both("ring", "ring", "ring"),
+        *_alone("all_reduce", "partial", "reduce"),
+        _both("halving_doubling", "recursive_halving", "recursive_doubling"),
+        _both("dimension_wise", "dimension_wise", "dimension_wise"),
     ),
-    "reduce_scatter": _ways(
-        "reduce_scatter",
-        (
-            Way("by_broadcast", (_REDUCE, _BROADCAST)),
-            Way("serial", (_REDUCE, Step("scatter", name="serial"))),
-        ),
+    "reduce_scatter": (
+        Way("by_broadcast", (_REDUCE, _BROADCAST)),
+        Way("serial", (_REDUCE, Step("scatter", name="serial"))),
+        *_alone("reduce_scatter", "partial", "reduce"),
     ),
-    "all_to_all": _ways("all_to_all"),
+    "all_to_all": _alone("all_to_all"),
 }
+
+
+def _ways(kind: str, built_in: tuple[Way, ...]) -> Registry[Way]:
+    """The ways of a kind, and each algorithm of an installed package as one that goes like a built-in algorithm."""
+    like = next(way.steps[0] for way in built_in if way.steps[0].kind == kind)
+    return Registry(
+        "pe_sim.collectives",
+        {way.name: way for way in built_in},
+        take=lambda algorithm: Way(algorithm.name, (replace(like, name=algorithm.name),)),
+        has=("name", "steps"),
+        prefix=f"{kind}.",
+    )
+
+
+WAYS: Final[Mapping[str, Registry[Way]]] = {kind: _ways(kind, ways) for kind, ways in _BUILT_IN.items()}
 _ALIASES: Final = {("scatter", "by_reduction"): "by_broadcast"}  # a bus_tree's word for either way around
 
 
