@@ -211,7 +211,9 @@ def test_the_command_line_runs_proves_and_lists_them(files):
     assert "cycles" in run("run", files["model"], *with_array, "--workflow", files["workflow"], "--context", "5")
     assert "proven" in run("verify", files["model"], *with_array, "--workflow", files["workflow"])
     assert "by_lowest" in run("collective", "broadcast", *with_array, "--bytes", "64", "--algorithm", "all")
-    assert "wheel, 6 PEs" in run("topology", files["array"])
+    picture = Path(files["array"]).with_suffix(".png")
+    assert "wheel, 6 PEs" in run("topology", files["array"], "--png", str(picture))
+    assert picture.stat().st_size > 0
 
 
 @pytest.mark.slow
