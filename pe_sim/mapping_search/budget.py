@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, of h
 
 
 class OutOfTimeError(Exception):
-    """The time is used up; whoever searches gives the best so far."""
+    """Raised when the time of a search is used up; the search then gives the best so far."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,12 +42,12 @@ class Budget:
 
     @property
     def used_seconds(self) -> float:
-        """Since it began."""
+        """Seconds since it began."""
         return self.now() - self._begun
 
     @property
     def left_seconds(self) -> float:
-        """Until it is used up; negative behind that."""
+        """Seconds until it is used up; negative after that."""
         return self.seconds - self.used_seconds
 
     def check(self) -> None:
@@ -64,7 +64,7 @@ class Budget:
             self.news()
 
     def part(self, share: float) -> Budget:
-        """A share of what is left, from now on."""
+        """A budget of a share of the time that is left, from now on."""
         return Budget(max(0.0, share * self.left_seconds), self.now, self.news)
 
 
@@ -137,5 +137,5 @@ class Telling:
             self.progress(f"{what}: {', '.join(words)}" if words else what, done, of)
 
     def tell_again(self) -> None:
-        """What is done still is, but there is less time left."""
+        """Tells once more what is being done, with the time that is left now."""
         self.tell(*self._doing)

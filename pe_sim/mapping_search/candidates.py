@@ -25,7 +25,7 @@ from pe_sim.report.report import Report
 from pe_sim.schedule.lowering import lower
 
 Objective = Literal["latency", "throughput", "energy"]
-_MOST_GROUPS: Final = 64  # that are tried beside a comparison
+_MOST_GROUPS: Final = 64  # groups of PEs at most that `best_in_groups` tries
 OBJECTIVES: Final = ("latency", "throughput", "energy")
 
 
@@ -55,7 +55,7 @@ class Candidate:
 
     @property
     def cycles(self) -> float:
-        """Weighted over the steps; of one step with weight 1 an int."""
+        """Cycles, weighted over the steps; an int for one step with weight 1."""
         if len(self.reports) == 1 and self.wanted.weights == (1.0,):
             return self.reports[0].latency_cycles
         return self.wanted.weighted([report.latency_cycles for report in self.reports])
@@ -67,7 +67,7 @@ class Candidate:
 
     @property
     def joules(self) -> float:
-        """First-order energy, weighted over the steps."""
+        """First-order energy in joules, weighted over the steps."""
         return self.wanted.weighted([report.energy["total_joules"] for report in self.reports])
 
     @property
@@ -82,7 +82,7 @@ class Candidate:
 
     @property
     def peak_bytes_per_pe(self) -> int:
-        """Of the fullest PE's memory, in the step that needs most."""
+        """Peak bytes in the memory of the fullest PE, in the step that needs most."""
         return max(report.footprint.peak_bytes_per_pe for report in self.reports)
 
     @property
@@ -93,7 +93,7 @@ class Candidate:
 
     @property
     def figure(self) -> tuple[float, ...]:
-        """What is to be least; throughput is greatest where the weighted cycles are least."""
+        """The figure to be minimized; throughput is greatest where the weighted cycles are least."""
         return (self.energy, self.cycles) if self.wanted.objective == "energy" else (self.cycles,)
 
 
@@ -150,7 +150,7 @@ def in_groups(
 
 
 def best_in_groups(workflows: Sequence[Workflow], wanted: Wanted) -> Candidate | None:
-    """Of these workflows in 2, 4, ... groups of PEs, up to the batch, the fastest that `in_groups` simulates."""
+    """The fastest of these workflows in 2, 4, ... groups of PEs, up to the batch; None if `in_groups` gives none."""
     most, alive = (
         min(step.batch_size for step in wanted.steps),
         groups_alive(wanted.array.num_pes, wanted.array.dead_pes),
@@ -161,7 +161,7 @@ def best_in_groups(workflows: Sequence[Workflow], wanted: Wanted) -> Candidate |
 
 
 def nowhere_worse(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other one beats or equals in cycles, energy and peak bytes a PE at once; of equals the first."""
+    """Candidates that no other beats or equals in cycles, energy and peak bytes a PE at once; of equals the first."""
 
     def figures(one: Candidate) -> tuple[float, float, int]:
         return one.cycles, one.energy, one.peak_bytes_per_pe

@@ -1,4 +1,4 @@
-"""What a search knows so far, and its part on one division of the PEs: shortest paths, simulated by their bounds."""
+"""The state of a search, and the search on one division of the PEs into groups: shortest paths, then simulations."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, pa
 
 NAME = "auto"
 SUMMARY = "searched: the best distribution of every operator, with all transforms between them"
-PLANS_A_LABEL = 64  # simulations that are allowed for every further label kept at a place
-_PLANS_A_WAY = 4  # simulations that are allowed for every further way through a layer
+PLANS_A_LABEL = 64  # allowed simulations for every further label kept at a place
+_PLANS_A_WAY = 4  # allowed simulations for every further way through a layer
 _WAYS = 12
 _WIDTH = 4  # labels at a place
-_WATCHED = 4  # times as many where memory is short: what is slower may be what fits
+_WATCHED = 4  # times as many where memory is short: a slower mapping may be the one that fits
 
 
 @dataclass(eq=False)
 class SearchState(Telling):
-    """What a search is for, and what it knows so far.
+    """The state of a search: what is asked of it, and what it has found so far.
 
     Args:
-        wanted: what for.
-        given: a workflow that says some things already: rules, groups, LM head.
-        max_simulations: of mappings beside the named ones.
-        budget: of time.
-        unbounded: named workflows that no division's bound holds for, and that are still to be simulated.
+        wanted: the model, array, steps and objective that a mapping is searched for.
+        given: a workflow that fixes some things already: rules, groups, LM head.
+        max_simulations: most mappings that are simulated beside the named ones.
+        budget: the time it may take.
+        unbounded: number of named workflows that no division's bound holds for, and that are still to be simulated.
     """
 
     wanted: Wanted
@@ -59,30 +59,30 @@ class SearchState(Telling):
 
     @property
     def bound(self) -> float | None:
-        """No mapping takes less; None where that is not known."""
+        """Lower bound on the weighted cycles of every mapping; None where none is known."""
         return None
 
     def best(self) -> Candidate:
-        """The best so far; there is one."""
+        """The best candidate so far; there has to be one."""
         return min(self.candidates, key=lambda one: one.figure)
 
     @property
     def limit(self) -> float:
-        """Weighted cycles that only what is better stays below."""
+        """Weighted cycles that a better mapping stays below; infinite without a candidate, or where energy decides."""
         return self.best().cycles if self.candidates and self.wanted.objective != "energy" else math.inf
 
     def check(self) -> None:
-        """Ends the search in time, but not before there is anything to give: of the named workflows one that fits."""
+        """Raises OutOfTimeError if the time is used up, but not while named workflows are left and none has fitted."""
         if self.candidates or not self.unbounded:
             self.budget.check()
 
     def scene(self, graph: OperatorGraph, groups: int) -> Scene:
-        """A step with so many groups of PEs."""
+        """The scene of one step with so many groups of PEs."""
         array, source = self.wanted.array, self.given.source or NAME
         return Scene(array, graph, layouts_of(array, groups, graph.shape, graph.selected_per_sequence, source=source))
 
     def fixed(self, layer: int) -> dict[str, str]:
-        """What is given for a layer; a norm that follows its matrices is left open, as they are."""
+        """The fields that are given for a layer; a norm that follows its matrices is left open, as they are."""
         fixed: dict[str, str] = {}
         for rule in self.given.rules:
             if rule.first <= layer and (rule.last is None or layer <= rule.last):
@@ -90,7 +90,7 @@ class SearchState(Telling):
         return {name: value for name, value in fixed.items() if not (name in NORMS and value == "follow")}
 
     def best_in_words(self) -> list[str]:
-        """The best so far, and how good it is at least; empty while there is none."""
+        """The best cycles so far and their gap to the bound, in words; empty while there is no candidate."""
         if not self.candidates:
             return []
         gap = gap_of(self.bound, self.best().cycles)
@@ -102,8 +102,7 @@ class Division:
     """The search on one division of the PEs.
 
     Args:
-        held_bytes: that the watched PE keeps at least.
-        bound: no mapping in it takes less; None where that is not known.
+        bound: lower bound on the weighted cycles of its mappings; None where none is known.
         is_open: whether a better mapping may be left in it.
     """
 
@@ -118,7 +117,7 @@ class Division:
 
     @classmethod
     def of(cls, search: SearchState, groups: int, graphs: Sequence[OperatorGraph]) -> Division:
-        """With so many groups of PEs."""
+        """The division into so many groups of PEs, with its bound where one is known."""
         scenes = tuple(search.scene(graph, groups) for graph in graphs)
         lone = scenes[0].layouts.groups.is_lone
         batched = not lone and any(len(graph.shape.new_lens) > groups for graph in graphs)
@@ -132,17 +131,17 @@ class Division:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Its number of groups, in words."""
         return f"{self.groups} groups" if self.groups > 1 else "one group"
 
     @cached_property
     def held_bytes(self) -> float:
-        """The fewest bytes that the watched PE may keep."""
+        """Fewest bytes that the watched PE keeps under any mapping."""
         return max(least(of_step, self._layers, _held) for of_step in self.loads)
 
     @cached_property
     def _least_cycles(self) -> float:
-        """All that the watched PE has to do, each operator at its best."""
+        """Weighted cycles of all that the watched PE has to do, each operator with its best distribution."""
         return self.search_.wanted.weighted([least(of_step, self._layers, _cycles) for of_step in self.loads])
 
     @property
@@ -150,11 +149,11 @@ class Division:
         return self.scenes[0].graph.num_layers
 
     def lowest(self) -> tuple[float, int]:
-        """What promises most comes first; of equals what needs fewer groups."""
+        """Sort key of divisions: the lowest bound comes first; of equals the one with fewer groups."""
         return (self._least_cycles if self.bound is None else self.bound), self.groups
 
     def try_named(self) -> None:
-        """The named mappings in these groups, those that are soon simulated."""
+        """Simulates the named workflows in these groups, those for which that takes little time."""
         search = self.search_
         for named in WORKFLOWS.values():
             key = self._key([named.plan(layer) for layer in range(self._layers)], named.lm_head)
@@ -165,7 +164,7 @@ class Division:
                     search.candidates.append(found)
 
     def look(self) -> None:
-        """One partial mapping a place, and the best of what comes of it: a good mapping and a bound for little."""
+        """Keeps one partial mapping a place and simulates the best plan: a good mapping and a bound at little cost."""
         paths = self._paths(keep=1, width=1, watched=False)
         plans = [] if paths is None else paths.best()
         self._learn(paths, plans)
@@ -202,19 +201,19 @@ class Division:
             self._polish(plans[0])
 
     def _learn(self, paths: Paths | None, plans: Sequence[Plan]) -> None:
-        """What the shortest paths say of all mappings."""
+        """Raises the bound to that of the best plan; on a graph network paths give no bound."""
         if paths is not None and plans and not self._is_graph:
             self.bound = max(self.bound or 0.0, paths.figure(plans[0])[-1])
 
     def _close(self) -> None:
-        """Nothing better is left in it."""
+        """Marks that nothing better is left in the division, and forgets what was remembered for it."""
         self.is_open = False
         for scene in self.scenes:
             scene.pieces.clear()
             scene.machine.known.clear()
 
     def _paths(self, *, keep: int, width: int, watched: bool) -> Paths | None:
-        """Shortest paths over what can be part of something better than what is known; None: there is no such thing."""
+        """Shortest paths over the options that can be part of a better mapping; None if there are none."""
         search, loads = self.search_, self.loads
         capacity = search.wanted.array.pe.memory.capacity_bytes
         options = self._options(capacity - self.held_bytes)
@@ -243,7 +242,7 @@ class Division:
         return self.paths
 
     def _allowed(self, options: Mapping[str, set[str]]) -> tuple[Allowed, ...]:
-        """By layer, what is given, and of all else what is worth trying."""
+        """By layer and field, the options allowed: the given one, or those worth trying."""
         free: dict[str, Sequence[str]] = {name: sorted(values) for name, values in options.items()}
         layers = (self.search_.fixed(layer).items() for layer in range(self._layers))
         return tuple({**free, **{name: (value,) for name, value in of_layer}} for of_layer in layers)
@@ -260,7 +259,7 @@ class Division:
         return rivals_of(self.scenes, self.grids)
 
     def _options(self, spare_bytes: float) -> dict[str, set[str]] | None:
-        """By field, the options that can be part of something better than what is known; None: there are none."""
+        """By field, the options that can be part of a better mapping than those known; None if there are none."""
         search, kept = self.search_, {name: set(options) for name, options in self.loads[0].items()}
         for of_step in self.loads:
             for name, options in worth_trying(of_step, _held, spare_bytes).items():
@@ -275,13 +274,13 @@ class Division:
         return kept
 
     def _width(self, keep: int, *, watched: bool) -> int:
-        """Labels kept at a place: fewer where few simulations are allowed, as many as these where very many are."""
+        """Most labels kept at a place: fewer where few simulations are allowed, more where very many are."""
         allowed = self.search_.max_simulations
         width = _WIDTH * keep * min(allowed, PLANS_A_LABEL) // PLANS_A_LABEL
         return max(1, width, allowed // PLANS_A_LABEL) * (_WATCHED if watched else 1)
 
     def _simulate_all(self, paths: Paths, plans: Sequence[Plan]) -> bool:
-        """Simulates what is promising; whether all of it fits."""
+        """Simulates the promising plans, as many as are allowed, and returns whether all of these fit."""
         fits = True
         for plan in self._promising(paths, plans):
             key = self._key(plan.layers, plan.lm_head)
@@ -313,7 +312,7 @@ class Division:
         return (self.groups, tuple(layers), lm_head)
 
     def _simulate(self, layers: Sequence[LayerPlan], lm_head: str) -> Candidate | None:
-        """The candidate; None if it does not fit."""
+        """The simulated candidate of a plan; None if it does not apply or fit."""
         search = self.search_
         key = self._key(layers, lm_head)
         if key in search.seen:
@@ -333,7 +332,7 @@ class Division:
         return found
 
     def _polish(self, plan: Plan) -> None:
-        """Where the bound and the engine differ: every layer alike, and single changes as long as they help."""
+        """Tries all layers alike, then single changes as long as they help: bound and engine may differ."""
         search = self.search_
         for layer in dict.fromkeys(plan.layers):
             self._simulate([layer] * len(plan.layers), plan.lm_head)
@@ -365,7 +364,7 @@ class Division:
                             yield changed
 
     def _is_beaten(self, part: Part, name: str, option: str) -> bool:
-        """Of a grid for all of an FFN or for down alone, whether something else is nowhere worse."""
+        """Whether another option is nowhere worse than this one, a grid for all of an FFN or for down alone."""
         on_slices = (("activation", "shard"),) if name in GATED else ()
         choice = ((name, option), *on_slices)
         return self.paths.rivals.beat(part, choice, self.paths.allowed[0], (), 1)

@@ -42,7 +42,7 @@ class Piece:
     """A part under one choice, entered with certain placements.
 
     Args:
-        timing: what it takes.
+        timing: the lower bound on its cycles, from any inputs.
         leaving: where the tensors are that it reads or writes and that live after it.
         scene, block, stages: what it is a part of, and what it is placed and lowered to.
     """
@@ -55,13 +55,13 @@ class Piece:
 
     @cached_property
     def held_bytes(self) -> IntArray:
-        """(PEs,) of parameters and KV cache."""
+        """(PEs,) bytes of parameters and KV cache."""
         scene = self.scene
         return bytes_on_pes(self.block.nodes, scene.array, scene.layouts, cached=scene.graph.keeps_cache)
 
     @cached_property
     def energy(self) -> int:
-        """Dynamic, of its stages, its transforms' messages included; in units of `Report.energy_units`."""
+        """Dynamic energy of its stages, its transforms' messages included; in units of `Report.energy_units`."""
         return sum(energy_units(((stage, 1) for stage in self.stages), self.scene.prices).values())
 
 
@@ -85,7 +85,7 @@ class Scene:
 
     @cached_property
     def machine(self) -> Machine:
-        """What the bound needs."""
+        """The machine on which the lower bound runs."""
         return Machine(self.array, self.layouts)
 
     @cached_property
@@ -98,7 +98,7 @@ class Scene:
 
     @cached_property
     def prices(self) -> Prices:
-        """Of what stages do."""
+        """Energy prices of what stages do."""
         return prices_of(self.array)
 
     @cached_property
@@ -107,10 +107,10 @@ class Scene:
         return {tensor.name: tensor for operator in operators for tensor in operator.outputs}
 
     def piece(self, part: Part, choice: Choice, before: Choice, entering: tuple[tuple[str, Held], ...]) -> Piece | None:
-        """A part of a layer; None where no rule places it.
+        """The piece of a part of a layer under one choice; None where no rule places it.
 
         Args:
-            before: what was chosen before and matters.
+            before: earlier choices that its placement depends on.
             entering: where the tensors are that the part reads.
         """
         key = (part.index, choice, before, entering)
@@ -133,13 +133,13 @@ class Scene:
         return self._weighed(block, leaving, [held for _, held in entering])
 
     def prologue(self, stream: str) -> Piece:
-        """What comes before the first layer; the stream leaves it whole, or by batch."""
+        """The piece before the first layer; the stream leaves it whole, or by batch."""
         plan = replace(NEUTRAL, stream=stream)
         placer = BlockPlacer(self.graph.prologue, end_plan(_ANY, plan, prologue=True), self.layouts, self._transforms)
         return self._weighed(placer.place(()), ("stream",), [])
 
     def epilogue(self, lm_head: str, entering: Held) -> Piece | None:
-        """What comes after the last layer."""
+        """The piece behind the last layer; None where no rule places it."""
         key = ("epilogue", lm_head, entering)
         if key not in self.pieces:
             plan = end_plan(replace(_ANY, lm_head=lm_head), NEUTRAL, prologue=False)

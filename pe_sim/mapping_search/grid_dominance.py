@@ -37,7 +37,7 @@ from pe_sim.schedule.builders import STREAMING_OVERLAP
 from pe_sim.schedule.matrix import gemm_work
 from pe_sim.units import IntArray, ceil_div, total
 
-_ON_SLICES = ("shard", "follow")  # what an activation of a grid's terms may be to run on the rows' slices
+_ON_SLICES = ("shard", "follow")  # distributions of an activation of a grid's terms that runs on the rows' slices
 _NOTHING: frozenset[str] = frozenset()
 
 Allowed = Mapping[str, Sequence[str]]  # by field, what it may be
@@ -46,7 +46,7 @@ Matrices = Mapping[str, Linear]  # by name
 
 @dataclass(frozen=True, slots=True)
 class Rivals:
-    """What grids lose to.
+    """The options to which grids lose, so that these need not be looked at.
 
     Args:
         alike: by matrix and grid, the options that make the same moves and are no worse.
@@ -59,7 +59,7 @@ class Rivals:
     def worth(
         self, part: Part, options: tuple[Choice, ...], allowed: Allowed, entering: Sequence[Moment], keep: int
     ) -> tuple[Choice, ...]:
-        """Of the options of a part those that fewer than `keep` others beat; arguments as of `beat`."""
+        """The options of a part that fewer than `keep` others beat; arguments as of `beat`."""
         if not any(name in self.alike for name, _ in part.options):
             return options
         return tuple(choice for choice in options if not self.beat(part, choice, allowed, entering, keep))
@@ -86,7 +86,7 @@ class Rivals:
 
 
 def rivals_of(scenes: Sequence[Scene], grids: tuple[str, ...]) -> Rivals:
-    """For one division of the PEs, over all steps."""
+    """The rivals of grids on one division of the PEs, no worse in any step."""
     array = scenes[0].array
     if isinstance(array.network, GraphNetwork) or array.network.collectives.scatter == "serial" or not grids:
         return Rivals({})  # where slices are sent one by one, their sizes decide as well
@@ -105,9 +105,9 @@ def rivals_of(scenes: Sequence[Scene], grids: tuple[str, ...]) -> Rivals:
 
 
 def _no_worse(figures: Mapping[str, list[tuple[int, ...]]]) -> dict[str, frozenset[str]]:
-    """Of each grid, the others that are no worse; of equals the earlier ones.
+    """By grid, the other options that are no worse; of equals the earlier ones.
 
-    None of them replaces `col`: what every PE has a slice of for itself is no slice of a grid.
+    None of them replaces `col`: a slice that every PE has for itself is no slice of a grid.
     """
     flat = {name: np.array(each) for name, each in figures.items()}
     order = list(flat)
@@ -125,11 +125,11 @@ def _no_worse(figures: Mapping[str, list[tuple[int, ...]]]) -> dict[str, frozens
 
 
 def _figures(scene: Scene, operator: Linear, option: str) -> tuple[int, ...]:
-    """All in which options that make the same moves can differ."""
+    """The figures of PE 0 in which options that make the same moves can differ: cycles, outputs, bias entries."""
     array, layouts = scene.array, scene.layouts
     figures = [_cycles(scene, operator, option)[0]]
     if operator.out_dim == "hidden" or array.overlap >= STREAMING_OVERLAP:
-        # Terms are added to a stream of terms; behind a streamed message's tail come outputs.
+        # Outputs count where they are added to a stream of terms, or come behind the tail of a streamed message.
         figures.append(matrix_columns(operator, layouts, option)[1][0])
     if operator.bias:
         figures.append(bias_columns(operator, layouts, option)[0])
@@ -137,7 +137,7 @@ def _figures(scene: Scene, operator: Linear, option: str) -> tuple[int, ...]:
 
 
 def _cycles(scene: Scene, operator: Linear, option: str) -> IntArray:
-    """(PEs,) of a matrix."""
+    """(PEs,) least cycles of a matrix under one option; 0 where a PE has none of it."""
     inner, outer = matrix_columns(operator, scene.layouts, option)
     work = gemm_work(scene.array, scene.layouts.pe_rows(operator.outputs[0].rows, Replicate()), inner, outer)
     return np.where(work.last_compute_cycles > 0, matrix_cycles(work, scene.array), 0)

@@ -29,7 +29,7 @@ _ATTENTIONS = ("head", "token", "batch")
 
 
 def nothing_fits(wanted: Wanted, graphs: Sequence[OperatorGraph], excluded: Sequence[Excluded]) -> InputError:
-    """The error that says why, and what helps."""
+    """The error that says why no mapping can be taken, and what would help."""
     misfits = [one for one in excluded if isinstance(one.error, InfeasibleError) or one.error is None]
     others = [one for one in excluded if one not in misfits]
     if not misfits:
@@ -53,7 +53,7 @@ def nothing_fits(wanted: Wanted, graphs: Sequence[OperatorGraph], excluded: Sequ
 
 
 def _demands(misfits: Sequence[Excluded], capacity: int) -> list[int]:
-    """Bytes that named workflows need on the fullest PE; weights that are streamed can be less than any that stay."""
+    """Bytes that named workflows need on the fullest PE; those that stream weights can need less than `_leanest`."""
     errors = [one.error for one in misfits if isinstance(one.error, InfeasibleError)]
     return [int(error.demand) for error in errors if error.bound == capacity and "memory of PE" in error.problem]
 
@@ -83,7 +83,7 @@ class _DtypeChange:
 
 
 def _dtype_changes(dtypes: Dtypes) -> list[_DtypeChange]:
-    """The weights alone, the cache alone, then both; the wider ones first."""
+    """Changes to narrower dtypes: of the weights alone, the cache alone, then both; the wider ones first."""
     found = []
     for fields in (("weight",), ("kv_cache",), ("weight", "kv_cache")):
         for name in _SMALLER:
@@ -99,9 +99,9 @@ def _dtype_changes(dtypes: Dtypes) -> list[_DtypeChange]:
 
 
 def _fewest_pes(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | None:
-    """The fewest PEs from which on the leanest mapping fits, as far as doubling and halving tells.
+    """The fewest PEs with which the leanest mapping fits, by doubling and halving; None if too many, or on a graph.
 
-    None on a graph: more PEs are another one, of other sides or powers, with other costs of sharing heads.
+    On a graph more PEs are another graph, of other sides or powers, with other costs of sharing heads.
     """
     if isinstance(array.network, GraphNetwork):
         return None
@@ -118,7 +118,7 @@ def _fewest_pes(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | No
 
 
 def _longest(array: ArrayConfig, graphs: Sequence[OperatorGraph]) -> int | None:
-    """Tokens a sequence, cached and new, that the leanest mapping has room for; None if not one, or no cache grows."""
+    """Most tokens a sequence, cached and new, that the leanest mapping can hold; None if not one, or no cache grows."""
     if not graphs[0].keeps_cache:
         return None
 
@@ -141,7 +141,7 @@ def _with_lengths(graph: OperatorGraph, total: int) -> OperatorGraph:
 
 
 def _leanest(graphs: Sequence[OperatorGraph], array: ArrayConfig, num_pes: int | None = None) -> int:
-    """Bytes of the fullest PE where every operator takes the distribution that leaves least on it.
+    """Bytes of the fullest PE under the leanest mapping: every operator's distribution leaves least on that PE.
 
     One group of PEs: more of them keep more copies of the matrices.
     """
@@ -156,7 +156,7 @@ def _leanest(graphs: Sequence[OperatorGraph], array: ArrayConfig, num_pes: int |
 
 
 def _leanest_step(graph: OperatorGraph, layouts: Layouts, array: ArrayConfig, attention: str) -> int:
-    """The same of one step whose attention is given: how heads are cut decides where matrices by row are."""
+    """Bytes of the fullest PE in one step, at the leanest with this attention, which decides how rows are cut."""
     held = layouts.nothing
     for operator in graph.layer:
         if isinstance(operator, Linear):
@@ -182,7 +182,7 @@ def _fullest(held: IntArray) -> int:
 
 
 def _first_tile_bytes(operator: Linear, layouts: Layouts, array: ArrayConfig, grid: str) -> int:
-    """What PE 0 holds, which has the largest tile; without a look at all the others."""
+    """Bytes that PE 0 holds of a matrix cut both ways: it has the largest tile, so the others need no look."""
     ways = grid_ways(grid) or 1
     cuts = {"hidden": ways, "ffn": layouts.groups.size // ways}
     inner, outer = (
@@ -218,7 +218,7 @@ def _matrix(operator: Linear, layouts: Layouts, array: ArrayConfig, attention: s
 
 
 def _least_ends(graph: OperatorGraph, layouts: Layouts, array: ArrayConfig) -> IntArray:
-    """(PEs,) bytes outside the layers; norms there, unlike those of layers, are never at the root.
+    """(PEs,) fewest bytes of parameters outside the layers; norms there, unlike those of layers, are never at the root.
 
     A norm before the LM head lies as that wants its input: whole by row, in slices by column.
     """

@@ -19,7 +19,7 @@ Where = tuple[tuple[str, Held], ...]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Moment:
-    """One step's state after a partial mapping; arrays are (PEs + 1,) or (hubs + 1,), see `isolation`.
+    """One step's state after a partial mapping; arrays are (PEs + 1,) or (hubs + 1,), see `lower_bound`.
 
     Args:
         where: the tensors that live, and where.
@@ -36,7 +36,7 @@ class Moment:
     end: int = 0
 
     def shifted(self, cycles: int) -> Moment:
-        """The same, that much later."""
+        """The same state, that many cycles later."""
         ready = tuple(np.where(values > NEVER // 2, values + cycles, NEVER) for values in self.ready)
         return Moment(self.where, self.somewhere, np.maximum(self.free + cycles, NEVER), ready, self.end + cycles)
 
@@ -53,10 +53,10 @@ class Label:
     Args:
         moments: one a step.
         energy: dynamic, weighted over the steps: whole units, which add up exactly.
-        held_bytes: (PEs,) of what is kept in the memories, if that is watched; of all that it is a bound for.
-        own_bytes: the same of its own choices alone.
+        held_bytes: (steps * PEs,) what memories keep at least under all that it is a bound for; None: not watched.
+        own_bytes: the same under its own choices alone.
         choice: what it chose last, `before` what came before that.
-        matters: of what was chosen, what later placements depend on beside `where`.
+        matters: the choices that later placements depend on, beside `where`.
         stands_for_more: whether it also is a bound for mappings that chose something else.
     """
 
@@ -71,11 +71,11 @@ class Label:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """Labels in one place can be followed by the same."""
+        """Key of its place: labels with the same one can be followed by the same choices."""
         return (self.matters, *(moment.where for moment in self.moments))
 
     def cost(self) -> IntArray:
-        """All that must be no greater in a label for which another one is dropped."""
+        """The figures that must be no greater in a label for which another one is dropped."""
         parts = [part for moment in self.moments for part in (moment.free, *moment.ready, np.array([moment.end]))]
         if self.held_bytes is not None:
             parts.append(self.held_bytes)

@@ -45,14 +45,14 @@ class Among:
     """The PEs of which "somewhere" is one.
 
     Args:
-        mask: (PEs,) which they are.
+        mask: (PEs,) whether each is one of them.
     """
 
     mask: BoolArray
 
     @cached_property
     def key(self) -> bytes:
-        """Equal for the same PEs."""
+        """Key that is equal for the same PEs."""
         return self.mask.tobytes()
 
     @cached_property
@@ -61,15 +61,15 @@ class Among:
         return slice(None) if self.mask.all() else np.flatnonzero(self.mask)
 
     def least(self, values: IntArray) -> int:
-        """Of (PEs,) the least of theirs."""
+        """The least of (PEs,) values over these PEs."""
         return int(values[self._pes].min())
 
     def extend(self, values: IntArray) -> IntArray:
-        """(PEs + 1,) with the least of theirs at the end."""
+        """(PEs + 1,) the values, with the least over these PEs at the end."""
         return _with_last(values, self.least(values))
 
     def extend_mask(self, mask: BoolArray) -> BoolArray:
-        """(PEs + 1,) whether each does it, the last whether all of them do."""
+        """(PEs + 1,) the mask, with whether it holds for all of these PEs at the end."""
         return np.append(mask, mask[self.mask].all())
 
 
@@ -100,26 +100,26 @@ class Machine:
         return Among(split.q_heads > 0 if split.head_group_size > 1 else self.layouts.is_member)
 
     def among(self, mask: BoolArray) -> Among:
-        """These PEs, those alone of them that may wait longest if there are any; anywhere if there are none at all."""
+        """The PEs of a mask that may wait longest, all of them if none may; `anywhere` if the mask is empty."""
         attending = mask & self.anywhere.mask
         if not attending.any():
             return Among(mask) if mask.any() else self.anywhere
         return self.anywhere if (attending == self.anywhere.mask).all() else Among(attending)
 
     def among_holders(self, ready: IntArray) -> Among:
-        """Those that hold a value; anywhere if it is at the root."""
+        """The PEs that hold a value, narrowed as by `among`; `anywhere` if it is at the root."""
         on_pes = len(ready) == self.array.num_pes + 1
         return self.among(ready[:-1] > NEVER // 2) if on_pes else self.anywhere
 
     def renew(self, values: IntArray, among: Among) -> IntArray:
-        """A copy whose last entry holds for any of these PEs."""
+        """A copy of the values whose last entry holds for any of these PEs: the least of them, or of all hubs."""
         of_each = values[:-1]
         on_pes = len(values) == self.array.num_pes + 1
         return _with_last(of_each, among.least(of_each) if on_pes else int(of_each.min()))
 
     @property
     def start(self) -> IntArray:
-        """All PEs at cycle 0."""
+        """(PEs + 1,) cycle 0 for every PE."""
         return np.zeros(self.array.num_pes + 1, dtype=np.int64)
 
 
@@ -133,7 +133,7 @@ class _OnPes:
     extended: dict[bytes, _Extended] = field(default_factory=dict)
 
     def among(self, somewhere: Among) -> _Extended:
-        """With what "somewhere" does at the end of every array."""
+        """The arrays of the stage, each with what "somewhere" does at the end."""
         if somewhere.key not in self.extended:
             self.extended[somewhere.key] = _Extended(
                 None if self.active.all() else somewhere.extend_mask(self.active),
@@ -155,8 +155,8 @@ class _Messages:
     """A stage of messages, with all that does not depend on when they are sent.
 
     Args:
-        busy: (messages,) cycles of the channel.
-        burst_bytes: after so many another sender has its turn.
+        busy: (messages,) cycles for which each keeps the channel busy.
+        burst_bytes: bytes after which another sender has its turn; None: a message is never divided.
     """
 
     stage: MessageStage
@@ -176,12 +176,12 @@ class _Messages:
 
     @cached_property
     def before(self) -> IntArray:
-        """(messages,) cycles of those that are listed before."""
+        """(messages,) busy cycles of all messages listed before each."""
         return np.cumsum(self.busy) - self.busy
 
     @cached_property
     def least_busy(self) -> int:
-        """Cycles of the shortest."""
+        """Busy cycles of the shortest message."""
         return int(self.busy.min())
 
     @cached_property
@@ -192,25 +192,25 @@ class _Messages:
 
     @cached_property
     def of_targets(self) -> tuple[IntArray, ...]:
-        """By target that gets any, the numbers of its messages."""
+        """For each target that gets any, the indices of its messages."""
         return tuple(np.flatnonzero(self.stage.target == target) for target in np.unique(self.stage.target))
 
     @cached_property
     def senders(self) -> BoolArray:
-        """(PEs,) that send any."""
+        """(PEs,) whether each sends any message."""
         senders = np.zeros(self.num_pes, dtype=bool)
         senders[self.stage.source] = True
         return senders
 
     @cached_property
     def reaches_all(self) -> bool:
-        """Whether one target is all PEs."""
+        """Whether the only target is all PEs."""
         stage = self.stage
         return len(stage.first_pe) == 1 and int(stage.last_pe[0] - stage.first_pe[0]) == self.num_pes
 
     @cached_property
     def receivers(self) -> tuple[IntArray, IntArray]:
-        """(receivers,) PEs that get any, and the target that each belongs to."""
+        """(receivers,) the PEs that get any message, and the target that each belongs to."""
         stage = self.stage
         counts = stage.last_pe - stage.first_pe
         target = np.repeat(np.arange(len(counts)), counts)
@@ -232,13 +232,13 @@ class Timing:
 
     @classmethod
     def of(cls, machine: Machine, block: Block) -> Timing:
-        """Of a lowered block."""
+        """The timing of a lowered block."""
         steps = tuple(_prepared(machine, stage) for stage in block.stages)
         return cls(machine, steps, block.entries, block.exits)
 
     @cached_property
     def idle(self) -> BoolArray:
-        """(PEs + 1,) those that have nothing to do in it, "somewhere" if no PE has."""
+        """(PEs + 1,) whether each PE has nothing to do in it; at the end whether no PE has."""
         idle = np.ones(self.machine.array.num_pes, dtype=bool)
         for step in self.steps:
             if isinstance(step, _OnPes):
@@ -251,9 +251,9 @@ class Timing:
         return any(not step.inputs for step in self.steps if not isinstance(step, _OnPes))
 
     def run(self, free: IntArray, entering: Sequence[IntArray], somewhere: Among) -> Passage:
-        """When PEs are free again and values are there, from when they were; `somewhere`: among which PEs that is.
+        """The run of the piece from when PEs are free and inputs are ready; `somewhere`: the PEs of which it is one.
 
-        What is entered as before, only earlier or later, comes out as before.
+        A run whose inputs are those of an earlier one, only shifted in time, is that one, shifted.
         """
         first = int(free.min())
         if self.starts_by_itself or first < NEVER // 2:
@@ -276,7 +276,10 @@ class Timing:
 
 @dataclass(slots=True)
 class Passage:
-    """One run; `slots` and `heads` by number, `renewed` if "somewhere" is another PE than at its beginning."""
+    """One run of a piece: when PEs are free, and when values are there (`slots`), or their first parts (`heads`).
+
+    `renewed`: "somewhere" is another PE than at its beginning; `latest`: the last cycle of all that PEs do not do.
+    """
 
     machine: Machine
     free: IntArray
@@ -287,7 +290,7 @@ class Passage:
     latest: int = NEVER
 
     def shifted(self, cycles: int) -> Passage:
-        """The same, that much later."""
+        """The same run, that many cycles later."""
         slots = {slot: _later(values, cycles) for slot, values in self.slots.items()}
         free, latest = _later(self.free, cycles), self.latest + cycles if self.latest > NEVER // 2 else NEVER
         return Passage(self.machine, free, slots, self.somewhere, {}, self.renewed, latest)
@@ -387,7 +390,10 @@ class Passage:
             self._deliver(sent, self.heads, heads, int(heads.min()))
 
     def _grants(self, sent: _Messages, arrivals: IntArray) -> IntArray:
-        """(messages,) of one stage: whole ones that are ready together go as listed; others may go in any order."""
+        """(messages,) lower bounds on the bus grants that complete what each message's target gets.
+
+        Whole messages of one hub that are ready together are granted as listed; others may be in any order.
+        """
         busy = sent.busy
         if sent.in_order and (arrivals == arrivals[0]).all():
             return arrivals + sent.before
@@ -426,14 +432,14 @@ class Passage:
         kept[stage.output] = _with_last(on_pes, somewhere)
 
     def _slowest_of(self, stage: MessageStage, targets: BoolArray) -> Among:
-        """Of PEs that get messages, those of which one gets the last."""
+        """The PEs, out of all that get messages, of which one gets the last."""
         attending = targets & self.machine.anywhere.mask
         before = np.concatenate(([0], np.cumsum(attending)))
         every_target_has_one = (before[stage.last_pe] > before[stage.first_pe]).all()
         return self.machine.among(targets) if every_target_has_one else Among(targets)
 
     def _move_somewhere(self, somewhere: Among) -> None:
-        """From here on the last entries stand for another PE: what they said holds of it only where it does of any."""
+        """Makes the last entries stand for another PE, one of these: they fall to what holds for any of them."""
         self.renewed, self.somewhere = True, somewhere
         self.free = self.machine.renew(self.free, somewhere)
         for kept in (self.slots, self.heads):
@@ -450,7 +456,7 @@ class Passage:
         return np.append(ready[stage.source], ready[-1])
 
     def _at_hubs(self, inputs: tuple[int, ...], hubs: IntArray) -> IntArray:
-        """(hubs + 1,) a single job serves every group."""
+        """(hubs + 1,) when each hub has all inputs; a single job serves every group."""
         ready = np.full(len(hubs) + 1, NEVER if inputs else 0, dtype=np.int64)
         for slot in inputs:
             values = self.slots[slot]
@@ -483,12 +489,12 @@ class Passage:
 
 
 def _later(values: IntArray, cycles: int) -> IntArray:
-    """So many cycles later, or never as before."""
+    """The values that many cycles later; NEVER stays as it is."""
     return np.where(values > NEVER // 2, values + cycles, values)
 
 
 def _with_last(values: IntArray, last: int) -> IntArray:
-    """(n + 1,) as np.append, without its checks."""
+    """(n + 1,) the values and `last`, as np.append gives them, without its checks."""
     longer = np.empty(len(values) + 1, dtype=np.int64)
     longer[:-1], longer[-1] = values, last
     return longer
@@ -521,7 +527,7 @@ def _on_pes(machine: Machine, stage: PeStage) -> _OnPes:
 
 
 def matrix_cycles(work: MatrixWork, array: ArrayConfig) -> IntArray:
-    """(PEs,) the least a matrix operator takes: with all prefetched that can be, where the array prefetches."""
+    """(PEs,) least cycles of a matrix operator: with all prefetched that can be, where the array prefetches."""
     if array.overlap < PREFETCHING_OVERLAP or not work.static:
         return matrix_times(work, array, None).duration
     fetched = matrix_times(work, array, np.full(work.stream_bytes.shape, _LONG_FREE, dtype=np.int64))
@@ -529,7 +535,7 @@ def matrix_cycles(work: MatrixWork, array: ArrayConfig) -> IntArray:
 
 
 def _last_of_queue(arrivals: IntArray, busy: IntArray) -> int:
-    """When a channel that serves one after the other is done with all: max of arrival + all that comes from then on."""
+    """Cycle when a channel that serves one by one is done with all: max of arrival + busy cycles from then on."""
     order = np.argsort(arrivals, kind="stable")
     waiting = np.cumsum(busy[order][::-1])[::-1]
     return int((arrivals[order] + waiting).max())

@@ -34,7 +34,7 @@ class Tried:
     """A choice that was run from some entry; pieces and passages are one a step.
 
     Args:
-        later: of the choice, what later placements depend on.
+        later: the part of the choice that later placements depend on.
         energy: as in `Label`.
     """
 
@@ -46,7 +46,7 @@ class Tried:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """Choices with the same one can be followed by the same."""
+        """Key of its place: choices with the same one can be followed by the same choices."""
         renewed = tuple(passage.renewed for passage in self.passages)
         return (self.later, renewed, *(piece.leaving for piece in self.pieces))
 
@@ -65,7 +65,7 @@ class Entry:
 
     @classmethod
     def of(cls, moments: Sequence[Moment], part: Part) -> Entry:
-        """Of a partial mapping. A PE that was free before any value was there might as well have become free then."""
+        """The entry from a partial mapping; a PE that was free before any value was there counts as free since then."""
         cycles, there = [], []
         for moment in moments:
             ready = dict(zip((name for name, _ in moment.where), moment.ready, strict=True))
@@ -77,7 +77,7 @@ class Entry:
         return cls(tuple(cycles), b"".join(there))
 
     def spread_from(self, other: Entry) -> IntArray:
-        """(steps,) by how much more some input is later than in the other entry than some other input is."""
+        """(steps,) the range of the inputs' delays against another entry, the largest less the smallest, in cycles."""
         apart = [mine - its for mine, its in zip(self.cycles, other.cycles, strict=True)]
         return np.array([difference.max() - difference.min() for difference in apart])
 
@@ -87,9 +87,9 @@ class _Rivals:
     """Choices that leave the same things in the same places.
 
     Args:
-        behind: (steps, choices, choices) how far the first is behind the second at worst; negative: ahead everywhere.
+        behind: (steps, choices, choices) most cycles by which the first is behind the second; negative: it is ahead.
         may_beat: (choices, choices) whether the first beats the second if it is ahead.
-        beats_anyway: (choices, choices) the same, whenever it is there.
+        beats_anyway: (choices, choices) whether the first beats the second even if it is not ahead.
     """
 
     choices: tuple[Choice, ...]
@@ -98,7 +98,7 @@ class _Rivals:
     beats_anyway: BoolArray
 
     def worth(self, spread: IntArray, keep: int) -> list[Choice]:
-        """Those that fewer than `keep` others beat."""
+        """The choices that fewer than `keep` others beat, from any entry with this spread."""
         ahead = (self.behind <= -spread[:, None, None]).all(axis=0)
         beats = (ahead & self.may_beat) | self.beats_anyway
         # Of two that beat each other, and so are equal, the first one does.
@@ -115,7 +115,7 @@ class Prospects:
 
     @classmethod
     def of(cls, entry: Entry, tried: Sequence[Tried], *, by_energy: bool, watched: bool) -> Prospects:
-        """Of all that could be placed.
+        """The prospects from all choices that could be placed.
 
         Args:
             by_energy: less energy comes before everything else.
@@ -166,7 +166,7 @@ def _behind(outcomes: Sequence[tuple[IntArray, BoolArray]]) -> IntArray:
 
 
 def _outcome(piece: Piece, passage: Passage) -> tuple[IntArray, BoolArray]:
-    """All that lives on, (outputs,), and what of it is just as it was at the entry, whatever that was."""
+    """(outputs,) cycles of all that lives on, and whether each is just as it was at the entry, whatever that was."""
     timing = piece.timing
     idle = timing.idle & np.append(np.ones(len(timing.idle) - 1, dtype=bool), not passage.renewed)
     cycles, passed = [passage.free], [idle]
@@ -193,7 +193,7 @@ _ATTENTIONS = ("head", "token")  # how the heads' features can be cut
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Of one option of one operator: cycles and bytes on the watched PE."""
+    """Cycles and bytes of one option of one operator on the watched PE."""
 
     cycles: float
     held_bytes: int
@@ -203,7 +203,12 @@ Loads = Mapping[str, Mapping[str, Load]]  # by field and option
 
 
 def loads_of(scene: Scene, grids: tuple[str, ...], *, lone: bool) -> dict[str, dict[str, Load]]:
-    """Of the matrices and attention of one layer, and of the LM head; `grids` cut both dims of an FFN's matrices."""
+    """By field and option, the loads of the matrices and attention of one layer, and of the LM head.
+
+    Args:
+        grids: options that cut both dims of an FFN's matrices.
+        lone: one PE a group, where all options are the same thing.
+    """
     loads: dict[str, dict[str, Load]] = {}
     for operator in (*scene.graph.layer, *scene.graph.epilogue):
         if isinstance(operator, Linear):
@@ -215,7 +220,7 @@ def loads_of(scene: Scene, grids: tuple[str, ...], *, lone: bool) -> dict[str, d
 
 
 def least(loads: Loads, layers: int, figure: Callable[[Load], float]) -> float:
-    """Of all layers and the LM head, each operator at its best."""
+    """The sum of a figure over all layers and the LM head, each operator at its best."""
     smallest = {name: min(figure(load) for load in options.values()) for name, options in loads.items()}
     return layers * sum(value for name, value in smallest.items() if name != "lm_head") + smallest.get("lm_head", 0)
 

@@ -41,8 +41,8 @@ class Found:
 
     Args:
         stopped: "time" if the time was used up, "interrupted" if Ctrl-C was pressed; None where it came to its end.
-        budget_seconds: that were allowed.
-        used_seconds: that it took; all else but this depends on no clock unless it was stopped.
+        budget_seconds: seconds that were allowed.
+        used_seconds: seconds that it took; nothing else here depends on a clock unless it was stopped.
     """
 
     __slots__ = ()
@@ -52,10 +52,10 @@ class Found:
 
     @property
     def uninterrupted(self) -> Self:
-        """Itself, for whoever only wants what is best to go on with.
+        """The result itself, for a caller that goes on with its best mapping.
 
         Raises:
-            KeyboardInterrupt: it was Ctrl-C that ended it, and that means the whole.
+            KeyboardInterrupt: Ctrl-C ended the search, and is meant to end the caller's work too.
         """
         if self.stopped == INTERRUPTED:
             raise KeyboardInterrupt
@@ -81,7 +81,7 @@ class SearchResult(Found):
     Args:
         best: the winner; its workflow is called auto.
         candidates: everything that was simulated, named workflows included.
-        excluded: what could not be.
+        excluded: mappings that could not be simulated, and why.
         proof: "exact" if no mapping that a workflow file can say is better; "exact where gate and up are cut alike" if
             one might be that cuts one of these both ways and the other otherwise; else "best of N simulated".
         bound_cycles: no mapping takes less, weighted over the steps; None where no bound is known. With the objective
@@ -105,12 +105,12 @@ class SearchResult(Found):
 
     @property
     def report(self) -> Report:
-        """Of the best mapping, for the first step."""
+        """The report of the best mapping for the first step."""
         return self.best.reports[0]
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """Of the best mapping, one a step."""
+        """The reports of the best mapping, one a step."""
         return self.best.reports
 
     @property
@@ -227,7 +227,7 @@ class SearchResult(Found):
 
 
 def stopped_by(end: BaseException) -> str:
-    """What is told of a search that ended so."""
+    """What `Found.stopped` says of a search that this exception ended."""
     return OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
 
 
@@ -265,7 +265,7 @@ _BUNDLES = (("qkv", ("q", "k", "v")), ("gate_up", ("gate", "up")))
 
 
 def workflow_text(workflow: Workflow, num_layers: int, comment: str) -> str:
-    """The file; a base is named where only that can say it (pipelines, streamed weights)."""
+    """The text of the workflow file; a base is named where only that can say it (pipelines, streamed weights)."""
     lines = [f"# {comment}", "schema_version: 1", f"name: {workflow.name}"]
     special = workflow.pipelined or workflow.stream_weights or workflow.local_ends
     if special:

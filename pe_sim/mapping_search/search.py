@@ -32,16 +32,16 @@ from pe_sim.mapping_search.result import (
 from pe_sim.schedule.builders import PREFETCHING_OVERLAP
 
 _MOST_GROUPINGS = 12
-_SIMULATED_A_PHASE = 16  # mappings, for what is but a candidate of several steps
-_TIME_A_PHASE = 0.25  # of what is left
+_SIMULATED_A_PHASE = 16  # mappings at most for one phase alone, whose best is but a candidate for all steps
+_TIME_A_PHASE = 0.25  # share of the time that is left
 
 
 @dataclass(eq=False)
 class Search(SearchState):
-    """One search.
+    """The search for the best mapping, over all divisions of the PEs into groups.
 
     Args:
-        divisions: of the PEs into groups, those in which a mapping fits the memories as far as is known.
+        divisions: those in which a mapping fits the memories as far as is known.
     """
 
     divisions: list[Division] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Search(SearchState):
 
     @property
     def bound(self) -> float | None:
-        """No mapping takes less; None where that is not known."""
+        """Lower bound on the weighted cycles of every mapping; None where none is known."""
         bounds = [division.bound for division in self.divisions if division.is_open]
         known = [bound for bound in bounds if bound is not None]
         return None if self.unbounded or len(known) < len(bounds) else min([*known, self.best().cycles])
@@ -142,7 +142,7 @@ class Search(SearchState):
         self.unbounded = 0
 
     def _try_phases(self) -> None:
-        """Of several steps, the best mapping of each phase alone, tried on all of them."""
+        """Tries the best mapping of each phase alone on all steps, if there are several."""
         heaviest: dict[str, tuple[float, Step]] = {}
         for step, weight in zip(self.wanted.steps, self.wanted.weights, strict=True):
             if weight > heaviest.get(step.phase, (0.0, step))[0]:
@@ -167,7 +167,7 @@ class Search(SearchState):
                 self._exclude(name, reason_of(error), error)
 
     def _pipeline_bound(self, graph: OperatorGraph) -> float:
-        """A sequence reads every layer's matrices on the PEs of one stage alone."""
+        """Least weighted cycles of a pipeline, where each layer's matrices are read on the PEs of one stage alone."""
         array = self.wanted.array
         if self.wanted.objective == "energy":
             return 0.0

@@ -48,15 +48,15 @@ class Reserve:
     """Least bytes that the watched PE of one step keeps.
 
     Args:
-        parts: of a layer, one after the other.
-        end: behind the last layer.
+        parts: of each part of a layer, in order.
+        end: of what comes behind the last layer.
     """
 
     parts: tuple[int, ...]
     end: int
 
     def behind(self, layers: int, part: int | None = None) -> int:
-        """What is still to come: so many whole layers, the parts behind one, and the end."""
+        """Least bytes that are still to come: of so many whole layers, the parts behind `part`, and the end."""
         later = 0 if part is None else sum(self.parts[part + 1 :])
         return layers * sum(self.parts) + later + self.end
 
@@ -66,8 +66,8 @@ class _Begun:
     """What all choices of a part begin with.
 
     Args:
-        matters: of what was chosen before, what its placement depends on.
-        places, ready: by step, where its inputs are, and since when.
+        matters: earlier choices that its placement depends on.
+        places, ready: by step, where its inputs are, and the cycles when they are there.
     """
 
     matters: Choice
@@ -83,8 +83,8 @@ class Paths:
         scenes: one a step; all have the same operators.
         weights: of the steps.
         parts: of a layer.
-        allowed: by layer, what fields may be.
-        lm_heads: what the LM head may be.
+        allowed: by layer and field, the options that may be chosen.
+        lm_heads: the options for the LM head.
         keep: labels of one place are dropped if so many others are nowhere worse.
         by_energy: less energy comes first.
         capacity: bytes of a PE that parameters and caches may take; None: not watched.
@@ -92,10 +92,10 @@ class Paths:
         limit: mappings that cost as much or more do not matter.
         reserves: by step, what the watched PE keeps at least.
         rivals: choices that need not be looked at beside others.
-        rest: by step, least cycles of the watched PE in every layer and behind the last one.
-        most_ways: through a layer; with more of them (groups that drift apart enter every layer otherwise) the layers
-            that are left are counted as what the watched PE does in them at least, and get the mapping of the one
-            before.
+        rest: by step, least cycles of the watched PE in each layer, and behind the last one.
+        most_ways: most ways through a layer that are looked at; with more of them (groups that drift apart enter every
+            layer in another state) the layers left count as the least that the watched PE does in them, and get the
+            mapping of the one before.
         check: called again and again; what it raises ends the search.
     """
 
@@ -125,14 +125,14 @@ class Paths:
 
     @cached_property
     def _needed_behind(self) -> tuple[frozenset[str], ...]:
-        """By part, fields that placements behind it depend on."""
+        """By part, the fields that placements of later parts depend on."""
         return tuple(
             frozenset(name for other in self.parts[index + 1 :] for name in other.needs)
             for index in range(len(self.parts))
         )
 
     def best(self) -> list[Plan]:
-        """Complete plans, the best bound first: all that were not dropped for `keep` that are nowhere worse."""
+        """Complete plans, the best bound first, without those that `keep` others are nowhere worse than."""
         finished: list[tuple[Label, str]] = []
         for stream in ("replicate", "batch"):
             first = self._first(stream)
@@ -155,12 +155,15 @@ class Paths:
         return sorted(plans, key=self.figure)
 
     def figure(self, plan: Plan) -> tuple[float, ...]:
-        """What is to be least."""
+        """The figure to be minimized: a plan's weighted cycles, after its energy where that comes first."""
         cycles = math.fsum(weight * cycles for weight, cycles in zip(self.weights, plan.cycles, strict=True))
         return (plan.energy, cycles) if self.by_energy else (cycles,)
 
     def _first(self, stream: str) -> Label | None:
-        """The label before the first layer; the prologue leaves the stream by batch if the first layer does."""
+        """The label before the first layer; None where the stream is by batch but no first layer leaves it so.
+
+        The prologue leaves the stream by batch if the first layer does.
+        """
         part = self.parts[-1]
         if not any(dict(choice)["stream"] == stream for choice in choices(part, self.allowed[0])) and stream == "batch":
             return None
@@ -179,7 +182,7 @@ class Paths:
         return Label(tuple(moments), self._energy_of(pieces), held, own_bytes=held)
 
     def _energy_of(self, pieces: Sequence[Piece]) -> int:
-        """Weighted over the steps; 0 where it does not matter."""
+        """Energy of the pieces, weighted over the steps; 0 where energy does not come first."""
         return sum(share * one.energy for share, one in zip(self._shares, pieces, strict=True)) if self.by_energy else 0
 
     @property
@@ -225,7 +228,7 @@ class Paths:
         return sum(least) < self.limit
 
     def _follow(self, label: Label, way: Label, origins: list[int], layers_left: int) -> Label | None:
-        """`label`, followed by a layer that was gone through from its entry on."""
+        """`label`, followed by a layer that was gone through from its entry on; None if that does not fit."""
         held = _sum(label.held_bytes, way.held_bytes)
         if held is not None and not self._has_room(held, layers_left):
             return None
@@ -254,7 +257,7 @@ class Paths:
         return [replace(label, moments=tuple(_at_border(moment) for moment in label.moments)) for label in labels]
 
     def _through_part(self, label: Label, part: Part, options: tuple[Choice, ...]) -> list[Label]:
-        """Everything that may come of a label behind a part."""
+        """The labels that may come of a label behind a part."""
         if self.check is not None:
             self.check()
         entry = Entry.of(label.moments, part)
@@ -319,7 +322,7 @@ class Paths:
         return finished
 
     def _cut_short(self, label: Label, layers_left: int) -> Label:
-        """A bound for all that may come behind a label."""
+        """A label that is a bound for all that may come behind this one."""
         least, watched = self.rest or ((0.0, 0.0),) * len(self.scenes), self._watched_pe
         moments = tuple(
             replace(moment, end=max(moment.end, int(moment.free[watched]) + math.ceil(layers_left * layer + end)))
@@ -367,13 +370,13 @@ def _more(held: IntArray | None, pieces: Sequence[Piece]) -> IntArray | None:
 
 
 def _entered(moment: Moment, origin: int) -> Moment:
-    """A layer's entry counted from itself: a PE that has been free for longer might as well have become free now."""
+    """The moment at a layer's entry, counted from `origin`; a PE free before might as well have become free then."""
     moved = moment.shifted(-origin)
     return replace(moved, free=np.maximum(moved.free, 0), end=0)
 
 
 def _at_border(moment: Moment) -> Moment:
-    """Between layers a placement alone says who holds something."""
+    """The moment between two layers, where a placement alone says who holds something."""
     where = tuple((name, Held(held.placement)) for name, held in moment.where)
     return replace(moment, where=where, free=np.where(moment.free > NEVER // 2, moment.free, NEVER))
 
@@ -391,7 +394,7 @@ def _behind(scene: Scene, piece: Piece, passage: Passage, part: Part, moment: Mo
 
 
 def _settled(scene: Scene, where: Where, passage: Passage, ready: tuple[IntArray, ...], end: int) -> Moment:
-    """With "somewhere" among the PEs that hold the newest value, so that mappings in one place can be compared."""
+    """The moment with "somewhere" among the holders of the newest value, so that labels in one place are comparable."""
     machine, free = scene.machine, passage.free
     somewhere = machine.among_holders(ready[-1])
     if somewhere.key != passage.somewhere.key:

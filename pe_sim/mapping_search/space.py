@@ -54,7 +54,7 @@ class Part:
 
     @property
     def is_target(self) -> bool:
-        """Whether it is the last one."""
+        """Whether it is the last part, which brings the stream to its target."""
         return not self.operators
 
 
@@ -113,7 +113,7 @@ def plan_of(choice: Mapping[str, str]) -> LayerPlan:
 
 
 def _grouped(operators: Sequence[Operator]) -> Iterator[list[Operator]]:
-    """Norms and adds alone; matrices of a bundle with the attention or the activation behind them."""
+    """The operators part by part: norms and adds alone, matrices of a bundle with what attends or activates behind."""
     group: list[Operator] = []
     for operator in operators:
         if group and not _belongs(operator, group):
@@ -135,7 +135,7 @@ def _belongs(operator: Operator, group: Sequence[Operator]) -> bool:
 
 
 def matrix_options(operator: Linear, grids: tuple[str, ...]) -> tuple[str, ...]:
-    """What a matrix may be; those of an FFN may be cut both ways."""
+    """The distributions of a matrix; those of an FFN may be cut both ways."""
     return MATRIX + grids if _GRID.applies_to(operator) else MATRIX
 
 
@@ -159,7 +159,7 @@ def _narrowed(values: tuple[str, ...], batched: bool, lone: bool) -> tuple[str, 
 
 
 def _alive(operators: Sequence[Operator], done: int) -> tuple[str, ...]:
-    """Tensors that live between two operators of a layer, the stream first."""
+    """The tensors that live behind the first `done` operators of a layer, the stream first."""
     written = {STREAM: -1}
     for index, operator in enumerate(operators[:done]):
         written |= {tensor.name: index for tensor in operator.outputs}

@@ -52,7 +52,7 @@ Dim = Spans | Residues
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Holding:
-    """Who holds what of one tensor.
+    """What each PE holds of one tensor.
 
     Args:
         name: the operator, and which of its parameters.
@@ -68,7 +68,7 @@ class Holding:
 
     @property
     def key(self) -> Hashable:
-        """The same for parameters that are held alike, whatever their names."""
+        """Key that is the same for parameters that are held alike, whatever their names."""
         return (self.dtype, self.copies, *(dim.key for dim in self.dims if isinstance(dim, Spans)))
 
 
@@ -82,7 +82,7 @@ class CachePart:
 
 
 def parameters_of(placed: PlacedGraph) -> dict[int | None, Mapping[str, Holding]]:
-    """By layer (None: outside the layers) and name, what PEs keep; what the root has for them is left out."""
+    """The parameters that PEs keep, by layer (None: outside the layers) and name; those at the root are left out."""
     known: dict[int, Mapping[str, Holding]] = {}
     found: dict[int | None, dict[str, Holding]] = {}
     spans = _Cuts()
@@ -108,7 +108,7 @@ def caches_of(placed: PlacedGraph) -> dict[int, list[CachePart]]:
 
 
 def cache_holding(part: CachePart, first: int, last: int, tokens: int, dtype: Dtype) -> Holding:
-    """Who holds what of K and V of sequences first .. last - 1, each with `tokens` tokens in the cache."""
+    """What each PE holds of K and V of sequences first .. last - 1, each with `tokens` tokens in the cache."""
     split, width = part.split, pair_width(part.split.shape.head_dim)
     half = split.shape.head_dim // 2
     sequences = _spans(last - first, *(_clipped(each + part.first - first, last - first) for each in _bounds(split)))
@@ -167,7 +167,7 @@ def _of_work(node: Work, layouts: Layouts, dtype: Dtype, cuts: _Cuts) -> Iterato
 
 
 def _plain(dtype: Dtype) -> Dtype:
-    """Vectors have no scales."""
+    """The dtype without scales, which vectors do not have."""
     return Dtype(dtype.name)
 
 
@@ -178,7 +178,7 @@ class _Cuts:
         self._known: dict[Hashable, Spans] = {}
 
     def cut(self, layouts: Layouts, dim: str, size: int, placement: Placement) -> Spans:
-        """The columns of a placement."""
+        """The columns that each PE holds under a placement."""
         if (layouts.pe_columns(dim, size, placement) == size * layouts.is_member).all():
             return self.whole(layouts, size)
         heads = (layouts.shape.num_heads, layouts.shape.num_kv_heads, layouts.shape.head_dim)
@@ -186,7 +186,7 @@ class _Cuts:
         return self._recall(key, lambda: _columns(layouts, dim, size, placement))
 
     def whole(self, layouts: Layouts, size: int) -> Spans:
-        """All of it on every member."""
+        """All columns on every member of the groups."""
 
         def make() -> Spans:
             members = layouts.groups.members
@@ -195,7 +195,7 @@ class _Cuts:
         return self._recall((layouts.groups, size), make)
 
     def bias(self, layouts: Layouts, operator: Linear, placement: Placement) -> Spans:
-        """The entries of a PE's outputs, or its own part of them where outputs are partial sums."""
+        """The bias entries that each PE holds: of its outputs, or its own part of them where these are partial sums."""
         own = placement.own_part(operator.out_dim) if isinstance(placement, Partial) else placement
         return self.cut(layouts, operator.out_dim, operator.out_size, own)
 
@@ -305,7 +305,7 @@ def axes_of(before: Holding | None, after: Holding | None, num_pes: int) -> list
 
 
 def senders(axes: list[Axis]) -> tuple[BoolArray, npt.NDArray[np.int32]]:
-    """Of every combination of atoms: whether a PE lacks it, and the lowest PE that holds it before (or NOBODY)."""
+    """For every combination of atoms, whether a PE lacks it, and the lowest PE that holds it before (or NOBODY)."""
     shape = tuple(len(axis.sizes) for axis in axes)
     sender = np.full(shape, NOBODY, dtype=np.int32)  # can be large
     for pe in reversed(_first_of_each([axis.before for axis in axes])):
@@ -320,7 +320,7 @@ def senders(axes: list[Axis]) -> tuple[BoolArray, npt.NDArray[np.int32]]:
 
 
 def _first_of_each(masks: list[BoolArray]) -> list[int]:
-    """Of PEs that hold the same the lowest, and none that holds nothing; in order."""
+    """The lowest PE of each set of PEs that hold the same, in order; PEs that hold nothing are left out."""
     packed = np.ascontiguousarray(np.packbits(np.concatenate(masks, axis=1), axis=1))
     seen: dict[bytes, int] = {}
     for pe in np.flatnonzero(masks[0].any(axis=1)).tolist():

@@ -30,7 +30,7 @@ class Pair:
     """A generation under one mapping for the prefill and one for the decode steps.
 
     Args:
-        prefill, decode: names of the workflows.
+        prefill, decode: the two workflows.
         prefill_cycles, decode_cycles: of the prefill, and of all decode steps together; 0 where it does not fit.
         switch: what is between them; None where both are one workflow, or where it does not fit.
         problem: why it does not fit; empty where it does.
@@ -45,17 +45,17 @@ class Pair:
 
     @property
     def switch_cycles(self) -> int:
-        """Of the switch; 0 where there is none."""
+        """Cycles of the switch; 0 where there is none."""
         return self.switch.cycles if self.switch else 0
 
     @property
     def total_cycles(self) -> int:
-        """Of the generation."""
+        """Cycles of the whole generation."""
         return self.prefill_cycles + self.switch_cycles + self.decode_cycles
 
     @property
     def cycles(self) -> tuple[int, int, int, int]:
-        """Of the prefill, the switch, decoding, and all of it."""
+        """Cycles of the prefill, of the switch, of decoding, and of all of it."""
         return self.prefill_cycles, self.switch_cycles, self.decode_cycles, self.total_cycles
 
     @property
@@ -183,7 +183,7 @@ class Phases:
 
     @classmethod
     def of(cls, model: ModelConfig, prompt_len: int, output_len: int, batch_size: int) -> Phases:
-        """The prefill gives the first token, each decode step one more.
+        """The steps of a generation: the prefill gives the first token, each decode step one more.
 
         Raises:
             InputError: a length is not one positive int, or the last step has more tokens than the model positions.
@@ -219,7 +219,7 @@ class Ways:
     allow_overflow: bool = False
 
     def __post_init__(self) -> None:
-        """A wrong choice is refused before anything is simulated."""
+        """Refuses a wrong choice before anything is simulated."""
         check_weights(self.weights)
 
 
@@ -232,7 +232,7 @@ def switch_between(
     ways: Ways | None = None,
     known: Known | None = None,
 ) -> Switch:
-    """What the switch of a generation costs; see `price_switch`."""
+    """The cost of the switch in a generation; see `price_switch`."""
     ways = ways or Ways()
     prefill = place(model, array, phases.prefill, before)
     first, last = (place(model, array, phases.decodes[index], after) for index in (0, -1))
@@ -279,7 +279,7 @@ def best_pair(
 
 @dataclass
 class _Search:
-    """Each phase of each workflow is simulated once."""
+    """Simulates pairs of workflows, each phase of each workflow once."""
 
     model: ModelConfig
     array: ArrayConfig

@@ -48,13 +48,13 @@ _NO_OVERLAP = 0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Leg:
-    """What moves at one point: every sender concatenates what it has for it.
+    """What moves at one point of a switch; every sender joins all that it sends there into one message.
 
     Args:
         name: for people.
         sent: (PEs,) bytes of each PE's message; everybody hears it and keeps what it lacks.
         from_root: bytes of the root's message.
-        lacking: bytes of the root's message if it sent all of it from a copy of its own; 0: it can have none.
+        lacking: bytes of the root's message if it sent everything from a copy of its own; 0: it can have no copy.
         received, dropped: (PEs,) bytes that each PE keeps, and that it then no longer needs.
     """
 
@@ -67,19 +67,19 @@ class Leg:
 
     @property
     def by_root(self) -> Leg:
-        """The same with the root as the only sender of what it can have."""
+        """The leg with the root as the only sender; unchanged where the root can have no copy."""
         if not self.lacking:
             return self
         return replace(self, sent=np.zeros_like(self.sent), from_root=self.lacking)
 
     @property
     def num_bytes(self) -> int:
-        """On the bus."""
+        """Bytes that go over the bus."""
         return int(self.sent.sum()) + self.from_root
 
 
 def switch_schedule(array: ArrayConfig, legs: Sequence[Leg]) -> Schedule:
-    """The legs in their order, everything ready at cycle 0."""
+    """The schedule of the legs in their order, with everything ready at cycle 0."""
     return _Builder(array).build([leg for leg in legs if leg.num_bytes])
 
 
@@ -140,7 +140,7 @@ class _Builder:
         return tuple(heard)
 
     def _on_bus(self, name: str, tag: Tag, num_bytes: IntArray, inputs: tuple[int, ...], rate: int) -> int:
-        """A message of each sender, which all PEs hear."""
+        """Adds a message of each sender, which all PEs hear, and returns the slot that it fills."""
         from_pe = tag is Tag.MULTICAST
         source = np.flatnonzero(num_bytes > 0)
         zero = np.zeros(1, dtype=np.int64)
@@ -168,7 +168,7 @@ class _Builder:
 
 
 def _one_piece(num_bytes: IntArray) -> Callable[[Callable[[IntArray], IntArray]], IntArray]:
-    """What is read or written lies together."""
+    """How an access whose bytes lie together asks for its cycles: of all bytes as one piece."""
     return lambda cycles_of: cycles_of(num_bytes)
 
 
@@ -199,12 +199,12 @@ class Side:
 
     @property
     def footprint(self) -> Footprint:
-        """Of the step next to the switch."""
+        """Footprint of the step next to the switch."""
         return footprint(self.placed, self.placed.graph.shape)
 
     @property
     def last_footprint(self) -> Footprint:
-        """At the end of its phase."""
+        """Footprint at the end of its phase."""
         return footprint(self.last, self.last.graph.shape)
 
 
@@ -294,7 +294,7 @@ def price_switch(
 
 
 def weight_legs(before: PlacedGraph, after: PlacedGraph, known: Known) -> dict[int | None, Leg]:
-    """What moves of the parameters, by layer, and of what PEs no longer need."""
+    """By layer, what moves of the parameters, and what PEs no longer need of them."""
     held, wanted = parameters_of(before), parameters_of(after)
     legs: dict[int | None, Leg] = {}
     for layer in held | wanted:
@@ -306,7 +306,7 @@ def weight_legs(before: PlacedGraph, after: PlacedGraph, known: Known) -> dict[i
 
 
 def cache_legs(before: PlacedGraph, after: PlacedGraph) -> dict[int | None, Leg]:
-    """What moves of the KV cache, by layer, with the tokens it has when the prefill is over."""
+    """By layer, what moves of the KV cache, with the tokens it has when the prefill is over."""
     shape, dtype, num_pes = after.graph.shape, before.array.dtypes.kv_cache, before.array.num_pes
     runs = _runs_of_equals(shape.context_lens)
     held, wanted = caches_of(before), caches_of(after)
@@ -331,7 +331,7 @@ def _moves(legs: dict[int | None, Leg]) -> bool:
 
 
 def _recalled(known: Known, before: Holding | None, after: Holding | None, num_pes: int) -> Transfer:
-    """Most matrices are cut like another one, and all layers like another layer."""
+    """The transfer between two holdings, worked out once: most matrices, and all layers, are cut like another one."""
     key = (before.key if before else None, after.key if after else None)
     if key not in known:
         known[key] = transfer(before, after, num_pes)
@@ -346,13 +346,13 @@ def _leg(name: str, transfers: Sequence[Transfer], *, root_can: bool) -> Leg:
 
 
 def _interleaved(weights: dict[int | None, Leg], caches: dict[int | None, Leg]) -> list[Leg]:
-    """Layer by layer, what is outside the layers last."""
+    """The legs layer by layer, those outside the layers last."""
     layers = sorted(weights.keys() | caches.keys(), key=lambda layer: (layer is None, layer or 0))
     return [legs[layer] for layer in layers for legs in (weights, caches) if layer in legs]
 
 
 def _runs_of_equals(lengths: Sequence[int]) -> list[int]:
-    """Where sequences of another length begin, and the end."""
+    """Indices at which sequences of another length begin, and the number of sequences."""
     return [
         index for index in range(len(lengths) + 1) if index in (0, len(lengths)) or lengths[index] != lengths[index - 1]
     ]
@@ -375,7 +375,7 @@ def _sender(legs: Sequence[Leg]) -> str:
 
 
 def _fastest(array: ArrayConfig, legs: Sequence[Leg], root_has_all: bool, engine: str) -> tuple[bool, Trace]:
-    """Whether the root sends the weights, and how long it takes; ties go to the PEs, for they need no copy."""
+    """Whether the root sends the weights, and the trace of the faster way; ties go to the PEs, which need no copy."""
     run = engine_named(engine)
     by_pes = run(switch_schedule(array, legs))
     if root_has_all and any(leg.lacking for leg in legs):
@@ -408,11 +408,11 @@ class _Room:
 
     @property
     def capacity(self) -> int:
-        """Of one PE."""
+        """Bytes of one PE's memory."""
         return self.before.placed.array.pe.memory.capacity_bytes
 
     def peak(self, *, both: bool) -> int:
-        """The fullest PE's bytes: while the switch runs, leg by leg, and when the last token is decoded."""
+        """Most bytes on any PE: while the switch runs, leg by leg, or when the last token is decoded."""
         held, end = self.before.footprint, self.after.last_footprint
         now = held.weight_bytes_per_pe + held.kv_cache_bytes_per_pe
         legs = _interleaved({} if both else self.weights, self.caches)
