@@ -38,7 +38,7 @@ _PER_PE = (
 
 @dataclass(frozen=True)
 class AttentionSplit:
-    """Arrays over all PEs of the array; a PE with `q_heads` 0 is idle in attention.
+    """What each PE has of attention: arrays over all PEs; a PE with `q_heads` 0 is idle in it.
 
     Args:
         shape: the geometry of the whole batch.
@@ -114,7 +114,7 @@ class AttentionSplit:
         return replace(self, **arrays, token_stride=stride, later=later, row_sums={})
 
     def stride_at(self, pe: int) -> int:
-        """From one token of a PE to its next, among those of this array."""
+        """Distance from one token of a PE to its next, counted in the tokens of this array."""
         return self.token_stride if isinstance(self.token_stride, int) else int(self.token_stride[pe])
 
     def distinctions(self) -> Iterator[IntArray]:
@@ -125,7 +125,7 @@ class AttentionSplit:
 
     @property
     def splits_tokens(self) -> bool:
-        """Whether PEs hold some of the tokens each."""
+        """Whether each PE holds only some of the tokens."""
         return not isinstance(self.token_stride, int) or self.token_stride > 1
 
     @cached_property
@@ -165,7 +165,7 @@ class AttentionSplit:
 
 
 def split_by_head(shape: AttentionShape, groups: PeGroups, blocks: HeadBlocks) -> AttentionSplit:
-    """Contiguous heads of the PEs' blocks; the living PEs of a block split its heads' rotary pairs."""
+    """The split by head: each block of PEs has contiguous heads, whose rotary pairs its living PEs split."""
     pes = blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64)
     inside = pes < blocks.last_pe[:, None]
     q_first = np.full(groups.num_pes, shape.num_heads if blocks.size > 1 else 0, dtype=np.int64)  # of those in no block
@@ -186,7 +186,7 @@ def split_by_head(shape: AttentionShape, groups: PeGroups, blocks: HeadBlocks) -
 
 
 def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Position p of a sequence lives on PE p mod n of the n of its group; every PE has all heads."""
+    """The split by token: position p of a sequence is on PE p mod n of the n of its group; every PE has all heads."""
     if groups.is_even:
         return _split(shape, groups, _all_heads(shape, groups), 1, token_stride=int(groups.living[0]))
     stride = np.where(groups.is_member, groups.living[groups.group_of_pe], 1)
@@ -194,19 +194,19 @@ def split_by_token(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
 
 
 def split_by_batch(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Each PE has its own contiguous sequences, whole."""
+    """The split by batch: each PE has its own contiguous sequences, whole."""
     counts = groups.dealt(np.diff(groups.sequence_bounds))
     last = np.cumsum(counts)
     return _split(shape, groups, _all_heads(shape, groups), 1, sequences=(last - counts, last))
 
 
 def unsplit(shape: AttentionShape, groups: PeGroups) -> AttentionSplit:
-    """Every PE of a group computes all of the group's attention."""
+    """No split: every PE of a group computes all of the group's attention."""
     return _split(shape, groups, _all_heads(shape, groups), 1)
 
 
 def held_tokens(total: int | IntArray, residue: IntArray, stride: int | IntArray) -> IntArray:
-    """Positions p < total with p mod stride == residue."""
+    """Number of positions p < total with p mod stride == residue."""
     return np.maximum(ceil_div(total - residue, stride), 0)
 
 
@@ -307,9 +307,10 @@ class HeadBlocks:
 
 @lru_cache(maxsize=_KEPT)
 def head_blocks(groups: PeGroups, num_heads: int, units: int, size: int) -> HeadBlocks:
-    """All heads in blocks of `size` places, in order, so that the PE with the most of them has as little as can be.
+    """The blocks of `size` places with all heads, in order, so that the PE with the most has as little as can be.
 
-    Of the ways to do so the one with the fewest heads in any block, in the fullest blocks, in the first ones.
+    Of the ways to do so it is the one with the fewest heads in any block; where blocks have different numbers of heads,
+    more go to blocks with more living PEs, then to earlier ones.
 
     Args:
         units: of head_dim, which the living PEs of a block share evenly: rotary pairs, or single elements.
@@ -341,7 +342,7 @@ def head_blocks(groups: PeGroups, num_heads: int, units: int, size: int) -> Head
 def _places(groups: PeGroups, size: int) -> tuple[IntArray, IntArray, BoolArray]:
     """(groups, blocks) where blocks begin and end, (groups, blocks, size) which places have a living PE.
 
-    None has one in a block that ends beyond its group: others' PEs are below that joint. The array's end is no matter.
+    A block with PEs outside its group has none, for they are below its joint, too; places beyond the array are no PEs.
     """
     first = groups.first_pe[:, None] + size * np.arange(ceil_div(groups.size, size), dtype=np.int64)
     last = np.minimum(first + size, groups.num_pes)
@@ -362,7 +363,7 @@ def _least(low: IntArray, high: IntArray, suffices: Callable[[IntArray], BoolArr
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """What the choice depends on of an array: equal ones share it."""
+    """All of an array that the choice of a block's size depends on: equal ones share it."""
 
     num_pes: int
     overlap: int
@@ -414,7 +415,7 @@ def _block_size(machine: _Machine, groups: PeGroups, num_heads: int, num_kv_head
 
 
 def block_sizes(groups: PeGroups) -> list[int]:
-    """Powers of the arity, up to the first that holds a whole group, of which each group has a block with a PE."""
+    """Sizes of blocks: powers of the arity up to the first that holds a group, if each group has a block with a PE."""
     sizes = [1]
     while sizes[-1] < groups.size:
         sizes.append(sizes[-1] * groups.arity)
@@ -424,7 +425,7 @@ def block_sizes(groups: PeGroups) -> list[int]:
 def layer_cycles(
     array: ArrayConfig, groups: PeGroups, shape: AttentionShape, tokens: Sequence[int]
 ) -> dict[int, list[int]]:
-    """Cycles of what the size of the blocks decides in a layer, at each number of tokens, by size.
+    """By size of the blocks, the cycles of all in a layer that the size decides, at each number of tokens.
 
     The fullest PE's work and the messages, one after another: the matrices of q, k, v and o, scores, softmax and
     values, and the sums of the scores, up and back; a decode step of one sequence a group, all of whose tokens every
@@ -458,7 +459,7 @@ class _Shares:
 
     @property
     def sizes(self) -> list[int]:
-        """Places of a block."""
+        """The sizes: places of a block."""
         return [blocks.size for blocks in self.by_size]
 
 
@@ -478,7 +479,7 @@ def _shares(groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) 
 
 
 def _local_cycles(array: ArrayConfig, shape: AttentionShape, shares: _Shares, tokens: IntArray) -> IntArray:
-    """(contexts, sizes) of the PE that takes longest."""
+    """(contexts, sizes) cycles of the work on the PE that takes longest."""
     unit, vector, dtypes = array.pe.matrix, array.pe.vector, array.dtypes
     dims, heads, kv_heads = shares.dims, shares.heads, shares.kv_heads
     hidden = shape.num_heads * shape.head_dim
@@ -507,14 +508,14 @@ def _local_cycles(array: ArrayConfig, shape: AttentionShape, shares: _Shares, to
 
 
 def _port_cycles(memory: LocalMemory, num_bytes: IntArray) -> IntArray:
-    """A bank at the rate of whole rows."""
+    """Cycles of a memory's port for so many bytes; a DRAM bank at the rate of whole rows."""
     if isinstance(memory, DramBank):
         return ceil_div(num_bytes * memory.row_cycles, memory.row_bytes)
     return ceil_div(num_bytes, memory.bytes_per_cycle)
 
 
 def _score_cycles(array: ArrayConfig, groups: PeGroups, shares: _Shares, tokens: IntArray) -> IntArray:
-    """(contexts, sizes) in which each block's scores are added up and sent back; none where PEs share no heads."""
+    """(contexts, sizes) cycles in which each block's scores are added up and sent back; 0 where PEs share no heads."""
     scores, start = shares.heads * tokens, shares.start
     sums, back = (ceil_div(scores * dtype.bits, 8) for dtype in (array.dtypes.partial, array.dtypes.activation))
     if array.network.is_graph:

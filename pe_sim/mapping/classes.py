@@ -53,7 +53,7 @@ class PeClasses:
         return cells * self.per_cell
 
     def of_steps(self, first: int, last: int) -> PeClasses:
-        """The same for steps first .. last - 1 alone."""
+        """The classes of steps first .. last - 1 alone."""
         moving = len(self.representative) > 1
         representative = self.representative[first:last] if moving else self.representative
         return PeClasses(self.cell_start, self.per_cell, representative, self.later[first:last])
@@ -72,37 +72,37 @@ class ClassLayouts(Layouts):
 
     @cached_property
     def nothing(self) -> IntArray:
-        """(classes,) zeros."""
+        """(steps, classes) zeros."""
         return np.zeros(self._classes.representative.shape, dtype=np.int64)
 
     @cached_property
     def nowhere(self) -> BoolArray:
-        """(classes,) no PE."""
+        """(steps, classes) a mask that no class is in."""
         return np.zeros(self._classes.representative.shape, dtype=bool)
 
     @cached_property
     def is_member(self) -> BoolArray:
-        """(classes,) whether each takes part."""
+        """(steps, classes) whether each class takes part."""
         return self._every.is_member[self._classes.representative]
 
     @cached_property
     def head_split(self) -> AttentionSplit:
-        """Attention by head."""
+        """The split of attention by head."""
         return self._of_classes(self._every.head_split)
 
     @cached_property
     def token_split(self) -> AttentionSplit:
-        """Attention by token."""
+        """The split of attention by token."""
         return self._of_classes(self._every.token_split)
 
     @cached_property
     def batch_split(self) -> AttentionSplit:
-        """Attention by batch."""
+        """The split of attention by batch."""
         return self._of_classes(self._every.batch_split)
 
     @cached_property
     def whole_split(self) -> AttentionSplit:
-        """Attention replicated in each group."""
+        """The split of attention that is replicated in each group."""
         return self._of_classes(self._every.whole_split)
 
     def first_entry(self, pes: IntArray) -> IntArray:
@@ -110,11 +110,11 @@ class ClassLayouts(Layouts):
         return self._classes.first_class(pes)
 
     def pe_rows(self, rows: Rows, placement: Placement) -> IntArray:
-        """(steps, classes) rows each holds."""
+        """(steps, classes) rows each class holds."""
         return self._every.pe_rows(rows, placement)[self._classes.representative]
 
     def pe_columns(self, dim: str, size: int, placement: Placement) -> IntArray:
-        """(steps, classes) elements of a row each holds."""
+        """(steps, classes) elements of a row each class holds."""
         return self._every.pe_columns(dim, size, placement)[self._classes.representative]
 
     def _of_classes(self, split: AttentionSplit) -> AttentionSplit:
@@ -151,14 +151,14 @@ def _every_pe(num_pes: int, later: IntArray) -> PeClasses:
 
 
 def _borders(layouts: Layouts) -> list[IntArray]:
-    """PEs that differ from the one below them in anything that a lowering asked for."""
+    """Arrays of PEs that differ from the PE below in something a lowering asked for, or begin or follow a group."""
     ends = layouts.groups.first_pe + layouts.groups.size
     borders = [np.flatnonzero(np.diff(values)) + 1 for values in layouts.distinctions()]
     return [*borders, layouts.groups.first_pe, ends[ends < layouts.groups.num_pes]]
 
 
 def _token_cuts(layouts: Layouts, starts: IntArray, later: IntArray) -> list[IntArray]:
-    """(steps, cells) of each distinct length: the PE of the cell's group that takes the new token, and the next one.
+    """(steps, cells) for each distinct length the PE of the cell's group that takes the new token, and the next PE.
 
     Those below the owner hold a token more than those above it.
     """

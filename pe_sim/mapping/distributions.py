@@ -40,7 +40,7 @@ class Distribution(Protocol):
 
     @property
     def name(self) -> str:
-        """What users type."""
+        """The name that users type."""
         ...
 
     @property
@@ -64,34 +64,34 @@ def feature_shard(dim: str, attention: str) -> Shard:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Outputs of W sharded."""
+    """W cut by rows: outputs sharded."""
 
     name: str = "row"
     summary: str = "outputs of W in y = W x sharded (Megatron: column parallel); input replicated, no reduction"
 
     def applies_to(self, operator: Operator) -> bool:
-        """Linear operators only."""
+        """Whether the operator is linear."""
         return isinstance(operator, Linear)
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
-        """Replicate -> Shard(outputs)."""
+        """The placements Replicate -> Shard(outputs)."""
         assert isinstance(operator, Linear)
         return OperatorPlacement((Replicate(),), (feature_shard(operator.out_dim, attention),))
 
 
 @dataclass(frozen=True, slots=True)
 class Col:
-    """Inputs of W sharded."""
+    """W cut by columns: inputs sharded."""
 
     name: str = "col"
     summary: str = "inputs of W in y = W x sharded (Megatron: row parallel); outputs are partial sums"
 
     def applies_to(self, operator: Operator) -> bool:
-        """Linear operators only."""
+        """Whether the operator is linear."""
         return isinstance(operator, Linear)
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
-        """Shard(inputs) -> Partial(sum)."""
+        """The placements Shard(inputs) -> Partial(sum)."""
         assert isinstance(operator, Linear)
         return OperatorPlacement((feature_shard(operator.in_dim, attention),), (Partial("sum"),))
 
@@ -108,15 +108,15 @@ class Grid:
 
     @property
     def name(self) -> str:
-        """What users type."""
+        """The name that users type."""
         return GRID if self.ways == 1 else grid_name(self.ways)
 
     def applies_to(self, operator: Operator) -> bool:
-        """The matrices of an FFN: hidden to ffn, and back."""
+        """Whether the operator is a matrix of an FFN: hidden to ffn, or back."""
         return isinstance(operator, Linear) and {operator.in_dim, operator.out_dim} == {"hidden", "ffn"}
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
-        """Shard(hidden) by x -> Partial(sum) per row, and Shard(ffn) by y -> Partial(sum) of slices by x."""
+        """To ffn Shard(hidden) by x -> Partial(sum) per row, back Shard(ffn) by y -> Partial(sum) of slices by x."""
         assert isinstance(operator, Linear)
         widens = operator.out_dim == "ffn"
         if self.ways == 1:
@@ -127,7 +127,7 @@ class Grid:
         return OperatorPlacement((ffn,), (Partial("sum", held=hidden),))
 
     def place_on_one_row(self, operator: Operator) -> OperatorPlacement:
-        """Where a row is all PEs there are: only the hidden dim is cut."""
+        """The placements where one row has all PEs of a group: only the hidden dim is cut."""
         assert isinstance(operator, Linear)
         return (Col() if operator.out_dim == "ffn" else Row()).place(operator, "", 1)
 
@@ -141,11 +141,11 @@ class Uniform:
     placement: Placement
 
     def applies_to(self, operator: Operator) -> bool:
-        """Linear operators and attention."""
+        """Whether the operator is linear or belongs to attention."""
         return isinstance(operator, Linear | AttentionOperator)
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
-        """The one placement everywhere."""
+        """The one placement for all inputs and outputs."""
         return OperatorPlacement((self.placement,) * len(operator.inputs), (self.placement,) * len(operator.outputs))
 
 
@@ -157,7 +157,7 @@ class Head:
     summary: str = "attention by query heads; slices of head_dim with reduced scores where PEs outnumber heads"
 
     def applies_to(self, operator: Operator) -> bool:
-        """Attention only."""
+        """Whether the operator belongs to attention."""
         return isinstance(operator, AttentionOperator)
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:
@@ -177,7 +177,7 @@ class Token:
     summary: str = "attention by cached tokens (position p on PE p mod N); softmax partials merged by reduction"
 
     def applies_to(self, operator: Operator) -> bool:
-        """Attention only."""
+        """Whether the operator belongs to attention."""
         return isinstance(operator, AttentionOperator)
 
     def place(self, operator: Operator, attention: str, head_group_size: int) -> OperatorPlacement:

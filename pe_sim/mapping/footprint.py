@@ -69,7 +69,7 @@ class Footprint:
 
     @property
     def capacity_bytes(self) -> int:
-        """Of one PE's memory."""
+        """Bytes of one PE's memory."""
         return self.array.pe.memory.capacity_bytes
 
     @property
@@ -140,7 +140,7 @@ def footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
 
 
 def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
-    """What a footprint depends on beside the nodes and layouts is the overlap and the dtypes."""
+    """The footprint of a placed step; beside the nodes and layouts it depends on the overlap and the dtypes."""
     array = placed.array
     what = placed.kept.nodes.recall(placed.sequence, _contents, placed)
     streamed_bytes = _streamed_bytes(placed)
@@ -158,7 +158,7 @@ def _footprint(placed: PlacedGraph, shape: AttentionShape) -> Footprint:
 
 
 def _if_streamed_bytes(placed: PlacedGraph, caches: list[Cache]) -> int:
-    """What the fullest PE would hold at most if every matrix came from the root, and it had sequences of its own."""
+    """Most bytes that a PE would hold if every matrix came from the root, and it had sequences of its own."""
     array, graph = placed.array, placed.graph
     layers = graph.num_layers * list(graph.layer)
     matrices = [each.weight_bytes(array.dtypes) for each in (*layers, *graph.epilogue) if isinstance(each, Linear)]
@@ -170,7 +170,7 @@ def _if_streamed_bytes(placed: PlacedGraph, caches: list[Cache]) -> int:
 
 
 def bytes_on_pes(nodes: Iterable[Node], array: ArrayConfig, layouts: Layouts, *, cached: bool) -> IntArray:
-    """(PEs,) bytes of the parameters, and where they are kept of the K and V, of some nodes of one layer."""
+    """(PEs,) bytes of the parameters of some nodes of one layer and, if `cached`, of their K and V."""
     held = layouts.nothing
     for node in nodes:
         if isinstance(node, Work) and isinstance(node.operator, Linear | Norm):
@@ -216,7 +216,7 @@ def _contents(placed: PlacedGraph) -> _Contents:
 
 
 def _alike(placed: PlacedGraph, nodes: Iterable[tuple[_N, int, int]]) -> tuple[tuple[_N, int, int], ...]:
-    """Of nodes that differ in names alone, one with the sum of the counts."""
+    """The nodes, of those that differ in names alone only one, with the sum of the counts."""
     merged: dict[tuple[object, ...], tuple[_N, int, int]] = {}
     for node, block, count in nodes:
         key = (id(placed.blocks[block].layouts), *likeness(node, {}))
@@ -260,7 +260,7 @@ def _streamed_bytes(placed: PlacedGraph) -> int:
 
 
 def _working_set(caches: list[Cache]) -> list[Cache]:
-    """An encoder keeps K and V only while their layer runs."""
+    """The caches of an encoder, each of one layer: it keeps K and V only while their layer runs."""
     kept = {(cache.distribution, cache.lane): replace(cache, layers=1) for cache in caches}
     return list(kept.values())
 
@@ -284,7 +284,7 @@ def _largest(fits: Callable[[int], bool]) -> int:
 
 
 def _weight_bytes(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray:
-    """(PEs,) parameters that work away from the root keeps on each PE."""
+    """(PEs,) bytes of parameters that work away from the root keeps on each PE."""
     operator, weight = node.operator, array.dtypes.weight
     place = node.outputs[0].placement
     if isinstance(operator, Linear) and node.function == "matrix":
@@ -312,7 +312,7 @@ def _bias_columns(node: Work, operator: Linear, layouts: Layouts) -> IntArray:
 
 
 def _root_bytes(node: Node, array: ArrayConfig) -> int:
-    """Parameters that a stream of weights, or work at the root, keeps there."""
+    """Bytes of parameters that a stream of weights, or work at the root, keeps there."""
     if isinstance(node.operator, Embedding):
         return node.operator.table_bytes(array.dtypes)
     return node.operator.weight_bytes(array.dtypes)

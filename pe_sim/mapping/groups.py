@@ -94,14 +94,14 @@ class PeGroups:
 
     @cached_property
     def living(self) -> IntArray:
-        """(groups,) PEs of each that take part."""
+        """(groups,) number of PEs of each group that take part."""
         if not self.dead_pes:
             return np.full(self.num_groups, self.size, dtype=np.int64)
         return np.bincount((self.members - self.first_member) // self.size, minlength=self.num_groups)
 
     @cached_property
     def is_even(self) -> bool:
-        """Whether as many PEs take part in each group."""
+        """Whether the same number of PEs takes part in every group."""
         return not self.dead_pes or bool((self.living == self.living[0]).all())
 
     @cached_property
@@ -153,16 +153,16 @@ class PeGroups:
 
     @cached_property
     def sequence_bounds(self) -> IntArray:
-        """(groups + 1,) group i owns sequences bounds[i] .. bounds[i + 1] - 1."""
+        """(groups + 1,) bounds of the groups' sequences: group i owns bounds[i] .. bounds[i + 1] - 1."""
         return np.concatenate(([0], np.cumsum(even_counts(self.num_sequences, self.num_groups))))
 
     @property
     def is_whole_array(self) -> bool:
-        """Whether one group is all there is."""
+        """Whether one group has all PEs of the array."""
         return self.size == self.num_pes
 
     def joint_levels(self, scope_size: int) -> int | None:
-        """Levels of the tree above `scope_size` neighbours if all such scopes of the groups are aligned, else None."""
+        """Levels of the tree from `scope_size` neighbours to their joint, if all such scopes are aligned, else None."""
         if self.first_member % scope_size or (self.num_groups > 1 and self.size % scope_size):
             return None
         return aligned_levels(0, scope_size, self.arity)
@@ -192,7 +192,7 @@ class PeGroups:
 
 
 def groups_alive(num_pes: int, dead_pes: tuple[int, ...]) -> tuple[int, ...]:
-    """Into how many equal groups the array divides so that none is dead as a whole."""
+    """The numbers of equal groups into which the array divides so that none is dead as a whole."""
     divisors = (count for count in range(1, num_pes + 1) if num_pes % count == 0)
     return tuple(count for count in divisors if _each_has_one(num_pes, count, dead_pes))
 
@@ -238,7 +238,7 @@ _NAME = re.compile(r"grid-([1-9][0-9]{0,6})")
 
 
 def grid_name(ways: int) -> str:
-    """The distribution that cuts the hidden dim so many ways."""
+    """Name of the distribution that cuts the hidden dim so many ways."""
     return f"grid-{ways}"
 
 
@@ -277,7 +277,7 @@ def grid_slices(size: int, num_pes: int, shard: Shard) -> tuple[IntArray, IntArr
 
 
 def first_holders(num_pes: int, shard: Shard) -> BoolArray:
-    """(PEs of a group,) one PE of those that hold the same slice."""
+    """(PEs of a group,) whether each is the first of those that hold the same slice."""
     rank = np.arange(num_pes, dtype=np.int64)
     if shard.axis not in ("x", "y"):
         return np.ones(num_pes, dtype=bool)

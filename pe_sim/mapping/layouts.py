@@ -56,7 +56,7 @@ class Layouts:
 
     @classmethod
     def on(cls, array: ArrayConfig, groups: PeGroups, shape: AttentionShape, selected: int | None) -> Layouts:
-        """Those of an array on one division of its PEs."""
+        """The layouts of an array on one division of its PEs."""
         return cls(groups, shape, array.dtypes, selected, block_size(array, groups, shape))
 
     @cached_property
@@ -66,7 +66,7 @@ class Layouts:
 
     @cached_property
     def nowhere(self) -> BoolArray:
-        """(PEs,) no PE."""
+        """(PEs,) a mask that no PE is in."""
         return np.zeros(self.groups.num_pes, dtype=bool)
 
     @property
@@ -76,7 +76,7 @@ class Layouts:
 
     @cached_property
     def head_split(self) -> AttentionSplit:
-        """Attention by head."""
+        """The split of attention by head."""
         return split_by_head(self.shape, self.groups, self.head_blocks)
 
     @cached_property
@@ -87,17 +87,17 @@ class Layouts:
 
     @cached_property
     def token_split(self) -> AttentionSplit:
-        """Attention by token."""
+        """The split of attention by token."""
         return split_by_token(self.shape, self.groups)
 
     @cached_property
     def batch_split(self) -> AttentionSplit:
-        """Attention by batch."""
+        """The split of attention by batch."""
         return split_by_batch(self.shape, self.groups)
 
     @cached_property
     def whole_split(self) -> AttentionSplit:
-        """Attention replicated in each group."""
+        """The split of attention that is replicated in each group."""
         return unsplit(self.shape, self.groups)
 
     def attention_split(self, distribution: str) -> AttentionSplit:
@@ -106,7 +106,7 @@ class Layouts:
         return split
 
     def first_entry(self, pes: IntArray) -> IntArray:
-        """Where the values of each PE stand in the arrays over PEs."""
+        """Indices of these PEs' values in the arrays over PEs."""
         return pes
 
     @property
@@ -117,7 +117,7 @@ class Layouts:
     def distinctions(self) -> Iterator[IntArray]:
         """(PEs,) arrays; PEs that are equal in all of them are equal in everything that has been asked for so far.
 
-        But for the tokens of a split by token, which change from step to step.
+        The tokens of a split by token, which change from step to step, are left out.
         """
         yield self.groups.is_member.astype(np.int64)
         yield self.groups.group_of_pe
@@ -130,7 +130,7 @@ class Layouts:
             yield self.groups.rank_of_pe // grid  # who is reduced together
 
     def scopes(self, scope: Scope) -> tuple[IntArray, IntArray, int]:
-        """(scopes,) where each scope begins and ends, and how many places its joint has below it."""
+        """(scopes,) first PE and one past the last of each scope; and how many places its joint has below it."""
         size = self.scope_size(scope)
         if scope == "head":
             return self.head_blocks.first_pe, self.head_blocks.last_pe, size
@@ -147,7 +147,7 @@ class Layouts:
         return self.scopes(scope)[0]  # the rows of a grid have no dead PE
 
     def scope_size(self, scope: Scope) -> int:
-        """PEs of each scope."""
+        """Number of PEs in each scope."""
         if isinstance(scope, int):
             return scope
         return self.groups.size if scope == "group" else self.head_split.head_group_size
@@ -255,7 +255,7 @@ class Layouts:
 
 
 def softmax_partial(attended: Tensor, shape: AttentionShape) -> Tensor:
-    """What attention by token sends per row: (max, sum, weighted values) of every query head."""
+    """The tensor that attention by token sends: per row (max, sum, weighted values) of every query head."""
     size = shape.num_heads * (shape.head_dim + SOFTMAX_STATISTICS)
     return Tensor(f"{attended.name}_partial", "softmax_partial", size, attended.rows)
 

@@ -39,7 +39,7 @@ class Magnitudes:
 
     @classmethod
     def of(cls, graph: OperatorGraph) -> Magnitudes:
-        """Of the operators of a step."""
+        """The magnitudes of the operators of a step."""
         once = [_sizes(operator) for operator in (*graph.prologue, *graph.layer, *graph.epilogue)]
         first = len(graph.prologue)
         layer = once[first : first + len(graph.layer)]
@@ -48,7 +48,7 @@ class Magnitudes:
         return cls(*(max(sizes) for sizes in zip(*once, strict=True)), *map(sum, zip(totals, repeated, strict=True)))
 
     def check(self, array: ArrayConfig) -> None:
-        """Refuses what may not be counted on an array.
+        """Refuses a step whose figures on an array may not fit in 64 bits.
 
         Raises:
             InputError: a product or a sum might pass 2^63.

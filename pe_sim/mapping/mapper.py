@@ -91,11 +91,11 @@ class _Placements:
 
     @cached_property
     def magnitudes(self) -> Magnitudes:
-        """How large the step is."""
+        """The sizes of the step, which say whether it can be counted."""
         return Magnitudes.of(self.graph)
 
     def variant(self, array: ArrayConfig, layouts: Layouts) -> _Variant:
-        """The one for this array and division of its PEs."""
+        """The variant for this array and division of its PEs, a known one or placed anew."""
         transforms = Transforms(array, layouts)
         for known in self.variants:
             if transforms.agrees(known.answers):
@@ -128,7 +128,7 @@ class _Divided:
 
 @lru_cache(maxsize=_KEPT_STEPS)
 def _placements(model: ModelConfig, step: Step, workflow: Workflow, source: str) -> _Placements:
-    """The step before anything is known of an array; `source` is the workflow's, which equal ones need not share."""
+    """The placements of a step, none as yet; `source` is the workflow's, which equal ones need not share."""
     graph = build_graph(model, step)
     workflow.check(graph.num_layers)
     return _Placements(graph, workflow)
@@ -145,7 +145,7 @@ _divided_large = lru_cache(maxsize=_KEPT_LARGE)(_divide)
 
 @dataclass(frozen=True, slots=True)
 class _PipelineInputs:
-    """What the placement of a pipeline depends on of an array: equal ones share their placed graphs."""
+    """All of an array that the placement of a pipeline depends on: equal ones share their placed graphs."""
 
     num_pes: int
     dead_pes: tuple[int, ...]
@@ -202,9 +202,9 @@ class _StepPlacer:
 def place_pipeline(graph: OperatorGraph, array: ArrayConfig, workflow: Workflow) -> PlacedGraph:
     """The placed graph with one lane per sequence and one stage per group of PEs.
 
-    As many stages as there are layers, or PEs if those are fewer; what PEs do not divide stay idle. A stage whose PEs
-    are all dead is left out, and its layers go to the others. Lanes run in
-    waves: in wave t stage s works on sequence t - s, so that reductions enter the tree in the order they happen.
+    There are as many stages as layers, or as PEs if those are fewer; PEs that do not divide evenly stay idle. A stage
+    whose PEs are all dead is left out, and its layers go to the others. Lanes run in waves: in wave t stage s works on
+    sequence t - s, so that reductions enter the tree in the order they happen.
     """
     return _PipelinePlacer(graph, array, workflow).run()
 
@@ -233,7 +233,7 @@ class _PipelinePlacer:
 
     @cached_property
     def ranges(self) -> tuple[PeGroups, ...]:
-        """The PEs of each stage; a range of PEs that are all dead is none."""
+        """The PEs of each stage; a range whose PEs are all dead is left out."""
         array = self.array
         most = min(array.num_pes, self.graph.num_layers)
         size = array.num_pes // most
@@ -275,7 +275,7 @@ class _PipelinePlacer:
     def _forward(
         self, layouts: Layouts, lane: int, entering: tuple[Value, ...], layer: int, sender: int
     ) -> tuple[Value, ...]:
-        """The stream goes from the lowest PE of the stage before to all PEs of this one."""
+        """Moves the stream from the lowest PE of the stage before to all PEs of this one; gives the values there."""
         source = Value(0, entering[0].tensor, Replicate())
         target = Value(1, entering[0].tensor, Replicate())
         reader = next(operator for operator in self.graph.layer if STREAM in operator.inputs)
@@ -355,7 +355,7 @@ class Part:
 
     Args:
         operators: in program order.
-        plan: what they are given.
+        plan: their distributions.
         layer: in which layer of the array they are, counted from 0; None outside the layers.
         leaving: tensors that live after it, by name; empty: it is a whole layer, and the stream does.
         ends: the layer's last operator, if the part ends the layer.
@@ -381,9 +381,9 @@ class PassPlacer:
     """Places one pass of one array.
 
     Args:
-        array: where.
-        graph: of the array's share of the step.
-        layouts: of its PEs and rows.
+        array: that the pass is on.
+        graph: the array's share of the step.
+        layouts: of the array's PEs and rows.
         blocks, sequence, known: what has been placed so far.
     """
 
@@ -395,7 +395,7 @@ class PassPlacer:
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def place(self, arrivals: Sequence[Arrival], parts: Sequence[Part]) -> PlacedPass:
-        """The pass; what arrives stands before the first part's operators."""
+        """The placed pass; what arrives stands before the first part's operators."""
         transforms = Transforms(self.array, self.layouts)
         first = parts[0]
         held = {arrival.tensor.name: arrival.placement for arrival in arrivals if arrival.placement is not None}

@@ -20,7 +20,7 @@ _NAMES = ("name", "inputs", "outputs", "bundle")  # fields of operators; the out
 
 
 def likeness(node: Node, support: Mapping[int, Placement]) -> tuple[object, ...]:
-    """Equal for nodes that do the same to operands of the same sizes in the same placements.
+    """Key that is equal for nodes that do the same to operands of the same sizes in the same placements.
 
     Args:
         node: local work, or a move.
@@ -45,8 +45,7 @@ def _nameless(tensor: Tensor) -> tuple[object, ...]:
     return (tensor.dim, tensor.size, tensor.rows, tensor.element)
 
 
-# ---- What is worked out for a placed graph and used again: takes a key and a function, gives what it made of an
-# equal key.
+# ---- Results that are kept for a placed graph: takes a key and a function, gives what it made of an equal key.
 #
 # A sweep asks the same of one placed graph again and again. What follows from the graph stays with the graph: nobody
 # has to throw it away, and it goes when the graph goes. How much stays is bounded by the size of the graph's arrays.
@@ -168,7 +167,7 @@ class Move:
 
     @property
     def label(self) -> str:
-        """What a person calls it: reduce gate+up."""
+        """Its name for people, such as: reduce gate+up."""
         return f"{self.kind.value} {'+'.join(value.tensor.name for value in self.inputs)}"
 
 
@@ -217,6 +216,6 @@ class PlacedGraph:
     kept: Kept = field(default_factory=Kept, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Other blocks than those of the graph it was copied from have nothing in common with them."""
+        """Starts `kept` anew where the blocks are not those of the graph it was copied from."""
         if self.kept.blocks is not self.blocks:
             object.__setattr__(self, "kept", Kept.of(self.blocks, self.array.num_pes))

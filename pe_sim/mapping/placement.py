@@ -55,7 +55,7 @@ class Partial:
         return f"Partial({self.op}) per {self.scope if self.scope == 'head' else f'{self.scope} PEs'}"
 
     def own_part(self, dim: str) -> Shard:
-        """The part of what a PE has a term of that is its alone, so that all of them are the whole tensor."""
+        """The slice of what a PE has a term of that is its alone; all PEs' slices together are the whole tensor."""
         if self.held is None:
             return Shard(dim)
         return Shard(dim, self.held.grid, "xy" if self.held.axis == "x" else "yx")

@@ -44,7 +44,7 @@ STATISTICS: dict[str, int] = {"rmsnorm": 1, "layernorm": 2}  # scalars a row tha
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What a block's operators are given.
+    """The distributions and placements that a workflow gives a block's operators.
 
     Args:
         matrices: distribution of each matrix by the operator's name.
@@ -99,10 +99,10 @@ class BlockPlacer:
     def place_part(
         self, entering: Sequence[Value], leaving: Sequence[str], ends: Operator | None = None
     ) -> PlacedBlock:
-        """A part of a block: its operators between the values that live before it and those named that live after it.
+        """A placed part of a block, between the values that live before it and those named that live after it.
 
         Args:
-            ends: of the block's last part the block's last operator, for which the stream is brought to its target.
+            ends: the block's last operator, given with its last part: the stream is brought to its target for it.
         """
         entries = tuple(self._value(value.tensor, value.placement) for value in entering)
         self.values.update({value.tensor.name: value for value in entries})
@@ -173,7 +173,7 @@ class BlockPlacer:
         )
 
     def _stream_weights(self, operator: Linear) -> str:
-        """The root sends the matrix once the PEs have room: two matrices are held (one without overlap)."""
+        """Adds the root's sending of a matrix, once PEs have room (for two, or one without overlap); gives its name."""
         name = f"{operator.name}_weight"
         tensor = Tensor(name, "weight", operator.in_size * operator.out_size)
         held, target = self._value(tensor, Root()), self._value(tensor, Replicate())
@@ -201,7 +201,7 @@ class BlockPlacer:
             self._work(operator, operator.function, (placement,))
 
     def _norm_placement(self, operator: Norm) -> Placement:
-        """A stream that is whole stays whole; any other becomes what the norm's consumers want."""
+        """Where a norm runs: as the plan says, else on a whole stream as it is, or as the norm's consumers want it."""
         fixed = self.plan.vectors.get(operator.name, "follow")
         if fixed != "follow":
             return Shard("hidden") if fixed == "shard" else _FIXED_VECTORS[fixed]
@@ -344,7 +344,7 @@ class BlockPlacer:
         return self.plan.matrices.get(operator.name, "")
 
     def _normal(self, placement: Placement) -> Placement:
-        """With one PE a group, Partial, Shard and Replicate are the same thing."""
+        """The placement, or Replicate with one PE a group, where Partial, Shard and Replicate are the same thing."""
         if self.transforms.is_lone and not isinstance(placement, Root):
             return Replicate()
         return placement
@@ -355,7 +355,7 @@ class BlockPlacer:
 
 
 def _of_the_whole(place: Placement) -> Placement:
-    """Terms of slices are terms of the whole tensor: free."""
+    """The placement, with terms of slices as terms of the whole tensor, which they are for free."""
     return Partial(place.op) if isinstance(place, Partial) and place.held is not None else place
 
 
@@ -369,7 +369,7 @@ def _meeting_place(places: Sequence[Placement]) -> Placement:
 
 
 def _activation_place(places: Sequence[Placement]) -> Placement:
-    """On the slices it finds, or that all inputs are terms of; at the root when its inputs are partial sums."""
+    """Where an activation runs: on the slices it finds or has terms of; at the root if its inputs are partial sums."""
     kinds = set(places)
     slices = {place.held for place in kinds if isinstance(place, Partial) and place.held is not None}
     if len(kinds) == len(slices) == 1:

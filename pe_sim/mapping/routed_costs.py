@@ -1,4 +1,4 @@
-"""What a primitive move takes alone on an interconnect that is a graph: the measure by which transforms are chosen."""
+"""Cycles of a primitive move alone on an interconnect that is a graph: the measure by which transforms are chosen."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def routed_cycles(
     partial_dtype: bool,
     softmax: bool,
 ) -> int:
-    """Completion of the move when everything is ready at 0 and nothing else runs.
+    """Cycle at which a move completes when everything is ready at cycle 0 and nothing else runs.
 
     Args:
         ends: where the tensors are and where they go.
@@ -63,9 +63,10 @@ def routed_cycles(
 
 
 def all_gather_bound(array: ArrayConfig, layouts: Layouts, tensors: Sequence[Tensor], source: Placement) -> int:
-    """Cycles that one message from each PE to all others takes at least: what comes in at one of them.
+    """Least cycles of one message from each PE to all others: those in which all comes in at one PE.
 
-    A whole all-gather has a hop for every two PEs: where this is more than the other way takes, nobody need look at it.
+    A whole all-gather has a hop for every two PEs: where this bound is more than the other way takes, its own cycles
+    need not be worked out.
     """
     topology, pes = interconnect_of(array).topology, layouts.groups.members[: int(layouts.groups.living[0])]
     sent = total(layouts.pe_bytes(tensor, source) for tensor in tensors)[pes]

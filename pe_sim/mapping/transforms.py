@@ -121,7 +121,7 @@ class Transforms:
         raise ValueError(f"no transform leads from {source} to {target}")
 
     def _from_slices(self, tensors: Sequence[Tensor], source: Partial, target: Placement) -> tuple[Step, ...]:
-        """Terms of slices: a row of a grid adds up its own if that is what is wanted; else they are of the whole."""
+        """Steps from terms of slices: a grid's row adds up its own if that is wanted; else they are of the whole."""
         if target == source.held and source.scope != "group":
             hub = self.hub(source.scope)
             return (self._reduce(source, hub), Step(MoveKind.BROADCAST, hub, target))
@@ -140,7 +140,7 @@ class Transforms:
         return self.array.network.is_graph
 
     def cycles(self, tensors: Sequence[Tensor], steps: Sequence[Step]) -> int:
-        """Closed form of the steps one after another, in isolation, for all groups at once."""
+        """Cycles of the steps one after another, in isolation, for all groups at once, in closed form."""
         return sum(self._step_cycles(tensors, step) for step in steps)
 
     def _spread(self, tensors: Sequence[Tensor], hub: Placement, target: Shard) -> tuple[Step, ...]:

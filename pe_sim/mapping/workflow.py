@@ -87,7 +87,7 @@ class Workflow:
 
     @property
     def num_layers(self) -> int | None:
-        """The layers its rules speak of by number; None where they speak of none."""
+        """Number of layers up to the last one that its rules name; None where they name none behind the first."""
         named = [rule.last if rule.last is not None else rule.first for rule in self.rules]
         highest = max(named, default=0)
         return highest + 1 if highest > 0 else None
@@ -140,7 +140,7 @@ class Workflow:
         return card(self.name, facts, [Table(heads, rows, text_columns=len(heads))] if rows else ())
 
     def _runs(self) -> list[tuple[int, int]]:
-        """First and last of the plans of the pattern that follow each other and are alike."""
+        """First and last index of every run of equal plans in the pattern."""
         starts = [at for at, plan in enumerate(self.pattern) if at == 0 or plan != self.pattern[at - 1]]
         return [(first, after - 1) for first, after in pairwise([*starts, len(self.pattern)])]
 
