@@ -43,7 +43,7 @@ def build_bert(model: ModelConfig, step: Decode | Prefill) -> OperatorGraph:
 
 
 def _pooler(model: ModelConfig, rows: int) -> tuple[Operator, ...]:
-    """tanh of a dense layer over the first row of each sequence."""
+    """The pooler: tanh of a dense layer over the first row of each sequence."""
     first = Tensor("first", "hidden", model.hidden_size, Rows.SELECTED)
     dense = Tensor("pooler", "hidden", model.hidden_size, Rows.SELECTED)
     pooled = Tensor("pooled", "hidden", model.hidden_size, Rows.SELECTED)

@@ -142,7 +142,7 @@ class Embedding(Operator):
     table_rows: tuple[int, ...]
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Table rows read plus the rows written."""
+        """Bytes of the table rows read, and of the rows written."""
         return self.read_bytes(dtypes, self.num_rows) + _activation_bytes(self.num_rows * self.hidden_size, dtypes)
 
     def read_bytes(self, dtypes: Dtypes, num_rows: int) -> int:
@@ -167,15 +167,15 @@ class Linear(Operator):
 
     @property
     def flops(self) -> int:
-        """2 m k n, plus m n for a bias."""
+        """Flops: 2 m k n, plus m n for a bias."""
         return 2 * self.num_rows * self.in_size * self.out_size + self.bias * self.num_rows * self.out_size
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Weights, inputs and outputs once each."""
+        """Bytes of weights, inputs and outputs, once each."""
         return self.weight_bytes(dtypes) + _activation_bytes(self.num_rows * (self.in_size + self.out_size), dtypes)
 
     def weight_bytes(self, dtypes: Dtypes) -> int:
-        """The matrix with its scales, and the bias in the weights' dtype."""
+        """Bytes of the matrix with its scales, and of the bias in the weights' dtype."""
         matrix = int(dtypes.weight.matrix_bytes(self.out_size, self.in_size))
         return matrix + (int(dtypes.weight.num_bytes(self.out_size)) if self.bias else 0)
 
@@ -189,15 +189,15 @@ class Norm(Operator):
 
     @property
     def flops(self) -> int:
-        """7 an element."""
+        """Flops: 7 an element."""
         return FLOPS_PER_ELEMENT[self.function] * self.num_rows * self.size
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Input, output and weights once each."""
+        """Bytes of input, output and weights, once each."""
         return 2 * _activation_bytes(self.num_rows * self.size, dtypes) + self.weight_bytes(dtypes)
 
     def weight_bytes(self, dtypes: Dtypes) -> int:
-        """The gain, and LayerNorm's bias."""
+        """Bytes of the gain, and of LayerNorm's bias."""
         return int(dtypes.weight.num_bytes(self.size * (2 if self.function == "layernorm" else 1)))
 
 
@@ -214,7 +214,7 @@ class Elementwise(Operator):
         return FLOPS_PER_ELEMENT[self.function] * self.num_rows * self.size
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Every input and the output once."""
+        """Bytes of every input and the output, once each."""
         return (len(self.inputs) + 1) * _activation_bytes(self.num_rows * self.size, dtypes)
 
 
@@ -223,7 +223,7 @@ class Select(Operator):
     """Keeps the rows that logits are computed for; moves and costs nothing."""
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Nothing is read or written."""
+        """0 bytes: nothing is read or written."""
         return 0
 
 
@@ -237,7 +237,7 @@ class Receive(Operator):
     to_all: bool = False
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """What brought it is counted elsewhere."""
+        """0 bytes: what brought the tensor is counted elsewhere."""
         return 0
 
 
@@ -259,11 +259,11 @@ class Argmax(Operator):
 
     @property
     def flops(self) -> int:
-        """One comparison an element."""
+        """Flops: one comparison an element."""
         return self.num_rows * self.size
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """The logits read."""
+        """Bytes of the logits read."""
         return _activation_bytes(self.num_rows * self.size, dtypes)
 
 
@@ -280,11 +280,11 @@ class Rope(AttentionOperator):
 
     @property
     def flops(self) -> int:
-        """3 an element of q and k."""
+        """Flops: 3 an element of q and k."""
         return FLOPS_PER_ELEMENT["rope"] * self.num_rows * sum(tensor.size for tensor in self.outputs)
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """q and k read and written."""
+        """Bytes of q and k, read and written."""
         return 2 * _activation_bytes(self.num_rows * sum(tensor.size for tensor in self.outputs), dtypes)
 
 
@@ -293,7 +293,7 @@ class KvAppend(AttentionOperator):
     """Writes the new rows' keys and values into the cache."""
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """K and V rows written in the cache's dtype."""
+        """Bytes of K and V rows written in the cache's dtype."""
         return 2 * kv_bytes(self.shape, dtypes, self.num_rows)
 
 
@@ -303,11 +303,11 @@ class Scores(AttentionOperator):
 
     @property
     def flops(self) -> int:
-        """2 head_dim a visible pair and head."""
+        """Flops: 2 head_dim a visible pair and head."""
         return 2 * self.shape.num_heads * self.shape.head_dim * self.shape.visible_pairs
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Cached keys, queries and the scores."""
+        """Bytes of cached keys, queries and the scores."""
         queries = self.num_rows * self.shape.num_heads * self.shape.head_dim
         pairs = self.shape.num_heads * self.shape.visible_pairs
         return kv_bytes(self.shape, dtypes, self.shape.total_tokens) + _activation_bytes(queries + pairs, dtypes)
@@ -319,11 +319,11 @@ class Softmax(AttentionOperator):
 
     @property
     def flops(self) -> int:
-        """5 a score."""
+        """Flops: 5 a score."""
         return FLOPS_PER_ELEMENT["softmax"] * self.shape.num_heads * self.shape.visible_pairs
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Scores read and written."""
+        """Bytes of the scores, read and written."""
         return 2 * _activation_bytes(self.shape.num_heads * self.shape.visible_pairs, dtypes)
 
 
@@ -333,11 +333,11 @@ class Values(AttentionOperator):
 
     @property
     def flops(self) -> int:
-        """2 head_dim a visible pair and head."""
+        """Flops: 2 head_dim a visible pair and head."""
         return 2 * self.shape.num_heads * self.shape.head_dim * self.shape.visible_pairs
 
     def num_bytes(self, dtypes: Dtypes) -> int:
-        """Cached values, the probabilities and the output."""
+        """Bytes of cached values, the probabilities and the output."""
         pairs = self.shape.num_heads * self.shape.visible_pairs
         outputs = self.num_rows * self.shape.num_heads * self.shape.head_dim
         return kv_bytes(self.shape, dtypes, self.shape.total_tokens) + _activation_bytes(pairs + outputs, dtypes)

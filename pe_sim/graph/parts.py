@@ -66,7 +66,7 @@ def embed(model: ModelConfig, rows: int, tables: dict[str, int], result: str) ->
 
 
 def projections(model: ModelConfig, rows: int, source: str) -> tuple[Linear, Linear, Linear]:
-    """q, k and v of `source`, one bundle."""
+    """The projections q, k and v of `source`, one bundle."""
 
     def project(name: str, dim: str, size: int) -> Linear:
         sizes = (model.hidden_size, size, "hidden", dim)
@@ -81,7 +81,7 @@ def projections(model: ModelConfig, rows: int, source: str) -> tuple[Linear, Lin
 
 
 def attention(model: ModelConfig, shape: AttentionShape, rows: int, queries: str, keys: str) -> tuple[Operator, ...]:
-    """Cache append to the o projection, from tensors `queries`, `keys` and v."""
+    """The operators from cache append to the o projection, of tensors `queries`, `keys` and v."""
     cache, scores = Tensor("cache", "kv", 0), Tensor("scores", "score", 0)
     probabilities, attended = Tensor("probabilities", "score", 0), Tensor("attended", "query", model.q_size)
     sizes = (model.q_size, model.hidden_size, "query", "hidden")
@@ -95,7 +95,7 @@ def attention(model: ModelConfig, shape: AttentionShape, rows: int, queries: str
 
 
 def residual(model: ModelConfig, rows: int, name: str, stream: str, branch: str, result: str) -> Elementwise:
-    """result = stream + branch."""
+    """The residual add: result = stream + branch."""
     return Elementwise(name, (stream, branch), (hidden(result, model),), rows, "add", model.hidden_size)
 
 
@@ -105,7 +105,7 @@ def norm(model: ModelConfig, rows: int, name: str, source: str, result: str) -> 
 
 
 def plain_ffn(model: ModelConfig, rows: int, source: str) -> tuple[Operator, ...]:
-    """up, activation and down without a gate."""
+    """An FFN without a gate: up, activation and down."""
     up, activated = Tensor("up", "ffn", model.ffn_size), Tensor("activated", "ffn", model.ffn_size)
     wide = (model.hidden_size, model.ffn_size, "hidden", "ffn")
     narrow = (model.ffn_size, model.hidden_size, "ffn", "hidden")
@@ -117,7 +117,7 @@ def plain_ffn(model: ModelConfig, rows: int, source: str) -> tuple[Operator, ...
 
 
 def decoder_epilogue(model: ModelConfig, step: Step) -> tuple[Operator, ...]:
-    """Final norm, and where the model has an LM head that and greedy argmax, over the rows the step gives."""
+    """The final norm and, where the model has an LM head, that and greedy argmax, over the rows the step gives."""
     rows = step.logits_rows
     selected = Tensor("selected", "hidden", model.hidden_size, Rows.SELECTED)
     normed = Tensor("final_normed", "hidden", model.hidden_size, Rows.SELECTED)

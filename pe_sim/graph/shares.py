@@ -63,7 +63,7 @@ def head_share(model: ModelConfig, share: OperatorShare) -> HeadShare:
 
 
 def model_share(model: ModelConfig, share: OperatorShare, num_layers: int) -> ModelConfig:
-    """What `num_layers` layers of a model look like to an array that has a share of their operators.
+    """The model of `num_layers` layers that an array computes which has a share of their operators.
 
     Raises:
         InputError: heads or FFN columns are fewer than the shares.
@@ -87,8 +87,7 @@ def model_share(model: ModelConfig, share: OperatorShare, num_layers: int) -> Mo
     )
 
 
-# ---- A layer cut where several arrays that share it meet: takes its operators, gives the segments between the
-# meetings.
+# ---- A layer cut where arrays that share it meet: takes its operators, gives the segments between the meetings.
 
 
 class Meeting(StrEnum):
@@ -141,7 +140,7 @@ def cut_layer(layer: Sequence[Operator], *, shares_operators: bool, shares_token
 def _cuts(
     operators: Sequence[Operator], *, shares_operators: bool, shares_tokens: bool
 ) -> Mapping[int, tuple[str, Meeting]]:
-    """The operators after which arrays meet, with what they bring."""
+    """By index of the operators after which arrays meet, the tensor that they bring and what is done with it."""
     queries = next(operator.inputs[0] for operator in operators if isinstance(operator, Scores))
     cuts: dict[int, tuple[str, Meeting]] = {}
     for at, operator in enumerate(operators):
@@ -160,7 +159,7 @@ def partial_name(values: Operator) -> str:
 
 
 def _with_merge(layer: Sequence[Operator]) -> list[Operator]:
-    """With the division that follows the merge of all arrays' softmax partials."""
+    """The layer's operators, with the division that follows the merge of all arrays' softmax partials."""
     operators: list[Operator] = []
     for operator in layer:
         operators.append(operator)
@@ -171,7 +170,7 @@ def _with_merge(layer: Sequence[Operator]) -> list[Operator]:
 
 
 def is_shared_sum(operator: Operator) -> TypeGuard[Linear]:
-    """Whether an array that has a share of the operator has a term of its outputs: what leads back to the stream."""
+    """Whether a share of the operator gives a term of its outputs, as of the matrices that lead back to the stream."""
     return isinstance(operator, Linear) and operator.in_dim in ("query", "ffn")
 
 
@@ -182,7 +181,7 @@ def _as_terms(operator: Operator) -> Operator:
 
 
 def _read_from_before(operators: Sequence[Operator]) -> tuple[str, ...]:
-    """What operators read that none of them has written before; the stream first."""
+    """Tensors that operators read and that none of them has written before; the stream first."""
     written: set[str] = set()
     found: list[str] = []
     for operator in operators:
