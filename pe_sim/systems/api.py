@@ -45,8 +45,8 @@ def simulate_system(
         model: as loaded, or what `load_model` takes.
         system: as loaded, what `load_system` takes, or one array.
         step: Decode(...) or Prefill(...).
-        plan: as loaded, or what `load_plan` takes; None: of one array nothing is shared, of several the best degrees
-            that a search finds.
+        plan: as loaded, or what `load_plan` takes; None: with one array nothing is shared, with several it is the best
+            plan that a search finds.
         workflow: inside every array: a name, a workflow file's path, or a Workflow; "auto": searched.
         engine: fast or event.
         allow_overflow: simulate even what does not fit the memories.
@@ -136,7 +136,7 @@ def as_plan(given: Plan | None, system: SystemConfig) -> ParallelPlan:
 def _best_plan(
     model: ModelConfig, system: SystemConfig, step: Step, workflow: Workflow, progress: Progress | None
 ) -> ParallelPlan:
-    """Of one array that of one array; of several what the search finds."""
+    """The plan of a single array, or for several arrays the one that a search finds."""
     if len(system.alive) == 1:
         return ParallelPlan(name="one array")
     from pe_sim.systems.search.search import best_plan  # a plan that is given needs no search

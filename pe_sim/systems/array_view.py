@@ -21,7 +21,7 @@ from pe_sim.systems.microbatches import OwnSpan, Part, Place, batch_share, offse
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Local:
-    """One array's view.
+    """What one array has of a part of a step: its view.
 
     Args:
         array: the array.
@@ -59,7 +59,7 @@ class View:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether tokens are shared, and one of those that its sequences have by now is its own."""
+        """Whether tokens are shared, and the array has one or more of those that its sequences have by now."""
         return any(new + cached > offset for new, cached, offset in self.every)
 
 
@@ -143,7 +143,7 @@ def _on_tokens(segment: Segment, shape: AttentionShape) -> Segment:
 def _segments(
     graph: OperatorGraph, share: OperatorShare, *, shares_operators: bool, shares_tokens: bool
 ) -> tuple[Segment, ...]:
-    """Of a layer; the first array that shares a sum adds the bias for all."""
+    """The segments of a layer; the first array that shares a sum adds the bias for all."""
     segments = cut_layer(graph.layer, shares_operators=shares_operators, shares_tokens=shares_tokens)
     if share.index == 0:
         return segments

@@ -202,7 +202,7 @@ def _check_shares(plan: ParallelPlan, model: ModelConfig, stage: StagePlan) -> N
 
 
 def _check_vocabulary(plan: ParallelPlan, model: ModelConfig, degrees: Degrees) -> None:
-    """Every array that has a share of the LM head has a word of it."""
+    """Refuses more shares of the LM head than the vocabulary has words."""
     if plan.split_vocabulary and model.has_lm_head and degrees.tp > model.vocab_size:
         raise _fault(
             plan,
@@ -215,7 +215,7 @@ def _check_vocabulary(plan: ParallelPlan, model: ModelConfig, degrees: Degrees) 
 
 
 def _of_plan(error: InputError, plan: ParallelPlan) -> InputError:
-    """The same error, of the plan's file."""
+    """The error with the plan's file as its source."""
     source = plan.source or plan.name
     facts = {"path": error.path, "given": error.given, "expected": error.expected, "hint": error.hint}
     return InputError(error.problem, source=source, **facts)
@@ -254,17 +254,17 @@ Cost = Callable[[int, int, int], int]  # (stage, first layer, one past the last)
 
 
 def uniform_bounds(num_layers: int, num_stages: int) -> list[int]:
-    """Stage p begins with layer ceil(p layers / stages): what does not divide goes to the earlier stages."""
+    """Bounds where stage p begins with layer ceil(p layers / stages): earlier stages get what does not divide."""
     return [ceil(at * num_layers / num_stages) for at in range(num_stages + 1)]
 
 
 def uniform_floor_bounds(num_layers: int, num_stages: int) -> list[int]:
-    """Every stage has floor(layers / stages); what is left goes to the stages after the first, one to each: Merak's."""
+    """Bounds with floor(layers / stages) a stage; the rest goes to the stages after the first, one to each: Merak's."""
     return _with_the_rest(num_layers, num_stages, num_layers // num_stages)
 
 
 def uniform_ceil_bounds(num_layers: int, num_stages: int) -> list[int]:
-    """What Merak calls `uniform`: as `uniform_floor`, from ceil(layers / stages); the last stages may be left empty."""
+    """Bounds that Merak calls `uniform`: as `uniform_floor`, from ceil(layers / stages); last stages may be empty."""
     return _with_the_rest(num_layers, num_stages, -(-num_layers // num_stages))
 
 
@@ -275,7 +275,7 @@ def _with_the_rest(num_layers: int, num_stages: int, each: int) -> list[int]:
 
 
 def parameter_bounds(model: ModelConfig, num_stages: int) -> list[int]:
-    """The largest stage has as few parameters as can be; the first has the embedding, the last the LM head."""
+    """Bounds whose largest stage has the fewest parameters; the first has the embedding, the last the LM head."""
     counted = count_parameters(model)
     layer, first, head = counted.layer.total, counted.embedding, counted.head
     if model.has_kv_cache:
@@ -299,7 +299,7 @@ def least_largest(num_layers: int, num_stages: int, cost: Cost) -> list[int]:
 
     @cache
     def best(stage: int, start: int) -> tuple[int, int]:
-        """The least costliest stage from `stage` on with the layers from `start` on, and where it ends."""
+        """Least cost of the costliest stage from `stage` on, with layers from `start` on; and where `stage` ends."""
         left = num_stages - stage - 1
         if not left:
             return cost(stage, start, num_layers), num_layers

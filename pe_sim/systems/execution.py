@@ -111,13 +111,13 @@ class _Run:
 
     def __post_init__(self) -> None:
         model = self.script.model
-        # Of the whole sequences: what is in a cache before a later chunk is what an earlier one puts there.
+        # Run on whole sequences: what is in a cache before a later chunk is what an earlier one puts there.
         wholes = run_reference(model, self.weights, self.ids, self.types)
         self._keys = [[keys.reshape(len(keys), -1) for keys in whole.keys] for whole in wholes]
         self._values = [[values.reshape(len(values), -1) for values in whole.values] for whole in wholes]
 
     def run(self) -> None:
-        """Every action in program order."""
+        """Runs every action in program order."""
         for action in self.script.actions:
             if not isinstance(action, PassAction):
                 self._meet(action)
@@ -128,7 +128,7 @@ class _Run:
         self._check_tokens()
 
     def _check_tokens(self) -> None:
-        """Every array has the tokens that it looks up in the next step."""
+        """Raises PlacementError unless every array has the tokens that it looks up in the next step."""
         if not self.script.model.has_lm_head:
             return
         for line, parts in zip(self.script.deployment.pipelines, self.script.parts, strict=True):
@@ -160,7 +160,7 @@ class _Run:
         self._look(action, rows, done)
 
     def _whole_step(self, action: PassAction) -> None:
-        """All layers on one array, whose PEs are a pipeline of their own."""
+        """Runs all layers on one array, whose PEs are a pipeline of their own."""
         sequences = [span.sequence for span in action.own]
         ids, types = ([whole[at] for at in sequences] for whole in (self.ids, self.types))
         placed, model = action.run.does.work.placed, self.script.model
@@ -197,7 +197,7 @@ class _Run:
         return tokens, np.array([position for _, position in rows], dtype=np.int64), types
 
     def _caches(self, action: PassAction, first: int) -> dict[int, _Cached]:
-        """Of every layer of the pass, what the array has of its own sequences before their new rows."""
+        """By layer of the pass, the K and V that the array has of its own sequences before their new rows."""
         columns = kv_columns(self.script.model, action.share)
         layers = range(first, min(first + self._layers_of(action), self.script.model.num_layers))
         return {layer - first: self._own_cache(action.own, layer, columns) for layer in layers}
@@ -215,7 +215,7 @@ class _Run:
         return keys, values
 
     def _left_caches(self, action: PassAction, first: int) -> dict[int, Any]:
-        """What earlier chunks of the same sequences have left."""
+        """By layer of the pass, the K and V that earlier chunks of the same sequences have left."""
         sequences = tuple(span.sequence for span in action.own)
         layers = range(self._layers_of(action))
         found = {layer: self.appended.get((action.array, first + layer)) for layer in layers}
@@ -254,7 +254,7 @@ class _Run:
         return np.stack([there[row] for row in rows])
 
     def _look(self, action: PassAction, rows: Sequence[Row], done: PassResults) -> None:
-        """Keeps what results are made of."""
+        """Keeps of a pass what the results of the step are made of."""
         wholes = done.wholes
         if not self.script.model.has_kv_cache and self._ends_layers(action):
             self.hidden.update(zip(rows, wholes["stream"], strict=True))
@@ -349,7 +349,7 @@ class _Run:
             self._arrive(move.target, action, moved)
 
     def _tokens(self, move: Move) -> None:
-        """The chosen tokens of sequences whose next rows are looked up elsewhere."""
+        """Moves the chosen tokens of sequences whose next rows are looked up elsewhere."""
         for sequence, position in move.rows:
             if (move.source, (sequence, position - 1)) not in self.chosen:
                 raise PlacementError(f"the next token of sequence {sequence} is not chosen where it is sent from")
@@ -451,7 +451,7 @@ def prove_system(
 
 
 def _deployment(model: ModelConfig, system: SystemConfig, plan: ParallelPlan, workflow: Workflow) -> Deployment:
-    """Of a step with a sequence for every share of the batch: what can be told of a plan before its steps are known."""
+    """The deployment of a step with a sequence for every share of the batch, while the plan's steps are not known."""
     shares = len(plan.pipelines) or plan.dp
     return prepared(model, system, Prefill(shares, prompt_len=1), plan, workflow)[1]
 
@@ -469,7 +469,7 @@ def _verdict(run: SystemRun, model: ModelConfig, step: Step, weights: ModelWeigh
 
 
 def shares_of_batch(deployment: Deployment, num_groups: int) -> int:
-    """Sequences that a step needs at least, one for each group of PEs in every array and part of it."""
+    """Fewest sequences that a step needs: one for each group of PEs in every array and part of it."""
     lines = deployment.pipelines
     inner = max(degrees.dp for line in lines for stage in line.stages for degrees in stage.degrees)
     parts = max(line.microbatches for line in lines) if num_groups > 1 else 1

@@ -17,7 +17,7 @@ from pe_sim.systems.pass_cache import Shop
 
 
 def memory_of(shop: Shop, deployment: Deployment) -> tuple[ArrayHolding, ...]:
-    """Of every array that takes part, by rank."""
+    """What every array that takes part keeps, in order of rank."""
     found: dict[int, ArrayHolding] = {}
     for number, line in enumerate(deployment.pipelines):
         for stage, plan in enumerate(line.stages):
@@ -55,7 +55,7 @@ def _of_stage(
 
 
 def _together(left: ArrayHolding, right: ArrayHolding, keeps_cache: bool) -> ArrayHolding:
-    """Of two runs of layers on one array; an encoder has keys and values only while their layer runs."""
+    """What one array keeps for two runs of layers; an encoder has keys and values only while their layer runs."""
     add = np.add if keeps_cache else np.maximum
     return replace(
         left,

@@ -21,7 +21,7 @@ from pe_sim.systems.passes import Bench, LayerRun, LocalPass, PassRun, Walker, w
 
 @dataclass
 class Shop:
-    """For one model, step and workflow on one system.
+    """Makes the views, walks and placed graphs for one model, step and workflow on one system, equal ones once.
 
     Args:
         matrices: distributions that the plan gives to matrices of all layers.
@@ -79,7 +79,7 @@ class Shop:
         opens: bool,
         closes: OperatorShare | None,
     ) -> PlacedGraph:
-        """What an array keeps of some layers, as one placed graph that nobody else has a part in.
+        """The placed graph of what an array keeps of some layers, as if no other array had a part in it.
 
         Args:
             index, shares: of the operators.
@@ -108,16 +108,16 @@ class Shop:
         return PassRun(LocalPass(work, local, local.layouts, (), (), ""), 0, "all layers")
 
     def _pipeline(self, array: ArrayConfig, lengths: tuple[tuple[int, int], ...]) -> PlacedGraph:
-        """All layers on one array, for sequences of (new, cached) tokens."""
+        """The placed graph of all layers on one array, for sequences of (new, cached) tokens."""
         workflow = replace(self.workflow, pattern=self.plans(0, self.model.num_layers), rules=())
         return place(self.model, array, own_step(self.step, lengths), workflow)
 
     def plans(self, first: int, last: int) -> tuple[LayerPlan, ...]:
-        """Of layers first .. last - 1 of the model."""
+        """The plans of layers first .. last - 1 of the model."""
         return tuple(self.plan(layer) for layer in range(first, last))
 
     def plan(self, layer: int) -> LayerPlan:
-        """Of a layer of the model, with what the parallel plan says of matrices."""
+        """The plan of a layer of the model, with what the parallel plan says of matrices."""
         if layer not in self._plans:
             self._plans[layer] = replace(self.workflow.plan(layer), **dict(self.matrices))
         return self._plans[layer]

@@ -39,7 +39,7 @@ class LocalPass:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PassRun:
-    """A pass in its place: `layer` is the first that it works on; `label` for people; both count in the stage."""
+    """A pass in its place: `layer` is the first that it works on, `label` for people; layers count in the stage."""
 
     does: LocalPass
     layer: int
@@ -55,7 +55,7 @@ class LayerRun:
         plans: distributions of each.
         opens: whether the model begins here.
         closes: whether it ends here: the share of the vocabulary; None: it does not.
-        goes_on: whether the stream goes to other arrays; neither that nor the end: nobody needs these rows any more.
+        goes_on: whether the stream goes to other arrays; if it neither goes on nor closes, nobody needs its rows.
     """
 
     first: int
@@ -101,7 +101,7 @@ class Walker:
         self._pending = _Pending("", self.run.first)
 
     def passes(self) -> tuple[PassRun | None, ...]:
-        """A pass before every meeting, and one behind the last; None where the array has nothing to do."""
+        """The passes: one before every meeting and one behind the last; None where the array has nothing to do."""
         self._open()
         for index, plan in enumerate(self.run.plans):
             for number, segment in enumerate(self.local.segments):
@@ -120,7 +120,7 @@ class Walker:
         self._pending.parts.append(Part((), plan, None))
 
     def _first_label(self) -> str:
-        """Of the first pass, which is the only one where there are no meetings in a layer."""
+        """The label of the first pass, which is the only one where there are no meetings in a layer."""
         first, last = self.run.first, self.run.first + len(self.run.plans) - 1
         if len(self.local.segments) == 1:
             return f"{'embedding, ' if self.run.opens else ''}layers {first}-{last}"
@@ -145,7 +145,7 @@ class Walker:
             self._pending = _Pending(f"layer {self.run.first + index} behind {segment.sends}", self.run.first + index)
 
     def _close(self) -> None:
-        """The end of the model, or the stream to the root, from where it goes on."""
+        """Ends the last pass: with the end of the model, or with the stream at the root, from where it goes on."""
         last = self.run.plans[-1]
         plan = self._end_plan(last, prologue=False)
         if self.run.closes is not None:
@@ -161,7 +161,7 @@ class Walker:
         self._end(STREAM)
 
     def _arrive(self, segment: Segment, number: int, plan: LayerPlan) -> None:
-        """What a segment reads is there when its pass begins."""
+        """Notes what a segment reads as arrivals, which are there when its pass begins."""
         meeting = self.local.segments[number - 1]
         for name in segment.reads:
             if name != meeting.sends:
@@ -178,7 +178,7 @@ class Walker:
                 self._receive(Arrival(softmax_partial(values.outputs[0], self.local.graph.shape)))
 
     def _own_cache(self) -> tuple[Tensor, Placement]:
-        """Of an array that has tokens of the sequences, but none of their new rows."""
+        """The cache and its placement on an array that has tokens of the sequences, but none of their new rows."""
         layouts = self.local.token_layouts
         is_lone = layouts is not None and layouts.groups.is_lone
         return Tensor(CACHE, "kv", 0), Replicate() if is_lone else Shard("token")
@@ -223,7 +223,7 @@ class Walker:
         return self.bench.plans[key]
 
     def _plan(self, plan: LayerPlan, *, follows: bool) -> BlockPlan:
-        """`follows`: the stream is left as it is, because it goes to the root."""
+        """The plan of a layer's block; `follows`: the stream is left as it is, because it goes to the root."""
         key = (plan, follows)
         if key not in self.bench.plans:
             shares_tokens = self.local.token_layouts is not None
@@ -246,7 +246,7 @@ def _likeness(part: Part) -> tuple[object, ...]:
 
 
 def _touched(segment: Segment) -> tuple[str, ...]:
-    """What lives behind a segment, of what it reads or writes; the rest stays where it is."""
+    """The tensors that live behind a segment and that it reads or writes; the others stay where they are."""
     there = {*segment.reads, *(tensor.name for operator in segment.operators for tensor in operator.outputs)}
     return tuple(name for name in segment.alive if name in there)
 

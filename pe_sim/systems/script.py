@@ -101,10 +101,10 @@ Action = PassAction | MeetingAction
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Script:
-    """All of a step.
+    """All that the arrays do in a step.
 
     Args:
-        model, step, system, workflow, deployment: what it is of.
+        model, step, system, workflow, deployment: what it was written for.
         actions: in program order.
         parts: of each pipeline.
     """
@@ -242,7 +242,7 @@ class LineWriter:
     def _meeting(
         self, stage: int, part: Part, degrees: Degrees, seats: Sequence[_Seat], kind: Meeting, tensor: str
     ) -> Iterator[Action]:
-        """One for every set of arrays that share the operators, or the tokens, of the same rows."""
+        """A meeting for every set of arrays that share the operators, or the tokens, of the same rows."""
         shares_operators = kind is Meeting.SUM
         sets: dict[tuple[int, int], list[_Seat]] = {}
         for seat in seats:
@@ -274,13 +274,13 @@ class LineWriter:
     def _moved(
         self, stage: int, part: Part, kind: str, tensor: str, row_size: int, moves: tuple[Move, ...]
     ) -> Iterator[Action]:
-        """The messages together, if there are any."""
+        """One action for all the messages, if there are any."""
         if moves:
             ranks = tuple(sorted({rank for move in moves for rank in (move.source, move.target)}))
             yield MeetingAction(kind, tensor, row_size, ranks, (), self.number, stage, part.index, moves)
 
     def _head(self, stage: int, part: Part, seats: Sequence[_Seat], selected: tuple[Row, ...]) -> Iterator[Action]:
-        """The end of the model on arrays that share it in a way of their own."""
+        """Actions at the end of the model, on arrays that share it in a way of their own."""
         plan = self.line.stages[stage]
         last = plan.degrees[-1]
         degrees = self.deployment.head or Degrees(last.dp * last.cp, 1, last.tp, last.consecutive)
@@ -296,7 +296,7 @@ class LineWriter:
     def _choices(
         self, stage: int, part: Part, degrees: Degrees, seats: Sequence[_Seat], selected: tuple[Row, ...]
     ) -> Iterator[Action]:
-        """The best of the shares of a vocabulary, and the chosen tokens to where the next step looks them up."""
+        """Actions that find the best of the vocabulary's shares and send its tokens to where they are looked up."""
         if not self.shop.model.has_lm_head:
             return
         wanted, last = set(selected), dict(selected)
@@ -317,7 +317,7 @@ class LineWriter:
         yield from self._moved(stage, part, TOKENS, "tokens", 1, self._token_moves(part, knowing))
 
     def _token_moves(self, part: Part, knowing: Mapping[int, tuple[int, ...]]) -> tuple[Move, ...]:
-        """One message for all tokens that go from one array to another; `knowing`: who has chosen each sequence's."""
+        """The messages of chosen tokens, one for any two arrays; `knowing`: who has chosen each sequence's."""
         first = self.line.stages[0]
         if not part.is_last or not first.degrees:
             return ()
@@ -337,7 +337,7 @@ def _seats(plan: StagePlan, degrees: Degrees, part: Part) -> tuple[_Seat, ...]:
 
 
 def _head_seats(plan: StagePlan, degrees: Degrees, part: Part, selected: tuple[Row, ...]) -> tuple[_Seat, ...]:
-    """The selected rows, shared out: sequences over the batch's shares, positions over those of the tokens."""
+    """The arrays with the selected rows: sequences go to the batch's shares, positions to those of the tokens."""
     seats = []
     for index, rank in enumerate(plan.arrays):
         place = place_of(degrees, index)
@@ -359,9 +359,9 @@ def _counts(own: Sequence[OwnSpan]) -> tuple[int, ...]:
 
 
 def _moves(seats: Sequence[_Seat], following: Sequence[_Seat]) -> tuple[Move, ...]:
-    """One message for all rows that go from one array to another; what an array has already stays.
+    """The messages of all rows, one for any two arrays; rows that an array has already stay there.
 
-    Of arrays that have the same rows the one sends whose share of the operators is as that of the receiver.
+    Where several arrays have the same rows, the one sends whose share of the operators is like the receiver's.
     """
     holders: dict[Row, dict[int, int]] = {}
     held: dict[int, set[Row]] = {}

@@ -45,8 +45,8 @@ class SystemRun:
 
     Args:
         timed: what the arrays did, and the program of it.
-        times: when.
-        memory: of every array.
+        times: when each task of the program began and ended.
+        memory: what every array keeps in its memories.
     """
 
     timed: TimedScript
@@ -57,7 +57,7 @@ class SystemRun:
 def prepared(
     model: ModelConfig, system: SystemConfig, step: Step, plan: ParallelPlan, workflow: Workflow
 ) -> tuple[Shop, Deployment]:
-    """The deployment of a plan, and the shop that its script is written with.
+    """The shop that the script of a plan is written with, and the deployment of the plan.
 
     Raises:
         InputError: the plan does not fit the system, the model, the step or the workflow.
@@ -80,7 +80,7 @@ def prepared(
 def scripted(
     model: ModelConfig, system: SystemConfig, step: Step, plan: ParallelPlan, workflow: Workflow
 ) -> tuple[Shop, Script]:
-    """The script of a step under a plan.
+    """The shop and the script of a step under a plan.
 
     Raises:
         InputError: as of `prepared`.
@@ -119,7 +119,7 @@ def run_system(
 
 
 def _with_overlap(system: SystemConfig, plan: ParallelPlan) -> SystemConfig:
-    """With the plan's overlap level on every array; equal arrays stay one object."""
+    """The system with the plan's overlap level on every array; equal arrays stay one object."""
     if plan.overlap is None:
         return system
     changed = {id(array): replace(array, overlap=plan.overlap) for array in system.arrays}
@@ -127,7 +127,7 @@ def _with_overlap(system: SystemConfig, plan: ParallelPlan) -> SystemConfig:
 
 
 def _check_workflow(plan: ParallelPlan, lines: Sequence[PipelinePlan], workflow: Workflow) -> None:
-    """Refuses what has no meaning across arrays."""
+    """Refuses a workflow that has no meaning across arrays."""
     stages = [stage for line in lines for stage in line.stages]
     alone = all(len(line.stages) == 1 and len(line.stages[0].arrays) == 1 for line in lines)
     source = workflow.source or workflow.name
@@ -206,12 +206,12 @@ def balanced_bounds(shop: Shop, plan: ParallelPlan, lines: Sequence[PipelinePlan
 
 
 def _cut(stage: int, first: int, last: int, stages: int, layers: int) -> list[int]:
-    """Bounds of which those of one stage matter; all that follows is the next one's."""
+    """Bounds of which only those of one stage matter: the layers before and behind it go to its neighbours."""
     return [*(0,) * stage, first, last, *(layers,) * (stages - stage - 1)]
 
 
 def _stage_cycles(shop: Shop, deployment: Deployment, line: Pipeline, stage: int, part: Part, timer: Timer) -> int:
-    """From the begin of a stage's first pass to the end of its last, alone."""
+    """Cycles from the beginning of a stage's first pass to the end of its last, alone."""
     actions = tuple(LineWriter(shop, deployment, line, 0).stage(stage, part))
     works, program, _ = timer.program(shop.system, actions)
     times = run_system_fast(program, [work.trace.makespan_cycles for work in works])

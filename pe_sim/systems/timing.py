@@ -61,7 +61,7 @@ class Timer:
     _known: dict[int, tuple[LocalPass, PassWork]] = field(default_factory=dict)
 
     def timed(self, script: Script) -> TimedScript:
-        """The program of a script."""
+        """The script with its program."""
         works, program, action_of = self.program(script.system, script.actions)
         return TimedScript(script, works, program, action_of)
 
@@ -81,7 +81,7 @@ class Timer:
         return tuple(works), program, action_of
 
     def pass_of(self, does: LocalPass) -> PassWork:
-        """A pass and what it takes alone; the pass is kept, so that no other has its identity."""
+        """The schedule and trace of a pass alone; the pass is kept, so that no other has its identity."""
         if id(does) not in self._known:
             schedule = lower(does.work.placed)
             self._known[id(does)] = does, PassWork(schedule, engine_named(self.engine)(schedule, self.check))

@@ -20,14 +20,14 @@ from pe_sim.systems.timing import Timer
 from pe_sim.units import ceil_div
 
 _WORTH = 1.1  # bounds up to so many times the best estimate are looked at
-_WITH_ALL = 8  # of the most promising shapes, how many are estimated under every workflow
-_STAGES = 3  # sizes of a stage for which a workflow is searched, until one has room
+_WITH_ALL = 8  # most promising candidates whose shapes are estimated under every workflow
+_STAGES = 3  # most sizes of a stage for which a workflow is searched, until one has room
 _NO_MEANING = "the workflow cannot do this step, or has no meaning across arrays"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shape and a workflow, and about what it takes."""
+    """A shape and a workflow, with the estimate or bound in cycles by which it is put in order."""
 
     shape: Shape
     option: Option
@@ -36,11 +36,11 @@ class Candidate:
 
 @dataclass
 class Order:
-    """Puts what can be taken in order.
+    """Puts the candidates of a search in order.
 
     Args:
         by_period: whether steps that follow one another are to take least, rather than one alone.
-        few: so many candidates are not worth an estimate.
+        few: up to so many candidates are taken without an estimate.
         tell: for progress.
         check: called again and again; what it raises ends it.
     """
@@ -62,16 +62,16 @@ class Order:
         self.estimator = Estimator(self.space, self.check)
 
     def so_far(self) -> list[Candidate]:
-        """What was estimated, the best first; then all that can fit, by its bound, under every named workflow."""
+        """The candidates estimated so far, the best first; then all that can fit, by bound, with named workflows."""
         named = self.options.named()
         rest = (Candidate(shape, option, float(self._bound(shape))) for shape in self.shapes for option in named)
         return [*sorted(self.found, key=lambda one: one.estimate), *rest]
 
     def candidates(self, max_searches: int) -> list[Candidate]:
-        """The best first.
+        """The candidates, the best first.
 
         Args:
-            max_searches: of workflows for shares.
+            max_searches: most searches of workflows for shares.
         """
         shapes = self.shapes = self._fitting()
         named, searched = self.options.named(), self.options.is_searched
@@ -189,12 +189,12 @@ class Estimator:
     _lines: dict[tuple[object, ...], Line | None] = field(default_factory=dict)
 
     def cycles(self, shape: Shape, workflow: Workflow) -> float | None:
-        """About what a step takes; None where the workflow cannot do it. It knows no queues before links."""
+        """Estimated cycles of a step, without queues before links; None where the workflow cannot do it."""
         found = self._of_parts(shape, workflow)
         return None if found is None else found[0] + (len(self._parts(shape)) - 1) * found[1]
 
     def period(self, shape: Shape, workflow: Workflow) -> float | None:
-        """About what `Tried.period_cycles` is."""
+        """Estimate of `Tried.period_cycles`; None where the workflow cannot do the step."""
         found = self._of_parts(shape, workflow)
         if found is None:
             return None
@@ -202,7 +202,7 @@ class Estimator:
         return max(found[0], busy) if isinstance(self.space.step, Decode) else busy
 
     def _of_parts(self, shape: Shape, workflow: Workflow) -> tuple[float, float] | None:
-        """A part's way through all stages, and its time in the longest of them."""
+        """Estimated cycles of a part's way through all stages, and of its time in the longest of them."""
         space = self.space
         part = self.part_step(shape)
         line = self._line(shape, part, workflow)
@@ -254,7 +254,7 @@ class Estimator:
         return system_engine_named(_ENGINE)(timed.program, timed.pass_cycles).makespan_cycles
 
     def _handing_over(self, part: Step) -> int:
-        """What the stream of a part takes from one array to the next."""
+        """Cycles that the stream of a part takes from one array to the next."""
         system = self.space.system
         bits = system.arrays[0].dtypes.activation.bits
         num_bytes = ceil_div(part.num_rows * self.space.model.hidden_size * bits, 8)

@@ -32,8 +32,8 @@ class Tried:
         plan, workflow: what it is.
         label: of the workflow, for people.
         cycles: of the step.
-        period_cycles: what no step takes less than where steps follow one another: the busiest array or channel, and
-            in decode the longest part, since its next token needs this one.
+        period_cycles: least cycles a step where steps follow one another: those of the busiest array or channel, and
+            in decode of the longest part, since its next token needs this one.
         figure: what is made least, by the objective.
         tokens_per_second: of the step alone.
         link_share, bubble_share: of the arrays' time.
@@ -55,7 +55,7 @@ class Tried:
     num_arrays: int
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready, a value a column."""
+        """The plan as a row of a table, JSON-ready, a value a column."""
         plan = self.plan
         cut = plan.partition if isinstance(plan.partition, str) else "bounds"
         return {
@@ -122,12 +122,12 @@ class SystemSearchResult(Found):
 
     @property
     def plan(self) -> ParallelPlan:
-        """The best one."""
+        """The best plan."""
         return self.best.plan
 
     @property
     def workflow(self) -> Workflow:
-        """That of the best plan, inside the arrays."""
+        """The workflow of the best plan, inside the arrays."""
         return self.best.workflow
 
     @property
@@ -178,7 +178,7 @@ class SystemSearchResult(Found):
         write_text(path, self.plan_text())
 
     def workflow_text(self) -> str:
-        """Its workflow as a workflow file."""
+        """The best plan's workflow as a workflow file."""
         return workflow_text(self.workflow, self.report.model.num_layers, self.headline())
 
     def save_workflow(self, path: str | Path) -> None:

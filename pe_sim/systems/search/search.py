@@ -44,10 +44,10 @@ Objective = Literal["latency", "throughput"]
 OBJECTIVES: Final[tuple[Objective, ...]] = ("latency", "throughput")
 SIMULATED_AT_MOST: Final = 16  # plans simulated whole
 VARIED: Final = 3  # of the best plans, how many are tried with other ends, cuts and workflows
-SEARCHES: Final = 8  # of workflows for shares
+SEARCHES: Final = 8  # searches of workflows for shares, at most
 _ALIKE: Final = 3  # candidates of the same degrees that are simulated whole, at most
 _HOPELESS: Final = 1.25  # an estimate so many times the best cycles is not simulated
-_ORDERING: Final = 0.5  # of the time, to put candidates in order
+_ORDERING: Final = 0.5  # share of the time that putting candidates in order may take
 _QUICK: Final = 8  # plans simulated where only a good plan is wanted
 
 
@@ -124,7 +124,7 @@ def best_plan(
 def resolved_workflow(
     model: ModelConfig, system: SystemConfig, step: Step, plan: ParallelPlan, workflow: Workflow
 ) -> Workflow:
-    """What a search makes of a workflow that is to be searched, under a plan that is given.
+    """The workflow that a search finds, under a plan that is given, for one that is to be searched.
 
     The named workflows and one searched for an array's share of a part are simulated, and the best is taken.
 
@@ -218,12 +218,15 @@ class _Search(Telling):
         )
 
     def _check(self) -> None:
-        """Ends the search in time, but not before a plan was simulated; the order of candidates has its own time."""
+        """Raises OutOfTimeError if the time is used up, but not before a plan was simulated.
+
+        While candidates are put in order, the time for that counts.
+        """
         if self.tried or self.ordering:
             (self.ordering or self.budget).check()
 
     def _simulate_best(self, candidates: Sequence[Candidate], *, every: bool) -> None:
-        """The most promising candidates whole; `every`: all of them."""
+        """Simulates the most promising candidates whole; `every`: all of them."""
         of_degrees: dict[str, int] = {}
         for candidate in candidates:
             degrees = str(candidate.shape)
@@ -241,7 +244,7 @@ class _Search(Telling):
 
     # -------------------------------------------------------------------------------------------------- simulations
     def _simulate(self, shape: Shape, plan: ParallelPlan, option: Option) -> bool:
-        """Simulates a plan, unless that was done or is no use; whether it was simulated."""
+        """Simulates a plan, unless that was done or is no use; returns whether it was simulated."""
         if (plan, option.workflow) in self._done:
             return False
         self._done.add((plan, option.workflow))
@@ -295,7 +298,7 @@ class _Search(Telling):
 
     # --------------------------------------------------------------------------------------------------- variations
     def _vary(self, estimator: Estimator) -> None:
-        """The best plans with another LM head, layers cut by time, and a workflow of their own."""
+        """Simulates the best plans with another LM head, layers cut by time, and a workflow of their own."""
         distinct: dict[str, Tried] = {}
         for one in sorted(self.tried, key=_rank):
             distinct.setdefault(str(degrees_of(one.plan)), one)
@@ -314,7 +317,7 @@ class _Search(Telling):
                 self._simulate(shape, replace(one.plan, partition="balanced"), option)
 
     def best_in_words(self) -> list[str]:
-        """The figure of the best plan; empty while there is none."""
+        """The figure of the best plan and its gap to the bound, in words; empty while there is none."""
         if not self.tried:
             return []
         figure = min(self.tried, key=_rank).figure
@@ -322,7 +325,7 @@ class _Search(Telling):
 
 
 def _rank(one: Tried) -> tuple[int, int, int]:
-    """What is less is better; of equals fewer arrays."""
+    """Sort key of plans, the least is best: figure, cycles, and of equals the number of arrays."""
     return one.figure, one.cycles, one.num_arrays
 
 
@@ -347,7 +350,7 @@ def _heads(shape: Shape, space: Space) -> Iterator[Degrees]:
 
 
 def period_cycles(run: SystemRun) -> int:
-    """What no step takes less than where alike steps follow one another, in cycles.
+    """Least cycles a step where alike steps follow one another.
 
     An array has the passes of each step to do, and a channel its messages. In decode a part's next token needs this
     one, so that the part's way through all stages counts, too; prompts of different steps need nothing of each other.

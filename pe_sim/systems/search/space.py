@@ -70,7 +70,7 @@ class Shape:
 
     @property
     def num_arrays(self) -> int:
-        """That take part."""
+        """Number of arrays that take part."""
         return self.dp * self.tp * self.pp * self.cp
 
     def plan(self, system: SystemConfig, **changes: Any) -> ParallelPlan:
@@ -123,7 +123,7 @@ class Space:
     allowed: Allowed
 
     def shapes(self) -> tuple[tuple[Shape, ...], tuple[Refused, ...]]:
-        """Shapes by degrees, then parts; and degrees that cannot be.
+        """The shapes that can be taken, by degrees, then parts; and the degrees that cannot.
 
         Raises:
             InputError: nothing that is allowed has as many arrays as there are.
@@ -179,7 +179,7 @@ class Space:
         return ""
 
     def _with_parts(self, shape: Shape) -> Iterator[Shape]:
-        """With one part, and where there are stages with 2, 4, ... up to twice as many as these."""
+        """The shape in one part and, where there are stages, in 2, 4, ... parts, up to twice as many as stages."""
         most = len(parts_of(self.model, self.step, self.sequences(shape), 2 * shape.pp)) if shape.pp > 1 else 1
         wanted = {min(1 << bit, most) for bit in range((2 * shape.pp).bit_length())}
         wanted |= {min(shape.pp, most), most}
@@ -189,12 +189,12 @@ class Space:
             yield Shape(shape.dp, shape.tp, shape.pp, shape.cp, parts)
 
     def sequences(self, shape: Shape) -> range:
-        """Those of the first pipeline, which has no fewer than the others."""
+        """The sequences of the first pipeline, which has no fewer than the others."""
         return OperatorShare(0, shape.dp).part(self.step.batch_size)
 
     # ------------------------------------------------------------------------------------------------------- bounds
     def least_cycles(self, shape: Shape) -> int:
-        """No plan of the shape takes less, where arrays keep their weights.
+        """Lower bound on the cycles of any plan of the shape, where arrays keep their weights.
 
         Every part reads the matrices of all layers over the PEs' memory ports, one layer after the other, and a stage
         reads its own again for each part; and every row is multiplied by all of them.
@@ -204,12 +204,12 @@ class Space:
         return max(self._reading(shape, passes), self._multiplying(shape))
 
     def least_period(self, shape: Shape) -> int:
-        """No `Tried.period_cycles` is less: a stage is busy, and a decoded part passes all of them."""
+        """Lower bound on `Tried.period_cycles`: a stage is busy, and a decoded part passes all of them."""
         passing = self._reading(shape, self.model.num_layers) if isinstance(self.step, Decode) else 0
         return max(self.busy_cycles(shape), passing)
 
     def busy_cycles(self, shape: Shape) -> int:
-        """Cycles in which the array with the most layers is busy at least, wherever its weights come from.
+        """Least cycles for which the array with the most layers is busy, wherever its weights come from.
 
         It reads its matrices over the PEs' memory ports for each part, and multiplies all rows by them. That bounds
         latency and period, whatever is fetched ahead, and the LM head may be anywhere.
@@ -220,7 +220,7 @@ class Space:
 
     @cached_property
     def bound_cycles(self) -> int:
-        """No plan is faster, whether or not it was tried."""
+        """Lower bound on the cycles of every plan, whether or not it was tried."""
         return min(map(self.busy_cycles, self.shapes()[0]))
 
     def _reading(self, shape: Shape, layers: int) -> int:
@@ -235,7 +235,7 @@ class Space:
         return rows * stage * self._layer_elements // (shape.tp * shape.cp * macs)
 
     def least_bytes_per_pe(self, shape: Shape) -> int:
-        """No array keeps less of a layer's matrices and of the caches on its fullest PE, where it keeps weights."""
+        """Lower bound on the bytes of layers' matrices and caches on a stage's fullest PE, where it keeps weights."""
         stage = ceil_div(self.model.num_layers, shape.pp)
         pes = max(array.num_pes for array in self.system.arrays)
         weights = self._layer_elements * self._weight_bits / (8 * shape.tp)
@@ -247,7 +247,7 @@ class Space:
 
     @property
     def capacity_bytes(self) -> int:
-        """Of the largest PE memory."""
+        """Bytes of the largest PE memory."""
         return max(array.pe.memory.capacity_bytes for array in self.system.arrays)
 
     @cached_property
@@ -282,7 +282,7 @@ _SHOWN = 5  # refused candidates in the message
 
 
 def nothing_fits(space: Space, refused: Sequence[Refused]) -> InputError:
-    """The error that says why, and what helps."""
+    """The error that says why no plan can be taken, and what would help."""
     short = [one for one in refused if one.needed is not None and one.available is not None]
     if not short:
         listed = "\n".join(f"  {_told(one)}" for one in refused[:_SHOWN])

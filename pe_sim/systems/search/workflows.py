@@ -26,7 +26,7 @@ _KNOWN: Final = Memo(32)
 
 
 class _CutShortError(Exception):
-    """A search was stopped: its result is not one to remember."""
+    """Raised where a search of a share was stopped, so that its result is not remembered."""
 
     def __init__(self, best: tuple[Workflow, str]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Workflows:
                 )
 
     def named(self) -> tuple[Option, ...]:
-        """Those that need no search."""
+        """The workflows that need no search."""
         if not self.given.searched:
             return (Option(self.given.name, self.given),)
         if self.given != AUTO:
@@ -89,7 +89,7 @@ class Workflows:
 
     @property
     def num_searched(self) -> int:
-        """Searches so far."""
+        """Number of searches so far."""
         return len(self._searched)
 
     def knows(self, tp: int, part: Step, stage_layers: int) -> bool:
@@ -145,7 +145,7 @@ class Workflows:
         return Option(label, replace(best, name=self.given.name, summary=summary, source=self.given.name))
 
     def _with_room(self, array: ArrayConfig, layers: int, stage_layers: int) -> ArrayConfig:
-        """With the part of the PEs' memories that is for so many of a stage's layers, and for an LM head."""
+        """The array with the part of its PEs' memories that is for so many of a stage's layers, and for an LM head."""
         memory = array.pe.memory
         head = ceil_div(self.model.vocab_size * self.model.hidden_size * array.dtypes.weight.bits, 8 * array.num_pes)
         rest = max(0, memory.capacity_bytes - head)
