@@ -124,7 +124,7 @@ def simulated(
 
 
 def takes_groups(workflow: Workflow) -> bool:
-    """Whether its matrices can be cut inside groups of PEs, each with sequences of its own."""
+    """Whether a workflow's matrices can be cut inside groups of PEs, each with sequences of its own."""
     return workflow.groups == 1 and not (
         workflow.stream_weights or workflow.local_ends or workflow.pipelined or workflow.searched
     )

@@ -46,7 +46,7 @@ Matrices = Mapping[str, Linear]  # by name
 
 @dataclass(frozen=True, slots=True)
 class Rivals:
-    """The options to which grids lose, so that these need not be looked at.
+    """The options to which grids lose, so that the grids need not be looked at.
 
     Args:
         alike: by matrix and grid, the options that make the same moves and are no worse.

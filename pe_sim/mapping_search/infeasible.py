@@ -156,7 +156,7 @@ def _leanest(graphs: Sequence[OperatorGraph], array: ArrayConfig, num_pes: int |
 
 
 def _leanest_step(graph: OperatorGraph, layouts: Layouts, array: ArrayConfig, attention: str) -> int:
-    """Bytes of the fullest PE in one step, at the leanest with this attention, which decides how rows are cut."""
+    """Bytes of the fullest PE in one step, at the leanest with this attention: it decides where matrices by row are."""
     held = layouts.nothing
     for operator in graph.layer:
         if isinstance(operator, Linear):

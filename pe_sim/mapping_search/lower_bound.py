@@ -57,7 +57,7 @@ class Among:
 
     @cached_property
     def _pes(self) -> IntArray | slice:
-        """Their numbers; a slice where they are all."""
+        """Indices of these PEs; a slice where they are all."""
         return slice(None) if self.mask.all() else np.flatnonzero(self.mask)
 
     def least(self, values: IntArray) -> int:
@@ -251,7 +251,7 @@ class Timing:
         return any(not step.inputs for step in self.steps if not isinstance(step, _OnPes))
 
     def run(self, free: IntArray, entering: Sequence[IntArray], somewhere: Among) -> Passage:
-        """The run of the piece from when PEs are free and inputs are ready; `somewhere`: the PEs of which it is one.
+        """The run of the piece from when PEs are free and inputs are ready; "somewhere" is one of the given PEs.
 
         A run whose inputs are those of an earlier one, only shifted in time, is that one, shifted.
         """

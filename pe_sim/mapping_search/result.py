@@ -100,7 +100,7 @@ class SearchResult(Found):
 
     @property
     def workflow(self) -> Workflow:
-        """The best one: `simulate`, `execute` and the others take it."""
+        """The best workflow: `simulate`, `execute` and the others take it."""
         return self.best.workflow
 
     @property
@@ -115,7 +115,7 @@ class SearchResult(Found):
 
     @property
     def num_simulated(self) -> int:
-        """Mappings that were simulated."""
+        """Number of mappings that were simulated."""
         return len(self.candidates)
 
     @property
@@ -237,7 +237,7 @@ def gap_of(bound_cycles: float | None, cycles: float) -> float | None:
 
 
 def check_explained(other: Workflow) -> None:
-    """Raises InputError for a workflow that says itself what is searched."""
+    """Raises InputError for a workflow that is itself still to be searched."""
     if other.searched:
         raise InputError(
             "this workflow has to be searched itself",

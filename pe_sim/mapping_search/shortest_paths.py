@@ -77,7 +77,7 @@ class _Begun:
 
 @dataclass(eq=False)
 class Paths:
-    """The search on one division of the PEs.
+    """The search for shortest paths on one division of the PEs.
 
     Args:
         scenes: one a step; all have the same operators.

@@ -108,12 +108,12 @@ class BestSwitch:
 
     @property
     def best_without(self) -> Pair | None:
-        """The fastest without a switch; None where no candidate fits both phases."""
+        """The fastest pair without a switch; None where no candidate fits both phases."""
         return next((pair for pair in self.table if not pair.switches and not pair.problem), None)
 
     @property
     def gained_cycles(self) -> int:
-        """What the switch saves; 0 where it does not pay."""
+        """Cycles that the switch saves; 0 where it does not pay."""
         return self.best_without.total_cycles - self.best.total_cycles if self.best_without else 0
 
     @property

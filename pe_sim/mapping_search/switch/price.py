@@ -168,7 +168,7 @@ class _Builder:
 
 
 def _one_piece(num_bytes: IntArray) -> Callable[[Callable[[IntArray], IntArray]], IntArray]:
-    """How an access whose bytes lie together asks for its cycles: of all bytes as one piece."""
+    """A function that asks a memory's timing for the cycles of all bytes as one piece."""
     return lambda cycles_of: cycles_of(num_bytes)
 
 
