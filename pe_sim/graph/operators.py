@@ -28,7 +28,7 @@ class Element(StrEnum):
     ACTIVATION = "activation"
     STATISTIC = "statistic"  # fp32 scalar of a norm
     CANDIDATE = "candidate"  # (fp32 value, int32 index) of an argmax
-    TERM = "term"  # of a sum over several arrays: in the partial dtype wherever it goes
+    TERM = "term"  # a term of a sum over several arrays: in the partial dtype wherever it goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Meeting(StrEnum):
     """What arrays exchange."""
 
     QUERIES = "queries"  # arrays that have tokens of the same sequences: everybody gets all rows' queries
-    ATTENTION = "attention"  # the same: softmax partials, merged for the array whose rows they are
+    ATTENTION = "attention"  # the same arrays: softmax partials, merged for the array whose rows they are
     SUM = "sum"  # arrays that share operators: terms of a matrix's outputs, added up for all of them
     STREAM = "stream"  # rows go to the arrays that work on them next
 
@@ -108,7 +108,7 @@ class Segment:
         reads: tensors it needs that are there when it begins; the stream first.
         alive: tensors that live when it ends and are read later, other than what is sent; the stream first.
         sends: the tensor that leaves for the meeting at its end; empty: nothing does.
-        meeting: what is done with it.
+        meeting: what is done with that tensor there.
         on_tokens: whether it works on the rows of all arrays that share the sequences, with its own tokens.
     """
 

@@ -19,7 +19,7 @@ from pe_sim.mapping.groups import PeGroups, largest_power
 from pe_sim.network.bus_tree import hop_cycles, occupancy_cycles
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
-# (new tokens, cached tokens, residue of each PE, from one token of a PE to its next) -> a number for each PE
+# (new tokens, cached tokens, residue of each PE, stride from one token of a PE to its next) -> a number for each PE
 SequenceTerm = Callable[[int, int | IntArray, IntArray, int | IntArray], IntArray]
 
 
@@ -168,7 +168,7 @@ def split_by_head(shape: AttentionShape, groups: PeGroups, blocks: HeadBlocks) -
     """The split by head: each block of PEs has contiguous heads, whose rotary pairs its living PEs split."""
     pes = blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64)
     inside = pes < blocks.last_pe[:, None]
-    q_first = np.full(groups.num_pes, shape.num_heads if blocks.size > 1 else 0, dtype=np.int64)  # of those in no block
+    q_first = np.full(groups.num_pes, shape.num_heads if blocks.size > 1 else 0, dtype=np.int64)  # for PEs in no block
     q_heads, pair_first, pair_count = (np.zeros(groups.num_pes, dtype=np.int64) for _ in range(3))
     first, count = blocks.slices(shape.head_dim // pair_width(shape.head_dim))
     # A dead PE has the first head of its block, which tells the blocks apart, and none of its pairs.

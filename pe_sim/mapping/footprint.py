@@ -20,7 +20,7 @@ from pe_sim.mapping.placement import Partial, Replicate, Root, Shard
 from pe_sim.units import IntArray, last_that_fits
 
 _N = TypeVar("_N", bound=Node)
-_SEARCH_LIMIT = 2**31  # tokens or sequences; the steps' own limit
+_SEARCH_LIMIT = 2**31  # tokens or sequences, which is also the limit of steps
 _PE_LEVERS = (
     "more PEs (--set num_pes=...)",
     "a smaller dtype (--set dtypes.weight=int8, --set dtypes.kv_cache=int8)",

@@ -39,7 +39,7 @@ class Layouts:
     Args:
         groups: the division of PEs and batch.
         shape: attention geometry of the whole batch.
-        dtypes: of the array.
+        dtypes: those of the array.
         selected_per_sequence: rows of each sequence that the epilogue works on; None: every new row.
         block_size: places of a block of PEs that share query heads.
         known_prefixes, known_rows, known_columns: arrays that were asked for before.
@@ -127,7 +127,7 @@ class Layouts:
             if name in self.__dict__:
                 yield from getattr(self, name).distinctions()
         for grid in {place.grid for _, _, place in self.known_columns if isinstance(place, Shard) and place.grid}:
-            yield self.groups.rank_of_pe // grid  # who is reduced together
+            yield self.groups.rank_of_pe // grid  # the rows of a grid, each of which is reduced together
 
     def scopes(self, scope: Scope) -> tuple[IntArray, IntArray, int]:
         """(scopes,) first PE and one past the last of each scope; and how many places its joint has below it."""

@@ -25,7 +25,7 @@ class Magnitudes:
     """Sizes of a step, whatever array it is on: of the largest operator, and of all together.
 
     Args:
-        macs, total_macs: products.
+        macs, total_macs: multiplications.
         elements, total_elements: of tensors that are read, written or sent; weights are counted by their products.
         pairs, total_pairs: of rows and the tokens they see, in all heads.
     """
@@ -82,7 +82,7 @@ class Magnitudes:
 
 
 def _sizes(operator: Operator) -> tuple[int, int, int]:
-    """Products, elements and pairs of one operator."""
+    """Multiplications, elements and pairs of one operator."""
     rows = operator.num_rows
     inside = max(getattr(operator, name, 0) for name in ("in_size", "size", "hidden_size"))
     elements = rows * (2 * inside + sum(tensor.size for tensor in operator.outputs))

@@ -47,7 +47,7 @@ from pe_sim.mapping.placer import BlockPlacer, BlockPlan, end_plan, layer_plan
 from pe_sim.mapping.transforms import Question, Transforms
 from pe_sim.mapping.workflow import LayerPlan, Workflow
 
-_KEPT_STEPS = 64  # without arrays: some 100 KB each
+_KEPT_STEPS = 64  # steps, without arrays over PEs: some 100 KB each
 _KEPT_VARIANTS = 8  # ways to place one step
 _FEW_PES = 512
 _KEPT_SMALL = 16  # divisions of `_FEW_PES` or less, with all that stays with them some 3 MB each

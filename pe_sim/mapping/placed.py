@@ -13,7 +13,7 @@ from pe_sim.graph.operators import Operator, Tensor
 from pe_sim.mapping.layouts import Layouts
 from pe_sim.mapping.placement import Placement, Scope
 
-# ---- Which nodes differ in nothing but names: what holds for the sizes and costs of one of them holds for all.
+# ---- Which nodes differ in names alone: what holds for the sizes and costs of one of them holds for all.
 
 
 _NAMES = ("name", "inputs", "outputs", "bundle")  # fields of operators; the outputs count without their names

@@ -212,7 +212,7 @@ class BlockPlacer:
         if not wanted and isinstance(current, Shard):
             return current
         if len(wanted) != 1 or any(isinstance(place, Shard) and place.grid for place in wanted):
-            return Replicate()  # of a whole row every PE takes the slices its grid gives it, for nothing
+            return Replicate()  # from a whole row every PE takes the slice that its grid gives it, at no cost
         return wanted.pop()
 
     def _place_sharded_norm(self, operator: Norm) -> None:

@@ -130,7 +130,7 @@ class Workflow:
         }
         facts += [("also", ", ".join(name for name, holds in extra.items() if holds))] if any(extra.values()) else []
         plans = [(f"layers {_range(*run)}", self.pattern[run[0]].to_dict()) for run in self._runs()]
-        if len(self.pattern) <= 2:  # which go around
+        if len(self.pattern) <= 2:  # the layers take turns
             ways = {1: ("every layer",), 2: ("layers 0, 2, ...", "layers 1, 3, ...")}.get(len(self.pattern), ())
             plans = [(way, plan.to_dict()) for way, plan in zip(ways, self.pattern, strict=True)]
         plans += [(f"layers {_range(rule.first, rule.last)}", dict(rule.changes)) for rule in self.rules]

@@ -115,7 +115,7 @@ def simulated(
     model, array = wanted.model, wanted.array
     placed_steps = [place(model, array, step, workflow) for step in wanted.steps]
     memories = [footprint(placed, placed.graph.shape) for placed in placed_steps]
-    max(memories, key=lambda memory: memory.peak_bytes_per_pe).check()  # names what all steps together need
+    max(memories, key=lambda memory: memory.peak_bytes_per_pe).check()  # its error names the largest need
     reports = []
     for step, placed, memory in zip(wanted.steps, placed_steps, memories, strict=True):
         schedule = lower(placed)

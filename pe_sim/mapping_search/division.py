@@ -28,7 +28,7 @@ SUMMARY = "searched: the best distribution of every operator, with all transform
 PLANS_A_LABEL = 64  # allowed simulations for every further label kept at a place
 _PLANS_A_WAY = 4  # allowed simulations for every further way through a layer
 _WAYS = 12
-_WIDTH = 4  # labels at a place
+_WIDTH = 4  # labels kept at a place
 _WATCHED = 4  # times as many where memory is short: a slower mapping may be the one that fits
 
 
@@ -52,7 +52,7 @@ class SearchState(Telling):
     candidates: list[Candidate] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
     seen: dict[tuple[object, ...], Candidate | None] = field(default_factory=dict)
-    allowance: int = 0  # of simulations, up to the division that is searched
+    allowance: int = 0  # simulations allowed up to and including the division that is searched
     unbounded: int = 0
     unmixed: bool = False
     num_tried: int = 0
@@ -157,7 +157,7 @@ class Division:
         search = self.search_
         for named in WORKFLOWS.values():
             key = self._key([named.plan(layer) for layer in range(self._layers)], named.lm_head)
-            if self.groups > 1 and takes_groups(named) and key not in search.seen:  # else another name of the same
+            if self.groups > 1 and takes_groups(named) and key not in search.seen:  # else known by another name
                 found = in_groups(named, self.groups, search.wanted, search.check)
                 if found is not None:
                     search.seen[key] = found
@@ -284,7 +284,7 @@ class Division:
         fits = True
         for plan in self._promising(paths, plans):
             key = self._key(plan.layers, plan.lm_head)
-            if not plan.fits:  # a bound of others; that it does not fit itself is known
+            if not plan.fits:  # it stands for others as a bound, but is known not to fit itself
                 self.search_.seen.setdefault(key, None)
                 fits = False
                 continue
@@ -293,7 +293,7 @@ class Division:
             if self._simulate(plan.layers, plan.lm_head) is None:
                 fits = False
                 if paths.capacity is None:
-                    self.search_.num_tried -= 1  # it has shown that memory is short, and is no try
+                    self.search_.num_tried -= 1  # it has shown that memory is short, and does not count
                     break
         return fits
 

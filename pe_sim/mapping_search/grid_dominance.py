@@ -81,7 +81,7 @@ class Rivals:
             return grid in self.on_slices and are_open and keep == 1 and _start_together(part, entering)
         others = (self.alike[name].get(grid, _NOTHING).intersection(allowed.get(name, ())) for name in names)
         if len(frozenset.intersection(*others)) < keep or any(_is_row_slice(moment, grid) for moment in entering):
-            return False  # down takes what the rows of its own grid have as it is
+            return False  # down takes slices of the rows of its own grid as they are
         return _start_together(part, entering)
 
 

@@ -149,7 +149,7 @@ def _of_one_place(group: list[Label], keep: int, by_energy: bool) -> list[Label]
             nowhere_worse = (rows[:count] <= costs[index]).all(axis=1)
             if by_energy:
                 fewer = (energy[:count] < label.energy).astype(np.bool_)
-                if label.held_bytes is not None:  # memory is a bound: less of it can be what makes the rest possible
+                if label.held_bytes is not None:  # memory is limited: a leaner label may be the only one that can go on
                     held = len(label.held_bytes)
                     fewer &= (rows[:count, -held:] <= costs[index][-held:]).all(axis=1)
                 nowhere_worse = fewer | (nowhere_worse & (energy[:count] <= label.energy).astype(np.bool_))

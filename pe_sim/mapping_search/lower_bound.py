@@ -36,7 +36,7 @@ from pe_sim.schedule.stages import (
 )
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
-_PES_KEPT = 1 << 22  # in all passages together that are remembered; each has a few numbers for every PE
+_PES_KEPT = 1 << 22  # PEs of all passages that are remembered; each has a few numbers for every PE
 _LONG_FREE = 1 << 40  # cycles: a memory that has been free so long has prefetched all it can
 
 
@@ -398,7 +398,7 @@ class Passage:
         if sent.in_order and (arrivals == arrivals[0]).all():
             return arrivals + sent.before
         if len(sent.of_targets) == 1:
-            return _last_of_queue(arrivals, busy) - busy  # whoever is last, all are there then
+            return _last_of_queue(arrivals, busy) - busy  # all are there then, whichever is last
         if len(sent.of_targets) == len(busy):
             return arrivals
         grants = arrivals.copy()

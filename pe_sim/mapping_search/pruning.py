@@ -26,7 +26,7 @@ from pe_sim.mapping_search.space import ATTENTION, Choice, Part, matrix_options
 from pe_sim.schedule.matrix import gemm_work, scores_work, values_work
 from pe_sim.units import BoolArray, IntArray
 
-_AHEAD = NEVER // 2  # cycles: nothing to compare, so as far ahead as can be
+_AHEAD = NEVER // 2  # cycles where there is nothing to compare: as far ahead as can be
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -101,7 +101,7 @@ class _Rivals:
         """The choices that fewer than `keep` others beat, from any entry with this spread."""
         ahead = (self.behind <= -spread[:, None, None]).all(axis=0)
         beats = (ahead & self.may_beat) | self.beats_anyway
-        # Of two that beat each other, and so are equal, the first one does.
+        # Of two that beat each other, and so are equal, only the first counts as beating the second.
         beats &= ~beats.T | np.triu(np.ones_like(beats), 1)
         return [choice for choice, rivals in zip(self.choices, beats.sum(axis=0), strict=True) if rivals < keep]
 
@@ -185,7 +185,7 @@ def _is_anchored(one: Tried) -> bool:
     return any(piece.timing.starts_by_itself for piece in one.pieces)
 
 
-# ---- What is not worth looking at: options whose own work, with the least of everything else, is more than is known.
+# ---- What is not worth looking at: options whose own work, with the least of all else, exceeds the best known.
 
 
 _ATTENTIONS = ("head", "token")  # how the heads' features can be cut

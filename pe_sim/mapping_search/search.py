@@ -153,7 +153,7 @@ class Search(SearchState):
             most = min(self.max_simulations, _SIMULATED_A_PHASE)
             try:
                 best = Search(alone, self.given, most, self.progress, self.budget.part(_TIME_A_PHASE)).run()
-            except InputError as error:  # what that step needs alone says nothing of what all of them need
+            except InputError as error:  # the needs of that step alone say nothing of the needs of all
                 self._exclude(name, reason_of(error))
                 continue
             except OutOfTimeError:

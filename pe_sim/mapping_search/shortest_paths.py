@@ -82,7 +82,7 @@ class Paths:
     Args:
         scenes: one a step; all have the same operators.
         weights: of the steps.
-        parts: of a layer.
+        parts: those of a layer.
         allowed: by layer and field, the options that may be chosen.
         lm_heads: the options for the LM head.
         keep: labels of one place are dropped if so many others are nowhere worse.

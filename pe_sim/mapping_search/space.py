@@ -12,12 +12,12 @@ from pe_sim.mapping.distributions import DISTRIBUTIONS
 from pe_sim.mapping.groups import GRID, grid_ways
 from pe_sim.mapping.workflow import LayerPlan
 
-Choice = tuple[tuple[str, str], ...]  # of one part: fields of a LayerPlan and what they are
+Choice = tuple[tuple[str, str], ...]  # of one part: fields of a LayerPlan and their values
 
 MATRIX = ("row", "col", "replicate", "batch")
 ATTENTION = ("head", "token", "replicate", "batch")
 NORM = ("replicate", "shard", "root", "batch")  # what `follow` gives a norm or an activation is one of these
-ADD = ("follow", "replicate", "shard", "root", "batch")  # `follow` alone leaves partial sums as they are
+ADD = ("follow", "replicate", "shard", "root", "batch")  # only `follow` leaves partial sums as they are
 TARGET = ("follow", "replicate", "shard", "batch")
 LM_HEAD = MATRIX
 NORMS = ("attention_norm", "ffn_norm")

@@ -62,7 +62,7 @@ class OwnSpan:
 
     Args:
         sequence: of the batch.
-        positions: of the new rows that are its own.
+        positions: those of the new rows that are the array's own.
         cached_len: tokens of the sequence that it has in its cache.
     """
 

@@ -82,7 +82,7 @@ class Shop:
         """The placed graph of what an array keeps of some layers, as if no other array had a part in it.
 
         Args:
-            index, shares: of the operators.
+            index, shares: which share of the operators it has, and of how many.
             lengths: (new, cached) tokens of the sequences it holds.
         """
         share = self._alike(OperatorShare(index, shares))

@@ -24,7 +24,7 @@ class LocalPass:
     Args:
         work: the placed pass; its layers count from the first one that it works on.
         local: the view it was placed in.
-        layouts: of the rows it works on.
+        layouts: for the rows it works on.
         received, kept: what it begins with, by name: from other arrays, and left by passes before it.
         sends: what leaves for other arrays, at the root in the end; empty: nothing does.
     """

@@ -46,7 +46,7 @@ class PassAction:
         share: of the operators; `vocabulary`: of the LM head, where the pass has it.
         own: the array's own rows, in order.
         place, degrees: where it stands in its stage, and how that shares the layers.
-        pipeline, stage, part: whose it is.
+        pipeline, stage, part: to which it belongs.
         first_layer: of the stage, from which the pass counts its own.
     """
 
@@ -78,10 +78,10 @@ class MeetingAction:
 
     Args:
         kind: what is done.
-        tensor: with what.
+        tensor: the tensor that it is done with.
         row_size: elements of a row.
         members: ranks that take part, in order; of choices the first gets them.
-        rows: (members,) what each has: of queries its own, of attention those that come back to it, of a sum all.
+        rows: (members,) rows of each: of queries its own, of attention those that come back to it, of a sum all.
         moves: of rows from array to array.
     """
 
@@ -187,7 +187,7 @@ class LineWriter:
             layers = LayerRun(run.first, plans, opens, closes, goes_on)
             view = view_of(seat.rank, degrees, seat.place, part, seat.own)
             walks[seat.rank] = self.shop.walk(view, layers)
-        present = [seat for seat in seats if any(walks[seat.rank])]  # the others have no row, and no token either
+        present = [seat for seat in seats if any(walks[seat.rank])]  # the other arrays have no rows and no tokens
         meetings = self.shop.meetings(degrees) * len(plans)
         for at in range(len(meetings) + 1):
             for seat in seats:

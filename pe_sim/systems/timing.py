@@ -97,7 +97,7 @@ class _Writer:
     operations: list[LinkOperation] = field(default_factory=list)
     indices: dict[int, int] = field(default_factory=dict)
     waits: dict[_ArrayPart, list[int]] = field(default_factory=dict)  # what its next pass or exchange waits for
-    last: dict[_ArrayPart, int] = field(default_factory=dict)  # its pass before
+    last: dict[_ArrayPart, int] = field(default_factory=dict)  # its latest pass
 
     def write(self, actions: Sequence[Action]) -> tuple[SystemProgram, tuple[int, ...]]:
         for at, action in enumerate(actions):

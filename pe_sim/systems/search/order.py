@@ -19,7 +19,7 @@ from pe_sim.systems.simulation import scripted
 from pe_sim.systems.timing import Timer
 from pe_sim.units import ceil_div
 
-_WORTH = 1.1  # bounds up to so many times the best estimate are looked at
+_WORTH = 1.1  # shapes whose bound is up to so many times the best estimate are looked at
 _WITH_ALL = 8  # most promising candidates whose shapes are estimated under every workflow
 _STAGES = 3  # most sizes of a stage for which a workflow is searched, until one has room
 _NO_MEANING = "the workflow cannot do this step, or has no meaning across arrays"
@@ -41,7 +41,7 @@ class Order:
     Args:
         by_period: whether steps that follow one another are to take least, rather than one alone.
         few: up to so many candidates are taken without an estimate.
-        tell: for progress.
+        tell: called with what is done, how much of it is, and of how much.
         check: called again and again; what it raises ends it.
     """
 
@@ -54,7 +54,7 @@ class Order:
     refused: list[Refused] = field(default_factory=list)
     estimated: int = 0
     possible: int = 0
-    is_whole: bool = False  # all candidates are there
+    is_whole: bool = False  # whether all candidates were taken, without an estimate
     shapes: list[Shape] = field(default_factory=list)
     found: list[Candidate] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ class Order:
             needed, capacity = self.space.least_bytes_per_pe(shape), self.space.capacity_bytes
             if needed <= capacity or streams:
                 found.append(shape)
-            elif shape.microbatches == 1:  # memory knows no parts
+            elif shape.microbatches == 1:  # parts make no difference to memory
                 self.refused.append(Refused(str(shape), "", "memory of a PE", needed, capacity))
         return sorted(found, key=self._bound)
 

@@ -29,16 +29,16 @@ class Tried:
     """A plan that was simulated.
 
     Args:
-        plan, workflow: what it is.
-        label: of the workflow, for people.
+        plan, workflow: the plan, and the workflow inside the arrays.
+        label: name of the workflow for people.
         cycles: of the step.
         period_cycles: least cycles a step where steps follow one another: those of the busiest array or channel, and
             in decode of the longest part, since its next token needs this one.
-        figure: what is made least, by the objective.
+        figure: cycles that the objective makes least.
         tokens_per_second: of the step alone.
-        link_share, bubble_share: of the arrays' time.
-        peak_bytes_per_pe: of the fullest PE; `capacity_bytes_per_pe`: of that array.
-        num_arrays: that take part.
+        link_share, bubble_share: shares of the arrays' time.
+        peak_bytes_per_pe: of the fullest PE; `capacity_bytes_per_pe`: of a PE of that array.
+        num_arrays: arrays that take part.
     """
 
     plan: ParallelPlan
@@ -83,9 +83,9 @@ class Counts:
 
     Args:
         possible: plans times workflows that could be taken.
-        estimated: of which a rough time was made.
-        ruled_out: by a lower bound, as no better than the best.
-        searches: of a workflow for a share.
+        estimated: those whose cycles were estimated.
+        ruled_out: those that a lower bound says are no better than the best.
+        searches: searches of a workflow for a share.
     """
 
     possible: int
@@ -100,10 +100,10 @@ class SystemSearchResult(Found):
 
     Args:
         best: the winner.
-        report: of it.
+        report: the winner's report.
         objective: latency or throughput.
         tried: all that were simulated, the best first.
-        refused: what cannot be, and why.
+        refused: what cannot be done, and why.
         counts: how much was looked at.
         bound_cycles: no plan has a lower figure, tried or not.
         stopped, budget_seconds, used_seconds: as of `mapping_search.result.Found`.

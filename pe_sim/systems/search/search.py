@@ -43,7 +43,7 @@ from pe_sim.systems.simulation import SystemRun, run_system, system_report
 Objective = Literal["latency", "throughput"]
 OBJECTIVES: Final[tuple[Objective, ...]] = ("latency", "throughput")
 SIMULATED_AT_MOST: Final = 16  # plans simulated whole
-VARIED: Final = 3  # of the best plans, how many are tried with other ends, cuts and workflows
+VARIED: Final = 3  # best plans that are tried with other ends, cuts and workflows
 SEARCHES: Final = 8  # searches of workflows for shares, at most
 _ALIKE: Final = 3  # candidates of the same degrees that are simulated whole, at most
 _HOPELESS: Final = 1.25  # an estimate so many times the best cycles is not simulated
@@ -78,11 +78,11 @@ def search_system(
         workflow: inside every array; "auto": `workflows`, and those searched for shares.
         workflows: names to try.
         allowed: degrees, numbers of arrays and parts that may be taken.
-        max_simulations: of whole steps.
-        varied: of the best plans, how many are tried with other degrees of the LM head, layers cut by time, and a
+        max_simulations: most plans that are simulated whole.
+        varied: how many of the best plans are tried with other degrees of the LM head, layers cut by time, and a
             workflow searched for exactly their share; on top of `max_simulations`.
-        max_searches: of workflows for shares, beside those of `varied`.
-        seconds: that it may take, as of `pe_sim.search`; one plan is simulated whatever that takes.
+        max_searches: most searches of workflows for shares, beside those of `varied`.
+        seconds: the time it may take, as of `pe_sim.search`; one plan is simulated whatever that takes.
         progress: called with what is done, how much of it is, and of how much.
 
     Raises:

@@ -19,9 +19,9 @@ from pe_sim.systems.array_view import own_step
 from pe_sim.units import ceil_div
 
 NAMED: Final = ("megatron", "workflow-1", "workflow-2", "alternating", "all-row", "all-col")
-_SIMULATIONS: Final = 2  # of mappings in the search of a share
-_MOST_SEQUENCES: Final = 8  # of a part in the search of a share: what is best for eight is good for more
-_TIME_A_SHARE: Final = 0.25  # of what is left
+_SIMULATIONS: Final = 2  # mappings simulated in the search of a share
+_MOST_SEQUENCES: Final = 8  # sequences of a part in the search of a share: what is best for eight is good for more
+_TIME_A_SHARE: Final = 0.25  # share of the time left that one search may take
 _KNOWN: Final = Memo(32)
 
 
@@ -49,8 +49,8 @@ class Workflows:
         model, system: what is searched for.
         given: what the user asks for; if that is to be searched, so is a workflow for every share.
         names: named ones to try beside it.
-        simulations: of mappings on a system of one array.
-        budget: of time, for all searches.
+        simulations: most mappings that are simulated on a system of one array.
+        budget: the time for all searches.
         cut_short: whether one of them was stopped by it.
     """
 
@@ -79,7 +79,7 @@ class Workflows:
         if not self.given.searched:
             return (Option(self.given.name, self.given),)
         if self.given != AUTO:
-            return ()  # what a file gives, no named workflow keeps to
+            return ()  # no named workflow keeps to what a file gives
         return tuple(Option(name, WORKFLOWS[name]) for name in self.names)
 
     @property
