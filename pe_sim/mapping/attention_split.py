@@ -547,7 +547,7 @@ def _score_cycles(array: ArrayConfig, groups: PeGroups, shares: _Shares, tokens:
 def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray, back: IntArray) -> int:
     """Cycles in which (blocks,) bytes are added up in each block of PEs, and in which as many others go back to them.
 
-    Algorithms that take the array's own scopes alone are no way to do so.
+    Algorithms that work on the array's own scopes alone do not apply.
     """
     from pe_sim.network.collectives.algorithms import cycles_alone  # these load networkx
     from pe_sim.network.collectives.programs import Pattern

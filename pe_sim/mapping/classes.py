@@ -160,7 +160,7 @@ def _borders(layouts: Layouts) -> list[IntArray]:
 def _token_cuts(layouts: Layouts, starts: IntArray, later: IntArray) -> list[IntArray]:
     """(steps, cells) for each distinct length the PE of the cell's group that takes the new token, and the next PE.
 
-    Those below the owner hold a token more than those above it.
+    PEs below the one that takes the new token hold one token more than those above it.
     """
     groups = layouts.groups
     group = groups.group_of_pe[starts]

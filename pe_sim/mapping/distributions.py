@@ -100,7 +100,7 @@ class Col:
 class Grid:
     """Both dims of an FFN's matrix cut: hidden `ways` ways along the rows of a grid of PEs, ffn over its rows.
 
-    As registered, X is 1; `distribution_for` makes the others of it.
+    The registered one has X = 1; `distribution_for` makes those with other X from it.
     """
 
     ways: int = 1

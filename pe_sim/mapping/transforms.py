@@ -35,8 +35,8 @@ class Step:
 class Transforms:
     """Chooses the steps of each transform on one array and division of the PEs.
 
-    It is all that a block's placement knows of both, and it remembers what it was asked: where the answers are the
-    same, the placement is.
+    A block's placement learns of both from it alone, and it remembers its answers: where they are the same, so is the
+    placement.
 
     Args:
         answers: to the questions so far, in their order.
@@ -49,8 +49,8 @@ class Transforms:
     def agrees(self, answers: Mapping[Question, object]) -> bool:
         """Whether questions that were put elsewhere have the same answers here.
 
-        They are put in the same order and no further than to the first difference, so that none is put that placing
-        anew would not put.
+        They are asked in the same order, up to the first difference, so that none is asked that placing anew would not
+        ask.
         """
         return all(question(self, *about) == answer for (question, about), answer in answers.items())
 
@@ -131,7 +131,8 @@ class Transforms:
     def hub(self, scope: Scope) -> Placement:
         """Where a reduction over each group (or head group) leaves its result: its joint, or the root.
 
-        The whole array ends at the root; groups that are not aligned to the tree use all of it and end there too.
+        Over the whole array it ends at the root; over groups that are not aligned to the tree it uses all of the tree
+        and ends there, too.
         """
         return self._ask(_hub, scope)
 

@@ -220,7 +220,7 @@ def _matrix(operator: Linear, layouts: Layouts, array: ArrayConfig, attention: s
 def _least_ends(graph: OperatorGraph, layouts: Layouts, array: ArrayConfig) -> IntArray:
     """(PEs,) fewest bytes of parameters outside the layers; norms there, unlike those of layers, are never at the root.
 
-    A norm before the LM head lies as that wants its input: whole by row, in slices by column.
+    A norm before the LM head is placed as the head wants its input: whole by row, in slices by column.
     """
     first, ways = layouts.nothing, []
     for operator in graph.prologue:

@@ -94,7 +94,7 @@ class Label:
 def undominated(labels: Iterable[Label], keep: int, width: int, *, by_energy: bool) -> list[Label]:
     """Labels without those that `keep` others in the same place are nowhere worse than.
 
-    Where memory is watched, the leanest one of every place stays: what follows it may need all the room there is.
+    Where memory is watched, the leanest label of every place stays: what follows it may need all the room there is.
 
     Args:
         width: labels of one place at most; where there are more, the last one stands for all the rest.

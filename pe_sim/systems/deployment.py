@@ -294,7 +294,7 @@ def parameter_bounds(model: ModelConfig, num_stages: int) -> list[int]:
 def least_largest(num_layers: int, num_stages: int, cost: Cost) -> list[int]:
     """Bounds of consecutive layers, at least one a stage, whose costliest stage costs as little as can be.
 
-    Exact for costs that do not fall as layers are added; of equal cuts the earlier one.
+    They are exact for costs that do not fall as layers are added; of equal cuts the earlier one is taken.
     """
 
     @cache

@@ -481,7 +481,7 @@ def small_model(
 ) -> ModelConfig:
     """A small model of the family whose heads, FFN and layers the plan fits, with uneven shares where it can have them.
 
-    Plans and workflows that speak of a number of layers keep it.
+    It keeps the number of layers where the plan or the workflow names one.
     """
     stages = [stage for line in deployment.pipelines for stage in line.stages]
     shares = sorted({degrees.tp for stage in stages for degrees in (*stage.degrees, *_heads_of(deployment))})

@@ -98,8 +98,8 @@ def place_of(degrees: Degrees, index: int) -> Place:
 def parts_of(model: ModelConfig, step: Step, sequences: range, wanted: int) -> tuple[Part, ...]:
     """The parts of a pipeline's share of a step.
 
-    Decode, and an encoder: up to `wanted` groups of whole sequences. Prefill: up to `wanted` chunks of the prompts, of
-    all sequences each, since a chunk attends to those before it.
+    For decode and for an encoder they are up to `wanted` groups of whole sequences; for prefill up to `wanted` chunks
+    of the prompts, of all sequences each, since a chunk attends to those before it.
     """
     spans = [Span(at, step.sequences[at].new_len, step.sequences[at].context_len) for at in sequences]
     if not spans:

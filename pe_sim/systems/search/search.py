@@ -220,7 +220,7 @@ class _Search(Telling):
     def _check(self) -> None:
         """Raises OutOfTimeError if the time is used up, but not before a plan was simulated.
 
-        While candidates are put in order, the time for that counts.
+        While candidates are put in order, the time for that counts, even before a plan was simulated.
         """
         if self.tried or self.ordering:
             (self.ordering or self.budget).check()
