@@ -30,7 +30,7 @@ _FEWEST_ARMS = 3  # of a star; a line of three PEs is none
 
 
 def cannot_combine(interconnect: Interconnect, pattern: Pattern) -> str:
-    """Values have to meet at nodes that can combine them."""
+    """Why values cannot be combined in the network on their way to the hubs; empty if they can."""
     if not interconnect.topology.in_network_reduction:
         return "its nodes do not combine (network.in_network_reduction is false)"
     try:
@@ -41,7 +41,7 @@ def cannot_combine(interconnect: Interconnect, pattern: Pattern) -> str:
 
 
 def no_neighbours(interconnect: Interconnect, pattern: Pattern) -> str:
-    """PEs that exchange messages all at once need ways of their own: no shared bus."""
+    """Why PEs cannot exchange messages all at once: a shared bus lies between them; empty if they can."""
     if not interconnect.topology.is_bus.any():
         return ""
     for scope in np.flatnonzero(pattern.sizes > 1).tolist():
@@ -52,7 +52,10 @@ def no_neighbours(interconnect: Interconnect, pattern: Pattern) -> str:
 
 
 def no_ring(interconnect: Interconnect, pattern: Pattern) -> str:
-    """A ring needs neighbours: where all messages pass the same node, no two PEs are closer than others."""
+    """Why the PEs cannot form a ring; empty if they can.
+
+    A ring needs neighbours: in a star all messages pass the same node, so no two PEs are closer than others.
+    """
     if not (pattern.sizes > 1).any():
         return ""
     middle = middle_of_star(interconnect)
@@ -62,19 +65,19 @@ def no_ring(interconnect: Interconnect, pattern: Pattern) -> str:
 
 
 def no_powers_of_two(_interconnect: Interconnect, pattern: Pattern) -> str:
-    """Halving takes powers of two."""
+    """Why the scopes cannot be halved again and again: one is no power of two; empty if they can."""
     sizes = pattern.sizes
     odd = sizes[(sizes & (sizes - 1)) != 0]
     return f"{odd[0]} PEs are no power of two" if len(odd) else ""
 
 
 def no_halving(interconnect: Interconnect, pattern: Pattern) -> str:
-    """Exchanges at doubling distances."""
+    """Why PEs cannot exchange messages at distances 1, 2, 4, ...; empty if they can."""
     return no_powers_of_two(interconnect, pattern) or no_neighbours(interconnect, pattern)
 
 
 def no_dimensions(interconnect: Interconnect, pattern: Pattern) -> str:
-    """Rings along each dimension take a grid of at least two."""
+    """Why there can be no rings along each dimension: PEs fill no box of two or more dimensions; empty if there can."""
     coordinates = interconnect.flows.routes.coordinates
     if coordinates is None:
         return "its PEs have no coordinates"
@@ -89,7 +92,7 @@ def no_dimensions(interconnect: Interconnect, pattern: Pattern) -> str:
 
 @lru_cache(maxsize=32)
 def middle_of_star(interconnect: Interconnect) -> str | None:
-    """The node that all messages between other PEs pass, if three or more PEs hang there; a bus is one too."""
+    """The name of the node that all messages between other PEs pass, if at least three do (a bus too); None if none."""
     topology = interconnect.topology
     if topology.num_pes < _FEWEST_ARMS:
         return None
@@ -100,8 +103,8 @@ def middle_of_star(interconnect: Interconnect) -> str | None:
 
 
 def _is_middle(topology: Topology, node: int) -> bool:
-    """Whether no two other PEs reach each other without the node."""
-    # Imported here: a third of a second that who never asks does without.
+    """Whether there are at least `_FEWEST_ARMS` other PEs, and no two of them reach each other without the node."""
+    # Imported here because it takes a third of a second, which a run that never asks is spared.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
@@ -177,7 +180,7 @@ def choose(
 
 
 def cycles_alone(kind: str, name: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> int:
-    """Completion by the algorithm that `choose` gives, when everything is ready at 0 and nothing else runs.
+    """Completion cycle of the algorithm that `choose` gives, when everything is ready at 0 and nothing else runs.
 
     Raises:
         InputError: as `choose`.
@@ -189,7 +192,7 @@ def cycles_alone(kind: str, name: str, interconnect: Interconnect, pattern: Patt
 
 
 def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> tuple[Algorithm, int]:
-    """The algorithm that is done first, and when."""
+    """The built-in algorithm that is done first, and its completion cycle."""
     order, chosen, done_at = list(ALGORITHMS[kind].built_in.values()), None, -1
     for bound, algorithm in by_bound(kind, interconnect, pattern, payload_bytes):
         # Not equal: of several that are as good the first one of the registry is taken, whatever their bounds.
@@ -211,7 +214,7 @@ def _fastest(kind: str, interconnect: Interconnect, pattern: Pattern, payload_by
 def by_bound(
     kind: str, interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray
 ) -> list[tuple[int, Algorithm]]:
-    """The built-in algorithms with what they take at least, the least first."""
+    """The built-in algorithms, each with a lower bound of its cycles, in order of the bounds."""
     built_in = ALGORITHMS[kind].built_in.values()
     bounded = [(each.bound(interconnect, pattern, payload_bytes), each) for each in built_in]
     least = [(max(bound.every_target, bound.last_target), each) for bound, each in bounded]
@@ -231,7 +234,7 @@ def named(kind: str, name: str) -> Algorithm:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """There is no algorithm of that name."""
+    """The error that there is no algorithm of that name."""
     names = [BEST, *known]
     return InputError(
         f"no such algorithm for {kind.replace('_', '-')}",
@@ -243,7 +246,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def refused(kind: str, name: str, misfit: str, interconnect: Interconnect, fitting: Iterable[str]) -> InputError:
-    """The algorithm does not fit; those that do are named."""
+    """The error that an algorithm does not fit the interconnect; it names those that do."""
     return InputError(
         f"{name} does not fit this {interconnect.topology.kind}: {misfit}",
         path=f"network.collectives.{kind}",

@@ -1,7 +1,7 @@
-"""Cycles that an algorithm takes at least: cheap to know, so that `best` need not try what cannot win.
+"""Lower bounds of the cycles of algorithms, cheap to compute, so that `best` need not try what cannot win.
 
 A bound that holds for every target of the largest scope adds up with that of the program that follows. The other kind,
-of what a channel or a cut has to carry, holds for the whole program.
+from what a channel or a cut has to carry, holds for the whole program.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ Cycles = Callable[[Interconnect, Pattern], int]
 
 
 def combining(_interconnect: Interconnect, pattern: Pattern) -> int:
-    """At an end point that adds what it got."""
+    """Cycles that an end point takes to add a message to what it has."""
     return pattern.combine_cycles
 
 
 def forwarding(interconnect: Interconnect, _pattern: Pattern) -> int:
-    """At an end point that passes on what it got."""
+    """Cycles that an end point takes before it passes a message on."""
     return interconnect.topology.forward_cycles
 
 
 def ring(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]:
-    """P - 1 rounds, each of which a part waits for: all ways between neighbours but the longest."""
+    """Bound of a ring: a part takes P - 1 hops, one after another, over all pairs of neighbours but the farthest.
+
+    `cycles` are those at an end point: `combining` or `forwarding`; so below.
+    """
 
     def bound(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
         pes, coordinates = pattern.pes(_largest(pattern)), interconnect.flows.routes.coordinates
@@ -53,7 +56,7 @@ def ring(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]:
 
 
 def blocks(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]:
-    """log2 P rounds of 1, 2, 4, ... parts."""
+    """Bound of recursive halving or doubling: log2 P rounds, with messages of 1, 2, 4, ... parts in some order."""
 
     def bound(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
         pes, facts = pattern.pes(_largest(pattern)), _facts(interconnect)
@@ -68,7 +71,7 @@ def blocks(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]
 
 
 def doubling(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
-    """log2 P rounds of all."""
+    """Bound of an all-reduce by recursive doubling: log2 P rounds, with messages of the whole value."""
     scope, facts = _largest(pattern), _facts(interconnect)
     pes, whole = pattern.pes(scope), int(payload_bytes[scope])
     sizes = _doublings(pes)
@@ -78,7 +81,7 @@ def doubling(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArr
 
 
 def dimensions(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bound]:
-    """The rounds of every dimension, of as many parts as PEs lie in the dimensions to come."""
+    """Bound of rings along each dimension: a message carries a part for each PE of the dimensions still to come."""
 
     def bound(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
         pes, facts = pattern.pes(_largest(pattern)), _facts(interconnect)
@@ -93,14 +96,17 @@ def dimensions(cycles: Cycles) -> Callable[[Interconnect, Pattern, IntArray], Bo
 
 
 def star_in(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
-    """The channels at the hub carry a message from each PE."""
+    """Bound of a reduction by unicasts: the channels into the hub carry a message from each PE."""
     scope, facts = _largest(pattern), _facts(interconnect)
     hub, others = int(pattern.hub[scope]), int(pattern.sizes[scope]) - 1
     return Bound(0, others * facts.busy(int(payload_bytes[scope])) // max(1, int(facts.degrees[hub, 1])))
 
 
 def star_out(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
-    """The channels at the hub carry a message for each PE, lower PEs first; then it has its way before it."""
+    """Bound of a broadcast by unicasts: the channels out of the hub carry one for each PE, lower PEs first.
+
+    Each then still has its way to its PE before it.
+    """
     scope, facts = _largest(pattern), _facts(interconnect)
     hub, pes = int(pattern.hub[scope]), pattern.pes(scope)
     pes = pes[pes != hub]
@@ -112,21 +118,21 @@ def star_out(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArr
 
 
 def serial(interconnect: Interconnect, pattern: Pattern, payload_bytes: IntArray) -> Bound:
-    """The channels into a PE carry a message from every other."""
+    """Bound of an all-gather by multicasts: the channels into a PE carry a message from every other."""
     facts, pes = _facts(interconnect), pattern.pes(_largest(pattern))
     received = int(payload_bytes[pes].sum() - payload_bytes[pes].max())
     return Bound(received // (facts.width * max(1, int(facts.degrees[pes, 1].max()))))
 
 
 def load(interconnect: Interconnect, program: Program, payload_bytes: IntArray) -> int:
-    """Of a program that is there: what its busiest channel carries."""
+    """Cycles that the busiest channel of a program is occupied."""
     channels, hops = interconnect.topology.channels, program.hops
     _, busy = hops.occupancy(channels, program.message_bytes(payload_bytes))
     return int(np.bincount(hops.channel, weights=busy).max(initial=0))
 
 
 def distances(coordinates: Coordinates, first: IntArray, second: IntArray) -> IntArray:
-    """How many channels lie between pairs of PEs."""
+    """(pairs,) number of channels between pairs of PEs of a grid."""
     total = np.zeros(len(first), dtype=np.int64)
     for size, stride in zip(coordinates.sizes, coordinates.strides, strict=True):
         away = np.abs(first // stride % size - second // stride % size)
@@ -135,7 +141,7 @@ def distances(coordinates: Coordinates, first: IntArray, second: IntArray) -> In
 
 
 def _flights_around(interconnect: Interconnect, order: IntArray) -> int:
-    """Of the heads of messages around a ring, but for the pair that is farthest apart."""
+    """Cycles in which a message's head goes around a ring, without the pair of neighbours that is farthest apart."""
     channels = interconnect.topology.channels
     paths = interconnect.flows.paths(order, np.roll(order, -1))
     flight = (channels.overhead_cycles + channels.latency_cycles)[paths.channel]
@@ -149,7 +155,7 @@ def _doublings(pes: IntArray) -> list[int]:
 
 
 def _flights(interconnect: Interconnect, pes: IntArray, sizes: list[int]) -> int:
-    """Of the heads of messages between partners at those distances, one after the other."""
+    """Least cycles that heads of messages fly in exchanges at these distances, one after the other."""
     coordinates, flight = interconnect.flows.routes.coordinates, _facts(interconnect).flight
     if coordinates is None:
         return len(sizes) * flight
@@ -162,7 +168,7 @@ def _flights(interconnect: Interconnect, pes: IntArray, sizes: list[int]) -> int
 
 
 class _Facts:
-    """Of all channels the least latency and overhead and the greatest width; of nodes how many channels meet there."""
+    """Figures of an interconnect that bounds need: extremes over its channels, and edges out of and into each node."""
 
     def __init__(self, interconnect: Interconnect) -> None:
         topology = interconnect.topology
@@ -184,15 +190,15 @@ class _Facts:
         )
 
     def busy(self, num_bytes: int) -> int:
-        """Of a message on any channel."""
+        """Least cycles that a message occupies a channel, whichever it is."""
         return self.overhead + ceil_div(num_bytes, self.width)
 
     def beats(self, num_bytes: int) -> int:
-        """Of a message from a PE."""
+        """Least beats of a message on a channel that leaves a PE."""
         return ceil_div(num_bytes, self.out_width)
 
     def cut(self, pes: IntArray, num_bytes: int) -> int:
-        """Cycles in which so many bytes can leave some PEs."""
+        """Least cycles in which so many bytes can leave a set of PEs, over all channels out of it."""
         inside = np.zeros(len(self.degrees), dtype=bool)
         inside[pes] = True
         leaving = inside[self._edges[:, 0]] & ~inside[self._edges[:, 1]] & (self._edges[:, 2] != TAP)

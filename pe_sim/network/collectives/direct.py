@@ -19,7 +19,10 @@ _EMPTY: Final = np.zeros(0, dtype=np.int64)
 
 
 def multicast(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Hub to all PEs of its scope, each channel once. Senders: hubs; targets: PEs; payload: a scope's."""
+    """One multicast from each hub to all PEs of its scope, each channel once.
+
+    Senders: hubs; targets: PEs; payload: a scope's.
+    """
     flows, builder = interconnect.flows, HopBuilder()
     for scope in np.flatnonzero(pattern.sends).tolist():
         pes = pattern.pes(scope)
@@ -29,7 +32,10 @@ def multicast(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def multicast_from_pes(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """As `multicast`, of scopes whose hubs are PEs that send what they have themselves. Senders: PEs."""
+    """One multicast from each hub, which is a PE and sends its own value, to all PEs of its scope.
+
+    Senders: PEs; targets: PEs; payload: a scope's.
+    """
     flows, builder, num_pes = interconnect.flows, HopBuilder(), interconnect.topology.num_pes
     for scope in np.flatnonzero(pattern.sends).tolist():
         pes, hub = pattern.pes(scope), int(pattern.hub[scope])
@@ -38,7 +44,7 @@ def multicast_from_pes(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def in_network(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """The PEs that contribute to their scope's hub, combined on the way. Senders: PEs; targets: hubs."""
+    """One reduction in the network a scope, from the PEs that contribute to the hub. Senders: PEs; targets: hubs."""
     flows, builder = interconnect.flows, HopBuilder()
     for scope in range(pattern.num_scopes):
         pes = pattern.pes(scope)
@@ -147,13 +153,13 @@ def _check_size(interconnect: Interconnect, senders: IntArray, receivers: IntArr
 
 
 def hub_ranks(interconnect: Interconnect, pattern: Pattern) -> IntArray:
-    """(scopes,) the root's messages go first, a joint's by its lowest PE."""
+    """(scopes,) ranks of what hubs send: the root goes first, another hub ranks as the lowest PE of its scope."""
     return np.where(pattern.hub == interconnect.flows.root, ROOT_RANK, pattern.first_pe)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """Of each message: nodes it comes from and goes to, its number, its entry among senders and targets."""
+    """End points of unicasts, (messages,): nodes, numbers of the messages, and entries among senders and targets."""
 
     sender: IntArray
     receiver: IntArray
@@ -174,7 +180,7 @@ def _add_unicasts(interconnect: Interconnect, builder: HopBuilder, ends: _Ends) 
 
 
 def _receivers(pattern: Pattern) -> tuple[IntArray, IntArray]:
-    """The PEs that have a message of their own, and the scope of each."""
+    """The PEs whose `sends` is set, each of which has a message of its own, and the scope of each."""
     pes, scopes = pattern.members()
     sends = pattern.sends[pes]
     return pes[sends], scopes[sends]

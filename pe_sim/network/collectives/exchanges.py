@@ -22,12 +22,15 @@ _Fill = Callable[[RoundsBuilder], None]
 
 
 def ring_reduce_scatter(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Part j starts behind PE j and goes around to it; every PE on its way adds its own: P - 1 rounds."""
+    """A reduce-scatter around a ring in P - 1 rounds.
+
+    Part j starts at the PE after PE j and goes around to it; every PE on its way adds its own term.
+    """
     return _reduce_scatter(interconnect, pattern, lambda builder: _ring(builder, interconnect, pattern, 1, forth=True))
 
 
 def ring_all_gather(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Part j goes around from PE j: P - 1 rounds.
+    """An all-gather around a ring in P - 1 rounds: part j goes around from PE j.
 
     Where PEs are neighbours it goes against the direction of `ring_reduce_scatter`, over channels which that one does
     not use. Then the one pair of neighbours that a part has not passed is the same in both, and their sum over the
@@ -39,17 +42,26 @@ def ring_all_gather(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def recursive_halving(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Partners at half the size, a quarter, ... 1 send each other the half that the other one keeps: log2 P rounds."""
+    """A reduce-scatter by recursive halving in log2 P rounds.
+
+    Partners at distances P / 2, P / 4, ... 1 send each other the half that the other one keeps.
+    """
     return _reduce_scatter(interconnect, pattern, lambda builder: blocks(builder, pattern, halving=True))
 
 
 def recursive_doubling(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Partners at 1, 2, 4, ... send each other all that they have: log2 P rounds."""
+    """An all-gather by recursive doubling in log2 P rounds.
+
+    Partners at distances 1, 2, 4, ... send each other all that they have.
+    """
     return _all_gather(interconnect, pattern, lambda builder: blocks(builder, pattern, halving=False))
 
 
 def doubling_all_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Partners at 1, 2, 4, ... send each other their sums, and add: log2 P rounds. Payload: a scope's."""
+    """An all-reduce by recursive doubling in log2 P rounds; payload: a scope's.
+
+    Partners at distances 1, 2, 4, ... send each other their sums, and add.
+    """
     pes, scopes = pattern.members()
     scope_of = np.zeros(interconnect.topology.num_pes, dtype=np.int64)
     scope_of[pes] = scopes
@@ -86,7 +98,7 @@ def _program(interconnect: Interconnect, pattern: Pattern, costs: Costs, fill: _
 
 # ------------------------------------------------------------------------------------------------------------ the rings
 def _ring(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, first: int, *, forth: bool) -> None:
-    """`first`: as of `_owners`."""
+    """Adds the rounds of a ring through each scope; `first` is `away` of `_owners` in the first round."""
     coordinates = interconnect.flows.routes.coordinates
     orders = [ring_order(coordinates, pattern.pes(scope)) for scope in range(pattern.num_scopes)]
     rounds_done = 0
@@ -99,7 +111,7 @@ def _ring(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, 
 
 
 def turns(builder: RoundsBuilder, orders: Sequence[IntArray], away: IntArray, *, forth: bool) -> None:
-    """Rounds of several rings at once, whose part j is PE j's."""
+    """Adds rounds of several rings at once; `away`: as of `_owners`, one entry a round."""
     senders = np.concatenate(orders)
     receivers = np.concatenate([np.roll(order, -1 if forth else 1) for order in orders])
     carried = [order[_owners(len(order), away, forth=forth)] for order in orders]
@@ -107,7 +119,7 @@ def turns(builder: RoundsBuilder, orders: Sequence[IntArray], away: IntArray, *,
 
 
 def _owners(length: int, away: IntArray, *, forth: bool) -> IntArray:
-    """(rounds, length) whose part each position sends: forth to the next one, or back to the one before it.
+    """(rounds, length) position of the owner of the part that each position sends, forth to the next one or back.
 
     `away` is how far behind the sender the owner is: 0 in the first round of an all-gather, where everyone sends its
     own, 1 in that of a reduce-scatter, which ends at the owner; and one more in every round.
@@ -119,7 +131,7 @@ def _owners(length: int, away: IntArray, *, forth: bool) -> IntArray:
 
 # ------------------------------------------------------------------------------------------------ halving and doubling
 def _partners(pattern: Pattern, distance: int) -> tuple[IntArray, IntArray]:
-    """PEs of scopes larger than `distance`, and their partners."""
+    """PEs of scopes larger than `distance`, and for each its partner at that distance."""
     pes, scopes = pattern.members()
     mine = pattern.sizes[scopes] > distance
     pes, first = pes[mine], pattern.first_pe[scopes[mine]]
@@ -127,12 +139,12 @@ def _partners(pattern: Pattern, distance: int) -> tuple[IntArray, IntArray]:
 
 
 def _distances(pattern: Pattern) -> list[int]:
-    """1, 2, 4, ... below the largest scope's size."""
+    """Distances 1, 2, 4, ... below the size of the largest scope."""
     return [1 << bit for bit in range(int(pattern.sizes.max()).bit_length() - 1)]
 
 
 def doublings(builder: RoundsBuilder, pattern: Pattern, payload_of: IntArray) -> None:
-    """Partners send each other all that they have; `payload_of`: (PEs,) what each sends."""
+    """Adds rounds at distances 1, 2, 4, ... in which partners send each other a payload, `payload_of` (PEs,)."""
     for distance in _distances(pattern):
         senders, partners = _partners(pattern, distance)
         builder.repeat(senders, partners, payload_of[senders][None, :, None])
@@ -140,7 +152,10 @@ def doublings(builder: RoundsBuilder, pattern: Pattern, payload_of: IntArray) ->
 
 
 def blocks(builder: RoundsBuilder, pattern: Pattern, *, halving: bool) -> None:
-    """Partners send each other blocks of parts: halving the partner's own block, doubling the one they have."""
+    """Adds rounds in which partners send each other blocks of parts.
+
+    In halving a PE sends the block that its partner is in, in doubling the one that it is in itself and has.
+    """
     pes, scopes = pattern.members()
     first_of = np.zeros(int(pattern.last_pe.max()), dtype=np.int64)
     first_of[pes] = pattern.first_pe[scopes]
@@ -155,7 +170,7 @@ def blocks(builder: RoundsBuilder, pattern: Pattern, *, halving: bool) -> None:
 
 # --------------------------------------------------------------------------------------------- along each dimension
 def _along(builder: RoundsBuilder, interconnect: Interconnect, pattern: Pattern, *, forth: bool) -> None:
-    """Rings along each side of every scope's box; `forth` from the first side on, else from the last one back.
+    """Adds rounds of rings along each side of every scope's box: `forth` from the first side on, else from the last.
 
     A message carries the parts of all PEs whose place along this side is the owner's, along sides before it the
     sender's, and along those after it any.
@@ -188,6 +203,6 @@ def _add_side(builder: RoundsBuilder, first: int, box: Sequence[Side], level: in
 
 
 def _offsets(box: Sequence[Side]) -> IntArray:
-    """Of all places in some sides, the offset of the PE's number."""
+    """Offsets of PE numbers of all places of a box of these sides, from its first PE."""
     ranges = [np.arange(side.length) * side.stride for side in reversed(box)]
     return np.array([sum(places) for places in product(*ranges)], dtype=np.int64)

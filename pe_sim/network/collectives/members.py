@@ -37,17 +37,17 @@ class Members:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """Number of members."""
         return len(self.nodes)
 
     @property
     def places(self) -> IntArray:
-        """0 .. members - 1."""
+        """All places: 0 .. members - 1."""
         return np.arange(len(self.nodes), dtype=np.int64)
 
     @property
     def pattern(self) -> Pattern:
-        """One scope of all places."""
+        """A pattern with all places as its one scope."""
         zero, every = np.zeros(1, dtype=np.int64), np.ones(len(self.nodes), dtype=bool)
         return Pattern(zero, zero + len(self.nodes), zero, every, self.combine_cycles)
 
@@ -85,14 +85,14 @@ class Members:
 
     @cached_property
     def mean_hops(self) -> float:
-        """Of a message from another member to the first one."""
+        """Hops of a message from another member to the first one, on average."""
         return float(self.interconnect.flows.distances_to(int(self.nodes[0]), self.nodes[1:]).mean())
 
 
 def unicasts(
     members: Members, senders: IntArray, receivers: IntArray, payload: IntArray, *, combine: bool = False
 ) -> Program:
-    """Messages that start together.
+    """Program of unicasts that start together.
 
     Args:
         senders, receivers: (messages,) places; no member sends to itself.
@@ -111,53 +111,56 @@ def unicasts(
 
 
 def pairs(members: Members, sends: IntArray) -> tuple[IntArray, IntArray]:
-    """(messages,) places from each of some to all others: to the one after it first, and so on around."""
+    """(messages,) pairs of places: each of `sends` with every other place, the next one first and so on around."""
     away = np.arange(1, members.count, dtype=np.int64)[:, None]
     return np.tile(sends, len(away)), ((sends + away) % members.count).ravel()
 
 
 def direct_reduce_scatter(members: Members, parts: IntArray) -> Program:
-    """Everybody sends each of the others its term of that one's part. `parts`: places of those that are not empty."""
+    """Program in which everybody sends each of the others its term of that one's part.
+
+    `parts` are the places whose parts are not empty.
+    """
     receivers, senders = pairs(members, parts)
     return unicasts(members, senders, receivers, receivers, combine=True)
 
 
 def direct_all_gather(members: Members, parts: IntArray) -> Program:
-    """Everybody sends its part to each of the others. `parts`: places of those that are not empty."""
+    """Program in which everybody sends its part to each of the others; `parts`: places whose parts are not empty."""
     senders, receivers = pairs(members, parts)
     return unicasts(members, senders, receivers, senders)
 
 
 def ring_reduce_scatter(members: Members) -> Program:
-    """As of `exchanges`, around `Members.ring`."""
+    """`exchanges.ring_reduce_scatter` around `Members.ring`."""
     away = np.arange(members.count - 1, dtype=np.int64) + 1
     return _adding(members, lambda builder: _once(builder, members, away, forth=True))
 
 
 def ring_all_gather(members: Members) -> Program:
-    """As of `exchanges`, around `Members.ring`."""
+    """`exchanges.ring_all_gather` around `Members.ring`."""
     forth = members.interconnect.flows.routes.coordinates is None
     away = np.arange(members.count - 1, dtype=np.int64)
     return _passing(members, lambda builder: _once(builder, members, away, forth=forth))
 
 
 def recursive_halving(members: Members) -> Program:
-    """As of `exchanges`; a power of two."""
+    """`exchanges.recursive_halving` among the members, a power of two."""
     return _adding(members, lambda builder: blocks(builder, members.pattern, halving=True))
 
 
 def recursive_doubling(members: Members) -> Program:
-    """As of `exchanges`; a power of two."""
+    """`exchanges.recursive_doubling` among the members, a power of two."""
     return _passing(members, lambda builder: blocks(builder, members.pattern, halving=False))
 
 
 def doubling_all_reduce(members: Members) -> Program:
-    """As of `exchanges`; a power of two. Payload: the whole."""
+    """`exchanges.doubling_all_reduce` among the members, a power of two. Payload: the whole."""
     return _adding(members, lambda builder: doublings(builder, members.pattern, np.zeros_like(members.places)))
 
 
 def tree_reduce(members: Members, target: int) -> Program:
-    """As of `relays`, to a place. Payload: the whole."""
+    """A reduction by a binomial tree to a place, in the rounds of `relays.tree_reduce`. Payload: the whole."""
     orders = [_from_place(members, target)]
 
     def fill(builder: RoundsBuilder) -> None:
@@ -168,7 +171,7 @@ def tree_reduce(members: Members, target: int) -> Program:
 
 
 def tree_broadcast(members: Members, source: int) -> Program:
-    """As of `relays`, from a place. Payload: the whole."""
+    """A broadcast by a binomial tree from a place, in the rounds of `relays.tree_broadcast`. Payload: the whole."""
     orders = [_from_place(members, source)]
 
     def fill(builder: RoundsBuilder) -> None:
@@ -184,7 +187,7 @@ def _once(builder: RoundsBuilder, members: Members, away: IntArray, *, forth: bo
 
 
 def _from_place(members: Members, place: int) -> IntArray:
-    """All places along the path, from this one on and around."""
+    """All places in the order of `Members.path`, from this one on and around."""
     path = members.path
     return np.roll(path, -int(np.flatnonzero(path == place)[0]))
 

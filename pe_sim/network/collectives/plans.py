@@ -25,7 +25,7 @@ _OF_SCOPES: Final = ("broadcast", "reduce", "all_reduce")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sizes:
-    """Bytes of a collective: (scopes,) of whole values and (PEs,) of parts, in both dtypes.
+    """Bytes of a collective, in both dtypes: (scopes,) of whole values and (PEs,) of parts.
 
     Args:
         partial, result: of a scope's partial sums, and of the value in the dtype in which results travel.
@@ -38,7 +38,7 @@ class Sizes:
     result_parts: IntArray
 
     def payload(self, kind: str, load: Load) -> IntArray:
-        """Bytes of the payloads of a program of that kind."""
+        """Bytes of the payloads of a program of that kind: (scopes,), or (PEs,) where payloads are parts."""
         if kind in _OF_SCOPES:
             return self.partial if load == "partial" else self.result
         return self.partial_parts if load == "partial" else self.result_parts
@@ -49,10 +49,10 @@ class Step:
     """One program of a way.
 
     Args:
-        kind: the algorithms' kind.
-        load: what travels.
-        name: the algorithm.
-        counted: the tag under which it is counted; empty: as the kind says.
+        kind: the kind of its algorithm: a key of `ALGORITHMS`.
+        load: whether partial sums or results travel.
+        name: the algorithm, or `CONFIGURED`.
+        counted: the kind under whose tag its messages are counted; empty: its own kind.
     """
 
     kind: str
@@ -81,7 +81,7 @@ def _both(name: str, scatter: str, gather: str) -> Way:
 
 
 def _alone(kind: str, load: Load = "result", counted: str = "") -> tuple[Way, ...]:
-    """Every built-in algorithm of a kind that does a collective by itself."""
+    """One way for every built-in algorithm of a kind that does a collective by itself."""
     return tuple(Way(each.name, (Step(kind, load, each.name, counted),)) for each in ALGORITHMS[kind].built_in.values())
 
 
@@ -109,7 +109,7 @@ _BUILT_IN: Final[Mapping[str, tuple[Way, ...]]] = {
 
 
 def _ways(kind: str, built_in: tuple[Way, ...]) -> Registry[Way]:
-    """The ways of a kind, and each algorithm of an installed package as one that goes like a built-in algorithm."""
+    """Registry of the ways of a kind; an algorithm of an installed package is a way like a built-in one's."""
     like = next(way.steps[0] for way in built_in if way.steps[0].kind == kind)
     return Registry(
         "pe_sim.collectives",
@@ -131,7 +131,7 @@ class Leg:
     Args:
         kind, algorithm: as of its step.
         chosen: whether the step left the algorithm open.
-        counted: the tag, as the kinds are called.
+        counted: the kind under whose tag its messages are counted.
         counted_bytes: payload of each message as section 9 of the machine model counts it.
     """
 
@@ -145,12 +145,12 @@ class Leg:
 
     @property
     def from_pes(self) -> bool:
-        """Whether its senders are PEs; else hubs."""
+        """Whether its senders are PEs; else they are hubs."""
         return self.kind not in _FROM_HUBS
 
     @property
     def to_pes(self) -> bool:
-        """Whether its targets are PEs; else hubs."""
+        """Whether its targets are PEs; else they are hubs."""
         return self.kind not in _TO_HUBS
 
 
@@ -163,7 +163,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The way, and the algorithms that were chosen for its parts."""
+        """The name of the way, with the algorithms that were chosen for steps that left them open."""
         parts = " + ".join(leg.algorithm for leg in self.legs if leg.chosen)
         return f"{self.way} ({parts})" if parts else self.way
 
@@ -173,8 +173,8 @@ class Planner:
     """Plans collectives of one pattern.
 
     Args:
-        pattern: whose `sends` are left out of account: all PEs of its scopes take part.
-        names: the algorithm of each kind that the array names; others are the best.
+        pattern: the scopes, all PEs of which take part, whatever its `sends`.
+        names: the algorithm that the array names for a kind; for other kinds the best one is taken.
     """
 
     interconnect: Interconnect
@@ -201,7 +201,7 @@ class Planner:
         return [way.name for way in WAYS[kind].values() if not self.misfit(way)]
 
     def misfit(self, way: Way) -> str:
-        """Why the interconnect cannot go that way; empty if it can."""
+        """Why the interconnect cannot do the collective in that way; empty if it can."""
         for step in way.steps:
             if step.name != CONFIGURED:
                 misfit = named(step.kind, step.name).misfit(self.interconnect, self._pattern(step))
@@ -210,7 +210,7 @@ class Planner:
         return ""
 
     def cycles(self, plan: Plan) -> int:
-        """Completion when everything is ready at 0 and nothing else runs."""
+        """Completion cycle of a plan when everything is ready at 0 and nothing else runs."""
         return cycles_in_a_row(self.interconnect, [Loaded(leg.program, leg.payload_bytes) for leg in plan.legs])
 
     def _best(self, kind: str) -> Plan:
@@ -233,7 +233,7 @@ class Planner:
         return best[2]
 
     def _bound(self, way: Way) -> int:
-        """What a way takes at least."""
+        """Lower bound of a way's cycles; 0 for one that does not fit."""
         if self.misfit(way):
             return 0
         bounds = [
@@ -245,7 +245,7 @@ class Planner:
         return max([together, *(bound.last_target for bound in bounds)])
 
     def _load(self, plan: Plan) -> int:
-        """What the busiest channel of one of its programs carries."""
+        """Cycles that the busiest channel is occupied, in that of the plan's programs which occupies one longest."""
         return max(load(self.interconnect, leg.program, leg.payload_bytes) for leg in plan.legs)
 
     def _plan(self, way: Way) -> Plan:
@@ -264,7 +264,7 @@ class Planner:
         return Leg(step.kind, algorithm.name, chosen, counted, program, payload, counted_bytes)
 
     def _counted(self, counted: str, step: Step) -> IntArray:
-        """A reduction and a broadcast once a scope, messages of PEs one by one."""
+        """Bytes of each counted message: one a scope for a reduction and a broadcast, else those of PEs one by one."""
         if counted == "all_to_all":
             return np.repeat(self._payload(step), self._others())
         whole = self.sizes.payload(counted, step.load)
@@ -306,7 +306,7 @@ def parts_of(pattern: Pattern, num_pes: int, wholes: IntArray) -> IntArray:
 
 
 def wholes_of(pattern: Pattern, parts: IntArray) -> IntArray:
-    """(scopes,) all parts of a scope together."""
+    """(scopes,) bytes of all parts of each scope together."""
     pes, scopes = pattern.members()
     wholes = np.zeros(pattern.num_scopes, dtype=np.int64)
     np.add.at(wholes, scopes, parts[pes])

@@ -1,4 +1,4 @@
-"""What an algorithm for a collective takes and gives, and its times: alone, and one after another."""
+"""Algorithms for collectives: their patterns, programs and bounds; and times of programs, alone and in a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT_RANK = -1
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Who takes part: disjoint scopes of neighbouring PEs that act at the same time, each with its hub.
+    """The PEs that take part: disjoint scopes of consecutive PEs that act at the same time, each with its hub.
 
     A hub is where a value of the whole scope starts or ends: the root, or the node where the scope's ways to the root
     meet.
@@ -26,7 +26,7 @@ class Pattern:
         first_pe, last_pe: (scopes,) PEs first_pe .. last_pe - 1.
         hub: (scopes,) nodes.
         sends: (PEs,) PEs that contribute to a reduction, or (scopes,) scopes that have something to send.
-        combine_cycles: of a node that combines.
+        combine_cycles: cycles that a node takes to combine what meets there.
     """
 
     first_pe: IntArray
@@ -46,7 +46,7 @@ class Pattern:
         at_root: bool,
         softmax: bool = False,
     ) -> Pattern:
-        """Scopes whose values start or end at the root, or where the ways of each scope's PEs to it meet."""
+        """A pattern whose hubs are the root (`at_root`), or the nodes where the ways of a scope's PEs to it meet."""
         flows, topology = interconnect.flows, interconnect.topology
         hub = np.full(len(first_pe), flows.root, dtype=np.int64) if at_root else flows.hubs(first_pe, last_pe)
         cycles = topology.softmax_combine_cycles if softmax else topology.combine_cycles
@@ -54,12 +54,12 @@ class Pattern:
 
     @property
     def num_scopes(self) -> int:
-        """How many scopes there are."""
+        """Number of scopes."""
         return len(self.first_pe)
 
     @property
     def sizes(self) -> IntArray:
-        """(scopes,) PEs of each."""
+        """(scopes,) number of PEs of each."""
         return self.last_pe - self.first_pe
 
     def pes(self, scope: int) -> IntArray:
@@ -73,7 +73,7 @@ class Pattern:
         return np.arange(len(scopes)) - starts[scopes] + self.first_pe[scopes], scopes
 
     def key(self) -> tuple[object, ...]:
-        """All of it, hashable."""
+        """The whole pattern as a hashable key."""
         arrays = (self.first_pe, self.last_pe, self.hub, self.sends)
         return (*(array.tobytes() for array in arrays), self.combine_cycles)
 
@@ -84,11 +84,11 @@ def _no_misfit(_interconnect: Interconnect, _pattern: Pattern) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Cycles that a program takes at least.
+    """Lower bounds of the cycles of a program.
 
     Args:
-        every_target: before them no target of the largest scope is complete; adds up over programs in a row.
-        last_target: before them not all targets are complete.
+        every_target: no target of the largest scope is complete before; adds up over programs in a row.
+        last_target: the last target is not complete before.
     """
 
     every_target: int = 0
@@ -105,9 +105,9 @@ class Algorithm:
 
     Args:
         name: what users call it.
-        build: the program of a pattern on an interconnect.
-        misfit: why an interconnect cannot run it; empty if it can.
-        bound: cycles that it takes at least, cheaper to know than the program.
+        build: gives the program of a pattern on an interconnect.
+        misfit: gives why an interconnect cannot run it; empty if it can.
+        bound: gives a lower bound of its cycles, cheaper to compute than the program.
     """
 
     name: str
@@ -117,14 +117,14 @@ class Algorithm:
 
 
 def program_of(interconnect: Interconnect, algorithm: Algorithm, pattern: Pattern) -> Program:
-    """The program of an algorithm; kept."""
+    """The program of an algorithm, which the interconnect keeps."""
     return interconnect.program((algorithm.build, *pattern.key()), lambda: algorithm.build(interconnect, pattern))
 
 
 def isolated_times(
     interconnect: Interconnect, program: Program, payload_bytes: IntArray, source_rate: int = 0
 ) -> HopTimes:
-    """When everything is ready at 0 and nothing else runs."""
+    """Times of a program when everything is ready at 0 and nothing else runs."""
     state = ChannelTimes.idle(len(interconnect.topology.channels))
     ready = np.zeros(program.hops.num_sources, dtype=np.int64)
     return timed(interconnect, program, payload_bytes, ready, state, source_rate)
@@ -138,14 +138,14 @@ def timed(
     state: ChannelTimes,
     source_rate: int = 0,
 ) -> HopTimes:
-    """With senders ready at their own times, on channels whose state it moves on."""
+    """Times of a program whose senders are ready at the cycles `ready`, on channels whose `state` it updates."""
     channels, hops = interconnect.topology.channels, program.hops
     beats, busy = hops.occupancy(channels, program.message_bytes(payload_bytes), source_rate)
     return run_hops(hops, channels, beats, busy, program.rank, ready, state)
 
 
 def isolated_cycles(interconnect: Interconnect, program: Program, payload_bytes: IntArray) -> int:
-    """Completion of the collective when everything is ready at 0 and nothing else runs."""
+    """Completion cycle of the collective when everything is ready at 0 and nothing else runs."""
     return int(isolated_times(interconnect, program, payload_bytes).complete.max(initial=0))
 
 
@@ -166,11 +166,11 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RowTimes:
-    """What programs in a row took.
+    """Times of programs in a row.
 
     Args:
-        channel, grant, release: (hops,) of all of them, program by program.
-        cycles: completion of the last one.
+        channel, grant, release: (hops,) of all programs, one after the other.
+        cycles: completion cycle of the last one.
     """
 
     channel: IntArray
@@ -180,12 +180,12 @@ class RowTimes:
 
 
 def cycles_in_a_row(interconnect: Interconnect, programs: Sequence[Loaded]) -> int:
-    """Completion of the last one when everything is ready at 0 and nothing else runs."""
+    """Completion cycle of the last program when everything is ready at 0 and nothing else runs."""
     return times_in_a_row(interconnect, programs).cycles
 
 
 def times_in_a_row(interconnect: Interconnect, programs: Sequence[Loaded]) -> RowTimes:
-    """When everything is ready at 0 and nothing else runs."""
+    """Times of all programs when everything is ready at 0 and nothing else runs."""
     state = ChannelTimes.idle(len(interconnect.topology.channels))
     ready = np.zeros(programs[0].program.hops.num_sources, dtype=np.int64)
     found = []
@@ -203,7 +203,10 @@ def times_in_a_row(interconnect: Interconnect, programs: Sequence[Loaded]) -> Ro
 
 
 def _joined_times(interconnect: Interconnect, programs: Sequence[Loaded]) -> RowTimes:
-    """All programs as one: what a target gets goes over a free channel of its own to who sends it on."""
+    """Times of programs joined into one.
+
+    What a target gets goes over a channel of its own, which takes no time, to the sender that passes it on.
+    """
     channels = interconnect.topology.channels
     join = _Join(len(channels))
     head, flight, beats, busy, rank = ([_NO_ENTRIES] for _ in range(5))
@@ -235,7 +238,7 @@ def _joined_times(interconnect: Interconnect, programs: Sequence[Loaded]) -> Row
 
 
 class _Join:
-    """Puts the hops of programs one behind the other."""
+    """Joins the hops of programs in a row into one set of hops."""
 
     def __init__(self, num_channels: int) -> None:
         self.builder, self.num_channels, self.num_sources = HopBuilder(), num_channels, 0
@@ -243,7 +246,7 @@ class _Join:
         self._target = _NO_ENTRIES
 
     def add(self, hops: Hops) -> int:
-        """Adds a program; gives how many hops were added to bring its targets what they get."""
+        """Adds a program; returns the number of hops that were added to bring its targets what they get."""
         message = np.zeros(len(hops), dtype=np.int64)
         offset = int(self.builder.add(hops.channel, message, hops.wait_cycles, message)[0]) if len(hops) else 0
         for stored in (False, True):
@@ -262,7 +265,7 @@ class _Join:
         return len(cycles)
 
     def _feed(self, source: IntArray, hop: IntArray, num_sources: int) -> None:
-        """Hops wait for senders: for what the program before brought them, or for the start."""
+        """Makes hops wait for their senders: for what the program before brought them, or for the start."""
         if not len(self.last):
             self.num_sources = num_sources
             self.builder.start(source, hop)

@@ -1,4 +1,4 @@
-"""Broadcasts and reductions that go from end point to end point: in a chain, or in a binomial tree."""
+"""Broadcasts and reductions that PEs relay to each other: in a chain, or in a binomial tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from pe_sim.units import BoolArray, IntArray
 
 
 def chain_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Each PE adds its own while the head streams through. Senders: PEs; targets: hubs; payload: a scope's.
+    """A reduction along a chain: each PE adds its own value while the message streams through.
+
+    Senders: PEs; targets: hubs; payload: a scope's.
 
     Every end point that adds costs its ramps and `combine_cycles`, the hub included: over P end points of a line with
     ramps T_R and one cycle to add B + (2 T_R + 2)(P - 1) (Near-Optimal Wafer-Scale Reduce, HPDC 2024).
@@ -42,7 +44,10 @@ def chain_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def chain_broadcast(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """Each PE passes on to the next what streams through. Senders: hubs; targets: PEs; payload: a scope's."""
+    """A broadcast along a chain: each PE passes on to the next what streams through.
+
+    Senders: hubs; targets: PEs; payload: a scope's.
+    """
     everyone = np.ones(interconnect.topology.num_pes, dtype=bool)
     scopes = np.flatnonzero(pattern.sends).tolist()
     arms = [arm for scope in scopes for arm in _arms(interconnect, pattern, scope, everyone)]
@@ -65,7 +70,7 @@ def chain_broadcast(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def tree_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """A binomial tree, near partners first: in round r every second end point left sends to the one 2^r before it.
+    """A reduction by a binomial tree: in round r every second end point left sends to the one 2^r before it.
 
     Values are stored, then added, which costs ramps and `combine_cycles`. Senders: PEs; targets: hubs; payload: a
     scope's. On a line the sum of the rounds over P end points is B log P + P - 1 + (2 T_R + 1) log P.
@@ -86,7 +91,10 @@ def tree_reduce(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def tree_broadcast(interconnect: Interconnect, pattern: Pattern) -> Program:
-    """A binomial tree, far partners first, stored on the way. Senders: hubs; targets: PEs; payload: a scope's."""
+    """A broadcast by a binomial tree, far partners first, stored on the way.
+
+    Senders: hubs; targets: PEs; payload: a scope's.
+    """
     ends, topology = _Ends.of(interconnect, pattern), interconnect.topology
     everyone = np.ones(topology.num_pes, dtype=bool)
     scopes = np.flatnonzero(pattern.sends)
@@ -109,8 +117,8 @@ class _Ends:
     """The end points of trees: PEs by number, and behind them the hub of every scope, which several may share.
 
     Args:
-        nodes, ranks: (ends,) where each is, and who goes first.
-        hubs: (scopes,) ends.
+        nodes, ranks: (ends,) the node of each, and its rank among those that ask at once.
+        hubs: (scopes,) the end point of each hub.
         hub_inside: (scopes,) whether the hub is a PE of its scope.
         hub_sends: (scopes,) whether it then has a value of its own.
     """
@@ -125,7 +133,7 @@ class _Ends:
 
     @classmethod
     def of(cls, interconnect: Interconnect, pattern: Pattern) -> _Ends:
-        """Those of a pattern, whose `sends` are PEs' or scopes'."""
+        """The end points of a pattern, whose `sends` are by PE or by scope."""
         pes, hub = np.arange(interconnect.topology.num_pes, dtype=np.int64), pattern.hub
         inside = (hub >= pattern.first_pe) & (hub < pattern.last_pe)
         sends = inside.copy()
@@ -163,7 +171,7 @@ class _Chain:
 
     @classmethod
     def of(cls, arms: list[_Arm]) -> _Chain:
-        """Arms in order: one that branches off comes after the one it branches off from."""
+        """The messages of arms, of which one that branches off comes after the one it branches off from."""
         near: list[int] = []
         far: list[int] = []
         scope: list[int] = []
@@ -179,7 +187,7 @@ class _Chain:
         return cls(*(np.array(column, dtype=np.int64) for column in (near, far, scope, feeds)))
 
     def lengths_before(self, lengths: IntArray) -> IntArray:
-        """(messages,) hops between the hub and each."""
+        """(messages,) hops from the hub to the begin of each message, whose own hops are `lengths`."""
         before = [0] * len(lengths)
         for message, feeds in enumerate(self.feeds.tolist()):
             if feeds != NONE:
@@ -187,7 +195,7 @@ class _Chain:
         return np.array(before, dtype=np.int64)
 
     def lengths_beyond(self, lengths: IntArray) -> IntArray:
-        """(messages,) the most hops that lead to each from the ends."""
+        """(messages,) the most hops from an outer end of the chain to each message, whose own hops are `lengths`."""
         beyond = [0] * len(lengths)
         for message in range(len(lengths) - 1, -1, -1):
             feeds = int(self.feeds[message])
@@ -198,14 +206,14 @@ class _Chain:
 
 @dataclass(frozen=True, slots=True)
 class _Arm:
-    """End points from the hub, or from a branch, outwards."""
+    """One arm of a chain: its end points from the hub, or from where it branches off, outwards."""
 
     scope: int
     nodes: list[int]
 
 
 def _arms(interconnect: Interconnect, pattern: Pattern, scope: int, takes_part: BoolArray) -> list[_Arm]:
-    """The chain of a scope: through all PEs in a row, from the one nearest to the hub both ways."""
+    """The arms of a scope's chain: from the hub, or the PE nearest to it, both ways through the PEs that take part."""
     pes, hub = pattern.pes(scope), int(pattern.hub[scope])
     order = path_order(interconnect.flows.routes.coordinates, pes)
     order = order[takes_part[order] & (order != hub)]
@@ -223,20 +231,23 @@ def _arms(interconnect: Interconnect, pattern: Pattern, scope: int, takes_part: 
 
 
 def _place(interconnect: Interconnect, pes: IntArray, of: IntArray) -> IntArray:
-    """Where some PEs stand in the order of all."""
+    """Positions of the PEs `of` in the path order of all `pes`."""
     order = path_order(interconnect.flows.routes.coordinates, pes)
     place: IntArray = np.argsort(order)[of - pes[0]]
     return place
 
 
 def tree_distances(orders: list[IntArray]) -> list[int]:
-    """1, 2, 4, ... below the most end points."""
+    """Distances 1, 2, 4, ... below the number of end points of the largest tree."""
     most = max((len(order) for order in orders), default=0)
     return [1 << bit for bit in range(max(most - 1, 0).bit_length())]
 
 
 def add_round(builder: RoundsBuilder, orders: list[IntArray], distance: int, *, towards_hub: bool) -> None:
-    """One round of binomial trees, of (scopes,) end points from the hub on: between those `distance` apart."""
+    """Adds one round of binomial trees, between end points `distance` apart.
+
+    `orders` are the end points of each scope, from the hub on.
+    """
     near, far, scopes = [], [], []
     for scope, order in enumerate(orders):
         outer = order[distance :: 2 * distance]
@@ -250,7 +261,7 @@ def add_round(builder: RoundsBuilder, orders: list[IntArray], distance: int, *, 
 
 
 def _keep_hubs(builder: HopBuilder, interconnect: Interconnect, pattern: Pattern) -> None:
-    """Hubs that are PEs and contribute themselves."""
+    """Adds what hubs that are PEs contribute themselves to their own reductions."""
     inside = (pattern.hub >= pattern.first_pe) & (pattern.hub < pattern.last_pe)
     scopes = np.flatnonzero(inside)
     scopes = scopes[pattern.sends[pattern.hub[scopes]]]
@@ -259,12 +270,12 @@ def _keep_hubs(builder: HopBuilder, interconnect: Interconnect, pattern: Pattern
 
 
 def _keep_hub_pe(builder: HopBuilder, pattern: Pattern, scope: int) -> None:
-    """A hub that is a PE of its scope has what it sends."""
+    """Adds that a hub which is a PE of its scope has what it sends."""
     hub = pattern.hub[scope : scope + 1]
     if pattern.first_pe[scope] <= hub[0] < pattern.last_pe[scope]:
         builder.keep(np.array([scope], dtype=np.int64), hub, np.zeros(1, dtype=np.int64))
 
 
 def _ranks(interconnect: Interconnect, pattern: Pattern, senders: IntArray, scopes: IntArray) -> IntArray:
-    """(messages,) PEs by number, hubs as hubs."""
+    """(messages,) ranks of senders: of a PE its number, of a hub as `hub_ranks` says."""
     return np.where(senders == pattern.hub[scopes], hub_ranks(interconnect, pattern)[scopes], senders)

@@ -42,7 +42,7 @@ def box_of(coordinates: Coordinates | None, pes: IntArray) -> tuple[Side, ...] |
 
 
 def path_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
-    """From one end to the other: as numbered, row by row forth and back, or by a Gray code."""
+    """The PEs in the order of a path: as numbered, row by row forth and back, or by a Gray code."""
     box = box_of(coordinates, pes)
     if box is None:
         return _row_by_row(coordinates, pes)
@@ -51,7 +51,7 @@ def path_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
 
 
 def ring_order(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
-    """Around, from the last one back to the first.
+    """The PEs in the order of a ring, which goes from the last one back to the first.
 
     On a line 0, 2, 4, ... 5, 3, 1, so that neighbours are at most two apart; on a grid along its rows and back along
     a column, if a grid has such a way; on a hypercube by a Gray code; as numbered where there are no coordinates.
@@ -70,13 +70,13 @@ def folded(path: IntArray) -> IntArray:
 
 
 def side_ring(side: Side) -> IntArray:
-    """(length,) the ring along one side of a box: positions."""
+    """(length,) positions along one side of a box in the order of a ring."""
     along = np.arange(side.length, dtype=np.int64)
     return along if side.closed else folded(along)
 
 
 def _row_by_row(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
-    """Forth and back along the rows of a grid, of which the PEs fill some in part."""
+    """The PEs forth and back along the rows of a grid, some of which they may fill only in part; else as numbered."""
     if coordinates is None or len(coordinates.sizes) != 2:
         return pes
     rows = pes // coordinates.strides[1]
@@ -85,7 +85,7 @@ def _row_by_row(coordinates: Coordinates | None, pes: IntArray) -> IntArray:
 
 
 def _snake(box: Sequence[Side]) -> IntArray:
-    """Offsets from the first PE, each a neighbour of the one before: the reflected code over the sides' digits."""
+    """Offsets from a box's first PE, each a neighbour of the one before: a reflected Gray code over the sides."""
     order = np.zeros(1, dtype=np.int64)
     for side in box:
         pieces = [(order[::-1] if digit % 2 else order) + digit * side.stride for digit in range(side.length)]
@@ -94,7 +94,7 @@ def _snake(box: Sequence[Side]) -> IntArray:
 
 
 def _around(box: Sequence[Side]) -> IntArray | None:
-    """A closed way over neighbours; None if none is known."""
+    """Offsets from a box's first PE in the order of a ring of neighbours; None if no such ring is known."""
     if not box:
         return np.zeros(1, dtype=np.int64)
     if len(box) == 1:
@@ -113,7 +113,7 @@ def _around(box: Sequence[Side]) -> IntArray | None:
 
 
 def _comb(across: Side, down: Side) -> IntArray:
-    """Forth and back along all rows but for their first place, and back along those; `down` is even."""
+    """A ring forth and back along all rows without their first places, then back along these; `down` is even."""
     inner = np.arange(1, across.length, dtype=np.int64) * across.stride
     rows = [(inner[::-1] if row % 2 else inner) + row * down.stride for row in range(down.length)]
     back = np.arange(down.length - 1, -1, -1, dtype=np.int64) * down.stride
@@ -121,7 +121,7 @@ def _comb(across: Side, down: Side) -> IntArray:
 
 
 def _spiral(across: Side, down: Side) -> IntArray:
-    """On a torus of odd sides: every row once around from where the last one ended, forth in some and back in others.
+    """A ring on a torus of odd sides: once around every row from where the last one ended, some forth and some back.
 
     A row forth ends one place before its start, a row back one after it. `across.length` is not above `down.length`,
     both are odd, so that many rows forth in excess of those back bring the last row's end below the first's start.

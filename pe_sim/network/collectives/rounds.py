@@ -17,7 +17,7 @@ _NO_ENTRIES = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Cycles at end points.
+    """Cycles that messages cost at end points.
 
     Args:
         send: before every message.
@@ -30,7 +30,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class _Feeds:
-    """(feeds,) what a round's messages wait for: `message` for hop `before` + round * `shift`, whole."""
+    """(feeds,) what a round's messages wait for: `message` for all of hop `before` + round * `shift`."""
 
     before: IntArray
     shift: IntArray
@@ -38,7 +38,7 @@ class _Feeds:
 
 
 class RoundsBuilder:
-    """Collects rounds; what an end point has got before is waited for by what it sends.
+    """Collects rounds of messages into hops; an end point sends when it has what it got before.
 
     Within a run of equal rounds (`repeat`) a message waits for the one its sender got in the round before; across
     `settle` it waits for the last message of every run before.
@@ -65,7 +65,7 @@ class RoundsBuilder:
         self._num_hops = self._num_messages = self._num_waves = 0
 
     def repeat(self, senders: IntArray, receivers: IntArray, carried: IntArray) -> None:
-        """As many rounds of the same messages as `carried` has.
+        """Adds rounds with the same senders and receivers, as many as `carried` has.
 
         Args:
             senders, receivers: (messages,) end points, each at most once.
@@ -87,7 +87,7 @@ class RoundsBuilder:
         self._num_messages += run.rounds * len(senders)
 
     def settle(self) -> None:
-        """From now on everything that was got so far is waited for."""
+        """Makes all that is added from now on wait for everything that its senders got so far."""
         self._settled.append(self._latest)
         self._latest = np.full_like(self._latest, NONE)
 
@@ -127,13 +127,13 @@ class RoundsBuilder:
         )
 
     def program(self, hops: Hops, rank_of: IntArray) -> Program:
-        """The program; `rank_of`: (ends,) who goes first."""
+        """The program of finished hops; `rank_of`: (ends,) ranks of those that ask at once."""
         senders, payload, sizes = _joined(self._messages, 3)
         begin = None if (sizes == 1).all() else np.concatenate([[0], np.cumsum(sizes)])
         return Program(hops, rank_of[senders], payload, begin)
 
     def _arrivals(self, ends: IntArray) -> list[tuple[IntArray, IntArray, IntArray]]:
-        """After `settle`: (position in `ends`, hop, cycles until use) of what brought them what they have."""
+        """The hops that brought the ends what they have: (position in `ends`, hop, cycles until use) per `settle`."""
         found = []
         for latest in self._settled:
             got = np.flatnonzero(latest[ends] != NONE)
@@ -141,7 +141,10 @@ class RoundsBuilder:
         return found
 
     def _feeds(self, run: _Run) -> tuple[IntArray, _Feeds, _Feeds]:
-        """(rounds or 2, messages) cycles before the first hop of each message, and what those of a round wait for."""
+        """(2, messages) cycles before the first hop of each message, and what messages wait for.
+
+        Both are given for the first round of a run and for later ones.
+        """
         settled = [latest[run.senders] for latest in self._settled]
         carried_on = self._latest[run.senders]
         incoming = np.full(len(self._ramp), NONE, dtype=np.int64)
@@ -197,7 +200,7 @@ class RoundsBuilder:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Run:
-    """Equal rounds: their messages and paths, how many, and the number of the first hop."""
+    """Equal rounds: their paths, senders and receivers, how many there are, and their first hop's number (`base`)."""
 
     paths: Paths
     senders: IntArray
@@ -207,22 +210,22 @@ class _Run:
 
     @property
     def hops(self) -> int:
-        """Hops of a round."""
+        """Number of hops of one round."""
         return len(self.paths.channel)
 
     @property
     def steps(self) -> int:
-        """Hops of the longest way."""
+        """Number of hops of the longest path."""
         return int(self.paths.step.max()) + 1
 
     @property
     def last_round(self) -> int:
-        """The first hop of the last round."""
+        """Number of the first hop of the last round."""
         return self.base + (self.rounds - 1) * self.hops
 
 
 def _feeds_of(hops: Sequence[IntArray], messages: Sequence[IntArray], moving: int = 0, shift: int = 0) -> _Feeds:
-    """The last `moving` of them move on by `shift` a round."""
+    """Feeds of messages by hops, of which the last `moving` move on by `shift` a round."""
     before, message = np.concatenate(hops), np.concatenate(messages)
     shifts = np.zeros(len(before), dtype=np.int64)
     shifts[len(before) - moving :] = shift
@@ -230,7 +233,7 @@ def _feeds_of(hops: Sequence[IntArray], messages: Sequence[IntArray], moving: in
 
 
 def _first_wave(paths: Paths, source: IntArray, feeds: _Feeds) -> tuple[Wave, IntArray]:
-    """The first hops of a round; and the order in which its feeds are listed."""
+    """The wave of the first hops of a round, and the order in which it lists the round's feeds."""
     order = np.argsort(paths.channel[paths.first], kind="stable")
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
@@ -254,7 +257,7 @@ def _first_wave(paths: Paths, source: IntArray, feeds: _Feeds) -> tuple[Wave, In
 
 
 def _inner_waves(paths: Paths) -> list[Wave]:
-    """The hops that are 1, 2, ... behind the sender."""
+    """The waves of the second, third, ... hops of a round's messages."""
     order = np.lexsort((paths.channel, paths.step))
     bounds = np.flatnonzero(np.diff(paths.step[order])) + 1
     return [_inner_wave(paths, hops) for hops in np.split(order, bounds)[1:]]
