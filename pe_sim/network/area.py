@@ -35,13 +35,13 @@ _SQUARE: Final = 2  # a grid's longer side is at most so many times its shorter 
 
 @dataclass(frozen=True, slots=True)
 class AreaReport:
-    """Silicon of an array, all in mm2.
+    """Silicon area of an array, all in mm2.
 
     Args:
-        by_component: of all PEs, joints, switches (where there are any) and wires, and the root.
-        pe_mm2: die of one PE: matrix and vector unit, buffer, its share of joints, switches and wires; and its memory,
-            or the largest layer of it where that is stacked over the PE.
-        pitch_mm2: what the floor plan gives a PE.
+        by_component: area of each component: the units of all PEs, joints, switches (where there are any), wires, root.
+        pe_mm2: die area of one PE: matrix and vector unit, buffer, its share of joints, switches and wires; and its
+            memory. Where memory is stacked over the PE: the larger of all that and one layer of memory.
+        pitch_mm2: area that the floor plan gives a PE.
     """
 
     by_component: Mapping[str, float]
@@ -50,7 +50,7 @@ class AreaReport:
 
     @property
     def total_mm2(self) -> float:
-        """All silicon, stacked memory with every layer; DRAM of the root is on other dies."""
+        """All silicon, with every layer of stacked memory; DRAM of the root is on other dies."""
         return math.fsum(self.by_component.values())
 
     @property
@@ -60,7 +60,7 @@ class AreaReport:
 
     @property
     def note(self) -> str | None:
-        """What is wrong, if a PE does not fit its pitch."""
+        """Warning if a PE does not fit its pitch; else None."""
         if self.fits_pitch:
             return None
         needed = math.ceil(math.sqrt(self.pe_mm2) * 1000) / 1000
@@ -70,7 +70,7 @@ class AreaReport:
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: mm2 by component."""
+        """HTML for notebooks: mm2 by component."""
         rows = [
             (name.replace("_", " "), f"{mm2:,.2f}", f"{mm2 / self.total_mm2:.1%}")
             for name, mm2 in self.by_component.items()
@@ -79,7 +79,7 @@ class AreaReport:
         return card(title, tables=[Table(("component", "mm2", "share"), rows)], notes=[self.note] if self.note else [])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The report as a JSON-ready dict."""
         return {
             "total_mm2": self.total_mm2,
             "by_component": dict(self.by_component),
@@ -90,7 +90,7 @@ class AreaReport:
 
 
 def area_of(array: ArrayConfig) -> AreaReport:
-    """The area of an array, with the constants of its section `area`."""
+    """The area of an array, from the constants of its section `area`."""
     area, pe, count = array.area, array.pe, array.num_pes
     matrix = pe.matrix.outputs * pe.matrix.depth * area.mac_um2[_mac_dtype(array)] / _UM2_PER_MM2
     vector = _lanes_mm2(array, pe.vector)
@@ -128,8 +128,8 @@ def at_area(
 
     Args:
         name_or_path_or_dict: what `load_array` takes.
-        area_mm2: what `area_of(array).total_mm2` stays within.
-        overrides: as of `load_array`; without num_pes.
+        area_mm2: upper bound of `area_of(array).total_mm2`.
+        overrides: as of `load_array`, without num_pes.
 
     Raises:
         InputError: not even the smallest array fits, or its number of PEs is given by its file.
@@ -165,7 +165,7 @@ def at_area(
 
 
 def _most_pes(array: ArrayConfig, area_mm2: float) -> int:
-    """No more PEs than these fit, even without joints and wires."""
+    """Upper bound of the number of PEs that fit an area, from that of PEs and root without joints and wires."""
     found = area_of(array).by_component
     one_pe = math.fsum(found[name] for name in (PE_MATRIX, PE_VECTOR, PE_MEMORY, PE_BUFFER)) / array.num_pes
     return MAX_PES if one_pe == 0 else min(MAX_PES, max(1, math.floor((area_mm2 - found[ROOT]) / one_pe)))
@@ -192,7 +192,7 @@ def _shape(array: ArrayConfig) -> Shape | None:
 
 
 def _mac_dtype(array: ArrayConfig) -> str:
-    """What its multipliers are wide enough for."""
+    """Name of the dtype that its multipliers have to be wide enough for."""
     dtypes = array.dtypes
     return wider(wider(dtypes.weight.name, dtypes.kv_cache.name), dtypes.activation.name)
 
@@ -202,7 +202,7 @@ def _lanes_mm2(array: ArrayConfig, unit: VectorUnit) -> float:
 
 
 def _joint_elements(array: ArrayConfig) -> int:
-    """Partial elements that can arrive in a cycle and are added to others, over all joints: all inputs but one."""
+    """Adders of the array: partial elements per cycle over all inputs of all joints, but one input of each."""
     bits = array.dtypes.partial.bits
     if not isinstance(array.network, GraphNetwork):
         lanes = ceil_div(8 * array.network.tree.bytes_per_cycle, bits)
@@ -216,13 +216,13 @@ def _joint_elements(array: ArrayConfig) -> int:
         if topology.combines[target] and channel >= 0:
             inputs.setdefault(target, []).append(int(topology.channels.bytes_per_cycle[channel]))
     for node, widths in inputs.items():
-        own = kinds[node] == "pe"  # which adds what its PE has to say
+        own = kinds[node] == "pe"  # it has one more input, from its PE
         found += sum(ceil_div(8 * width, bits) for width in sorted(widths)[0 if own else 1 :])
     return found
 
 
 def _switches_mm2(array: ArrayConfig) -> dict[str, float]:
-    """All switches and routers; nothing where there are a bus and a tree, whose joints only add."""
+    """Area of all switches and routers, by component; empty for a bus and a tree, whose joints only add."""
     if not isinstance(array.network, GraphNetwork):
         return {}
     from pe_sim.network.topology.kinds import build_topology  # loads networkx
@@ -232,10 +232,10 @@ def _switches_mm2(array: ArrayConfig) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SwitchSizes:
-    """The switches and routers of an interconnect.
+    """Sizes of the switches and routers of an interconnect.
 
     Args:
-        total_mm2: of all.
+        total_mm2: area of all of them.
         crossing_mm: (channels,) wire that a bit drives in the switch from which it enters each channel.
     """
 
@@ -244,10 +244,10 @@ class SwitchSizes:
 
 
 def switch_sizes(topology: Topology, pitch_um: float) -> SwitchSizes:
-    """Sizes of switches as matrix crossbars, which their wires rule: (bits in) x (bits out) x pitch^2.
+    """Sizes of switches as matrix crossbars, whose area their wires decide: (bits in) x (bits out) x pitch^2.
 
     A bit drives its whole row and its whole column. A PE with a router has a port of its own, as wide as its widest
-    channel. What has one way in or one way out (end points, joints of a bus and a tree) switches nothing. A switch of a
+    channel. Nodes with one way in or one way out (end points, joints of a bus and a tree) switch nothing. A switch of a
     fat tree whose channels are k times as wide as its leaves' is k switches side by side, as such trees are built.
     """
     edges, widths = topology.edges, topology.channels.bytes_per_cycle
@@ -276,7 +276,7 @@ def switch_sizes(topology: Topology, pitch_um: float) -> SwitchSizes:
 
 
 def _wire_bits_mm(array: ArrayConfig) -> float:
-    """All wires of the interconnect, as long as energy takes them to be."""
+    """All wire of the interconnect in bit mm, of the same lengths as energy is computed from."""
     if isinstance(array.network, GraphNetwork):
         from pe_sim.network.metrics import wire_bits_mm  # loads networkx
 

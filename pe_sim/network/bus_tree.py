@@ -12,7 +12,7 @@ from pe_sim.units import IntArray, ceil_div
 
 
 def occupancy_cycles(bus: Bus, num_bytes: IntArray, source_rate: int = 0) -> IntArray:
-    """Cycles each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing.
+    """Cycles that each message holds the bus: overhead + beats, paid per burst; an empty message sends nothing.
 
     Beats go at the sender's rate where that is less than the bus's (0: no limit).
     """
@@ -23,7 +23,7 @@ def occupancy_cycles(bus: Bus, num_bytes: IntArray, source_rate: int = 0) -> Int
 
 
 def burst_sizes(bus: Bus, num_bytes: int) -> list[int]:
-    """The bursts a message is cut into; the last has what remains."""
+    """Bytes of each burst that a message is cut into; the last has what remains."""
     if bus.burst_bytes is None or num_bytes <= bus.burst_bytes:
         return [num_bytes]
     full, rest = divmod(num_bytes, bus.burst_bytes)
@@ -31,13 +31,13 @@ def burst_sizes(bus: Bus, num_bytes: int) -> list[int]:
 
 
 def occupancy_of(bus: Bus, burst: int, source_rate: int = 0) -> int:
-    """Cycles one burst holds the bus: overhead + beats, at the sender's rate where that is less (0: no limit)."""
+    """Cycles that one burst holds the bus: overhead + beats, at the sender's rate where that is less (0: no limit)."""
     rate = min(bus.bytes_per_cycle, source_rate) if source_rate else bus.bytes_per_cycle
     return bus.overhead_cycles - (-burst // rate)
 
 
 def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> int:
-    """Completion of messages sent one after another: sum of occupancies + time of flight (+ the request's)."""
+    """Completion cycle of messages sent one after another: sum of occupancies + time of flight (+ the request's)."""
     busy = int(occupancy_cycles(bus, num_bytes).sum())
     if busy == 0:
         return 0
@@ -45,13 +45,13 @@ def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> int:
 
 
 def hop_cycles(tree: Tree, levels: int, *, softmax: bool = False) -> int:
-    """Cycles of a head through the lowest `levels` levels: link plus combining at each joint."""
+    """Cycles of a head through the lowest `levels` levels: the link and combining of each."""
     combine = tree.softmax_combine_cycles if softmax else tree.combine_cycles
     return sum(tree.level_latency_cycles[:levels]) + levels * combine
 
 
 def reduce_cycles(tree: Tree, num_bytes: IntArray, levels: int, *, parallel: bool, softmax: bool = False) -> int:
-    """Completion of reductions that start together: side by side in disjoint subtrees, or one after another."""
+    """Completion cycle of reductions that start together: side by side in disjoint subtrees, or one after another."""
     beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
     if not len(beats):
         return 0
@@ -59,7 +59,7 @@ def reduce_cycles(tree: Tree, num_bytes: IntArray, levels: int, *, parallel: boo
 
 
 def downlink_cycles(tree: Tree, num_bytes: IntArray, levels: int) -> int:
-    """Completion of multicasts from joints down their own subtrees: links plus beats, all at once."""
+    """Completion cycle of multicasts from joints down their own subtrees, all at once: links plus beats."""
     beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
     if not len(beats):
         return 0

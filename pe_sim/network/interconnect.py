@@ -1,4 +1,4 @@
-"""One interconnect ready to be used: its channels, its routes, and the collectives that were asked for before."""
+"""Interconnects ready to use: channels, routes, and the programs of collectives that were asked for before."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pe_sim.network.topology.topology import Topology
 if TYPE_CHECKING:
     from pe_sim.network.routing.hops import Program
 
-_KEPT_HOPS = 2**22  # in all: about 0.5 GiB; beyond that collectives are built anew
+_KEPT_HOPS = 2**22  # of all kept programs together: about 0.5 GiB; beyond that they are dropped and built anew
 
 
 @dataclass(frozen=True, eq=False)
 class Interconnect:
-    """An interconnect and what has been worked out for it; `known` collectives by what they depend on."""
+    """An interconnect and what was worked out for it; `known`: programs of collectives by what they depend on."""
 
     topology: Topology
     flows: Flows
     known: dict[tuple[object, ...], Program] = field(default_factory=dict, repr=False)
 
     def program(self, key: tuple[object, ...], build: Callable[[], Program]) -> Program:
-        """The program of a collective; `key` is all it depends on beside the topology."""
+        """The program of a collective, kept; `key` is all that it depends on beside the topology."""
         if key not in self.known:
             program = build()
             if sum(len(each.hops) for each in self.known.values()) + len(program.hops) > _KEPT_HOPS:
@@ -41,7 +41,7 @@ class Interconnect:
 
 
 def interconnect_of(array: ArrayConfig) -> Interconnect:
-    """The interconnect of an array; kept, as its topology is."""
+    """The interconnect of an array; kept."""
     return interconnect_for(plan_of(array))
 
 
@@ -55,7 +55,7 @@ def links_of(system: SystemConfig) -> Interconnect:
 
 
 def plan_of_links(system: SystemConfig) -> Plan:
-    """What the links of a system depend on."""
+    """The plan of a system's links: all that they depend on."""
     assert system.links is not None, "one array alone has no links"
     return Plan(system.num_arrays, system.links, Floorplan(system.pitch_mm, system.mm_per_cycle))
 

@@ -1,4 +1,4 @@
-"""What an interconnect is in numbers, closed or counted on its graph; and arrays scaled to an equal total wire."""
+"""Metrics of interconnects, in closed form or counted on the graph; and arrays scaled to equal total wire."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pe_sim.network.topology.topology import Channels, Topology
 from pe_sim.notebook import Table, card
 from pe_sim.units import BoolArray, IntArray
 
-# ---- Metrics of any graph, where no closed form is known: the diameter by counting, the bisection by trying cuts.
+# ---- Metrics of graphs for which no closed form is known: the diameter by counting, the bisection by trying cuts.
 
 
-EXACT_PES: Final = 8  # up to 70 halves, each a maximum flow
+EXACT_PES: Final = 8  # up to 70 halves, each of which takes a maximum flow
 EXACT_NODES: Final = 64
-SPECTRAL_NODES: Final = 1024  # an eigenvector of so many takes a second
+SPECTRAL_NODES: Final = 1024  # eigenvectors of so many nodes take a second
 SWAP_PES: Final = 64
 
 
 def count_diameter(topology: Topology) -> int:
-    """Channels on the longest of the shortest ways between two PEs; a bus is one."""
+    """Diameter in hops: channels on the longest of the shortest paths between two PEs; a bus counts as one."""
     num_pes, nodes = topology.num_pes, len(topology.nodes)
     after: list[list[int]] = [[] for _ in range(nodes)]
     for source, target, _ in topology.edges.tolist():
@@ -47,7 +47,7 @@ def count_diameter(topology: Topology) -> int:
         for node, mask in fresh.items():
             for target in after[node]:
                 arrivals[target] = arrivals.get(target, 0) | mask
-        for bus in [node for node in arrivals if is_bus[node]]:  # whoever listens hears it at once
+        for bus in [node for node in arrivals if is_bus[node]]:  # its listeners hear it in the same hop
             mask = arrivals.pop(bus)
             for target in after[bus]:
                 arrivals[target] = arrivals.get(target, 0) | mask
@@ -61,7 +61,7 @@ def count_diameter(topology: Topology) -> int:
 
 
 def search_bisection(topology: Topology) -> Bisection:
-    """The least width from one half of the PEs to the other: exact for few PEs, else the best cut that was tried."""
+    """The least width between two halves of the PEs: exact for few PEs, else that of the best cut that was tried."""
     if topology.num_pes < 2:
         return Bisection(0, "exact")
     if topology.num_pes <= EXACT_PES and len(topology.nodes) <= EXACT_NODES:
@@ -95,7 +95,7 @@ def _exact(topology: Topology) -> int:
 
 
 class _Cuts:
-    """The widths of cuts of one topology; a cut says of each node whether it is on the first side."""
+    """Widths of cuts of one topology; a cut is a (nodes,) mask of the nodes on the first side."""
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
@@ -119,7 +119,11 @@ class _Cuts:
         return total
 
     def improved(self, half: BoolArray) -> BoolArray:
-        """Switches go to the side that most of their width leads to; few PEs are also swapped while that helps."""
+        """A cut (nodes,) from a half of the PEs (PEs,).
+
+        Switches go to the side that most of their width leads to; where PEs are few, swaps of two PEs that make the
+        cut narrower are made too.
+        """
         side = self._settled(half)
         if self._topology.num_pes > SWAP_PES:
             return side
@@ -173,11 +177,11 @@ def _candidates(topology: Topology) -> list[BoolArray]:
     return halves
 
 
-# ---- Comparisons at equal total wire: takes an array and a budget of wire, gives the array with scaled widths.
+# ---- Comparisons at equal total wire: arrays whose widths are scaled to a budget.
 
 
 _T = TypeVar("_T")
-_ROUNDING = 1e-12  # of sums of lengths
+_ROUNDING = 1e-12  # relative error of sums of lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +189,10 @@ class WireScaling:
     """An array whose interconnect was scaled to a budget of wire.
 
     Args:
-        array: with the new widths.
+        array: the array with the new widths.
         factor: what the widths were multiplied by before they were rounded down, at least to 1.
         wanted_bits_mm: the budget.
-        reached_bits_mm: what it came to, no more than the budget; what is left would not do for a byte more.
+        reached_bits_mm: the wire of the scaled array, no more than the budget.
     """
 
     array: ArrayConfig
@@ -197,7 +201,7 @@ class WireScaling:
     reached_bits_mm: float
 
     def __str__(self) -> str:
-        """In a sentence."""
+        """The scaling in one line."""
         share = self.reached_bits_mm / self.wanted_bits_mm
         return (
             f"{self.array.name}: widths x {self.factor:.4g}, wire {self.reached_bits_mm:,.0f} of"
@@ -206,7 +210,7 @@ class WireScaling:
 
 
 def wire_bits_mm(array: ArrayConfig) -> float:
-    """All wire of the interconnect: 8 wires a byte per cycle, times their length."""
+    """All wire of the interconnect in bit mm: 8 wires for each byte per cycle, times their length."""
     return build_topology(array).channels.wire_bits_mm
 
 
@@ -240,12 +244,12 @@ def scale_to_wire(array: ArrayConfig, budget_bits_mm: float, *, source: str | No
         reached = wire_bits_mm(scaled)
         if reached <= most:
             return WireScaling(scaled, float(factor), budget_bits_mm, reached)
-        # Widths of 1 that could not shrink, or a growth that rounded up: the others give way.
+        # Widths of 1 could not shrink, or a growth was rounded up: the other widths have to shrink more.
         factor *= min(Fraction(budget_bits_mm) / Fraction(reached), Fraction(999, 1000))
 
 
 def scaled_to_wire(array: ArrayConfig, wire_bits_mm: float) -> ArrayConfig:
-    """`scale_to_wire`'s array alone."""
+    """The array that `scale_to_wire` gives, without the report."""
     return scale_to_wire(array, wire_bits_mm).array
 
 
@@ -270,7 +274,7 @@ def _scaled(part: _T, factor: Fraction) -> _T:
 
 @dataclass(frozen=True, slots=True)
 class LevelMetrics:
-    """The channels of one level; pairs are the least and the greatest."""
+    """Metrics of the channels of one level; pairs are the least and the greatest value."""
 
     level: str
     channels: int
@@ -282,7 +286,7 @@ class LevelMetrics:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """As a row of a table."""
+        """The cells of its row in a table."""
         spans = (self.bytes_per_cycle, self.latency_cycles, self.overhead_cycles)
         texts = [f"{least:,}" if least == most else f"{least:,}-{most:,}" for least, most in spans]
         return self.level, f"{self.channels:,}", *texts, f"{self.length_mm:,.1f}", f"{self.wire_bits_mm:,.0f}"
@@ -290,19 +294,19 @@ class LevelMetrics:
 
 @dataclass(frozen=True, slots=True)
 class TopologyMetrics:
-    """An interconnect in numbers.
+    """Metrics of an interconnect.
 
     Args:
-        num_pes: N.
-        num_switches: switches and joints; routers belong to their PE.
-        num_channels: a link has one each way, a shared bus is one.
-        diameter_hops: channels on the longest of the shortest ways between two PEs.
+        num_pes: number of PEs.
+        num_switches: number of switches and joints; routers belong to their PE.
+        num_channels: number of channels; a link has one each way, a shared bus is one.
+        diameter_hops: channels on the longest of the shortest paths between two PEs.
         bisection_bytes_per_cycle: the least width from one half of the PEs to the other, in one direction.
-        bisection_how: how we know.
-        wire_mm: lengths of all channels.
-        wire_bits_mm: lengths times wires: 8 a byte per cycle.
-        levels: the same by level.
-        floorplan: under which the lengths hold.
+        bisection_how: how the bisection was found.
+        wire_mm: length of all channels.
+        wire_bits_mm: length times wires, 8 wires for each byte per cycle.
+        levels: the channels level by level.
+        floorplan: the floor plan under which the lengths hold.
     """
 
     kind: str
@@ -318,11 +322,11 @@ class TopologyMetrics:
     floorplan: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The metrics as a JSON-ready dict."""
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the whole, and a row a level."""
+        """HTML for notebooks: the metrics, and a table with a row for each level."""
         facts = [
             ("switches", f"{self.num_switches:,}"),
             ("channels", f"{self.num_channels:,}"),
@@ -337,7 +341,7 @@ class TopologyMetrics:
 
 
 def topology_metrics(array: ArrayConfig) -> TopologyMetrics:
-    """The metrics of an array's interconnect; closed forms where the kind has them."""
+    """Metrics of an array's interconnect; in closed form where its kind has one."""
     topology, plan = build_topology(array), plan_of(array)
     kind = KINDS[array.network.kind]
     diameter = kind.diameter(plan)
@@ -360,7 +364,7 @@ def topology_metrics(array: ArrayConfig) -> TopologyMetrics:
 
 
 def level_metrics(channels: Channels) -> tuple[LevelMetrics, ...]:
-    """One entry a level, in the order of the channels."""
+    """Metrics of each level, in the order of the channels."""
     levels = np.array(channels.level)
     return tuple(_level(channels, level, np.flatnonzero(levels == level)) for level in dict.fromkeys(channels.level))
 

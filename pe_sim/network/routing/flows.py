@@ -1,4 +1,4 @@
-"""The three ways of a message: a path, a tree of channels to many, and one from many that combines on its way."""
+"""Flows over an interconnect: paths of unicasts, trees of multicasts, and reductions that combine on their way."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CannotCombineError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Paths:
-    """Messages from end point to end point, as pieces to be repeated; arrays are (hops,), (links,) or (messages,).
+    """The hops of unicasts, to be added to a builder, also more than once; arrays: (hops,), (links,) or (messages,).
 
     Args:
         channel, message, wait_cycles, step: of each hop; `step` counts hops from the sender on.
         before, after: hop `after` waits for the head of hop `before`.
         first, last: the first and the last hop of each message.
-        end_cycles: from the last hop's tail to the receiver.
+        end_cycles: cycles from the last hop's tail to the receiver.
     """
 
     channel: IntArray
@@ -47,11 +47,11 @@ class Paths:
     def add_to(
         self, builder: HopBuilder, message: IntArray, wave: int | IntArray, delay: IntArray | None = None
     ) -> tuple[IntArray, IntArray]:
-        """Adds the hops. Gives the first and the last hop of each message.
+        """Adds the hops; returns the first and the last hop of each message.
 
         Args:
             message: (messages,) their numbers.
-            wave: where the ways begin, or (hops,).
+            wave: the wave of the first hops, or (hops,) those of the messages' first hops.
             delay: (messages,) cycles before each goes on its way.
         """
         wait = self.wait_cycles
@@ -85,12 +85,12 @@ class Flows:
 
     @property
     def root(self) -> int:
-        """The root's node."""
+        """Index of the root's node."""
         return self.routes.topology.num_pes
 
     @cached_property
     def is_joint(self) -> BoolArray:
-        """(nodes,) joints of a reduction tree, which take their cycles even if one value passes alone."""
+        """(nodes,) whether each is a joint of a reduction tree, which takes its cycles even for one value alone."""
         topology = self.routes.topology
         kinds = [kind for _, kind in topology.graph.nodes(data="kind")]
         joints = np.array([kind == "joint" for kind in kinds], dtype=bool)
@@ -98,7 +98,7 @@ class Flows:
         return joints
 
     def hubs(self, first_pe: IntArray, last_pe: IntArray) -> IntArray:
-        """(scopes,) where a scope's values meet: where its PEs' ways to the root do, if that node can hold a value.
+        """(scopes,) hub of each scope: the node where its PEs' ways to the root meet, if it can hold a value.
 
         A switch that cannot combine passes messages on and no more: there the lowest PE takes its place. So it does
         where several scopes would meet at one node, as in a butterfly, whose neighbours part at the first switch.
@@ -121,11 +121,11 @@ class Flows:
         return bool(np.isin(channels, into_root).all())
 
     def distances_to(self, node: int, others: IntArray) -> IntArray:
-        """(others,) edges on the way to a node."""
+        """(others,) number of edges from each to `node`."""
         return self.routes.inward(node, others, over_buses=True).depth[others]
 
     def nodes_between(self, sender: int, receiver: int) -> list[int]:
-        """The nodes on the way of a message, both ends included."""
+        """The nodes on the path of a message, both ends included: the sender first, the others by index."""
         receivers = np.array([receiver], dtype=np.int64)
         tree = self.routes.outward(sender, receivers)
         return [sender, *self._ancestors(tree, receivers, sender).tolist()]
@@ -136,7 +136,7 @@ class Flows:
         return bool(self.routes.topology.is_bus[self._ancestors(tree, receivers, sender)].any())
 
     def paths(self, senders: IntArray, receivers: IntArray) -> Paths:
-        """One message from each sender to its receiver, another node; `forward_cycles` are not included."""
+        """Paths of one message from each sender to its receiver, another node; `forward_cycles` are not included."""
         message, step, edges = self._walks(senders, receivers)
         lengths = np.bincount(message, minlength=len(senders))
         first = np.cumsum(lengths) - lengths
@@ -189,7 +189,7 @@ class Flows:
         return numbers, np.arange(len(numbers)) - first, edges
 
     def _beside(self, senders: IntArray, receivers: IntArray) -> tuple[IntArray, IntArray]:
-        """The edges between PEs that are neighbours on a grid, and which messages take them: no route is shorter."""
+        """The edges of messages between neighbours on a grid (no route is shorter), and these messages' numbers."""
         if self.routes.coordinates is None:
             return _EMPTY, _EMPTY
         return self.routes.direct_edges(senders, receivers)
@@ -209,13 +209,13 @@ class Flows:
         wave: int = 0,
         after: IntArray | None = None,
     ) -> IntArray:
-        """One message to many, each channel used once.
+        """Adds one message to many receivers, which uses each channel once.
 
         Args:
             sender, receivers: nodes; a receiver that is the sender keeps what it has.
             source: the entry among the senders that has to be ready; NONE: only `after` is waited for.
             targets: (receivers,) the entries that get it; NONE: nobody waits for it.
-            after: hops that brought the sender what it passes on, whole.
+            after: hops that bring the sender what it passes on; it waits for their tails.
 
         Returns:
             (receivers,) the last hop to each; NONE for the sender itself.
@@ -263,7 +263,7 @@ class Flows:
         target: int,
         combine_cycles: int,
     ) -> None:
-        """One value from many, combined wherever two of them meet.
+        """Adds a reduction of one value from many nodes, combined wherever two of them meet.
 
         Args:
             sink: the node where the result is.
@@ -320,7 +320,7 @@ class Flows:
             builder.link(np.repeat(after, len(hops)), np.tile(hops, len(after)), stored=True)
 
     def _ancestors(self, tree: Tree, nodes: IntArray, end: int) -> IntArray:
-        """The nodes on the paths between `nodes` and the tree's own, that one left out."""
+        """The nodes on the paths between `nodes` and the tree's own node `end`, which is left out."""
         marked = np.zeros(len(tree.edge), dtype=bool)
         ahead = self._sources if tree.outward else self._targets
         here = np.unique(nodes)
@@ -332,7 +332,7 @@ class Flows:
             here = np.unique(ahead[tree.edge[here]])
 
     def _request_cycles(self, edges: IntArray) -> IntArray:
-        """ρ of each edge's channel, unless the root drives it."""
+        """(edges,) request cycles ρ of each edge's channel; 0 where the root drives it."""
         request = self.routes.topology.channels.request_cycles[self._channels[edges]]
         return np.where(self._sources[edges] == self.root, 0, request)
 

@@ -11,7 +11,7 @@ from pe_sim.network.routing.hops import Hops, Wave
 from pe_sim.network.topology.topology import Channels
 from pe_sim.units import BoolArray, IntArray
 
-NEVER = -(1 << 60)  # ready on no account: it has no part in it
+NEVER = -(1 << 60)  # the ready cycle of what takes no part; any other cycle is later
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class ChannelTimes:
     Args:
         free_at: when each is free.
         last_arrival: the latest request each has served.
-        overtaken: whether a request came before one that had been served: what followed is not exact.
+        overtaken: whether a request came before one that was served already, so that what followed is not exact.
     """
 
     free_at: IntArray
@@ -30,26 +30,26 @@ class ChannelTimes:
 
     @classmethod
     def idle(cls, num_channels: int) -> ChannelTimes:
-        """Free from cycle 0 on."""
+        """Channels that are free from cycle 0 on."""
         return cls(np.zeros(num_channels, dtype=np.int64), np.full(num_channels, NEVER, dtype=np.int64))
 
     def copy(self) -> ChannelTimes:
-        """The same, to go back to."""
+        """A copy to go back to (`restore`)."""
         return ChannelTimes(self.free_at.copy(), self.last_arrival.copy(), self.overtaken)
 
     def restore(self, before: ChannelTimes) -> None:
-        """As it was."""
+        """Takes over the state of a copy that `copy` gave before."""
         self.free_at, self.last_arrival, self.overtaken = before.free_at, before.last_arrival, before.overtaken
 
     def shifted(self, cycles: IntArray, floor: int) -> ChannelTimes:
-        """A copy in another frame of time, with what is before `floor` lifted to it."""
+        """A copy with all times moved by `cycles`, and those before `floor` lifted to it."""
         last = np.where(self.last_arrival > NEVER, self.last_arrival + cycles, NEVER)
         return ChannelTimes(np.maximum(self.free_at + cycles, floor), np.maximum(last, floor), self.overtaken)
 
 
 @dataclass(slots=True)
 class HopTimes:
-    """What a collective took.
+    """Times of a collective.
 
     Args:
         grant, release: (hops,) when each hop's channel was granted and released.
@@ -75,20 +75,20 @@ def run_hops(
     ready: IntArray,
     state: ChannelTimes,
 ) -> HopTimes:
-    """Runs a collective on channels whose state it moves on.
+    """Times of a collective on channels whose `state` it updates.
 
     A channel that is granted to a hop at cycle g is held during [g, g + ω + beats); the head comes out at g + ω + λ,
     the tail beats later, or λ after it came in if a slower channel upstream delays it (machine model, section 8).
 
     Args:
-        beats, busy: (hops,) of each hop on its channel.
+        beats, busy: (hops,) beats of each hop, and cycles that it holds its channel.
         ranks: (messages,) who goes first if requests arrive together: the lower one, then the lower hop.
         ready: (sources,) when each sender is ready.
     """
     overhead, latency = channels.overhead_cycles[hops.channel], channels.latency_cycles[hops.channel]
     work = Work(hops, overhead + latency, latency, beats, busy, ranks[hops.message], ready)
     before = state.copy()
-    if not work.head_cycles.all():  # a head comes out in the cycle of its grant, which waves know too much of
+    if not work.head_cycles.all():  # a head may come out in the cycle of its grant, which makes an order by waves wrong
         times = by_arrival(work, state)
     else:
         times = _wave_by_wave(work, state)
@@ -102,7 +102,7 @@ def run_hops(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """Hops with what they take: (hops,) cycles from grant to head, time of flight, beats, occupancy, rank."""
+    """Hops and what `run_hops` needs of each, (hops,); `busy` is its channel's occupancy, `ready` is (sources,)."""
 
     hops: Hops
     head_cycles: IntArray
@@ -129,7 +129,7 @@ def _wave_by_wave(work: Work, state: ChannelTimes) -> HopTimes:
 
 
 def _arrivals(wave: Wave, hops: Hops, times: HopTimes, ready: IntArray) -> tuple[IntArray, IntArray]:
-    """(wave,) when the head of what each hop sends is there to be sent, and the last of it."""
+    """(wave,) cycles in which the head, and the tail, of what each hop sends can be sent."""
     head = np.full(len(wave.hops), NEVER, dtype=np.int64)
     if len(wave.fed):
         np.maximum.at(head, wave.fed, ready[wave.sources])
@@ -152,10 +152,10 @@ def _serve(
     state: ChannelTimes,
     served: BoolArray,
 ) -> IntArray:
-    """(wave,) grants; several requests of one channel in the order of their arrival.
+    """(wave,) grant of each hop; requests of one channel are served in the order of their arrival.
 
     Args:
-        served: (channels,) those that earlier waves used: who comes in the same cycle as one of those may go before it.
+        served: (channels,) whether earlier waves used it: a request in the same cycle as theirs may have to go first.
     """
     if not wave.shared:
         state.overtaken |= bool((arrival < state.last_arrival[channel] + served[channel]).any())
@@ -185,10 +185,10 @@ def _serve(
 
 
 def by_arrival(work: Work, state: ChannelTimes) -> HopTimes:
-    """Hop by hop in the order in which they ask for their channels, whatever their waves.
+    """Times of hops taken one by one in the order in which they ask for their channels, whatever their waves.
 
-    Of those that ask in one cycle, on whichever channels, the lowest rank asks first; what it so brings about in that
-    cycle is among those that are still to ask.
+    Of those that ask in one cycle, on whichever channels, the lowest rank asks first; requests that follow from it in
+    the same cycle join those that are still to ask.
     """
     hops = work.hops
     times = HopTimes(*(np.zeros(len(hops), dtype=np.int64) for _ in range(4)))
@@ -236,7 +236,10 @@ def _by_hop(hop_of_link: IntArray, count: int) -> list[list[int]]:
 
 
 def _running_maximum(values: IntArray, sizes: IntArray) -> IntArray:
-    """The maximum so far, begun anew after each of `sizes`: each part is lifted above all that come before it."""
+    """The running maximum within each of the consecutive parts of these `sizes`.
+
+    Each part is lifted above all that come before it, so that one pass does.
+    """
     low = int(values.min())
     span = int(values.max()) - low + 1
     lift = np.repeat(np.arange(len(sizes), dtype=np.int64) * span, sizes)

@@ -1,4 +1,4 @@
-"""Messages on their way over channels: a graph of hops, each of which waits for others and then for its channel.
+"""Graphs of hops: messages on their way over channels; a hop waits for other hops and then for its channel.
 
 One `Hops` is a whole collective: multicast trees, reduction trees and rounds of messages between end points alike. What
 it leaves open is how many bytes each message has and when its senders are ready.
@@ -16,7 +16,7 @@ from pe_sim.host_memory import require_memory
 from pe_sim.network.topology.topology import Channels
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
-# Peaks of collectives alone, of all kinds, were 200 to 290 bytes for a hop; 50 are there when its ways are laid out.
+# Measured peaks of collectives alone, of all kinds, were 200 to 290 bytes a hop; 50 are taken once it is laid out.
 _BYTES_PER_HOP, _LAID_OUT_BYTES = 150, 50
 _LEVERS = (
     "fewer PEs (num_pes) or smaller groups need less, and so may another algorithm (network.collectives) or an"
@@ -25,7 +25,7 @@ _LEVERS = (
 
 
 def require_hops(num_hops: int, laid_out: int = 0) -> None:
-    """Does nothing where a program of so many hops, some of them laid out already, may fit this machine's memory.
+    """Raises if a program of so many hops, `laid_out` of them laid out already, cannot fit this machine's memory.
 
     Raises:
         OutOfMemoryError: it cannot.
@@ -98,11 +98,11 @@ class Hops:
     known_waves: tuple[Wave, ...] | None = None
 
     def __len__(self) -> int:
-        """How many hops there are."""
+        """Number of hops."""
         return len(self.channel)
 
     def occupancy(self, channels: Channels, num_bytes: IntArray, source_rate: int = 0) -> tuple[IntArray, IntArray]:
-        """(hops,) beats, and cycles each hop holds its channel, from the bytes of each message.
+        """(hops,) beats of each hop, and cycles that it holds its channel, from the bytes of each message.
 
         A message of no bytes takes its way, but no channel. Beats go at the sender's rate if that is less than the
         channel's (0: no limit).
@@ -116,10 +116,9 @@ class Hops:
 
     @cached_property
     def waves(self) -> tuple[Wave, ...]:
-        """The hops in an order in which each channel's are complete when its turn comes, if there is one.
+        """The hops in waves, such that all hops of a channel are in the same one, if no channels wait for each other.
 
-        There is if no two channels wait for each other: then first come, first served is exact within the collective.
-        Otherwise it is as the builder says, wave by wave.
+        First come, first served is then exact within the collective. Otherwise the waves are those of the builder.
         """
         if self.known_waves is not None:
             return self.known_waves
@@ -154,7 +153,7 @@ class Hops:
         )
 
     def _channel_levels(self) -> IntArray | None:
-        """Of each channel, the longest chain of channels that it waits for; None if channels wait for each other."""
+        """(channels,) longest chain of channels that each waits for; None if channels wait for each other."""
         num_channels = int(self.channel.max(initial=-1)) + 1
         pairs = np.unique(self.channel[self.before] * num_channels + self.channel[self.after])
         source, target = np.divmod(pairs, num_channels)
@@ -185,7 +184,7 @@ class HopBuilder:
         self._count = self._foreseen = 0
 
     def expect(self, num_hops: int, laid_out: int = 0) -> None:
-        """Says, before they are added, that there will be about so many hops.
+        """Announces about how many hops will be added.
 
         Raises:
             OutOfMemoryError: they exceed this machine's memory.
@@ -194,7 +193,7 @@ class HopBuilder:
         self._foreseen = num_hops
 
     def add(self, channel: IntArray, message: IntArray, wait_cycles: IntArray, wave: IntArray) -> IntArray:
-        """New hops; gives their numbers."""
+        """Adds hops; returns their numbers."""
         first = self._count
         self._count += len(channel)
         if self._count > 2 * self._foreseen:
@@ -203,23 +202,23 @@ class HopBuilder:
         return np.arange(first, self._count, dtype=np.int64)
 
     def link(self, before: IntArray, after: IntArray, *, stored: bool = False) -> None:
-        """Each hop `after` waits for the head of `before`, or for its tail if it is stored on the way."""
+        """Makes each hop `after` wait for the head of hop `before`, or for its tail if that is `stored` on the way."""
         self._links.append((before, after, np.full(len(before), int(stored))))
 
     def start(self, source: IntArray, hop: IntArray) -> None:
-        """Each hop waits for its sender to be ready."""
+        """Makes each hop wait for its sender to be ready."""
         self._starts.append((source, hop))
 
     def end(self, hop: IntArray, target: IntArray, cycles: IntArray) -> None:
-        """Each hop brings its target a value."""
+        """Makes each hop bring its target a value, `cycles` after its tail."""
         self._ends.append((hop, target, cycles))
 
     def keep(self, source: IntArray, target: IntArray, cycles: IntArray) -> None:
-        """Each target has what a sender has, without a channel."""
+        """Gives each target what a sender has, `cycles` after that is ready, without a channel."""
         self._kept.append((source, target, cycles))
 
     def build(self, num_sources: int, num_targets: int, num_messages: int) -> Hops:
-        """The graph."""
+        """The graph of all hops that were added."""
         channel, message, wait_cycles, wave = _joined(self._hops, 4)
         before, after, stored = _joined(self._links, 3)
         source, first_hop = _joined(self._starts, 2)
@@ -255,10 +254,10 @@ def _joined(pieces: Sequence[tuple[IntArray, ...]], columns: int) -> list[IntArr
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The hops of a collective, and how large its messages are.
+    """The hops of a collective, and what its messages carry.
 
     Args:
-        rank: (messages,) who goes first if requests arrive together.
+        rank: (messages,) the lower goes first if requests arrive together.
         payload: what the messages carry: numbers of payloads, in order of the messages.
         begin: (messages + 1,) where the payloads of each message begin and end; None: each carries one.
     """
@@ -270,7 +269,7 @@ class Program:
 
     @classmethod
     def whole(cls, hops: Hops, rank: IntArray) -> Program:
-        """Message i carries payload i."""
+        """A program whose message i carries payload i."""
         return cls(hops, rank, np.arange(hops.num_messages, dtype=np.int64))
 
     def message_bytes(self, payload_bytes: IntArray) -> IntArray:

@@ -1,4 +1,4 @@
-"""Which way a message takes: one path between any two nodes, such that the paths from or to a node form a tree.
+"""Routes of messages: one path between any two nodes, such that the paths from or to a node form a tree.
 
 Meshes, tori, rings and hypercubes route in the order of their dimensions; everything else takes the path of least
 latency, which in a tree is the only one. A message prefers a shared bus, a reduction the links on which nodes can
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-# ---- Graphs without cycles, where there is one path between any two nodes: seen from any node without a search.
+# ---- Graphs without cycles: there is one path between any two nodes, which takes no search.
 
 
 _NONE = -1
@@ -30,7 +30,7 @@ _NONE = -1
 
 @dataclass(frozen=True, eq=False, slots=True)
 class OnlyPaths:
-    """A graph without cycles, hung up at node 0; arrays are (nodes,).
+    """A graph without cycles as a tree below node 0; arrays are (nodes,).
 
     Args:
         parent: the node above; -1 for node 0.
@@ -46,12 +46,12 @@ class OnlyPaths:
     levels: tuple[IntArray, ...]
 
     def seen_from(self, node: int, *, outward: bool) -> tuple[IntArray, IntArray]:
-        """(nodes,) the edge by which each node is reached from `node`, or leaves towards it; and how far it is."""
+        """(nodes,) the edge by which each is reached from `node`, or leaves towards it; and the distance in edges."""
         path = [node]
         while self.parent[path[-1]] != _NONE:
             path.append(int(self.parent[path[-1]]))
         towards, away = (self.down, self.up) if outward else (self.up, self.down)
-        edge = towards.copy()  # from above, but for the nodes above `node`: from the one below them
+        edge = towards.copy()  # each node is reached from above, except the nodes above `node`: these from below
         edge[path[1:]] = away[path[:-1]]
         edge[node] = _NONE
         meeting = np.zeros(len(edge), dtype=np.int64)  # the depth of the node where the ways up from both meet
@@ -63,7 +63,7 @@ class OnlyPaths:
 
 
 def only_paths(edges: IntArray, num_nodes: int) -> OnlyPaths | None:
-    """Of (edges, 2 or 3) pairs of nodes; None if there are cycles, ways that lead one way only, or parts apart."""
+    """The tree of (edges, 2 or 3) pairs of nodes; None if it has cycles, is in parts, or an edge goes one way only."""
     if len(edges) != 2 * (num_nodes - 1):
         return None
     keys = edges[:, 0] * num_nodes + edges[:, 1]
@@ -97,12 +97,12 @@ def only_paths(edges: IntArray, num_nodes: int) -> OnlyPaths | None:
     return OnlyPaths(parent, depth, up, down, tuple(levels))
 
 
-# ---- PEs that have coordinates: who is next on a path that goes dimension by dimension.
+# ---- PEs that have coordinates, where a path goes dimension by dimension.
 
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """PE i has coordinate i // stride mod size in each dimension.
+    """Coordinates of the PEs of a grid: PE i has coordinate i // stride mod size in each dimension.
 
     Args:
         sizes, strides: of the dimensions, in the order in which a message travels them.
@@ -114,14 +114,14 @@ class Coordinates:
     wraps: bool
 
     def neighbours(self, pe: int, *, outward: bool) -> tuple[IntArray, IntArray]:
-        """(PEs,) of each PE the one before it on the path from `pe`, or the one after it on the path to `pe`.
+        """(PEs,) the PE before each on its path from `pe`, or after it on its path to `pe`; and (PEs,) its distance.
 
-        And (PEs,) how far it is. A ring is travelled the shorter way, upwards if both are as short. `pe` has itself.
+        A ring is travelled the shorter way, upwards if both are as short. The neighbour of `pe` is `pe` itself.
         """
         pes = np.arange(int(np.prod(self.sizes)), dtype=np.int64)
         beside, depth = pes.copy(), np.zeros_like(pes)
         settled = np.zeros(len(pes), dtype=bool)
-        # A path from `pe` travels the last dimension last, so there the PE before differs; a path to it the first one.
+        # A path from `pe` takes its last step in the last dimension; a path to it takes its first in the first one.
         for size, stride in self._dimensions(outward):
             here, origin = pes // stride % size, pe // stride % size
             offset = here - origin
@@ -137,7 +137,7 @@ class Coordinates:
         return dimensions[::-1] if outward else dimensions
 
     def _step(self, offset: IntArray, size: int, outward: bool) -> tuple[IntArray, IntArray]:
-        """One step back towards `pe`, and the distance, from the offset in one dimension."""
+        """The step in one dimension that brings a PE nearer to `pe`, and the distance, from its offset from `pe`."""
         if not self.wraps:
             return -np.sign(offset), np.abs(offset)
         up = offset % size  # steps upwards from pe to here
@@ -147,7 +147,7 @@ class Coordinates:
 
 
 def coordinates_of(network: GraphNetwork, num_pes: int) -> Coordinates | None:
-    """Those of a line, ring, mesh, torus or hypercube; None for other kinds."""
+    """The coordinates of the PEs of a line, ring, mesh, torus or hypercube; None for other kinds."""
     match network.shape:
         case PathShape():
             return _coordinates((num_pes,), wraps=network.kind == "ring")
@@ -175,8 +175,8 @@ class Tree:
     """The paths from one node to all others, or from all others to it.
 
     Args:
-        edge: (nodes,) of each node the edge by which it is reached, or by which it leaves; UNREACHED at the tree's own
-            node and where no path leads.
+        edge: (nodes,) the edge by which each node is reached, or by which its path leaves it; UNREACHED at the tree's
+            own node and where no path leads.
         depth: (nodes,) edges between each node and the tree's own; UNREACHED where no path leads.
         outward: whether the paths come from the tree's own node; else they lead to it.
     """
@@ -188,7 +188,7 @@ class Tree:
 
 @dataclass(frozen=True, eq=False)
 class Routes:
-    """The routes of one topology; trees are kept, of very many nodes the latest."""
+    """The routes of one topology; it keeps trees, where nodes are very many only the latest."""
 
     topology: Topology
     coordinates: Coordinates | None
@@ -196,15 +196,15 @@ class Routes:
     graphs: dict[tuple[bool, str], csr_array] = field(default_factory=dict, repr=False)
 
     def outward(self, source: int, nodes: IntArray, *, over_buses: bool = True) -> Tree:
-        """Paths from a node to some others: over buses, or around them, where that leads to all of them."""
+        """Paths from a node to some others: over buses, or around them, if that leads to all of `nodes`."""
         return self._preferred(source, nodes, outward=True, over_buses=over_buses)
 
     def inward(self, target: int, nodes: IntArray, *, over_buses: bool = False) -> Tree:
-        """Paths from some nodes to one."""
+        """Paths from some nodes to `target`; buses are used as in `outward`."""
         return self._preferred(target, nodes, outward=False, over_buses=over_buses)
 
     def meeting_point(self, nodes: IntArray) -> int:
-        """The node where the paths of some nodes to the root first are one: the joint of a group of PEs."""
+        """The first node that the paths of all these nodes to the root share: the joint of a group of PEs."""
         tree = self.inward(self.topology.num_pes, nodes)
         targets = self.topology.edges[:, 1]
         here = np.unique(nodes)
@@ -277,14 +277,14 @@ class Routes:
         return keys[order], order
 
     def _edges(self, sources: IntArray, targets: IntArray) -> IntArray:
-        """Edges between pairs of neighbours; anything where they are none."""
+        """(pairs,) the edge between each pair of neighbours; any edge where they are none."""
         keys, order = self._edge_keys
         found = np.searchsorted(keys, sources * len(self.topology.nodes) + targets)
         edges: IntArray = order[np.minimum(found, len(order) - 1)]
         return edges
 
     def direct_edges(self, sources: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
-        """Edges between those pairs that have one, and which pairs these are."""
+        """The edges between those pairs that have one, and the numbers of these pairs."""
         edges, found = self._edges(sources, targets), self.topology.edges
         here = np.flatnonzero((found[edges, 0] == sources) & (found[edges, 1] == targets))
         return edges[here], here
@@ -294,7 +294,7 @@ class Routes:
 
     # ------------------------------------------------------------------------------------------------- by least latency
     def _by_latency(self, node: int, outward: bool, plane: str) -> Tree:
-        """Dijkstra's algorithm; of several shortest paths the one over lower nodes."""
+        """The tree of least latency by Dijkstra's algorithm; of several shortest paths the one over lower nodes."""
         from scipy.sparse.csgraph import dijkstra
 
         weight, before = dijkstra(self._graph(outward, plane), indices=node, return_predecessors=True)
@@ -307,9 +307,9 @@ class Routes:
         return Tree(edge, depth, outward)
 
     def _graph(self, outward: bool, plane: str) -> csr_array:
-        """The edges a path may take, forwards or backwards, with their weights; kept."""
+        """Matrix of weights of the edges that a path may take, forwards or backwards; kept."""
         if (outward, plane) not in self.graphs:
-            # Imported here: a third of a second that arrays with one bus and one tree do without.
+            # Imported here because it takes a third of a second, and arrays with one bus and one tree never need it.
             from scipy.sparse import csr_array
 
             allowed = {_BUSES: self._touches_bus, _LINKS: ~self._touches_bus}.get(plane)
@@ -326,7 +326,10 @@ class Routes:
 
     @cached_property
     def _weights(self) -> IntArray:
-        """(edges,) cycles of a head, then one: the fewest edges win among equals, a path's remainder counts them."""
+        """(edges,) weight of each edge: cycles of a head times the number of nodes, plus 1.
+
+        Among paths of equal latency the one of the fewest edges wins; the remainder of a path's weight counts them.
+        """
         channels, channel = self.topology.channels, self.topology.edges[:, 2]
         cycles = (channels.overhead_cycles + channels.latency_cycles)[channel]
         return np.where(channel == TAP, 0, cycles) * len(self.topology.nodes) + 1

@@ -1,4 +1,4 @@
-"""Puts a topology together: takes nodes and links, gives placed channels with lengths and latencies, and their cut."""
+"""Assembles topologies: takes nodes and links, gives channels with places, lengths and latencies; and bisections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LATENCY_CYCLES: Final = 2**20  # as in the array's file
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a topology depends on; a key of caches."""
+    """All that a topology depends on; the key of caches."""
 
     num_pes: int
     network: Network | GraphNetwork
@@ -38,7 +38,7 @@ class Bisection:
 
 
 class TopologyBuilder(Protocol):
-    """A kind of interconnect: what a new one has to offer."""
+    """Interface of a kind of interconnect."""
 
     def build(self, plan: Plan) -> Topology:
         """The graph of channels."""
@@ -47,7 +47,7 @@ class TopologyBuilder(Protocol):
         """Channels between the two PEs farthest apart; None: to be counted on the graph."""
 
     def bisection(self, plan: Plan) -> Bisection | None:
-        """In closed form; None: to be found on the graph."""
+        """The bisection in closed form; None: to be found on the graph."""
 
 
 @cache
@@ -72,7 +72,7 @@ class Assembly:
 
         Args:
             plan: what the topology depends on.
-            places: of the PEs.
+            places: where each PE stands.
             routers: whether the PEs have routers, which can combine; else they are end points.
             beside: the root stands on the height of this PE; None: in the middle.
         """
@@ -91,26 +91,26 @@ class Assembly:
         self._nodes[ROOT] = ("root", (min(x for x, _ in places) - 1.0, height), self.combining)
 
     def node(self, name: str, kind: str, place: Point, combines: bool | None = None) -> None:
-        """A switch, joint or bus; it combines if the network does, a bus never."""
+        """Adds a switch, joint or bus; it combines as given, else if the network does, a bus never."""
         if combines is None:
             combines = self.combining and kind != "bus"
         self._nodes[name] = (kind, place, combines)
 
     def amend(self, node: Node, place: Point | None, combines: bool | None) -> None:
-        """Changes what is given of a node that is already there."""
+        """Changes the place or `combines` of a node that was added before, where they are given."""
         kind, before, combining = self._nodes[node]
         self._nodes[node] = (kind, place or before, combining if combines is None else combines)
 
     def place(self, node: Node) -> Point:
-        """Where a node stands."""
+        """The place of a node."""
         return self._nodes[node][1]
 
     def auto_cycles(self, pitches: float) -> int:
-        """The `auto` latency of a wire."""
+        """Latency in cycles that `auto` gives a wire of this length."""
         return _auto_cycles(pitches, self._plan.floorplan)
 
     def channel(self, name: str, level: str, link: Link, pitches: float, latency_cycles: int | None = None) -> int:
-        """A new channel's index; its latency as given, or as the link says, `auto` from the length."""
+        """Adds a channel; returns its index. Its latency is as given, else as the link says, `auto` from the length."""
         latency = latency_cycles
         if latency is None:
             latency = self.auto_cycles(pitches) if link.latency_cycles == AUTO else link.latency_cycles
@@ -122,7 +122,7 @@ class Assembly:
         return len(self._names) - 1
 
     def edge(self, source: Node, target: Node, channel: int = TAP) -> None:
-        """An edge that carries the channel."""
+        """Adds an edge that carries the channel."""
         assert (source, target) not in self._edges
         self._edges[source, target] = channel
 
@@ -136,20 +136,20 @@ class Assembly:
         pitches: float | None = None,
         latency_cycles: int | None = None,
     ) -> None:
-        """An edge with a channel of its own, as long as the way along rows and columns if not given."""
+        """Adds an edge with a channel of its own, of the given length or that of the way along rows and columns."""
         if pitches is None:
             (from_x, from_y), (to_x, to_y) = self._nodes[source][1], self._nodes[target][1]
             pitches = abs(from_x - to_x) + abs(from_y - to_y)
         self.edge(source, target, self.channel(name, level, link, pitches, latency_cycles))
 
     def pair(self, below: Node, above: Node, name: str, level: str, link: Link) -> None:
-        """A channel up and one down."""
+        """Adds a channel up and one down between two nodes."""
         self.wire(below, above, f"{name} up", level, link)
         self.wire(above, below, f"{name} down", level, link)
 
     def finish(self, floorplan: str) -> Topology:
         """The topology; `floorplan` says in a sentence where things stand."""
-        # Imported here: networkx takes 0.2 s, and only who asks for a graph pays for it.
+        # Imported here because networkx takes 0.2 s, which only those who ask for a graph should pay.
         import networkx
 
         pitch, network = self._plan.floorplan.pe_pitch_mm, self._plan.network
@@ -192,20 +192,20 @@ Point = tuple[float, float]
 
 
 def row_by_row(num_pes: int, cols: int | None = None) -> list[Point]:
-    """PE i in column i mod cols of row i // cols; as many columns as the near-square grid has, if not given."""
+    """Places row by row: PE i in column i mod cols of row i // cols; without `cols`, of the near-square grid."""
     cols = cols or grid_shape(num_pes)[0]
     return [(float(pe % cols), float(pe // cols)) for pe in range(num_pes)]
 
 
 def z_order(num_pes: int) -> list[Point]:
-    """Along a Z-order curve, so that aligned groups of neighbours stand together."""
+    """Places along a Z-order curve, so that aligned groups of neighbours stand together."""
     cols, _ = grid_shape(num_pes)
     cells = [(_interleave(pe % cols, pe // cols), pe % cols, pe // cols) for pe in range(num_pes)]
     return [(float(x), float(y)) for _, x, y in sorted(cells)]
 
 
 def snake(num_pes: int) -> list[Point]:
-    """Row by row, every second one backwards: neighbours are one pitch apart."""
+    """Places row by row, every second row backwards, so that neighbours are one pitch apart."""
     cols, _ = grid_shape(num_pes)
     return [
         (float(column if row % 2 == 0 else cols - 1 - column), float(row))
@@ -214,7 +214,7 @@ def snake(num_pes: int) -> list[Point]:
 
 
 def loop(num_pes: int) -> list[Point]:
-    """A closed way through the grid.
+    """Places along a closed way through the grid.
 
     One pitch a step where the grid is full and has an even side; else the snake folded, its steps two pitches at most.
     """
@@ -238,7 +238,7 @@ def folded(length: int) -> list[int]:
 
 
 def by_bits(num_pes: int) -> list[Point]:
-    """N a power of two: the even bits of the number are the column, the odd ones the row."""
+    """Places of 2^k PEs by the bits of their numbers: the even bits are the column, the odd ones the row."""
     bits = range(num_pes.bit_length())
     return [
         (
@@ -272,8 +272,8 @@ def tree_bisection(num_leaves: int, arity: int, widths: Sequence[int]) -> int:
     """
     if num_leaves < 2:
         return 0
-    # Per joint of one level: the least cut below it with so many of its leaves on the joint's own side. Joints over as
-    # many leaves are alike, and all but the last have the same number.
+    # By the number of a joint's leaves: (leaves + 1,) the least cut below it with so many of them on its own side.
+    # Joints of one level with equally many leaves are alike, and all but the last have equally many.
     costs = {1: np.array([np.iinfo(np.int64).max // 4, 0], dtype=np.int64)}
     size = 1
     for width in widths:
@@ -286,7 +286,7 @@ def tree_bisection(num_leaves: int, arity: int, widths: Sequence[int]) -> int:
 
 
 def _joined(total: int, size: int, costs: dict[int, IntArray], width: int) -> IntArray:
-    """Of a joint over `total` leaves whose children have `size` each, the last one what remains."""
+    """(total + 1,) costs of a joint over `total` leaves, whose children have `size` each, the last one what remains."""
     children = [min(size, total - start) for start in range(0, total, size)]
     result = np.zeros(1, dtype=np.int64)
     for child in children:
@@ -305,7 +305,7 @@ def _min_plus(first: IntArray, second: IntArray) -> IntArray:
 
 
 def grid_bisection(rows: int, cols: int, *, wrapped: bool) -> int:
-    """Links in one direction between two halves of a grid, across its rows or its columns, whichever are fewer.
+    """Number of links in one direction between two halves of a grid, across rows or columns, whichever are fewer.
 
     Where the side is odd, the cut has a step in the middle line, and crosses that line too.
     """

@@ -1,4 +1,4 @@
-"""The user's own graph of channels."""
+"""The kind of interconnect that is a user's own graph of channels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pe_sim.network.topology.topology import ROOT, Node, Topology
 
 
 class UserGraph:
-    """Nodes and channels as the user gave them; what a bus spans is heard by all its neighbours."""
+    """A user's graph: nodes and channels as given; all neighbours of a bus hear what is sent on it."""
 
     def build(self, plan: Plan) -> Topology:
-        """Nodes without a position: PEs row by row, others in the middle of their neighbours."""
+        """The topology; of nodes without a position, PEs stand row by row, others in the middle of their neighbours."""
         shape, pitch = _shape(plan), plan.floorplan.pe_pitch_mm
         grid = row_by_row(plan.num_pes)
         places: list[Point] = [(0.0, 0.0)] * plan.num_pes
@@ -50,16 +50,19 @@ class UserGraph:
         )
 
     def diameter(self, plan: Plan) -> None:
-        """To be counted."""
+        """None: it is to be counted on the graph."""
         return
 
     def bisection(self, plan: Plan) -> None:
-        """To be searched."""
+        """None: it is to be found on the graph."""
         return
 
 
 def _bus(assembly: Assembly, name: str, link: Link, spot: Point, around: list[Point]) -> int:
-    """A bus is a star of wires; its `auto` latency is the way between the two listeners farthest from its middle."""
+    """Adds the channel of a bus; returns its index.
+
+    A bus is a star of wires; its `auto` latency is the way between the two listeners farthest from its middle.
+    """
     reaches = sorted((abs(x - spot[0]) + abs(y - spot[1]) for x, y in around), reverse=True)
     latency = assembly.auto_cycles(sum(reaches[:2])) if link.latency_cycles == AUTO else None
     return assembly.channel(name, "bus", link, sum(reaches), latency)
@@ -72,7 +75,7 @@ def _spots(
     assembly: Assembly,
     pitch: float,
 ) -> dict[str, Point]:
-    """Where every node stands: as given, as the assembly has it, or in the middle of the neighbours that have a place.
+    """Place of every node: as given, as the assembly has it, or in the middle of the neighbours that have a place.
 
     Nodes without a place are given one ring after ring, from the PEs outwards.
     """
@@ -104,7 +107,7 @@ def _given_place(node: UserNode, pitch: float) -> Point | None:
 
 
 def _free_name(name: str) -> str:
-    """A switch that the user called `root` without being it."""
+    """A node's name in the topology: the user's, but a switch that is called `root` without being it gets another."""
     return "node root" if name == ROOT else name
 
 

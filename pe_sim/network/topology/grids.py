@@ -1,4 +1,4 @@
-"""Networks by a PE's coordinates or digits: line, ring, mesh, torus, hypercube, butterfly; and the crossbar."""
+"""Kinds of interconnect over coordinates or digits of a PE's number: line to butterfly; and the crossbar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXACT = "closed form"
 
 
 class PathKind:
-    """A line, or a ring."""
+    """A line or a ring."""
 
     def __init__(self, *, closed: bool) -> None:
         """closed: whether the ends meet."""
@@ -53,11 +53,11 @@ class PathKind:
         )
 
     def diameter(self, plan: Plan) -> int:
-        """From end to end, or half around."""
+        """Channels from end to end of a line, or half around a ring."""
         return plan.num_pes // 2 if self._closed else plan.num_pes - 1
 
     def bisection(self, plan: Plan) -> Bisection:
-        """One link, or two."""
+        """One link of a line, or two of a ring."""
         links = grid_bisection(1, plan.num_pes, wrapped=self._closed)
         return Bisection(links * _path(plan).link.bytes_per_cycle, _EXACT)
 
@@ -104,12 +104,12 @@ class GridKind:
                 yield pe, col
 
     def diameter(self, plan: Plan) -> int:
-        """The sum over both directions."""
+        """Channels between the farthest PEs: the sum over rows and columns."""
         sides = (_grid(plan).rows, _grid(plan).cols)
         return sum(side // 2 if self._wrapped else side - 1 for side in sides)
 
     def bisection(self, plan: Plan) -> Bisection:
-        """The links of the fewer of rows and columns, twice as many where they wrap."""
+        """The links across rows or columns, whichever are fewer; twice as many where they wrap."""
         shape = _grid(plan)
         links = grid_bisection(shape.rows, shape.cols, wrapped=self._wrapped)
         return Bisection(links * shape.link.bytes_per_cycle, _EXACT)
@@ -138,7 +138,7 @@ class Hypercube:
     """Links between PEs whose numbers differ in one bit."""
 
     def build(self, plan: Plan) -> Topology:
-        """A channel each way along each bit, and between the root and its PE."""
+        """The topology: a channel each way along each bit, and between the root and its PE."""
         shape = _cube(plan)
         assembly = Assembly(plan, by_bits(plan.num_pes), routers=True, beside=shape.root_at)
         for pe in range(plan.num_pes):
@@ -152,23 +152,23 @@ class Hypercube:
         )
 
     def diameter(self, plan: Plan) -> int:
-        """All bits differ."""
+        """Channels between PEs that differ in all bits: one a bit."""
         return plan.num_pes.bit_length() - 1
 
     def bisection(self, plan: Plan) -> Bisection:
-        """One bit's links."""
+        """The links of one bit."""
         return Bisection(plan.num_pes // 2 * _cube(plan).link.bytes_per_cycle, "closed form: N / 2 links")
 
 
 class Butterfly:
     """Stages of switches; stage s exchanges digit n - 1 - s of the address, the most significant first.
 
-    One way: a PE's channel into the first stage, a wire for every address between stages, a channel out of the last one
-    to the PE of that address. The root has one more input and output, at the switches of address 0.
+    Channels go one way: from each PE into the first stage, between stages one for every address, and out of the last
+    one to the PE of that address. The root has one more input and output, at the switches of address 0.
     """
 
     def build(self, plan: Plan) -> Topology:
-        """See the class."""
+        """The topology, as the class describes it."""
         shape, num_pes = _butterfly(plan), plan.num_pes
         radix, link, stages = shape.radix, shape.link, num_tree_levels(num_pes, shape.radix)
         assembly = Assembly(plan, z_order(num_pes), routers=False)
@@ -203,12 +203,12 @@ class Butterfly:
         )
 
     def diameter(self, plan: Plan) -> int:
-        """In, between all stages, out."""
+        """Channels into the first stage, between stages, and out of the last one."""
         stages = num_tree_levels(plan.num_pes, _butterfly(plan).radix)
         return stages + 1 if stages else 0
 
     def bisection(self, plan: Plan) -> Bisection:
-        """The halves of the address space."""
+        """The links between the halves of the address space."""
         width = _butterfly(plan).link.bytes_per_cycle
         return Bisection(plan.num_pes // 2 * width, "closed form: N / 2 links, for the halves of the addresses")
 
@@ -217,7 +217,7 @@ class Crossbar:
     """One switch in the middle; every PE and the root have an input and an output port."""
 
     def build(self, plan: Plan) -> Topology:
-        """A channel per port."""
+        """The topology: a channel per port."""
         link = _crossbar(plan).link
         assembly = Assembly(plan, row_by_row(plan.num_pes), routers=False)
         assembly.node("crossbar", "switch", middle([assembly.place(pe) for pe in range(plan.num_pes)]))
@@ -232,11 +232,11 @@ class Crossbar:
         )
 
     def diameter(self, plan: Plan) -> int:
-        """In and out."""
+        """Two channels, in and out; 0 for one PE."""
         return 2 if plan.num_pes > 1 else 0
 
     def bisection(self, plan: Plan) -> Bisection:
-        """The ports of one half."""
+        """The ports of one half of the PEs."""
         return Bisection(plan.num_pes // 2 * _crossbar(plan).link.bytes_per_cycle, "closed form: N / 2 ports")
 
 

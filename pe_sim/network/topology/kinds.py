@@ -1,6 +1,6 @@
 """Every kind of interconnect: takes an array, gives its topology. `KINDS` is the one registry.
 
-Only who asks for a topology imports this module; networkx is imported when the first one is built.
+This module is imported only where a topology is needed; networkx is imported when the first one is built.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ KINDS: Registry[TopologyBuilder] = Registry(
 
 
 def plan_of(array: ArrayConfig) -> Plan:
-    """What the topology of an array depends on."""
+    """The plan of an array's topology: all that it depends on."""
     return Plan(array.num_pes, array.network, array.floorplan)
 
 
 def build_topology(array: ArrayConfig) -> Topology:
-    """The interconnect of an array as a graph of channels; kept for arrays that differ in other things only.
+    """The topology of an array; kept, and shared by arrays that differ only in other things.
 
     Raises:
         InputError: a wire that `auto` makes too long.

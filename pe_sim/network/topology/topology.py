@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-TAP = -1  # the channel of an edge that costs nothing and is never occupied: from a bus to who listens
+TAP = -1  # the channel of an edge that costs nothing and is never occupied: from a bus to a listener
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Channels:
-    """Channel c has entry c of each field; what the numbers mean stands in the machine model, section 2.
+    """Table of channels: entry c of each field is channel c's; section 2 of the machine model explains the numbers.
 
     Args:
         name: unique and readable: "bus", "mesh (3,4)->(3,5)", "tree 12 up".
         level: the level of the parameters it belongs to: "bus", "tree", "link", "cluster bus", "level 2".
         bytes_per_cycle, latency_cycles, overhead_cycles: of a message on it.
-        request_cycles: what a PE (not the root) waits more before the arbiter hears it.
+        request_cycles: until the arbiter hears a PE's request (the root's it hears at once).
         ramp_cycles: paid where a message enters at a PE, or leaves to a PE, over this channel.
-        length_mm: of the wire under the floor plan; of a bus all of it.
+        length_mm: length of the wire under the floor plan; of all the wire of a bus.
     """
 
     name: tuple[str, ...]
@@ -46,12 +46,12 @@ class Channels:
     length_mm: FloatArray
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of channels."""
         return len(self.name)
 
     @property
     def wire_bits_mm(self) -> float:
-        """All wire: 8 wires a byte per cycle, times their length."""
+        """All wire in bit mm: 8 wires for each byte per cycle, times their length."""
         return float((8.0 * self.bytes_per_cycle * self.length_mm).sum())
 
 
@@ -62,13 +62,13 @@ Node = int | str
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """Who can send to whom over which channel.
+    """An interconnect as a graph: which node can send to which other over which channel.
 
     Nodes of `graph` are the PEs 0 .. N - 1 (a PE and its router are one node), "root", and switches, joints and buses
     under a name. Node attributes: kind ("pe", "root", "switch", "joint", "bus"), x_mm, y_mm, combines (whether it can
     combine values on their way to a reduction). Edge attribute: channel, an index into `channels`, or -1 for a tap
     without cost or occupancy. A shared bus is one channel: every sender's edge to the bus node carries it, and taps
-    lead from there to who listens.
+    lead from there to the listeners.
 
     Args:
         kind: network.kind of the array.
@@ -76,8 +76,8 @@ class Topology:
         graph: see above.
         channels: the table of channels.
         floorplan: in a sentence, where things stand and how the wires run.
-        combine_cycles, softmax_combine_cycles: of a node that combines.
-        forward_cycles: what a PE or router adds when it starts a multicast or passes a received value on.
+        combine_cycles, softmax_combine_cycles: cycles that a node takes to combine.
+        forward_cycles: cycles that a PE or router adds when it starts a multicast or passes a received value on.
         in_network_reduction: whether nodes combine at all; else the end points do.
         arity: sizes of PE groups are powers of it.
         root: the root's node.

@@ -42,7 +42,9 @@ def grow_tree(
     connect: Connect,
     prefix: str = "",
 ) -> list[Node]:
-    """Joins `arity` neighbours at a time, `levels` times, the last time at `top`; every leaf is `levels` hops below.
+    """Adds a tree of joints: `arity` neighbours are joined at a time, `levels` times, the last time at `top`.
+
+    Every leaf is `levels` hops below `top`.
 
     Args:
         assembly: where joints are added; each stands in the middle of its leaves.
@@ -52,7 +54,7 @@ def grow_tree(
         top: the node at the top; it exists.
         joint: the kind of the joints, and the first word of their names.
         connect: adds the edges between child and parent; takes a short name of the child and its level too.
-        prefix: of the joints' numbers.
+        prefix: prefix of the joints' numbers.
 
     Returns:
         The joints it added, from the leaves up.
@@ -77,7 +79,7 @@ def grow_tree(
 
 
 def level_link(shape: SwitchTreeShape, level: int) -> Link:
-    """The links from `level` (0 at the PEs) upwards: `growth` times as wide a level, rounded down."""
+    """The link from `level` (0 at the PEs) upwards; widths grow `growth` times a level, rounded down."""
     width = floor(shape.link.bytes_per_cycle * Fraction(str(shape.growth)) ** level)
     return replace(shape.link, bytes_per_cycle=width)
 
@@ -86,7 +88,7 @@ class SwitchTree:
     """An H-tree or a fat tree: PEs, levels of switches, and the root above the switch at the top."""
 
     def build(self, plan: Plan) -> Topology:
-        """A channel up and one down between neighbouring levels."""
+        """The topology: a channel up and one down between neighbouring levels."""
         shape = shape_of(plan)
         levels = num_tree_levels(plan.num_pes, shape.arity)
         assembly = Assembly(plan, z_order(plan.num_pes), routers=False)
@@ -108,11 +110,11 @@ class SwitchTree:
         )
 
     def diameter(self, plan: Plan) -> int:
-        """To the top and down again."""
+        """Channels to the top and down again."""
         return 2 * num_tree_levels(plan.num_pes, shape_of(plan).arity)
 
     def bisection(self, plan: Plan) -> Bisection:
-        """Exact: the best cut of a tree in two halves of its leaves."""
+        """The exact bisection: the best cut of the tree into two halves of its leaves."""
         shape = shape_of(plan)
         levels = num_tree_levels(plan.num_pes, shape.arity)
         widths = [level_link(shape, level).bytes_per_cycle for level in range(levels)]
@@ -120,7 +122,7 @@ class SwitchTree:
 
 
 def shape_of(plan: Plan) -> SwitchTreeShape:
-    """The plan's shape."""
+    """The shape of a plan whose network is a tree of switches."""
     shape = getattr(plan.network, "shape", None)
     assert isinstance(shape, SwitchTreeShape)
     return shape
@@ -139,7 +141,7 @@ class BusTree:
     """One bus down, one tree up; the root is the joint at the top."""
 
     def build(self, plan: Plan) -> Topology:
-        """Root, PEs and joints drive the bus; root and PEs hear it."""
+        """The topology: root, PEs and joints drive the bus; root and PEs hear it."""
         network = plan.network
         assert isinstance(network, Network)
         bus, tree = network.bus, network.tree
@@ -155,11 +157,11 @@ class BusTree:
         return assembly.finish("PEs along a Z-order curve " + _WHERE)
 
     def diameter(self, plan: Plan) -> int:
-        """The bus is one hop."""
+        """One channel, the bus; 0 for one PE."""
         return min(plan.num_pes - 1, 1)
 
     def bisection(self, plan: Plan) -> Bisection:
-        """The bus, and the tree where it leads down too."""
+        """The width of the bus, and of the tree's best cut where the tree leads down too."""
         network = plan.network
         assert isinstance(network, Network)
         tree = network.tree
@@ -175,7 +177,7 @@ class HierarchicalBus:
     """
 
     def build(self, plan: Plan) -> Topology:
-        """As two levels of `BusTree`."""
+        """The topology: two levels, each as of `BusTree`."""
         shape = _shape(plan)
         clusters = _clusters(plan)
         size = len(clusters[0])
@@ -205,11 +207,11 @@ class HierarchicalBus:
         return assembly.finish("clusters as tiles, PEs in each of them along a Z-order curve " + _WHERE)
 
     def diameter(self, plan: Plan) -> int:
-        """The own bus, the top bus, the other cluster's bus."""
+        """Channels between two clusters: the own bus, the top bus and the other cluster's; 1 within one cluster."""
         return 3 if len(_clusters(plan)) > 1 else min(plan.num_pes - 1, 1)
 
     def bisection(self, plan: Plan) -> Bisection | None:
-        """The top bus, and a cluster's bus where a cluster has to be cut; trees that lead down are left to a search."""
+        """The top bus, and a cluster's bus where one has to be cut; None where trees lead down: to be found."""
         shape, clusters = _shape(plan), _clusters(plan)
         level = shape.cluster
         if len(clusters) == 1:
@@ -236,7 +238,7 @@ def _clusters(plan: Plan) -> list[range]:
 
 
 def _with_latencies(level: BusLevel, pitches: int, floorplan: Floorplan) -> BusLevel:
-    """The level with its bus's `auto` resolved: across width plus height of what it spans."""
+    """The level with its bus's `auto` latency resolved, over `pitches`: width plus height of what the bus spans."""
     bus = level.bus
     latency = wire_cycles(pitches, floorplan) if bus.latency_cycles == AUTO else bus.latency_cycles
     request = latency if bus.request_cycles == AUTO else bus.request_cycles
@@ -261,16 +263,16 @@ def _add_level(
     pitches: float,
     hops: Sequence[int],
 ) -> None:
-    """A shared bus between `top` and the leaves, and the tree of joints between them.
+    """Adds a shared bus between `top` and the leaves, and the tree of joints between them.
 
     Args:
         assembly: what they are added to.
         leaves: PEs or bridges.
         top: what hears the bus and stands at the top of the tree.
-        level: the parameters; the bus's latency in cycles.
-        bus: the name of the bus's node and channel; without number, the name of the level.
-        prefix: of the joints' numbers.
-        pitches: wire of the bus.
+        level: the parameters, with the latency of the bus in cycles, not `auto`.
+        bus: the name of the bus's node and channel; without its number, the name of the level.
+        prefix: prefix of the joints' numbers.
+        pitches: length of the bus's wire.
         hops: latency of each level of the tree.
     """
     bus_level = bus.rstrip("0123456789 ")
@@ -301,7 +303,7 @@ def _add_level(
 
 
 def _downward(num_pes: int, arity: int, width: int, downlink: bool) -> int:
-    """What two halves can send each other over the tree."""
+    """Bytes per cycle that two halves can send each other over the tree; 0 if it does not lead down."""
     return tree_bisection(num_pes, arity, [width] * num_tree_levels(num_pes, arity)) if downlink else 0
 
 
