@@ -23,7 +23,7 @@ STREAMING_OVERLAP = 3  # the level from which a GEMM starts at the heads of mess
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What every stage carries: names, and the slots it reads and writes."""
+    """The fields that every stage has: names, and the slots it reads and writes."""
 
     name: str
     operator: str
@@ -31,13 +31,13 @@ class Labels:
     output: int
 
     def fields(self) -> tuple[str, str, str, tuple[int, ...], int]:
-        """In the order of `Stage`; a move has no distribution."""
+        """The fields in the order of `Stage`; a move has no distribution."""
         return self.name, self.operator, "", self.inputs, self.output
 
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """PEs `first_pe` .. `last_pe` - 1 of each, and how many places its joint has below it."""
+    """Scopes of PEs `first_pe` .. `last_pe` - 1, (scopes,); `size` is the number of leaves below a scope's joint."""
 
     first_pe: IntArray
     last_pe: IntArray
@@ -45,7 +45,7 @@ class Scopes:
 
     @classmethod
     def of_array(cls, num_pes: int, size: int | None = None) -> Scopes:
-        """All PEs, in scopes of `size` if it is given."""
+        """The scopes of `size` PEs that all PEs divide into; without `size` one scope."""
         first = np.arange(0, num_pes, size or num_pes, dtype=np.int64)
         return cls(first, first + (size or num_pes), size or num_pes)
 
@@ -60,7 +60,7 @@ def reduction(
     at_root: bool,
     softmax: bool = False,
 ) -> TreeStage:
-    """One reduction a scope: to its own joint, or all the way to the root."""
+    """Stage of one reduction a scope: to its own joint, or all the way to the root."""
     tree = array.bus_tree.tree
     levels = _levels(tree, scopes, at_root=at_root)
     hops = hop_cycles(tree, levels, softmax=softmax)
@@ -81,7 +81,7 @@ def reduction(
 def hub_to_scopes(
     labels: Labels, array: ArrayConfig, scopes: Scopes, num_bytes: IntArray, *, from_root: bool
 ) -> MessageStage:
-    """One message a scope, from the root or the scope's joint to all its PEs."""
+    """Stage of one message a scope, from the root or the scope's joint to all its PEs."""
     tree = array.bus_tree.tree
     down = tree.downlink and not from_root
     hops = sum(tree.level_latency_cycles[: _levels(tree, scopes, at_root=False)]) if down else 0
@@ -105,7 +105,7 @@ def hub_to_scopes(
 def hub_to_pes(
     labels: Labels, scope_of_pe: IntArray, scopes: Scopes, num_bytes: IntArray, *, from_root: bool
 ) -> MessageStage:
-    """A scatter: one message a PE, from the root or the joint of the PE's scope."""
+    """Stage of a scatter: one message a PE, from the root or the joint of the PE's scope."""
     every = np.arange(len(num_bytes), dtype=np.int64)
     receivers = np.flatnonzero(num_bytes > 0)
     source = scope_of_pe[receivers]
@@ -128,7 +128,7 @@ def hub_to_pes(
 def pes_to_scopes(
     labels: Labels, tag: Tag, scope_of_pe: IntArray, scopes: Scopes, num_bytes: IntArray, *, to_root: bool
 ) -> MessageStage:
-    """Every PE with something to send drives the bus: to the root's copy for its scope, or to all its PEs."""
+    """Stage of messages on the bus from PEs with something to send: to the root's copy for their scope, or its PEs."""
     senders = np.flatnonzero(num_bytes > 0)
     return MessageStage(
         *labels.fields(),
@@ -147,7 +147,7 @@ def pes_to_scopes(
 
 
 def forward(labels: Labels, array: ArrayConfig, sender: int, scopes: Scopes, num_bytes: IntArray) -> MessageStage:
-    """One PE's message to the next pipeline stage, whose PEs all hear it: one unicast a boundary."""
+    """Stage of one PE's message to the next pipeline stage, whose PEs all hear it: one unicast a boundary."""
     sent = np.zeros(array.num_pes, dtype=np.int64)
     sent[sender] = num_bytes[0]
     scope_of_pe = np.zeros(array.num_pes, dtype=np.int64)
@@ -155,7 +155,7 @@ def forward(labels: Labels, array: ArrayConfig, sender: int, scopes: Scopes, num
 
 
 def weight_stream(labels: Labels, array: ArrayConfig, num_bytes: IntArray) -> MessageStage:
-    """One message from the root's memory to all PEs, at the memory's rate or the bus's, whichever is less."""
+    """Stage of one message from the root's memory to all PEs, at the memory's rate or the bus's, whichever is less."""
     whole = Scopes.of_array(array.num_pes)
     stage = hub_to_scopes(labels, array, whole, num_bytes, from_root=True)
     return replace(stage, tag=Tag.WEIGHT_STREAM, source_rate=array.root.memory.bytes_per_cycle)
@@ -178,7 +178,7 @@ def streamed(stage: MessageStage, array: ArrayConfig, fed_by: Stage | None) -> M
 
 
 def pairs(labels: Labels, members: BoolArray, num_bytes: int) -> MessageStage:
-    """All-to-all: each member of (PEs,) sends `num_bytes` to every other, lower receivers first."""
+    """Stage of an all-to-all: each of `members` (PEs,) sends `num_bytes` to every other, lower receivers first."""
     num_pes, pes = len(members), np.flatnonzero(members)
     sender, receiver = np.repeat(pes, len(pes)), np.tile(pes, len(pes))
     others = (sender != receiver) & (num_bytes > 0)

@@ -1,4 +1,4 @@
-"""Schedules of one collective alone, everything ready at cycle 0 (machine model, section 3)."""
+"""Schedules of one collective alone, with everything ready at cycle 0 (machine model, section 3)."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def ways_of(kind: str, array: ArrayConfig, num_bytes: int) -> list[str]:
 
 
 def named_way(kind: str, array: ArrayConfig, name: str) -> ArrayConfig:
-    """The array with another algorithm for a collective."""
+    """The array with the algorithm called `name` for a collective."""
     network = array.graph_network
     collectives = replace(network.collectives, **{kind.replace("-", "_"): name})
     return replace(array, network=replace(network, collectives=collectives))
 
 
 def check_collective(kind: str, array: ArrayConfig, num_bytes: int) -> None:
-    """Refuses what `collective_schedule` cannot do."""
+    """Raises if `collective_schedule` cannot schedule this collective."""
     if kind not in KINDS:
         expected = "one of " + ", ".join(KINDS)
         raise InputError(
@@ -106,7 +106,7 @@ def check_collective(kind: str, array: ArrayConfig, num_bytes: int) -> None:
 
 
 def _check_pairs(num_pes: int, num_bytes: int) -> None:
-    """Refuses an all-to-all whose messages or bytes are beyond what can be listed and counted."""
+    """Raises if an all-to-all has more messages, or bytes, than can be listed and counted."""
     messages = num_pes * (num_pes - 1)
     if messages > MAX_MESSAGES:
         raise InfeasibleError(
@@ -172,7 +172,10 @@ class _Collective:
         return "serial"
 
     def _spread(self, per_pe: int) -> str:
-        """Root to shards: one message a PE, or the whole once and each PE keeps its slice."""
+        """Adds the way from the root to shards; returns its name.
+
+        It is one message a PE, or the whole once, of which each PE keeps its slice.
+        """
         bus, shards = self.array.bus_tree.bus, self._shards(per_pe)
         serial = serial_cycles(bus, shards, from_root=True)
         at_once = serial_cycles(bus, shards.sum(keepdims=True), from_root=True)
@@ -184,7 +187,10 @@ class _Collective:
         return "broadcast + slice"
 
     def _collect(self, tag: Tag, *, to_root: bool) -> str:
-        """Shards to root or to all: one message a PE, or disjoint slices summed on their way through the tree."""
+        """Adds the way from shards to the root or to all PEs; returns its name.
+
+        It is one message a PE, or disjoint slices summed on their way through the tree.
+        """
         bus, tree, shards = self.array.bus_tree.bus, self.array.bus_tree.tree, self._shards(self.num_bytes)
         whole = shards.sum(keepdims=True)
         by_reduction = reduce_cycles(tree, whole, tree.num_levels, parallel=False)
@@ -216,7 +222,7 @@ class _Collective:
         self.stages.append(streamed(stage, self.array, self.stages[-1] if self.stages else None))
 
     def _labels(self, name: str) -> Labels:
-        """Each stage waits for the one before it."""
+        """Labels of the next stage, which waits for the one before it."""
         inputs = (len(self.stages) - 1,) if self.stages else ()
         return Labels(name, name, inputs, len(self.stages))
 
@@ -227,17 +233,17 @@ class _Collective:
         return per_pe * self._living().astype(np.int64)
 
     def _living(self) -> BoolArray:
-        """(PEs,) those that are not dead."""
+        """(PEs,) whether each is not dead."""
         living = np.ones(self.array.num_pes, dtype=bool)
         living[list(self.array.dead_pes)] = False
         return living
 
     def _rescaled(self, num_bytes: int, *, to_partial: bool) -> int:
-        """The same elements in the other dtype: partial sums travel in `partial`, results in `activation`."""
+        """Bytes of the same elements in the other dtype: partial sums travel in `partial`, results in `activation`."""
         partial, activation = self.array.dtypes.partial.bits, self.array.dtypes.activation.bits
         source, target = (activation, partial) if to_partial else (partial, activation)
         return ceil_div(num_bytes * target, source)
 
     def _alone(self) -> bool:
-        """With one PE, Partial, Shard and Replicate are the same thing."""
+        """Whether one PE is alone, so that Partial, Shard and Replicate are the same thing."""
         return self.array.num_living == 1

@@ -1,4 +1,4 @@
-"""Exchanges over the links of a system: takes who has what, gives the operation in the way that is done first alone."""
+"""Exchanges over the links of a system, each in the way that is done first when nothing else runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pe_sim.schedule.stages import Tag
 from pe_sim.schedule.system import LinkLeg, LinkOperation
 from pe_sim.units import IntArray
 
-_HOPS_TO_TRY: Final = 2**20  # of ways to be compared; where each has more, the one with the fewest is taken
+_HOPS_TO_TRY: Final = 2**20  # of a way to be compared; where every way has more, the one with the fewest is taken
 _MAX_HOPS: Final = 2**23  # about 2 GiB
 _KEPT: Final = 1024  # operations
 
@@ -35,10 +35,10 @@ class _Request:
     """All that an operation depends on.
 
     Args:
-        sizes: bytes; of messages: sender's place, receiver's place and bytes of each.
-        place: where a value ends.
-        takes_part: of a reduction: whether the member at `place` has a value of its own.
-        softmax: whether what is combined are softmax partials.
+        sizes: bytes; for messages: sender's place, receiver's place and bytes of each.
+        place: the place where the result of a reduction ends.
+        takes_part: whether the member at `place` has a value of its own in a reduction.
+        softmax: whether the values to be combined are softmax partials.
     """
 
     links: Plan
@@ -51,11 +51,11 @@ class _Request:
 
 
 def messages(system: SystemConfig, sent: Sequence[tuple[int, int, int]], name: str) -> LinkOperation | None:
-    """Unicasts that start together, each counted; None if there is nothing to move.
+    """Operation of unicasts that start together, each of which is counted; None if there is nothing to move.
 
     Args:
-        sent: (source, target, bytes) of each; none has to move from an array to itself, or if it has no bytes.
-        name: what a person calls it.
+        sent: (source, target, bytes) of each; one from an array to itself, or of no bytes, does not move.
+        name: its name in reports.
     """
     moved = [(source, target, num_bytes) for source, target, num_bytes in sent if source != target and num_bytes]
     if not moved:
@@ -76,12 +76,13 @@ def all_reduce(
     *,
     softmax: bool = False,
 ) -> LinkOperation | None:
-    """Every member ends with the sum over all; counted as a reduction of the one size and a broadcast of the other.
+    """Operation after which every member has the sum over all; counted as a reduction and a broadcast.
 
     Args:
         members: ranks, each once, in any order.
-        partial_bytes, result_bytes: of the terms, and of the sum in the dtype in which results travel.
-        name: what a person calls it.
+        partial_bytes, result_bytes: of the terms, and of the sum in the dtype in which results travel: the sizes of the
+            reduction and of the broadcast that are counted.
+        name: its name in reports.
         softmax: whether terms are softmax partials, which cost more to combine.
 
     Returns:
@@ -95,7 +96,9 @@ def all_reduce(
 def all_gather(
     system: SystemConfig, members: Sequence[int], parts_bytes: Sequence[int], name: str
 ) -> LinkOperation | None:
-    """Every member ends with all parts, of which member i has part i; counted: one message a part that is not empty.
+    """Operation after which every member has all parts, of which member i has part i.
+
+    One message is counted for each part that is not empty.
 
     Returns:
         None for one member, or if all parts are empty.
@@ -109,9 +112,9 @@ def all_gather(
 def reduce_scatter(
     system: SystemConfig, members: Sequence[int], parts_bytes: Sequence[int], name: str, softmax: bool = False
 ) -> LinkOperation | None:
-    """Member i ends with part i summed over all; counted as one reduction of all parts, and as nothing else.
+    """Operation after which member i has part i summed over all members; counted as one reduction of all parts.
 
-    Who gets what is a matter of where the sum ends: nothing is sent that was not summed on its way.
+    Nothing else is counted: parts are not sent to their members, but are summed on their way there.
 
     Returns:
         None for one member, or if all parts are empty.
@@ -125,7 +128,7 @@ def reduce_scatter(
 def reduce_to(
     system: SystemConfig, members: Sequence[int], target: int, num_bytes: int, name: str, *, softmax: bool = False
 ) -> LinkOperation | None:
-    """The sum over all members' values ends at one array, a member or not; counted as one reduction.
+    """Operation after which one array, a member or not, has the sum over all members' values; counted as one reduction.
 
     Returns:
         None if the target alone has a value, or if it has no bytes.
@@ -158,7 +161,7 @@ def _with_name(request: _Request, name: str) -> LinkOperation:
 
 @lru_cache(maxsize=_KEPT)
 def _operation(request: _Request) -> LinkOperation:
-    """The operation in the way that is done first; of those that are done in one cycle the first of the list."""
+    """The operation in the way that is done first; of several done in the same cycle, the first of the list."""
     interconnect = interconnect_for(request.links)
     best: LinkOperation | None = None
     for way in _worth_trying(request, _ways(request, interconnect)):
@@ -195,10 +198,10 @@ def _ways(request: _Request, interconnect: Interconnect) -> tuple[Way, ...]:
 
 
 def _worth_trying(request: _Request, ways: tuple[Way, ...]) -> list[Way]:
-    """Ways of few hops, or the one with the fewest.
+    """The ways of at most `_HOPS_TO_TRY` hops, or the one with the fewest.
 
     Raises:
-        InfeasibleError: too many even so.
+        InfeasibleError: even the fewest are too many.
     """
     found = [way for way in ways if way.hops <= _HOPS_TO_TRY]
     if found:
@@ -235,7 +238,7 @@ def _with_times(request: _Request, algorithm: str, legs: tuple[LinkLeg, ...], ro
     )
 
 
-# ---- The ways of an exchange among some arrays: each is one program over the links, or two after one another.
+# ---- The ways of an exchange among some arrays: each is one program over the links, or two in a row.
 
 
 Counted = tuple[tuple[str, int, int], ...]
@@ -246,9 +249,9 @@ class WayLeg:
     """One program of a way; `build` makes it.
 
     Args:
-        payload_bytes: (payloads,) what its messages carry.
+        payload_bytes: (payloads,) bytes of the payloads that its messages carry.
         counted: as of `LinkLeg`.
-        hops: about how many it has.
+        hops: estimate of the number of its hops.
     """
 
     build: Callable[[], Program]
@@ -259,19 +262,19 @@ class WayLeg:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Way:
-    """A way: its name, and its programs in order."""
+    """A way to do an exchange: its name, and its programs in order."""
 
     name: str
     legs: tuple[WayLeg, ...]
 
     @property
     def hops(self) -> int:
-        """About how many there are."""
+        """Estimate of the number of hops of all its programs."""
         return sum(leg.hops for leg in self.legs)
 
 
 def ways_of_messages(members: Members, messages: IntArray) -> tuple[Way, ...]:
-    """Unicasts that start together; `messages`: (messages, 3) sender's place, receiver's place, bytes."""
+    """The one way of unicasts that start together; `messages`: (messages, 3) sender's and receiver's place, bytes."""
     sender, receiver, num_bytes = messages.T
     counted = ((Tag.UNICAST.value, len(messages), int(num_bytes.sum())),)
     every = np.arange(len(messages), dtype=np.int64)
@@ -281,7 +284,7 @@ def ways_of_messages(members: Members, messages: IntArray) -> tuple[Way, ...]:
 
 # The first of several that are done in the same cycle is the one that is chosen.
 def ways_of_reduce_scatter(members: Members, parts: IntArray, counted: Counted) -> tuple[Way, ...]:
-    """Every member ends with its part summed over all of them."""
+    """Ways after which every member has its part summed over all of them."""
     filled = np.flatnonzero(parts)
     ring = WayLeg(lambda: programs.ring_reduce_scatter(members), parts, counted, _around(members))
     halving = WayLeg(lambda: programs.recursive_halving(members), parts, counted, _doubling(members))
@@ -290,7 +293,7 @@ def ways_of_reduce_scatter(members: Members, parts: IntArray, counted: Counted) 
 
 
 def ways_of_all_gather(members: Members, parts: IntArray, counted: Counted) -> tuple[Way, ...]:
-    """Every member ends with the parts of all of them."""
+    """Ways after which every member has the parts of all of them."""
     filled = np.flatnonzero(parts)
     ring = WayLeg(lambda: programs.ring_all_gather(members), parts, counted, _around(members))
     doubling = WayLeg(lambda: programs.recursive_doubling(members), parts, counted, _doubling(members))
@@ -299,7 +302,7 @@ def ways_of_all_gather(members: Members, parts: IntArray, counted: Counted) -> t
 
 
 def ways_of_reduce(members: Members, target: int, contributors: IntArray, num_bytes: int) -> tuple[Way, ...]:
-    """The sum over the contributors' values ends at one place."""
+    """Ways after which one place has the sum over the contributors' values."""
     senders = contributors[contributors != target]
     payload, counted = np.array([num_bytes], dtype=np.int64), ((Tag.REDUCE.value, 1, num_bytes),)
     zeros = np.zeros_like(senders)
@@ -320,7 +323,7 @@ _BOTH: Final = (  # a way of an all-reduce, of the reduce-scatter it begins with
 
 
 def ways_of_all_reduce(members: Members, partial_bytes: int, result_bytes: int) -> tuple[Way, ...]:
-    """Every member ends with the sum over all of them, counted as a reduction and a broadcast, whichever the way."""
+    """Ways after which every member has the sum over all of them; each is counted as a reduction and a broadcast."""
     reduced: Counted = ((Tag.REDUCE.value, 1, partial_bytes),)
     spread: Counted = ((Tag.BROADCAST.value, 1, result_bytes),) if result_bytes else ()
     scatters = ways_of_reduce_scatter(members, even_counts(partial_bytes, members.count), reduced)
@@ -343,7 +346,7 @@ def _tree_broadcast(members: Members, num_bytes: int, counted: Counted) -> WayLe
 
 
 def _fitting(members: Members, *ways: Way) -> tuple[Way, ...]:
-    """Without those that halve what is no power of two."""
+    """The ways without recursive halving and doubling, unless the members are a power of two."""
     power = members.count & (members.count - 1) == 0
     return tuple(way for way in ways if power or not way.name.startswith("recursive"))
 

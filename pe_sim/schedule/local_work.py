@@ -1,4 +1,4 @@
-"""What local work costs where it runs: matrix, vector, memory port and root (machine model, sections 4 and 6)."""
+"""Costs of local work where it runs: matrix, vector, memory port and root (machine model, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TABLE_ENTRIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("scale", "layernorm"): ("scale", "add"),
 }
 _SAME_COST: dict[str, str] = {"gelu_tanh": "gelu", "bias": "add"}
-_ONE_A_ROW = ("sum_of_squares", "argmax")  # what they give is nothing beside what they take
+_ONE_A_ROW = ("sum_of_squares", "argmax")  # their outputs are next to nothing beside their inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class LocalWork:
 
 
 def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mapping[int, Placement]) -> LocalWork:
-    """What a node costs on each PE; `support` says which slice of a Partial value is not zero."""
+    """The work of a node on the PEs; `support` says which slice of a Partial value is not zero."""
     matrix = matrix_work(node, array, layouts)
     if matrix is not None:
         tail = tail_cycles(node, array, layouts) if array.overlap >= STREAMING_OVERLAP else None
@@ -61,7 +61,7 @@ def local_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mappin
 
 
 def holders(value: Value, layouts: Layouts) -> BoolArray:
-    """(PEs,) PEs that have some of a value."""
+    """(PEs,) whether each has some of a value."""
     if isinstance(value.placement, Shard):
         return _held(value, layouts) > 0
     return layouts.is_member
@@ -97,7 +97,7 @@ def tail_cycles(node: Work, array: ArrayConfig, layouts: Layouts) -> IntArray | 
 
 
 def kv_append(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
-    """(PEs,) cycles of the port, and bytes in all, to write the new K and V on their owners."""
+    """(PEs,) cycles of the memory port to write the new K and V on their owners, and bytes written by all PEs."""
     split = layouts.attention_split(_attention_distribution(node, layouts))
     written = 2 * np.asarray(array.dtypes.kv_cache.matrix_bytes(split.new_tokens() * split.kv_heads, split.dims))
 
@@ -108,7 +108,10 @@ def kv_append(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArra
 
 
 def lookup(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[IntArray, int]:
-    """(PEs,) cycles of the port, and bytes in all, to read embedding rows from each PE's own copy of the tables."""
+    """(PEs,) cycles of the memory port to read embedding rows, and bytes read by all PEs.
+
+    Each PE reads from its own copy of the tables.
+    """
     operator, weight = node.operator, array.dtypes.weight
     assert isinstance(operator, Embedding)
     rows = layouts.pe_rows(node.outputs[0].tensor.rows, node.outputs[0].placement) * len(operator.table_rows)
@@ -134,7 +137,10 @@ def vector_work(node: Work, array: ArrayConfig, layouts: Layouts, support: Mappi
 
 
 def root_work(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resource, IntArray, int, int]:
-    """Resource, (jobs,) cycles, bytes read and operations at the root: a table lookup, or one vector job a group."""
+    """Resource, (jobs,) cycles, bytes read and operations of a node at the root.
+
+    It is a table lookup, or one vector job a group.
+    """
     if isinstance(node.operator, Embedding):
         num_rows = int(layouts.group_rows(node.outputs[0].tensor.rows).sum())
         read_bytes = node.operator.read_bytes(array.dtypes, num_rows)
@@ -151,7 +157,7 @@ def root_work(node: Work, array: ArrayConfig, layouts: Layouts) -> tuple[Resourc
 
 
 def table_entries(node: Work) -> tuple[str, ...]:
-    """The entries of a vector unit's table whose sum is what an element of a node's function costs."""
+    """The entries of a vector unit's table whose sum is the cost of an element of a node's function."""
     norm = getattr(node.operator, "function", "")
     return _TABLE_ENTRIES.get((node.function, norm), (_SAME_COST.get(node.function, node.function),))
 
@@ -161,7 +167,7 @@ def _attention_distribution(node: Work, layouts: Layouts) -> str:
 
 
 def _vector_unit_cycles(unit: VectorUnit, elements: IntArray, entries: tuple[str, ...]) -> IntArray:
-    """ceil(elements / lanes) * cycles_per_element + latency; nothing for no elements."""
+    """Cycles of a vector job: ceil(elements / lanes) * cycles_per_element + latency; 0 for no elements."""
     per_element = _operations_per_element(unit, entries)
     return np.where(elements > 0, ceil_div(elements, unit.lanes) * per_element + unit.latency_cycles, 0)
 
@@ -192,20 +198,20 @@ def _score_elements(node: Work, layouts: Layouts) -> IntArray:
 
 
 def _bias_elements(node: Work, layouts: Layouts) -> IntArray:
-    """(PEs,) each PE adds the bias of its outputs; to partial sums only its own part of it."""
+    """(PEs,) elements to which each PE adds a bias: its outputs; of partial sums only its own part."""
     value = node.outputs[0]
     own = value.placement.own_part(value.tensor.dim) if isinstance(value.placement, Partial) else None
     return _held(value, layouts, own)
 
 
 def _held(value: Value, layouts: Layouts, placement: Placement | None = None) -> IntArray:
-    """(PEs,) elements of the value each PE holds."""
+    """(PEs,) elements of the value that each PE holds."""
     tensor, where = value.tensor, placement or value.placement
     return layouts.pe_rows(tensor.rows, where) * layouts.pe_columns(tensor.dim, tensor.size, where)
 
 
 def _supported(value: Value, layouts: Layouts, support: Mapping[int, Placement]) -> IntArray:
-    """(PEs,) elements of the value that are not zero by construction."""
+    """(PEs,) elements of the value that each PE holds and that are not zero by construction."""
     slice_of = support.get(value.key)
     if isinstance(value.placement, Partial) and isinstance(slice_of, Shard):
         return _held(value, layouts, slice_of)

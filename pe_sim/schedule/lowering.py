@@ -1,7 +1,7 @@
 """Lowers a placed graph to a schedule: every block once, in program order.
 
-Local work and moves are lowered apart: work depends on the PEs and the root, moves on the interconnect and on who has
-something to send. What a sweep does not change of the two is taken from what is kept with the placed graph.
+Local work and moves are lowered apart: work depends on the PEs and the root, moves on the interconnect and on which PEs
+have something to send. A sweep that changes only one of them takes the other from what is kept with the placed graph.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pe_sim.schedule.stages import Block, MessageStage, PeStage, RootStage, Rout
 from pe_sim.units import BoolArray
 
 # Peaks of whole steps with their reports (fast engine, one bus and one tree, 256 to 65,536 PEs, 32 to 10,000 layers)
-# were 21 to 49 bytes for each PE of a node of the distinct blocks, and 158 to 298 for a node of each of their runs.
+# were 21 to 49 bytes for each node of the distinct blocks and PE, and 158 to 298 for each node of every run of a block.
 _NODE_BYTES_PER_PE = 20
 _RUN_BYTES_PER_NODE = 150
 _LEVERS = "fewer PEs (num_pes), layers (model.num_layers) or groups need less, and so do fewer programs at a time"
@@ -36,7 +36,7 @@ def lower(placed: PlacedGraph) -> Schedule:
     """The schedule of a placed step.
 
     Raises:
-        OutOfMemoryError: what it takes to simulate it exceeds this machine's memory.
+        OutOfMemoryError: to simulate it takes more than this machine's memory.
     """
     require_memory(least_bytes(placed), "this step", _LEVERS)
     array, kept = placed.array, placed.kept
@@ -51,9 +51,9 @@ def lower(placed: PlacedGraph) -> Schedule:
 
 
 def least_bytes(placed: PlacedGraph) -> int:
-    """Bytes that lowering, simulating and reporting a placed step takes at least; its peak is up to twice that.
+    """Lower bound of the bytes that lowering, simulating and reporting a step takes; its peak is up to twice that.
 
-    On an interconnect that is a graph the hops of its messages come on top; those who make them ask for their memory.
+    On an interconnect that is a graph its messages' hops come on top; their memory is checked where they are made.
     """
     sizes = [len(block.nodes) for block in placed.blocks]
     in_all = sum(sizes[run.block] for run in placed.sequence)
@@ -61,7 +61,7 @@ def least_bytes(placed: PlacedGraph) -> int:
 
 
 def lower_steps(placed: PlacedGraph, classes: PeClasses) -> Schedule:
-    """One schedule of a placed decode step and those that follow it, over classes of PEs."""
+    """One schedule for a placed decode step and those that follow it, over classes of PEs."""
     of_classes = {id(block.layouts): ClassLayouts(block.layouts, classes) for block in placed.blocks}
     layouts = tuple(of_classes[id(block.layouts)] for block in placed.blocks)
     outline = placed.kept.nodes.recall(None, outline_of, placed.blocks)
@@ -72,10 +72,10 @@ def lower_steps(placed: PlacedGraph, classes: PeClasses) -> Schedule:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PieceLowering:
-    """Lowers parts of blocks one by one, what they have in common once: all of one array and division of its PEs.
+    """Lowers parts of blocks one by one, all on one array with one division of its PEs; what is alike is lowered once.
 
     Args:
-        jobs, costs, moves: what has been seen: which nodes cost alike, local work, and the stages of moves.
+        jobs, costs, moves: what was lowered so far: numbers of nodes that cost alike, local work, and stages of moves.
     """
 
     array: ArrayConfig
@@ -85,10 +85,10 @@ class PieceLowering:
     moves: dict[tuple[int, bytes], Stage] = field(default_factory=dict)
 
     def lower(self, piece: PlacedBlock, entering: Sequence[BoolArray | None]) -> tuple[Block, tuple[BoolArray, ...]]:
-        """The lowered piece, and who holds some of each value that leaves it.
+        """The lowered piece, and for each value that leaves it (PEs,) whether each PE holds some of it.
 
         Args:
-            entering: (PEs,) who holds some of each value that enters; None: as its placement says.
+            entering: for each value that enters, (PEs,) whether each PE holds some of it; None: as its placement says.
 
         Raises:
             OutOfMemoryError: it exceeds this machine's memory.
@@ -109,7 +109,7 @@ class PieceLowering:
 
 @dataclass(frozen=True, slots=True)
 class _LoweredWork:
-    """The stages of all work, and of every move the PEs that hold some of its input; both in program order."""
+    """The stages of all work, and for every move the PEs that hold some of its input; both in program order."""
 
     stages: tuple[Stage, ...]
     senders: tuple[BoolArray, ...]
@@ -131,7 +131,12 @@ def _lower_work(
     costs: dict[int, LocalWork] | None = None,
     held_by: list[list[BoolArray]] | None = None,
 ) -> _LoweredWork:
-    """All local work; `costs` by job are added to, and so are `held_by`, of each block who holds some of a slot."""
+    """The lowered local work of all blocks.
+
+    Args:
+        costs: local work by job, to which new jobs are added.
+        held_by: for each block and slot, (PEs,) whether each PE holds some of it; updated.
+    """
     costs = {} if costs is None else costs
     stages: list[Stage] = []
     senders: list[BoolArray] = []
@@ -153,7 +158,7 @@ def _lower_work(
 
 
 def _entering(block: BlockOutline, layouts: Layouts) -> list[BoolArray]:
-    """By slot, (PEs,) who holds some of it before the block begins; a slot that is still to be written: everybody."""
+    """For each slot, (PEs,) whether each PE holds some of it before the block; all do of slots still to write."""
     active = [layouts.is_member] * block.num_slots
     for slot, value in zip(block.entries, block.entering, strict=True):
         active[slot] = holders(value, layouts)
@@ -226,12 +231,11 @@ def _streamed(stage: Stage, array: ArrayConfig, fed_by: Stage | None) -> Stage:
 
 
 def _any_of(masks: list[BoolArray]) -> BoolArray:
-    """(PEs,) PEs that are in at least one of them."""
+    """(PEs,) whether each PE is in at least one of the masks."""
     return reduce(np.logical_or, masks)
 
 
-# ---- What a schedule has of the placed nodes alone: takes placed blocks, gives slots, who reads what and what costs
-# alike.
+# ---- Outlines of placed blocks: slots, the tasks that read and write them, and which tasks cost alike.
 #
 # Nothing here depends on the array or on the sizes of the tensors' slices, so that one outline serves a whole sweep.
 
@@ -241,7 +245,7 @@ _PASSING = ("add", "bias")  # a PE hands its term of a sum on even if it has not
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A node that takes time: one stage to be.
+    """A node that takes time and becomes one stage.
 
     Args:
         node: the work or the move.
@@ -259,7 +263,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class BlockOutline:
-    """One block.
+    """The tasks of one block, with its slots.
 
     Args:
         tasks: in program order.
@@ -279,14 +283,14 @@ class BlockOutline:
 def outline_of(
     blocks: tuple[PlacedBlock, ...], jobs: dict[tuple[object, ...], int] | None = None
 ) -> tuple[BlockOutline, ...]:
-    """The outlines of a placed graph's blocks; `jobs` are numbered on from those that are known."""
+    """The outlines of a placed graph's blocks; new jobs are added to `jobs` and numbered on."""
     jobs = {} if jobs is None else jobs
     return tuple(_BlockOutliner(id(block.layouts), jobs).outline(block) for block in blocks)
 
 
 @dataclass
 class _BlockOutliner:
-    """Numbers the slots of one block; `slots` and `support` are by the key of a value."""
+    """Builds the outline of one block; `slots` and `support` are by the key of a value."""
 
     layouts: int
     jobs: dict[tuple[object, ...], int]
@@ -308,7 +312,7 @@ class _BlockOutliner:
         return BlockOutline(tuple(self.tasks), self.num_slots, entries, exits, block.entries, self.support)
 
     def _alias(self, node: Move) -> None:
-        """A free move: the data is where it was, and for a Partial only a slice of it is not zero."""
+        """Takes in a free move: the data stays where it is, and for a Partial only a slice of it is not zero."""
         for source, target in zip(node.inputs, node.outputs, strict=True):
             self.slots[target.key] = self.slots[source.key]
             if isinstance(source.placement, Partial):
@@ -338,7 +342,7 @@ class _BlockOutliner:
         return tuple(self.slots[value.key] for value in node.inputs if not self._is_even(value))
 
     def _is_even(self, value: Value) -> bool:
-        """Whether a PE's term is but its even slice: such an add has something to do on every PE that has a term."""
+        """Whether a PE's term is only its even slice, so that an add has something to do on every PE with a term."""
         slice_of = self.support.get(value.key)
         return slice_of is not None and not (isinstance(slice_of, Shard) and slice_of.grid)
 

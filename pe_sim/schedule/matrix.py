@@ -1,4 +1,4 @@
-"""A GEMM on a PE: its passes, tiles and streams, and how long they take at each overlap level; one alone."""
+"""Matrix operators on PEs: passes, tiles and streams, their times at each overlap level, and one GEMM alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pe_sim.units import IntArray, ceil_div
 def gemm_work(
     array: ArrayConfig, rows: IntArray, inner: IntArray, outer: IntArray, *, resident: bool = True
 ) -> MatrixWork:
-    """A GEMM of (rows, inner) by (outer, inner) weights on each PE; PEs with an empty operand do nothing.
+    """The work of a GEMM of (rows, inner) by (outer, inner) weights on each PE; with an empty operand there is none.
 
     Weights that are not resident, because the root sends them every step, cannot be prefetched.
     """
@@ -62,7 +62,7 @@ def rows_per_pass(array: ArrayConfig, inner: IntArray, outer: IntArray) -> IntAr
 
 
 def scores_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
-    """Queries times keys: outputs are the tokens a row sees, the inner dimension is the PE's part of head_dim."""
+    """The work of queries times keys: outputs are the tokens a row sees, inner is the PE's part of head_dim."""
     unit, heads = array.pe.matrix, split.q_heads
     compute = heads * ceil_div(split.dims, unit.depth) * split.row_sum(unit.outputs)
     inputs, outputs = heads * split.dims * split.row_sum(unit.outputs), heads * split.row_sum(1)
@@ -70,7 +70,7 @@ def scores_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
 
 
 def values_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
-    """Probabilities times values: the inner dimension is the tokens, outputs the PE's part of head_dim."""
+    """The work of probabilities times values: inner is the tokens, outputs are the PE's part of head_dim."""
     unit, heads = array.pe.matrix, split.q_heads
     output_blocks = ceil_div(split.dims, unit.outputs)
     compute = heads * output_blocks * split.row_sum(unit.depth)
@@ -81,9 +81,10 @@ def values_work(array: ArrayConfig, split: AttentionSplit) -> MatrixWork:
 def _attention_work(
     array: ArrayConfig, split: AttentionSplit, compute: IntArray, inputs: IntArray, outputs: IntArray
 ) -> MatrixWork:
-    """Memory and compute sum over kv heads and sequences; latencies are paid once and nothing has to fill.
+    """The work of an attention operator, summed over kv heads and sequences: one latency, and nothing has to fill.
 
     Args:
+        compute: (PEs,) cycles of the matrix unit.
         inputs, outputs: (PEs,) elements that the matrix unit takes from the buffer, and sums that it gives.
     """
     dtypes = array.dtypes
@@ -125,18 +126,18 @@ def sum_over_heads(
     return result
 
 
-# ---- How long a matrix operator takes on one PE at each overlap level (machine model, section 4).
+# ---- Times of a matrix operator on one PE at each overlap level (machine model, section 4).
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixSpan:
-    """Relative to the operator's start, in cycles.
+    """Times of an operator in cycles, relative to its start.
 
     Args:
         duration_cycles: until its last result.
         stream_end_cycles: when its last byte has come from memory.
-        memory_busy_cycles: of the port, bytes prefetched before the start included.
-        ahead_cycles: of the port, spent on prefetching before the start.
+        memory_busy_cycles: that the port is busy, prefetching before the start included.
+        ahead_cycles: that the port spends on prefetching before the start.
     """
 
     duration_cycles: int
@@ -146,7 +147,7 @@ class MatrixSpan:
 
 
 class MatrixTiming:
-    """The formulas for one array; one instance serves all PEs."""
+    """Formulas of the times of matrix operators on one array; one instance serves all PEs."""
 
     def __init__(self, array: ArrayConfig) -> None:
         self._overlap = array.overlap
@@ -157,7 +158,7 @@ class MatrixTiming:
         self._prefetch_bytes = array.pe.buffer.prefetch_bytes
 
     def span(self, work: PeMatrixWork, idle_cycles: int) -> MatrixSpan:
-        """The operator's span if the memory has been free for `idle_cycles` when it starts; it waits for it if < 0."""
+        """The operator's span if the memory has been free for `idle_cycles` at its start; if < 0, it waits so long."""
         lead = max(0, idle_cycles) if self._overlap >= PREFETCHING_OVERLAP and work.static else 0
         latency = max(0, self._memory_latency - lead) + max(0, -idle_cycles)
         fetched, spent, first_memory = 0, 0, work.first_memory
@@ -174,7 +175,7 @@ class MatrixTiming:
         return MatrixSpan(latency + body + self._unit_latency, latency + before + last_memory, memory_busy, spent)
 
     def _passes_before_last(self, work: PeMatrixWork, first_memory: int) -> tuple[int, int]:
-        """Cycles of the passes before the last one, and the last one's memory cycles."""
+        """Cycles of the passes before the last one, and memory cycles of the last one."""
         if work.full_passes == 0:
             return 0, first_memory
         if self._overlap == 0:
@@ -208,7 +209,7 @@ class PeMatrixWork:
 
 
 def works_of(matrix: MatrixWork) -> list[PeMatrixWork]:
-    """One entry a PE; PEs with equal work share one object."""
+    """The work of each PE; PEs with equal work share one object."""
     columns = (
         matrix.stream_bytes,
         matrix.first_memory_cycles,
@@ -232,7 +233,7 @@ def works_of(matrix: MatrixWork) -> list[PeMatrixWork]:
 
 
 def gemm_schedule(array: ArrayConfig, rows: int, inner: int, outer: int) -> Schedule:
-    """A (rows, inner) by (outer, inner) GEMM on the lowest living PE, everything else idle.
+    """Schedule of a (rows, inner) by (outer, inner) GEMM on the lowest living PE, with everything else idle.
 
     Raises:
         InputError: a size is not positive.

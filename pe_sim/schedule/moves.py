@@ -62,13 +62,13 @@ def lower_move(
 
 @dataclass(frozen=True)
 class Payload:
-    """Bytes of a move's concatenated message."""
+    """Bytes of the messages of a move, in which all its values travel concatenated."""
 
     node: Move
     layouts: Layouts
 
     def scopes(self) -> Scopes:
-        """The groups, the PEs that share a query head, or the rows of a grid."""
+        """The scopes of the move: the groups, the PEs that share a query head, or the rows of a grid."""
         return Scopes(*self.layouts.scopes(self.node.scope))
 
     def per_scope(self, *, partial: bool) -> IntArray:
@@ -84,7 +84,7 @@ class Payload:
 
     @property
     def _sliced(self) -> tuple[Value, ...]:
-        """Values that say which slice the PEs of a row hold: what is reduced, or what comes back."""
+        """The values that say which slice the PEs of a row hold: the terms of a reduction, or what comes back of it."""
         return self.node.inputs if self.node.kind is MoveKind.REDUCE else self.node.outputs
 
     def _per_row(self, value: Value, *, partial: bool) -> IntArray:

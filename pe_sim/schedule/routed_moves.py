@@ -59,7 +59,7 @@ def lower_routed_move(
 
 @dataclass(frozen=True)
 class _Routing:
-    """One move on its way to become a stage."""
+    """Makes one move into a stage."""
 
     node: Move
     labels: Labels
@@ -69,7 +69,7 @@ class _Routing:
     payload: Payload
 
     def reduction(self, senders: BoolArray) -> RoutedStage:
-        """Every scope to its hub."""
+        """Stage of reductions from every scope to its hub."""
         sent = self.payload.per_scope(partial=self.node.partial_dtype)
         pattern = self._pattern(self._to_root, senders, softmax=self.node.combine == "softmax")
         pattern = replace(pattern, sends=senders & self._in_scopes(pattern, sent > 0))
@@ -80,7 +80,7 @@ class _Routing:
         return replace(stage, combined_bytes=combined, softmax=self.node.combine == "softmax")
 
     def broadcast(self) -> RoutedStage:
-        """Every hub to its scope."""
+        """Stage of broadcasts from every hub to its scope."""
         sent = self.payload.per_scope(partial=False)
         pattern = self._pattern(self._from_root, sent > 0)
         _, program = self._choose("broadcast", self._names.broadcast, pattern, sent)
@@ -90,7 +90,7 @@ class _Routing:
         return self._stage(tag, program, sent, from_pe=False, to_pes=to_pes, counted=sent)
 
     def scatter(self) -> RoutedStage:
-        """Every hub to each PE of its scope."""
+        """Stage of messages from every hub to each PE of its scope."""
         sent = self.payload.per_pe(outputs=True)
         pattern = self._pattern(self._from_root, sent > 0)
         _, program = self._choose("scatter", SERIAL, pattern, sent)
@@ -98,7 +98,7 @@ class _Routing:
         return self._stage(Tag.SCATTER, program, sent, from_pe=False, to_pes=everyone, counted=sent)
 
     def gather(self, tag: Tag, kind: str) -> RoutedStage:
-        """Every PE to its scope's hub, or to all PEs of its scope."""
+        """Stage of messages from every PE to its scope's hub, or to all PEs of its scope."""
         sent = self.payload.per_pe(outputs=False)
         pattern = self._pattern(self._to_root, sent > 0)
         _, program = self._choose(kind, SERIAL, pattern, sent)
@@ -108,7 +108,7 @@ class _Routing:
         return self._stage(tag, program, sent, from_pe=True, to_pes=to_pes, counted=sent)
 
     def unicast(self) -> RoutedStage:
-        """The lowest PE of every scope to the root."""
+        """Stage of messages from the lowest PE of every scope to the root."""
         sent = np.zeros(self.array.num_pes, dtype=np.int64)
         sent[self.layouts.groups.lowest] = self.payload.per_scope(partial=False)
         pattern = self._pattern(True, sent > 0)
@@ -116,7 +116,7 @@ class _Routing:
         return self._stage(Tag.UNICAST, program, sent, from_pe=True, to_pes=None, counted=sent)
 
     def forward(self) -> RoutedStage:
-        """One PE to the PEs of the next pipeline stage."""
+        """Stage of one PE's message to the PEs of the next pipeline stage."""
         sent = self.payload.per_scope(partial=False)[:1]
         scopes = self.payload.scopes()
         hub = np.array([self.node.sender], dtype=np.int64)
@@ -126,7 +126,7 @@ class _Routing:
         return self._stage(Tag.UNICAST, program, sent, from_pe=True, to_pes=to_pes, counted=sent)
 
     def weight_stream(self) -> RoutedStage:
-        """The root to all PEs, at its memory's rate or the channel's, whichever is less."""
+        """Stage of the root's message to all PEs, at its memory's rate or the channel's, whichever is less."""
         sent = np.array([self.node.operator.weight_bytes(self.array.dtypes)], dtype=np.int64)
         zero = np.zeros(1, dtype=np.int64)
         pattern = Pattern(zero, zero + self.array.num_pes, zero + self.interconnect.flows.root, sent > 0)
@@ -156,7 +156,7 @@ class _Routing:
         return choose(kind, name, self.interconnect, pattern, payload_bytes)
 
     def _in_scopes(self, pattern: Pattern, chosen: BoolArray) -> BoolArray:
-        """(PEs,) the PEs of the chosen scopes."""
+        """(PEs,) whether each is in one of the chosen scopes."""
         inside = np.zeros(self.array.num_pes, dtype=bool)
         for scope in np.flatnonzero(chosen).tolist():
             inside[pattern.pes(scope)] = True
@@ -198,7 +198,7 @@ def routed_stream(stage: RoutedStage, array: ArrayConfig, fed_by: Stage | None) 
 
 
 def _is_at_root(stage: Stage | None, array: ArrayConfig) -> bool:
-    """Whether it is a reduction whose results end at the root."""
+    """Whether a stage is a reduction whose results end at the root."""
     if not isinstance(stage, RoutedStage) or stage.tag is not Tag.REDUCE or not len(stage.hops):
         return False
     edges = interconnect_of(array).flows
@@ -206,17 +206,17 @@ def _is_at_root(stage: Stage | None, array: ArrayConfig) -> bool:
 
 
 def _beats_in(stage: RoutedStage, array: ArrayConfig) -> IntArray:
-    """(hubs,) beats of the last hop to each hub."""
+    """(hubs,) fewest beats of the last hops to each hub."""
     return _fewest_beats(stage, array, stage.hops.last_hop, stage.hops.target, stage.hops.num_targets)
 
 
 def _beats_out(stage: RoutedStage, array: ArrayConfig) -> IntArray:
-    """(hubs,) beats of the first hops from each hub."""
+    """(hubs,) fewest beats of the first hops from each hub."""
     return _fewest_beats(stage, array, stage.hops.first_hop, stage.hops.source, stage.hops.num_sources)
 
 
 def _fewest_beats(stage: RoutedStage, array: ArrayConfig, hop: IntArray, hub: IntArray, num_hubs: int) -> IntArray:
-    """(hubs,) of several hops the fewest beats, for the root must not starve; 0 where there is none."""
+    """(hubs,) fewest beats of the hops of each hub, so that the root never starves; 0 for a hub without hops."""
     hops, width = stage.hops, interconnect_of(array).topology.channels.bytes_per_cycle
     beats = ceil_div(stage.num_bytes[hops.message[hop]], width[hops.channel[hop]])
     fewest = np.full(num_hubs, np.iinfo(np.int64).max, dtype=np.int64)
@@ -257,7 +257,7 @@ def collective_plan(kind: str, array: ArrayConfig, num_bytes: int) -> Plan:
 
 
 def collective_planner(kind: str, array: ArrayConfig, num_bytes: int) -> Planner:
-    """What plans a collective on the whole array."""
+    """The planner of a collective on the whole array."""
     interconnect = interconnect_of(array)
     zero, every = np.zeros(1, dtype=np.int64), np.ones(array.num_pes, dtype=bool)
     root = zero + interconnect.flows.root
@@ -268,7 +268,7 @@ def collective_planner(kind: str, array: ArrayConfig, num_bytes: int) -> Planner
 
 
 def planned_collective(array: ArrayConfig, plan: Plan) -> CollectiveSchedule:
-    """The schedule of a plan: a stage a program."""
+    """The schedule of a plan, with one stage for each of its programs."""
     stages: list[RoutedStage] = []
     for leg in plan.legs:
         stage = _stage(leg, array, len(stages))
@@ -281,7 +281,7 @@ def _schedule(array: ArrayConfig, stages: tuple[RoutedStage, ...]) -> Schedule:
 
 
 def _stage(leg: Leg, array: ArrayConfig, slot: int) -> RoutedStage:
-    """Waits for the stage before it."""
+    """Stage of one program of a plan, which waits for the stage before it."""
     tag = Tag(leg.counted.replace("_", "-"))
     inputs = (slot - 1,) if slot else ()
     return RoutedStage(
@@ -297,7 +297,10 @@ def _stage(leg: Leg, array: ArrayConfig, slot: int) -> RoutedStage:
 
 
 def _sizes(kind: str, array: ArrayConfig, num_bytes: int, pattern: Pattern) -> Sizes:
-    """Bytes as the command counts them: of the whole, or per PE or pair; the other dtype has as many elements."""
+    """Sizes of a collective whose `num_bytes` are of the whole, or per PE or pair, in the dtype that it starts with.
+
+    In the other dtype there are as many elements.
+    """
     partial, activation = array.dtypes.partial.bits, array.dtypes.activation.bits
     num_pes, given = array.num_pes, np.array([num_bytes], dtype=np.int64)
     if kind in _OF_WHOLES:
@@ -305,5 +308,5 @@ def _sizes(kind: str, array: ArrayConfig, num_bytes: int, pattern: Pattern) -> S
         return Sizes(given, result, parts_of(pattern, num_pes, given), parts_of(pattern, num_pes, result))
     parts: IntArray = np.full(num_pes, num_bytes, dtype=np.int64)
     whole = wholes_of(pattern, parts)
-    sums = ceil_div(whole * partial, activation)  # a reduce-scatter's
+    sums = ceil_div(whole * partial, activation)  # the partial sums of a reduce-scatter
     return Sizes(sums, whole, parts_of(pattern, num_pes, sums), parts)

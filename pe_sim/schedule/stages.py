@@ -1,6 +1,6 @@
 """Stages: one operator or one collective over a set of PEs, with arrays instead of one object per PE.
 
-A *slot* is one operand's readiness: a cycle per PE, or per hub (the root's copy for each group, or the joint of
+A *slot* holds when one operand is ready: a cycle per PE, or per hub (the root's copy for each group, or the joint of
 each reduction). Stages read and write slots; slot numbers are local to a block.
 """
 
@@ -21,7 +21,7 @@ from pe_sim.units import BoolArray, IntArray, exact_sum
 
 
 class Resource(StrEnum):
-    """What a stage keeps busy."""
+    """The kinds of resources that stages keep busy."""
 
     PE_MATRIX = "pe_matrix"
     PE_VECTOR = "pe_vector"
@@ -35,7 +35,7 @@ class Resource(StrEnum):
 
 
 class Tag(StrEnum):
-    """Machine model, section 9: what a message is counted under."""
+    """The tags under which messages are counted (machine model, section 9)."""
 
     BROADCAST = "broadcast"
     MULTICAST = "multicast"
@@ -55,15 +55,16 @@ class MatrixWork:
     Args:
         static: whether the streamed operand is weights, which overlap 2 may prefetch (a KV cache never is).
         stream_bytes: bytes streamed in one pass.
-        first_memory_cycles: of the memory in the first pass, behind the latency of the first access.
-        pass_memory_cycles: of the memory in each later pass.
+        first_memory_cycles: cycles of the memory in the first pass, after the latency of the first access.
+        pass_memory_cycles: cycles of the memory in each later pass.
         full_passes: passes before the last one.
-        full_compute_cycles, last_compute_cycles: matrix unit in a full pass and in the last one.
+        full_compute_cycles, last_compute_cycles: cycles of the matrix unit in a full pass and in the last one.
         last_rows: rows of the last pass.
         tile_bytes: bytes of the first tile; 0 where nothing has to fill (attention).
-        dtype: what it multiplies in: the wider of the operands' dtypes.
+        dtype: the dtype it multiplies in: the wider of the operands' dtypes.
         macs: multiply-accumulates.
-        input_bytes: bytes of the operand that is not streamed, as often as the matrix unit takes it from the buffer.
+        input_bytes: bytes of the operand that is not streamed, counted whenever the matrix unit takes them from the
+            buffer.
         output_bytes: bytes of sums, which go to the buffer.
     """
 
@@ -88,7 +89,7 @@ class MatrixWork:
 
     @property
     def memory_cycles(self) -> IntArray:
-        """(PEs,) cycles of the memory, behind the latency of the first access."""
+        """(PEs,) cycles of the memory, after the latency of the first access."""
         return self.first_memory_cycles + self.full_passes * self.pass_memory_cycles
 
     @property
@@ -99,7 +100,7 @@ class MatrixWork:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Base: `operator` is the graph operator it belongs to, `name` what a person calls the stage."""
+    """Base of all stages; `operator` is the graph operator it belongs to, `name` its name in reports."""
 
     name: str
     operator: str
@@ -110,7 +111,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class PeStage(Stage):
-    """Local work. `cycles` (PEs,) of vector unit or memory port; matrix stages carry `matrix` instead.
+    """Local work on PEs; `cycles` (PEs,) are those of vector unit or memory port, matrix stages have `matrix` instead.
 
     `read_bytes` is what all PEs read from local memory beside a matrix operator's stream, `written_bytes` what they
     write there. `operations` of all vector units, each a lane busy for a cycle, read `input_bytes` from the PEs'
@@ -149,9 +150,9 @@ class TreeStage(Stage):
 
     Args:
         active: (PEs,) PEs that contribute; the others give the neutral element and are not waited for.
-        levels: of joints that each passes.
-        hop_cycles: head's way from the leaves to where the result is.
-        whole_tree: whether it occupies all joints or only those of its own subtree.
+        levels: levels of joints that each passes.
+        hop_cycles: cycles of the head from the leaves to where the result is.
+        whole_tree: whether each occupies all joints; else only those of its own subtree.
         at_root: whether the results end at the root.
         softmax: whether joints merge softmax partials; else they add.
     """
@@ -167,7 +168,7 @@ class TreeStage(Stage):
     softmax: bool = False
 
     def combine_cycles(self, tree: Tree) -> int:
-        """What each joint takes to combine: a head's way up the tree without the links, a level."""
+        """Cycles that each joint takes to combine: those of a head's way up without the links, by levels."""
         links = sum(tree.level_latency_cycles[: self.levels])
         return (int(self.hop_cycles[0]) - links) // max(self.levels, 1)
 
@@ -178,7 +179,7 @@ class MessageStage(Stage):
 
     Args:
         channel: BUS, or DOWNLINK for multicasts down each target's own subtree.
-        tag: what they are counted under.
+        tag: the tag under which they are counted.
         from_pe: whether `source` indexes PEs (else entries of the input's hub slot).
         source: index of the sender.
         rank: arbitration priority on a tie: -1 for the root, else the sender's lowest PE.
@@ -187,7 +188,7 @@ class MessageStage(Stage):
         to_root: whether targets are the root's copies for the groups (else ranges of PEs).
         first_pe, last_pe: (targets,) receiving PEs; a target is ready when all its messages are complete.
         hop_cycles: (targets,) time of flight down the subtree, for DOWNLINK only.
-        source_rate: bytes a cycle the sender can give if that is less than the channel's; 0: no limit.
+        source_rate: bytes per cycle that the sender can give, if that is less than the channel's; 0: no limit.
         streams: whether a GEMM may start at the head of a message, ω + λ after its grant (overlap 3).
         early_cycles: (messages,) how long before the tail of the reduction that feeds it the root asks for the bus.
     """
@@ -213,16 +214,16 @@ class RoutedStage(Stage):
     """A collective over channels of an interconnect that is a graph (machine model, section 8).
 
     Args:
-        tag: what it is counted under.
-        hops: the way of its messages; their senders are PEs or hubs, their targets PEs or hubs.
+        tag: the tag under which it is counted.
+        hops: the hops of its messages; their senders are PEs or hubs, their targets PEs or hubs.
         from_pe: whether the senders are PEs (else entries of the input's hub slot).
-        to_pes: (PEs,) who gets something; None if the targets are hubs.
-        num_bytes: (messages,) payload of what travels.
-        rank: (messages,) who goes first if requests arrive together: -1 for the root, else the sender's lowest PE.
+        to_pes: (PEs,) whether each gets something; None if the targets are hubs.
+        num_bytes: (messages,) payload of each message.
+        rank: (messages,) the lower goes first if requests arrive together: -1: root, else the sender's lowest PE.
         counted_bytes: payload of each message as section 9 counts it: a reduction once, a multicast once.
         source_rate, streams: as of a `MessageStage`.
-        combined_bytes: of a reduction, bytes that are added to others on the way: all terms but one of every sum.
-        softmax: whether those are merged as softmax partials.
+        combined_bytes: bytes that a reduction adds to others on the way: all terms but one of every sum.
+        softmax: whether a reduction merges softmax partials; else it adds.
         early_cycles: (senders,) how long before the tail of the reduction that feeds it a hub begins to send on.
     """
 
@@ -254,8 +255,8 @@ class Block:
 class Schedule:
     """Distinct blocks, and their runs in program order.
 
-    With `classes` it is of several steps at once: what is said to be (PEs,) is (steps, classes), or (1, classes) if
-    it is the same in every step, and the bytes of messages and reductions can have a row a step as well.
+    With `classes` it is of several steps at once: arrays that are (PEs,) are then (steps, classes), or (1, classes) if
+    they are the same in every step, and the bytes of messages and reductions can have a row a step as well.
     """
 
     array: ArrayConfig
@@ -273,7 +274,7 @@ class CollectiveSchedule:
 
 
 def terms_of(sends: BoolArray, first_pe: IntArray, last_pe: IntArray) -> IntArray:
-    """(scopes,) how many of the PEs first_pe .. last_pe - 1 send something; `sends` is (PEs,)."""
+    """(scopes,) number of PEs of first_pe .. last_pe - 1 that send something; `sends` is (PEs,)."""
     before: IntArray = np.concatenate([[0], np.cumsum(sends)])
     return before[last_pe] - before[first_pe]
 
@@ -283,7 +284,7 @@ TAGS = tuple(Tag)
 
 
 def channel_names(schedule: Schedule) -> tuple[str, ...]:
-    """What an array's channels are called in a trace."""
+    """Names of an array's channels in a trace."""
     if isinstance(schedule.array.network, GraphNetwork):
         from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
@@ -292,7 +293,7 @@ def channel_names(schedule: Schedule) -> tuple[str, ...]:
 
 
 def resource_of(stage: Stage) -> Resource:
-    """What a stage keeps busy; of a matrix operator the matrix unit, whatever limits it."""
+    """The resource that a stage keeps busy: for a matrix operator the matrix unit, whatever limits it."""
     match stage:
         case PeStage(resource=resource) | RootStage(resource=resource) | MessageStage(channel=resource):
             return resource
@@ -302,7 +303,7 @@ def resource_of(stage: Stage) -> Resource:
 
 
 def tag_of(stage: Stage) -> Tag | None:
-    """What the stage's messages are counted under; None for work."""
+    """The tag under which the stage's messages are counted; None for work."""
     if isinstance(stage, MessageStage | RoutedStage):
         return stage.tag
     return Tag.REDUCE if isinstance(stage, TreeStage) else None
@@ -321,7 +322,7 @@ def read_bytes_of(stage: Stage) -> int:
 
 
 def parts_of(stage: Stage) -> BoolArray:
-    """(parts,) which parts of a stage that is not on PEs keep something busy; values that need no channel do not."""
+    """(parts,) whether each part of a stage not on PEs keeps something busy; a value without a channel does not."""
     match stage:
         case RootStage(cycles=cycles):
             return cycles > 0

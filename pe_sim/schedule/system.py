@@ -1,4 +1,4 @@
-"""What arrays that are joined by links do in a step: passes and exchanges, and what every engine asks of them first.
+"""The program of a step on arrays that are joined by links: passes and exchanges; and its checks before a run.
 
 The semantics, one level above the machine model:
 
@@ -36,16 +36,16 @@ class LinkLeg:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LinkOperation:
-    """What moves over the links as one, and what it takes alone.
+    """An exchange that moves over the links as one, and its times when nothing else runs.
 
     Args:
-        name: what a person calls it: all-reduce o.
-        algorithm: how it is done.
+        name: its name in reports: all-reduce o.
+        algorithm: the name of the way in which it is done.
         members: arrays that take part.
         legs: in order; a member's part of a leg begins when its part of the leg before is done.
         channels: (used,) channels it uses, each once.
         first_cycles, last_cycles: (used,) from its begin to the first grant and the last release of each.
-        busy_cycles: (used,) that each is occupied in all.
+        busy_cycles: (used,) cycles that each is occupied in all.
         cycles: from its begin until the last of its values is there.
     """
 
@@ -61,7 +61,7 @@ class LinkOperation:
 
     @property
     def uses(self) -> list[tuple[int, int, int]]:
-        """Of every channel it uses: the channel, and the cycles from its begin to the first grant and last release."""
+        """The channels it uses, each with the cycles from its begin to the first grant and the last release."""
         columns = (self.channels, self.first_cycles, self.last_cycles)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -71,11 +71,11 @@ class ArrayPass:
     """A pass on one array.
 
     Args:
-        array: rank.
-        work: index of what it does; the program says how long each takes.
+        array: rank of the array.
+        work: index of the work that it does; the cycles of each are given where a program is run.
         after: indices of the tasks it waits for, beside the array's pass before it.
-        label: what a person calls it.
-        stage, pipeline, microbatch: whose it is.
+        label: its name in reports.
+        stage, pipeline, microbatch: to which it belongs.
     """
 
     array: int
@@ -92,9 +92,9 @@ class LinkTask:
     """An exchange over the links.
 
     Args:
-        operation: index of what it moves.
+        operation: index of its operation.
         after: indices of the tasks it waits for.
-        pipeline, stage, microbatch: whose it is.
+        pipeline, stage, microbatch: to which it belongs.
     """
 
     operation: int
@@ -114,7 +114,7 @@ class SystemProgram:
     Args:
         system: the arrays and links.
         tasks: in program order, which is the order of each array's passes.
-        operations: what link tasks move.
+        operations: the operations of link tasks.
     """
 
     system: SystemConfig
@@ -124,11 +124,11 @@ class SystemProgram:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SystemTimes:
-    """When every task of a program began and was done.
+    """Times at which every task of a program began and was done.
 
     Args:
         start, end: (tasks,) cycles.
-        engine: that found them.
+        engine: name of the engine that found them.
     """
 
     start: IntArray
@@ -137,19 +137,19 @@ class SystemTimes:
 
     @property
     def makespan_cycles(self) -> int:
-        """The last event."""
+        """Cycle of the last event."""
         return int(self.end.max(initial=0))
 
 
-# ---- What both engines of a system ask of a program before they run it.
+# ---- Checks and order of a program, for both engines of a system.
 
 
 def checked_cycles(program: SystemProgram, pass_cycles: Sequence[int]) -> list[int]:
-    """(tasks,) cycles of each pass, and of each exchange alone.
+    """(tasks,) cycles of each pass, and of each exchange alone, after a check of the program.
 
     Args:
-        program: that is to be run.
-        pass_cycles: of each work.
+        program: the program that is to be run.
+        pass_cycles: cycles of each work.
 
     Raises:
         ValueError: a task waits for itself or a later one, which could never end, or names what does not exist.
@@ -173,7 +173,7 @@ def checked_cycles(program: SystemProgram, pass_cycles: Sequence[int]) -> list[i
 
 
 def waits_for(program: SystemProgram) -> list[tuple[int, ...]]:
-    """(tasks,) tasks that each waits for, its array's pass before it among them."""
+    """(tasks,) indices of the tasks that each waits for, its array's pass before it among them."""
     latest: dict[int, int] = {}
     found: list[tuple[int, ...]] = []
     for index, task in enumerate(program.tasks):
