@@ -1,4 +1,4 @@
-"""Who gets a channel that several ask for: first come first served (the contract), in turn, or by rank."""
+"""Arbiters of channels that several ask for: first come first served (the contract), in turn, or by rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(order=True, slots=True)
 class Request:
-    """One that waits: `arrived` counts the requests of its channel in the order in which they came.
+    """A request that waits; `arrived` counts the requests of its channel in the order in which they came.
 
     Of those that come in one cycle the earlier operator in program order comes first, then the root, then the lower
     PE (`rank`); the root's own messages of one operator come in the order of their receivers.
@@ -24,16 +24,16 @@ class Request:
 
 
 class Arbiter(Protocol):
-    """Those who wait, and who of them is next; they are added as they come."""
+    """The requests that wait for a channel, added as they come, and the choice of the next one."""
 
     def add(self, request: Request) -> None:
-        """One more waits."""
+        """Adds a request that waits from now on."""
 
     def take(self) -> Request:
-        """The next one, who waits no more."""
+        """Removes and returns the next request."""
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of requests that wait."""
         ...
 
 
@@ -44,15 +44,15 @@ class Fifo:
         self._waiting: deque[Request] = deque()
 
     def add(self, request: Request) -> None:
-        """One more waits."""
+        """Adds a request that waits from now on."""
         self._waiting.append(request)
 
     def take(self) -> Request:
-        """The one that came first."""
+        """Removes and returns the request that came first."""
         return self._waiting.popleft()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of requests that wait."""
         return len(self._waiting)
 
 
@@ -63,15 +63,15 @@ class Priority:
         self._waiting: list[tuple[int, Request]] = []
 
     def add(self, request: Request) -> None:
-        """One more waits."""
+        """Adds a request that waits from now on."""
         heapq.heappush(self._waiting, (request.rank, request))
 
     def take(self) -> Request:
-        """The one of the highest rank."""
+        """Removes and returns the request of the lowest rank: the root's, else the lowest PE's."""
         return heapq.heappop(self._waiting)[1]
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of requests that wait."""
         return len(self._waiting)
 
 
@@ -83,11 +83,11 @@ class RoundRobin:
         self._last = -2  # before the root, whose rank is -1
 
     def add(self, request: Request) -> None:
-        """One more waits."""
+        """Adds a request that waits from now on."""
         self._waiting.setdefault(request.rank, deque()).append(request)
 
     def take(self) -> Request:
-        """The first one of the next sender after the one that was served last."""
+        """Removes and returns the first request of the next sender after the one that was served last."""
         later = [rank for rank in self._waiting if rank > self._last]
         self._last = min(later or self._waiting)
         queue = self._waiting[self._last]
@@ -97,7 +97,7 @@ class RoundRobin:
         return request
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of requests that wait."""
         return sum(map(len, self._waiting.values()))
 
 

@@ -1,4 +1,4 @@
-"""The registry of engines: whatever turns a schedule into a trace; and decode steps one after the other."""
+"""The registry of engines, which turn schedules into traces; and decode steps one after the other."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _E = TypeVar("_E")
 
 
 class Engine(Protocol):
-    """What simulates a schedule."""
+    """Interface of an engine, which simulates a schedule."""
 
     def __call__(self, schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
-        """The trace; `check` is called again and again meanwhile, and what it raises ends the simulation."""
+        """The trace of a schedule; `check` is called again and again meanwhile, and ends it by an exception."""
 
 
 def event(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
-    """The reference, event by event on SimPy."""
+    """The trace by the reference engine, event by event on SimPy."""
     from pe_sim.engine.event.run import run_event  # loads SimPy
 
     return run_event(schedule, check)
 
 
 def fast(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
-    """The same cycles by recurrences over stages."""
+    """The trace by the fast engine: the same cycles, by recurrences over stages."""
     from pe_sim.engine.fast.run import run_fast
 
     return run_fast(schedule, check)
 
 
 def fast_decode(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:
-    """A decode step and those that follow it, many at once."""
+    """Traces of a decode step and those that follow it, many steps at once, by the fast engine."""
     from pe_sim.engine.fast.run import run_decode_steps
 
     return run_decode_steps(placed, num_steps)
@@ -67,7 +67,7 @@ def engine_named(name: str) -> Engine:
 
 
 def named_in(engines: Mapping[str, _E], name: str) -> _E:
-    """The one called `name` of a registry of engines.
+    """The engine called `name` of a registry of engines.
 
     Raises:
         InputError: there is none of that name.
@@ -79,13 +79,13 @@ def named_in(engines: Mapping[str, _E], name: str) -> _E:
     return engines[name]
 
 
-# ---- Decode steps one after the other, as many at a time as the engine takes: gives their cycles and traffic.
+# ---- Decode steps one after the other, as many at a time as the engine takes.
 
 
 def decode_in_order(
     model: ModelConfig, array: ArrayConfig, steps: Sequence[Decode], workflow: Workflow, engine: str
 ) -> Iterator[tuple[list[int], Mapping[str, TagTraffic]]]:
-    """Cycles of the steps in order, and their traffic.
+    """Cycles of the steps in order, and their traffic, some steps at a time.
 
     Args:
         steps: each has one more token in every sequence's cache than the one before it.

@@ -1,4 +1,4 @@
-"""The registry of engines for systems, which give the times of passes and exchanges; and the fast one of them."""
+"""The registry of engines for systems, which give the times of passes and exchanges; and the fast engine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SystemEngine = Callable[[SystemProgram, Sequence[int]], SystemTimes]
 
 
 def event(program: SystemProgram, pass_cycles: Sequence[int]) -> SystemTimes:
-    """The reference, event by event on SimPy, hop by hop over the links."""
+    """Times by the reference engine, event by event on SimPy, hop by hop over the links."""
     from pe_sim.engine.system_event import run_system_event  # loads SimPy
 
     return run_system_event(program, pass_cycles)
 
 
 def fast(program: SystemProgram, pass_cycles: Sequence[int]) -> SystemTimes:
-    """The same cycles in one pass over the tasks."""
+    """Times by the fast engine: the same cycles, in one pass over the tasks."""
 
     return run_system_fast(program, pass_cycles)
 
@@ -45,21 +45,21 @@ def system_engine_named(name: str = DEFAULT_ENGINE) -> SystemEngine:
     return named_in(SYSTEM_ENGINES, name)
 
 
-# ---- A system's step by one pass over its tasks, in the order in which they are ready.
+# ---- The step of a system by one pass over its tasks, in the order in which they are ready.
 
 
 _Use = tuple[int, int, int]  # a channel, and the cycles from an operation's begin to its first grant and last release
 
 
 def run_system_fast(program: SystemProgram, pass_cycles: Sequence[int]) -> SystemTimes:
-    """When every task begins and is done; `schedule.system` says by which rules.
+    """Times at which every task begins and is done, by the rules of `schedule.system`.
 
-    Tasks are taken by (cycle in which they are ready, index). A task waits for earlier ones alone, so that what it
-    makes ready comes behind it in that order, even if it takes no cycles.
+    Tasks are taken by (cycle in which they are ready, index). A task waits only for earlier ones, so that tasks that it
+    makes ready come after it in that order, even if it takes no cycles.
 
     Args:
-        program: what is done.
-        pass_cycles: of each work, alone on its array.
+        program: the tasks of the step.
+        pass_cycles: cycles of each work, alone on its array.
 
     Raises:
         ValueError: a task waits for itself or a later one, or names what does not exist.
@@ -90,7 +90,7 @@ def run_system_fast(program: SystemProgram, pass_cycles: Sequence[int]) -> Syste
 
 
 def _begin(uses: list[_Use], ready: int, free_at: dict[int, int]) -> int:
-    """The first cycle from `ready` on in which an operation finds its channels free in time; they are its own then."""
+    """The first cycle from `ready` on in which an operation can begin, as its channels are free in time; takes them."""
     begin = ready
     for channel, first, _ in uses:
         earliest = free_at.get(channel, 0) - first
@@ -102,7 +102,7 @@ def _begin(uses: list[_Use], ready: int, free_at: dict[int, int]) -> int:
 
 
 def _channel_uses(operations: Sequence[LinkOperation]) -> list[list[_Use]]:
-    """Of each operation, its channels. Channels that all operations use in the same cycles are one."""
+    """The channels of each operation; channels that all operations use in the same cycles are merged into one."""
     by_channel: dict[int, list[tuple[int, int, int]]] = {}
     for index, operation in enumerate(operations):
         for channel, first, last in operation.uses:

@@ -34,7 +34,7 @@ _Call = Callable[[], None]
 
 
 def run_system_event(program: SystemProgram, pass_cycles: Sequence[int]) -> SystemTimes:
-    """Simulates a system's step event by event; as `run_system_fast`, by other means.
+    """Times at which every task begins and is done, as of `run_system_fast`, but simulated event by event.
 
     Raises:
         ValueError: a task waits for itself or a later one, or names what does not exist.
@@ -54,7 +54,7 @@ class _SystemRun:
         self._links = _Arbiter(self.env, program)
 
     def run(self) -> SystemTimes:
-        """Starts the arrays and goes on to the last event."""
+        """The times of all tasks: starts the arrays and runs on to the last event."""
         passes: dict[int, list[int]] = {}
         for index, task in enumerate(self._program.tasks):
             if isinstance(task, ArrayPass):
@@ -72,7 +72,7 @@ class _SystemRun:
         return SystemTimes(np.array(self._start, dtype=np.int64), np.array(self._end, dtype=np.int64), "event")
 
     def _work(self, indices: list[int]) -> Generator[Event, Any, None]:
-        """An array's process: one pass at a time, in program order."""
+        """The process of an array: it works on one pass at a time, in program order."""
         for index in indices:
             for other in self._program.tasks[index].after:
                 if self._done[other].callbacks is not None:
@@ -90,7 +90,7 @@ class _SystemRun:
         self._done[index].succeed()
 
     def _waiting(self) -> list[str]:
-        """Who waits for what, a line each."""
+        """Lines for an error message: one for each task that is not done, with the tasks it waits for."""
         return [
             f"task {index} waits for {[other for other in task.after if self._end[other] < 0]}"
             for index, task in enumerate(self._program.tasks)
@@ -112,7 +112,7 @@ class _Arbiter:
         self._plans: dict[int, tuple[list[LegPlan], list[list[int]]]] = {}
 
     def ask(self, index: int, operation: int, begun: _Call, ended: _Call) -> None:
-        """An exchange is ready now."""
+        """Says that an exchange is ready now; `begun` and `ended` are called when it begins and is done."""
         heapq.heappush(self._waiting, (index, operation, begun, ended))
         self._decide_later()
 
@@ -122,7 +122,7 @@ class _Arbiter:
             call_at(self._env, int(self._env.now), self._serve, _AFTER_SERVERS)
 
     def _serve(self) -> None:
-        """The first one by program order; then, when all that it makes ready at once is known, the next one."""
+        """Serves the first exchange by program order, and the next one when all that this one makes ready is known."""
         self._deciding = False
         _, number, begun, ended = heapq.heappop(self._waiting)
         if self._waiting:
@@ -152,7 +152,7 @@ class _Arbiter:
         OperationRun(self._servers, operation, plans, order, finish, alone).start()
 
     def _plan(self, number: int) -> tuple[list[LegPlan], list[list[int]]]:
-        """What an operation does, and what it does alone; kept."""
+        """The plans of an operation's legs, and its grants if nothing else runs; kept."""
         if number not in self._plans:
             assert self._servers is not None
             operation, channels = self._operations[number], self._servers.channels
@@ -170,14 +170,14 @@ _T = TypeVar("_T")
 
 
 class LinkServers:
-    """The channels of a system's links, each made when it is asked for."""
+    """The servers of the channels of a system's links, each made when it is asked for."""
 
     def __init__(self, env: Environment, channels: Channels) -> None:
         self.env, self.channels = env, channels
         self._servers: dict[int, Server] = {}
 
     def server(self, channel: int) -> Server:
-        """The channel of that number."""
+        """The server of a channel."""
         if channel not in self._servers:
             self._servers[channel] = Server(self.env)
         return self._servers[channel]
@@ -185,7 +185,7 @@ class LinkServers:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LegPlan:
-    """A leg as lists; (hops,), (links,), (ends,) or (kept,) as of `Hops`, and what hangs on each hop or sender."""
+    """The hops of a leg as lists as of `Hops`; and what follows each hop, or waits for each sender, by number."""
 
     channel: list[int]
     wait: list[int]
@@ -204,7 +204,7 @@ class LegPlan:
 
     @classmethod
     def of(cls, leg: LinkLeg, channels: Channels) -> LegPlan:
-        """The leg on these channels."""
+        """The plan of a leg on these channels."""
         hops, program = leg.program.hops, leg.program
         beats, busy = hops.occupancy(channels, program.message_bytes(leg.payload_bytes))
         expected = np.bincount(hops.target, minlength=hops.num_targets)
@@ -240,7 +240,7 @@ class _LegRun:
         self.grants = [_NEVER] * len(plan.channel)
 
     def send(self, source: int) -> None:
-        """A sender has what it sends."""
+        """Says that a sender has what it sends."""
         env = self._run.env
         now = int(env.now)
         for hop in self._plan.hops_of_source.get(source, ()):
@@ -249,7 +249,7 @@ class _LegRun:
             call_at(env, now + cycles, partial(self._arrive, target))
 
     def _feed(self, tail: int, hop: int) -> None:
-        """One more of what the hop waits for is there now; the last of it comes at `tail`."""
+        """Says that one more of what the hop waits for is there now, whose tail comes at `tail`."""
         self._tail_in[hop] = max(self._tail_in[hop], tail)
         self._missing[hop] -= 1
         if not self._missing[hop]:
@@ -291,11 +291,11 @@ class OperationRun:
         done: Callable[[int], None],
         alone: list[list[int]] | None = None,
     ) -> None:
-        """Nothing moves yet.
+        """Prepares the run; nothing moves before `start`.
 
         Args:
-            plans: of its legs.
-            order: of operations that ask for a channel in the same cycle the lower one goes first.
+            plans: the plans of its legs.
+            order: if operations ask for a channel in the same cycle, the one of the lower order goes first.
             done: called with the cycle of the end, in that cycle.
             alone: (legs, hops) grants from the begin on if nothing else runs; None: not known.
         """
@@ -306,11 +306,11 @@ class OperationRun:
 
     @property
     def grants(self) -> list[list[int]]:
-        """(legs, hops) from the begin on."""
+        """(legs, hops) cycles from the begin to the grant of each hop."""
         return [leg.grants for leg in self._legs]
 
     def start(self) -> None:
-        """Every member has what it sends."""
+        """Begins the operation now: every member has what it sends."""
         self.begin = int(self.env.now)
         if not self._left:
             self._done(self.begin)
@@ -319,7 +319,7 @@ class OperationRun:
             self._legs[0].send(member)
 
     def complete(self, turn: int, member: int) -> None:
-        """A member has all that a leg brings it."""
+        """Says that a member has all that leg `turn` brings it."""
         if turn + 1 < len(self._legs):
             self._legs[turn + 1].send(member)
             return
@@ -328,10 +328,10 @@ class OperationRun:
             self._done(int(self.env.now))
 
     def check(self, turn: int, hop: int, grant: int) -> None:
-        """Nobody else makes a hop wait.
+        """Checks that nothing else made a hop wait.
 
         Raises:
-            RuntimeError: somebody did; the program's operations or the order of its exchanges are wrong.
+            RuntimeError: something did; the program's operations or the order of its exchanges are wrong.
         """
         if self._alone is not None and grant - self.begin != self._alone[turn][hop]:
             raise RuntimeError(
@@ -341,10 +341,10 @@ class OperationRun:
 
 
 def run_alone(operation: LinkOperation, plans: list[LegPlan], channels: Channels) -> list[list[int]]:
-    """(legs, hops) grants of an operation on idle channels.
+    """(legs, hops) cycles from the begin to the grant of each hop of an operation on idle channels.
 
     Raises:
-        RuntimeError: it takes other cycles than it says of itself.
+        RuntimeError: its cycles, or those of its channels, are not those that the operation states.
     """
     env = Environment()
     ends: list[int] = []
@@ -378,7 +378,7 @@ def plan_legs(operation: LinkOperation, channels: Channels) -> list[LegPlan]:
 
 
 def _grouped(keys: IntArray, values: list[_T]) -> dict[int, list[_T]]:
-    """The values of each key, in their order."""
+    """The values of each key, in the order given."""
     groups: dict[int, list[_T]] = {}
     for key, value in zip(keys.tolist(), values, strict=True):
         groups.setdefault(key, []).append(value)

@@ -1,4 +1,4 @@
-"""The event engine's jobs at the root and reductions: whom they wait for, what they occupy, whom they wake."""
+"""Reductions and jobs at the root in the event engine: what they wait for, what they occupy and what they wake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pe_sim.schedule.stages import CHANNELS, Resource, RootStage, Tag, TreeStage
 
 
 class Collective(ABC):
-    """Counts down, per PE, the inputs that are not ready yet."""
+    """Base of what waits for PEs: it counts down, per PE, the inputs that are not ready yet."""
 
     def __init__(self, machine: Machine, order: int, num_pes: int) -> None:
         self._machine = machine
@@ -27,24 +27,24 @@ class Collective(ABC):
         self.hub_inputs: list[HubSource] = []
 
     def expect_from(self, active: list[bool]) -> None:
-        """One more input that is made on, or delivered to, the active PEs."""
+        """Announces one more input, which is made on, or delivered to, the active PEs."""
         self._has_pe_inputs = True
         for pe, takes_part in enumerate(active):
             self._pending[pe] += takes_part
 
     def arrive(self, pe: int) -> None:
-        """One input is ready on `pe`."""
+        """Says that one input is ready on `pe`."""
         self._pending[pe] -= 1
         if self._pending[pe] == 0:
             self._pe_ready(pe)
 
     @abstractmethod
     def open(self) -> None:
-        """Lets begin what waits for nothing, and watches what the rest waits for."""
+        """Starts what waits for nothing, and watches what the rest waits for."""
 
     @abstractmethod
     def missing(self) -> str:
-        """What has not come yet, for messages; empty if nothing."""
+        """Description of what has not come yet, for error messages; empty if nothing."""
 
     @abstractmethod
     def _pe_ready(self, pe: int) -> None: ...
@@ -61,7 +61,7 @@ class Collective(ABC):
                 event.callbacks.append(partial(self._delivered, pes))
 
     def _gate(self) -> list[Event]:
-        """For the root's messages that wait for PEs to be done with something: the event that all are."""
+        """The event that all PEs are done with what messages of the root wait for, as a list; empty if they are."""
         self._late = sum(count > 0 for count in self._pending)
         if not self._late:
             return []
@@ -87,7 +87,7 @@ class Delivering(Collective):
     _finished: Callable[[], None]
 
     def _release_idle(self, *, streams: bool) -> None:
-        """Targets that get nothing are ready at once."""
+        """Makes targets that get nothing ready at once."""
         for target, count in enumerate(self._left):
             if count == 0:
                 self.result.events[target].succeed()
@@ -95,7 +95,7 @@ class Delivering(Collective):
                     self.result.heads[target].succeed()
 
     def _complete(self, target: int) -> None:
-        """One more of what a target gets is there."""
+        """Says that one more of what a target gets is there."""
         self._left[target] -= 1
         if self._left[target] == 0:
             if isinstance(self.result, Delivery):
@@ -104,13 +104,13 @@ class Delivering(Collective):
         self._finished()
 
     def _hub_events(self, hub: int, tag: Tag) -> list[Event]:
-        """What a hub waits for: its inputs, or every group's copy and all PEs where weights are streamed."""
+        """The events of inputs that a hub waits for: its own, or those of all hubs where weights are streamed."""
         if tag is Tag.WEIGHT_STREAM:
             return [event for source in self.hub_inputs for event in source.events]
         return [source.event_of(hub) for source in self.hub_inputs]
 
     def missing(self) -> str:
-        """Who has not got everything yet, for messages."""
+        """Description of the targets that have not got everything yet, for error messages; empty if none."""
         late = [target for target, count in enumerate(self._left) if count > 0]
         return f"messages to targets {late[:8]}{' ...' if len(late) > 8 else ''}" if late else ""
 
@@ -125,13 +125,13 @@ class RootRun:
         self._finished = [machine.expect() for _ in self.hubs.events]
 
     def open(self) -> None:
-        """Lets each job start when its inputs are at the root."""
+        """Makes each job start when its inputs are at the root."""
         for job, cycles in enumerate(self._stage.cycles.tolist()):
             sources = [source.event_of(job) for source in self._inputs]
             when_all(sources, partial(self._request, job, cycles))
 
     def missing(self) -> str:
-        """What has not come yet, for messages."""
+        """Description of what has not come yet, for error messages; empty if nothing."""
         return "" if all(event.triggered for event in self.hubs.events) else "its inputs at the root"
 
     def _request(self, job: int, cycles: int) -> None:
@@ -182,7 +182,7 @@ class TreeRun(Collective):
         return passage
 
     def open(self) -> None:
-        """Counts who contributes to each reduction, and lets those whose data is there begin."""
+        """Counts the PEs that contribute to each reduction, and starts reductions whose data is there."""
         for pe, index in enumerate(self._reduction_of_pe.tolist()):
             self._left[index] += index >= 0 and self._contributes(pe)
         for event, passage in zip(self.hubs.events, self._passages, strict=True):
@@ -191,7 +191,7 @@ class TreeRun(Collective):
         self._start_from_pes()
 
     def missing(self) -> str:
-        """PEs that have not contributed yet, for messages."""
+        """Description of the PEs or reductions that are waited for, for error messages; empty if none."""
         late = [pe for pe, count in enumerate(self._pending) if count > 0 and self._stage.active[pe]]
         if late:
             return f"PEs {late[:8]}{' ...' if len(late) > 8 else ''}"

@@ -1,4 +1,4 @@
-"""The event engine's collectives over a graph of channels: every hop waits for what feeds it, then for its channel."""
+"""Collectives over graphs of channels in the event engine: a hop waits for what feeds it, then for its channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEVER = -1
 
 
 class RoutedRun(Delivering):
-    """One stage's hops; `network.routing.hop_times` says the same in recurrences."""
+    """One run of a stage's hops; `network.routing.hop_times` gives the same times by recurrences."""
 
     def __init__(self, machine: Machine, stage: RoutedStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
@@ -58,7 +58,7 @@ class RoutedRun(Delivering):
         return Delivery(env, self.order, own.tolist(), num_targets, streams=self._stage.streams)
 
     def open(self) -> None:
-        """Targets that get nothing are ready at once; the others wait for their senders."""
+        """Makes targets that get nothing ready at once; the others wait for their senders."""
         self._release_idle(streams=self._stage.streams)
         if self._stage.from_pe:
             self._start_from_pes()
@@ -68,7 +68,7 @@ class RoutedRun(Delivering):
             self._open_hub(hub)
 
     def _send_zeros(self) -> None:
-        """PEs that nobody made anything on, in the layer before, have their zeros at once."""
+        """Sends at once the zeros of PEs on which the layer before made nothing."""
         for pe in sorted({*self._hops_of_source, *self._kept_of_source}):
             if self._has_pe_inputs and self._pending[pe] == 0:
                 self._send(pe)
@@ -103,7 +103,7 @@ class RoutedRun(Delivering):
                 call_at(self._machine.env, cycle, partial(self._show, target))
 
     def _feed(self, hop: int, tail: int) -> None:
-        """One more of what the hop waits for is there now; the last of it comes at `tail`."""
+        """Says that one more of what the hop waits for is there now, whose tail comes at `tail`."""
         self._tail_in[hop] = max(self._tail_in[hop], tail)
         self._waits_for[hop] -= 1
         if self._waits_for[hop] == 0:
@@ -144,7 +144,7 @@ class RoutedRun(Delivering):
             self._feed(hop, tail)
 
     def _foresee(self, target: int, tail: int) -> None:
-        """The target's last beat is known as soon as all that it gets is under way."""
+        """Says that one more of what a target gets is under way; once all is, the target's tail is known."""
         self._last_tail[target] = max(self._last_tail[target], tail)
         self._unforeseen[target] -= 1
         if self._unforeseen[target] == 0 and isinstance(self.result, HubSource):
@@ -156,7 +156,7 @@ class RoutedRun(Delivering):
 
 
 def _grouped(keys: IntArray, values: IntArray) -> dict[int, list[int]]:
-    """The values of each key, in their order."""
+    """The values of each key, in the order given."""
     groups: dict[int, list[int]] = {}
     for key, value in zip(keys.tolist(), values.tolist(), strict=True):
         groups.setdefault(key, []).append(value)

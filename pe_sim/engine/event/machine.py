@@ -1,4 +1,4 @@
-"""What collectives of the event engine share: channels that serve one by one, joints in program order, late calls."""
+"""Resources of the event engine: servers of one request at a time, joints in program order, calls at later cycles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from pe_sim.units import BoolArray, IntArray
 
 
 class Server:
-    """Non-preemptive, work-conserving; requests come at the end of a cycle, when all that ask in it are known.
+    """A server of one request at a time, non-preemptive and work-conserving.
+
+    Requests arrive at the end of a cycle, when all that ask in it are known.
 
     They come one by one, over all servers of an environment in the order of ties. What a grant brings about in the same
     cycle (over a channel without latency) comes in that order too, among those that have not come yet.
@@ -37,7 +39,7 @@ class Server:
         self.busy_cycles = 0
 
     def request(self, order: int, rank: int, busy_cycles: int, granted: Callable[[int], None], index: int = 0) -> None:
-        """Asks now for `busy_cycles`; `granted` is called with the grant's cycle, in that cycle."""
+        """Asks now to be served for `busy_cycles`; `granted` is called with the grant's cycle, in that cycle."""
         arrive = partial(self._arrive, rank, busy_cycles, granted)
         call_at(self._env, int(self._env.now), arrive, turn_of(order, rank, index))
 
@@ -74,7 +76,7 @@ AFTER_ALL = EventPriority(1 << 256)  # when every request of its cycle has arriv
 
 
 def turn_of(order: int, rank: int, index: int) -> EventPriority:
-    """When a request arrives within its cycle: after all else, by operator, rank (from -1 on) and index."""
+    """Priority of a request's arrival within its cycle: after all else, by operator, rank (from -1 on) and index."""
     return EventPriority(NORMAL + 1 + (order << 128) + (rank + 1 << 64) + index)
 
 
@@ -107,7 +109,7 @@ def when_all(events: list[Event], action: Callable[[], None]) -> None:
         action()
 
 
-# ---- The joints of a tree: whoever passes them does so in program order (machine model, section 3).
+# ---- The joints of a tree, which messages pass in program order (machine model, section 3).
 
 
 @dataclass(slots=True, eq=False)
@@ -143,12 +145,12 @@ class TreePipeline:
         self.busy_cycles = 0
 
     def announce(self, passage: Passage) -> None:
-        """Takes a place in program order; to be called once for each passage, in that order."""
+        """Gives a passage its place in program order; to be called once for each passage, in that order."""
         for leaf in range(passage.first, passage.last):
             self._queues[leaf].append(passage)
 
     def ready(self, passage: Passage, now: int) -> None:
-        """Says that all of the passage's data is there at `now`; starts it and those it was holding up."""
+        """Says that all of the passage's data is there at `now`; starts it, if it is its turn, and those it held up."""
         passage.ready_at = now
         candidates = [passage]
         while candidates:
@@ -178,12 +180,12 @@ class TreePipeline:
         return list(following.values())
 
     def held_up(self) -> BoolArray:
-        """(leaves,) where a passage still waits."""
+        """(leaves,) whether a passage above each leaf still waits."""
         return np.array([bool(queue) for queue in self._queues])
 
 
 class Machine(Protocol):
-    """The resources that contend, and what is kept of a run."""
+    """Interface of a simulated machine: the resources that messages contend for, and the recorder of the run."""
 
     env: Environment
     bus: Server
@@ -193,9 +195,9 @@ class Machine(Protocol):
     recorder: Recorder
 
     def channel(self, index: int) -> Server:
-        """The channel of an interconnect that is a graph."""
+        """The server of a channel of an interconnect that is a graph."""
         ...
 
     def expect(self, count: int = 1) -> Callable[[], None]:
-        """Announces things that have to finish; the returned call says that one of them did."""
+        """Announces `count` things that have to finish; returns the function to call when one of them does."""
         ...

@@ -1,4 +1,4 @@
-"""The event engine's messages: requested when their senders' data is there, one after another on the bus."""
+"""Messages in the event engine: requested when their senders' data is there, one after another on the bus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pe_sim.schedule.stages import CHANNELS, MessageStage, Resource
 
 
 class MessageRun(Delivering):
-    """Messages: each is requested when its sender's data is ready; a target is ready with its last message."""
+    """One run of a stage's messages: each is requested when its data is ready; a target is ready with its last one."""
 
     def __init__(self, machine: Machine, stage: MessageStage, order: int, array: ArrayConfig) -> None:
         super().__init__(machine, order, array.num_pes)
@@ -55,7 +55,7 @@ class MessageRun(Delivering):
         return passages
 
     def open(self) -> None:
-        """Targets nobody sends to are ready at once; the others wait for their senders."""
+        """Makes targets nobody sends to ready at once; the others wait for their senders."""
         self._release_idle(streams=self._stage.streams)
         if self._stage.from_pe:
             self._start_from_pes()
@@ -73,7 +73,7 @@ class MessageRun(Delivering):
             self._pe_done()
 
     def _send_all(self, messages: list[int]) -> None:
-        """Sends what one sender has for this stage: nothing can come between messages that ask together."""
+        """Sends the messages of one sender, which ask together, so that nothing can come between them."""
         if self._passages:
             for message in messages:
                 self._machine.downlink.ready(self._passages[message], int(self._machine.env.now))
@@ -95,7 +95,7 @@ class MessageRun(Delivering):
                 self._request(train)
 
     def _send_early(self, messages: list[int], tail: int) -> None:
-        """The root forwards a reduced vector without waiting for its tail."""
+        """Makes the root forward a reduced vector, whose tail comes at `tail`, without waiting for that."""
         assert self._stage.early_cycles is not None
         early = int(self._stage.early_cycles[messages[0]])
         call_at(self._machine.env, tail - early, partial(self._send_all, messages))
@@ -132,7 +132,7 @@ class MessageRun(Delivering):
         self._await_arrivals(arrivals, 0)
 
     def _show_heads(self, train: list[tuple[int, int]], busy: list[int], grant: int) -> None:
-        """Each message's head is at its receivers ω + λ after its first burst was granted."""
+        """Announces each message's head at its receivers, ω + λ after its first burst was granted."""
         if not self._stage.streams:
             return
         assert isinstance(self.result, Delivery)

@@ -1,4 +1,4 @@
-"""A PE's side of the event engine: when its data is there, what it executes, and the state of its units."""
+"""PEs in the event engine: readiness of their data, their programs, and the state of their units."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pe_sim.schedule.matrix import MatrixTiming, PeMatrixWork, works_of
 from pe_sim.schedule.stages import PeStage, Resource
 from pe_sim.trace import NOT_ACTIVE
 
-# ---- When data is there: on ranges of PEs, and at hubs (the root's copies of groups, or joints).
+# ---- Readiness of data on ranges of PEs, and at hubs (the root's copies of groups, or joints).
 
 
 class Delivery:
-    """Readiness of data on PEs: one event a target range, and one for the head of what is streamed to it."""
+    """Readiness of data on PEs: one event for each target, and one for the head of what is streamed to it."""
 
     def __init__(
         self, env: Environment, order: int, target_of_pe: list[int], num_targets: int, *, streams: bool
@@ -61,28 +61,28 @@ class HubSource:
         self._watchers: dict[int, list[Callable[[int], None]]] = {}
 
     def event_of(self, hub: int) -> Event:
-        """The event that hub's data is there; a single job serves every group."""
+        """The event that the hub's data is there; a single job serves every group."""
         return self.events[hub if len(self.events) > 1 else 0]
 
     def watch_tail(self, hub: int, watcher: Callable[[int], None]) -> None:
-        """Tells `watcher` the cycle of the hub's tail as soon as it is known, before its head is there."""
+        """Calls `watcher` with the cycle of the hub's tail as soon as it is known, before the tail is there."""
         if hub in self._tails:
             watcher(self._tails[hub])
         else:
             self._watchers.setdefault(hub, []).append(watcher)
 
     def foretell_tail(self, hub: int, cycle: int) -> None:
-        """The hub's reduction has begun, and so its last beat comes at `cycle`."""
+        """Says that the hub's reduction has begun, so that its tail comes at `cycle`."""
         self._tails[hub] = cycle
         for watcher in self._watchers.pop(hub, []):
             watcher(cycle)
 
 
 class Consumer(Protocol):
-    """A collective that waits for PEs."""
+    """Interface of a collective that waits for PEs."""
 
     def arrive(self, pe: int) -> None:
-        """One of the collective's inputs is ready on `pe`."""
+        """Says that one of the collective's inputs is ready on `pe`."""
         ...
 
 
@@ -106,7 +106,7 @@ class PeTask:
 
 @dataclass(slots=True, eq=False)
 class PeProgram:
-    """One stage of one layer as the PEs see it; start and end cycles are written by the PEs."""
+    """One stage of one layer for the PEs, which write their start and end cycles into it."""
 
     order: int
     task: PeTask
@@ -122,7 +122,7 @@ class PeProgram:
 
 @dataclass(slots=True)
 class PeState:
-    """A PE's memory port and busy counters; `port_free_at` is when the next access can start."""
+    """State of a PE: busy counters and its memory port, whose next access can start at `port_free_at`."""
 
     port_free_at: int = 0
     matrix_busy: int = 0

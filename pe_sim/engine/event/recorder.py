@@ -1,4 +1,4 @@
-"""Writes the trace while the event engine runs."""
+"""The recorder, which collects the trace while the event engine runs."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Recorder:
         return len(self._entries) - 1
 
     def keep(self, program: PeProgram) -> None:
-        """Where the PEs write the start and end cycles of a stage on PEs."""
+        """Keeps the program into which PEs write start and end cycles of a stage, for the stage's span."""
         entry = self._entries[program.order]
         entry.starts, entry.ends = program.starts, program.ends
 
     def name_of(self, order: int) -> str:
-        """A stage's name for messages: layers.3.q."""
+        """A stage's name for error messages: layers.3.q."""
         entry = self._entries[order]
         return entry.stage.name if entry.layer is None else f"layers.{entry.layer}.{entry.stage.name}"
 
     def part(self, order: int, part: int, start: int, end: int) -> None:
-        """Notes when a message, a hop, a reduction or a job ran; of a message in bursts, when one more of them did."""
+        """Notes when a message, a hop, a reduction or a job ran; for a message in bursts, when one more burst did."""
         entry = self._entries[order]
         if entry.starts[part] == NOT_ACTIVE:
             entry.starts[part] = start
@@ -75,7 +75,7 @@ class Recorder:
         self._traffic.setdefault(tag, TagTraffic()).add(num_bytes, busy_cycles)
 
     def busy(self, tag: Tag, busy_cycles: int) -> None:
-        """Counts a burst that is not its message's last."""
+        """Counts the busy cycles of a burst that is not its message's last."""
         self._traffic.setdefault(tag, TagTraffic()).busy_cycles += busy_cycles
 
     def messages(self, tag: Tag, num_bytes: list[int], busy_cycles: int) -> None:

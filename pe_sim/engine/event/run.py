@@ -29,15 +29,15 @@ from pe_sim.schedule.stages import (
 )
 from pe_sim.trace import Trace
 
-# Measured on 256 to 4,096 PEs: 76 to 121 bytes for a PE of a stage on PEs, 800 for a message's hop over one channel.
+# Measured on 256 to 4,096 PEs: 76 to 121 bytes for each PE of a stage on PEs, 800 for a message's hop over a channel.
 _PE_BYTES, _HOP_BYTES = 70, 500
 _LEVERS = "the fast engine needs far less (--engine fast), and fewer PEs (num_pes) or layers (model.num_layers) do too"
 
-Source = Delivery | HubSource | PeProgram  # what makes a slot ready
+Source = Delivery | HubSource | PeProgram  # the producer of a slot
 
 
 def run_event(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
-    """Simulates a schedule event by event; `check` is called before every task of a PE.
+    """The trace of a schedule, simulated event by event; `check` is called before every task of a PE.
 
     Raises:
         DeadlockError: no event is left before the last stage is done.
@@ -48,7 +48,7 @@ def run_event(schedule: Schedule, check: Callable[[], None] | None = None) -> Tr
 
 
 def least_bytes(schedule: Schedule) -> int:
-    """Bytes that simulating a schedule event by event takes at least: nothing that repeats is held only once."""
+    """Lower bound of the bytes that simulating a schedule event by event takes; layers that repeat share nothing."""
     sizes = [
         sum(_PE_BYTES * schedule.array.num_pes for stage in block.stages if isinstance(stage, PeStage))
         + sum(_HOP_BYTES * len(stage.hops) for stage in block.stages if isinstance(stage, RoutedStage))
@@ -81,7 +81,7 @@ class _EventRun:
         self._states: list[PeState] = []
 
     def run(self) -> Trace:
-        """Builds all runs in program order, starts every PE, and goes on to the step's last event."""
+        """The trace: builds all runs in program order, starts every PE, and runs on to the step's last event."""
         self._unroll()
         self._states = [PeState() for _ in range(self._array.num_pes)]
         self._unfinished += self._array.num_pes
@@ -98,7 +98,7 @@ class _EventRun:
         return self.recorder.trace("event", int(self.env.now), self._schedule, self._states)
 
     def channel(self, index: int) -> Server:
-        """The channel of an interconnect that is a graph."""
+        """The server of a channel of an interconnect that is a graph."""
         if index not in self._channels:
             self._channels[index] = self._server()
         return self._channels[index]
@@ -107,7 +107,7 @@ class _EventRun:
         return Server(self.env, self._array.network.arbitration)
 
     def expect(self, count: int = 1) -> Callable[[], None]:
-        """Announces things that have to finish; the returned call says that one of them did."""
+        """Announces `count` things that have to finish; returns the function to call when one of them does."""
         self._unfinished += count
         return self._finish_one
 
@@ -172,7 +172,7 @@ class _EventRun:
                 run.hub_inputs.append(source)
 
     def _execute(self, pe: int, state: PeState) -> Generator[Event, Any, None]:
-        """The PE's process: one operator at a time, in program order."""
+        """The process of a PE: it executes one operator at a time, in program order."""
         env, timing = self.env, self._timing
         for program in self._program:
             task = program.task
@@ -192,7 +192,7 @@ class _EventRun:
             if task.tails is not None:
                 for delivery in program.deliveries:
                     yield from delivery.wait_for_tail(env, pe, task.tails[pe])
-            if cycles:  # without work a PE only hands its term of a sum on
+            if cycles:  # a PE without work only passes its term of a sum on
                 program.starts[pe], program.ends[pe] = start, int(env.now)
             for consumer in program.consumers:
                 consumer.arrive(pe)
@@ -200,7 +200,7 @@ class _EventRun:
         self._finish_one()
 
     def _waiting(self) -> list[str]:
-        """Who waits for what, a line each."""
+        """Lines for an error message: one for each PE and collective that waits, with what it waits for."""
         name = self.recorder.name_of
         lines = [
             f"PE {pe} waits in {name(state.waiting_for[0])} for {name(state.waiting_for[1])}"

@@ -1,4 +1,4 @@
-"""Stages whose requests overtake one another: passes over their block, or all blocks, until no arrival changes."""
+"""Exact cycles where requests overtake one another: passes over a block, or all blocks, until no arrival changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_PASSES = 40  # what has not settled by then goes event by event
 
 
 class ArrivalPass(BlockPass):
-    """As `BlockPass`, for one step; bus and root serve the block's requests as they arrive, whatever stage makes them.
+    """A `BlockPass` of one step in which bus and root serve requests as they arrive, whichever stages make them.
 
     Where a pass in program order is overtaken, passes are repeated: in each, a request is served among all that are
     known, those of earlier stages as this pass found them, those of later stages as the last one did. Once no arrival
@@ -25,7 +25,7 @@ class ArrivalPass(BlockPass):
     """
 
     def run(self) -> BlockRecord:
-        """The cycles of every stage.
+        """The record of the block: the cycles of every stage.
 
         Raises:
             OutOfOrderError: a request comes before one of an earlier block, or the passes do not settle.
@@ -38,7 +38,7 @@ class ArrivalPass(BlockPass):
         return self.settled()
 
     def settled(self) -> BlockRecord:
-        """The same, without a try in program order.
+        """The record of the block, found without a first try in program order.
 
         Raises:
             OutOfOrderError: a request comes before one of an earlier block, or the passes do not settle.
@@ -64,7 +64,7 @@ class ArrivalPass(BlockPass):
         raise OutOfOrderError
 
     def _restart(self, entered: MachineState, slots: dict[int, Ready], heads: dict[int, Ready]) -> None:
-        """Everything as it was when the block was entered."""
+        """Restores everything as it was when the block was entered."""
         before = _copied(entered)
         for part in fields(MachineState):
             setattr(self._state, part.name, getattr(before, part.name))
@@ -72,7 +72,7 @@ class ArrivalPass(BlockPass):
 
 
 def _copied(state: MachineState) -> MachineState:
-    """A copy to go back to; what a pass replaces as a whole is shared."""
+    """A copy of the state to go back to; arrays that a pass replaces as a whole are shared."""
     return MachineState(
         pe_free=state.pe_free,
         port_free=state.port_free,
@@ -90,7 +90,7 @@ def _channel(state: ChannelState) -> ChannelState:
 
 @dataclass(slots=True)
 class SharedChannel(ChannelState):
-    """A first-come-first-served server of all that a block asks of it, pass after pass.
+    """A first-come-first-served server of all requests of a block, pass after pass.
 
     Args:
         changed: whether some request arrived at another cycle than in the pass before.
@@ -98,14 +98,14 @@ class SharedChannel(ChannelState):
 
     changed: bool = True
     _turn: int = 0
-    _begins: list[int] = field(default_factory=lambda: [0])  # where each stage's requests do, in the order of ties
+    _begins: list[int] = field(default_factory=lambda: [0])  # where each stage's requests begin, in the order of ties
     _orders: list[IntArray] = field(default_factory=list)  # of a stage's requests, by rank
     _arrivals: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _busy: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _releases: IntArray | None = None
 
     def begin(self) -> None:
-        """Another pass."""
+        """Begins another pass."""
         self.changed, self._turn = False, 0
 
     def serve(self, arrivals: IntArray, ranks: IntArray, busy: IntArray) -> tuple[IntArray, IntArray]:
@@ -125,7 +125,7 @@ class SharedChannel(ChannelState):
         return releases - busy, releases
 
     def left(self) -> ChannelState:
-        """As the block leaves it."""
+        """The state in which the block leaves the channel."""
         if self._releases is None:  # nothing was asked of it
             return ChannelState(self.free_at, self.last_arrival)
         overtaken = self._arrivals.min(keepdims=True) < self.last_arrival
@@ -140,7 +140,7 @@ class SharedChannel(ChannelState):
         self.changed, self._releases = True, None
 
     def _all_releases(self) -> IntArray:
-        """(requests,) first come, first served; see `ChannelState.serve`."""
+        """(requests,) release of each, first come, first served; see `ChannelState.serve`."""
         order = np.argsort(self._arrivals, kind="stable")
         busy = self._busy[order]
         done = np.cumsum(busy)
@@ -150,11 +150,11 @@ class SharedChannel(ChannelState):
         return releases
 
 
-# ---- A schedule as one block, for where requests of different blocks overtake one another.
+# ---- A schedule as one block, where requests of different blocks overtake one another.
 
 
 def as_one_block(schedule: Schedule) -> Block:
-    """The stages of all block runs in program order, each reading what its lane carries on."""
+    """One block with the stages of all block runs in program order, each of which reads what its lane carries on."""
     stages: list[Stage] = []
     carried: dict[int, list[int]] = {}
     for run in schedule.sequence:

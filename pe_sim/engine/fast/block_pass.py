@@ -1,4 +1,4 @@
-"""One pass over a block's stages in program order: readiness of every slot from the readiness of its inputs."""
+"""One pass over a block's stages in program order, which finds when each slot is ready from when its inputs are."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pe_sim.schedule.memory_timing import memory_timing
 from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, RoutedStage, Stage, Tag, TreeStage
 from pe_sim.units import BoolArray, IntArray
 
-_WORTH_A_LOOK = 4096  # PEs; fewer take no memory to speak of
+_WORTH_A_LOOK = 4096  # PEs; cycles of fewer take too little memory to be compacted
 Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
 
 
 @dataclass(slots=True)
 class MachineState:
-    """Everything a block's future depends on, beside the values it takes."""
+    """State of the machine when a block is entered: all that its cycles depend on, beside the values that enter it."""
 
     pe_free: IntArray
     port_free: IntArray
@@ -45,9 +45,9 @@ class MachineState:
 
 @dataclass(slots=True)
 class StageRecord:
-    """Cycles of one stage's parts as a trace has them: of those that `working` names, or all.
+    """Start and end cycles of one stage's parts, as a trace has them: of all, or of those that are `working`.
 
-    Of hops, without the values that need no channel: `sent` is when each sender had what it sends.
+    For hops, values that need no channel are left out; `sent` is when each sender had what it sends.
     """
 
     start: IntArray
@@ -58,10 +58,11 @@ class StageRecord:
 
 @dataclass(slots=True)
 class BlockRecord:
-    """What one pass found; `memory_busy` is what depended on the state of the ports.
+    """The cycles that one pass over a block found.
 
     `exits` are the values that leave, `exit_heads` the heads of those that were streamed (None: not streamed). Where
-    several steps are run together nothing is kept of single stages. `last_end` is (..., 1).
+    several steps are run together nothing is kept of single stages. `last_end` is (..., 1). `memory_busy` are the busy
+    cycles that depended on the state of the ports.
     """
 
     stages: list[StageRecord] = field(default_factory=list)
@@ -72,10 +73,10 @@ class BlockRecord:
 
 
 class BlockPass:
-    """Runs a planned block on a machine state, which it moves on.
+    """Runs a planned block on a machine state, which it updates.
 
     Args:
-        shape: (PEs,) of one step, (steps, classes) of several.
+        shape: (PEs,) for one step, (steps, classes) for several.
         check: called before every stage.
     """
 
@@ -101,7 +102,7 @@ class BlockPass:
         self._ends: list[IntArray] = []
 
     def run(self) -> BlockRecord:
-        """The cycles of every stage."""
+        """The record of the block: the cycles of every stage."""
         for stage, plan in zip(self._plan.block.stages, self._plan.stages, strict=True):
             if self._check is not None:
                 self._check()
@@ -124,7 +125,7 @@ class BlockPass:
                 raise TypeError(f"the fast engine has no recurrence for a {type(stage).__name__}")
 
     def _finished(self) -> BlockRecord:
-        # A PE is free when the last it worked on is done, so its ends need not be looked at one by one.
+        # A PE is free when its last work is done, so that the ends of its work need not be looked at one by one.
         ends = np.concatenate([*self._ends, self._state.pe_free], axis=-1)
         self._record.last_end = np.maximum.reduce(ends, axis=-1, keepdims=True)
         self._record.exits = [self._slots[slot] for slot in self._plan.block.exits]
@@ -159,7 +160,7 @@ class BlockPass:
             self._record.stages.append(StageRecord(_compact(start, working), _compact(end, working), working))
 
     def _duration(self, stage: PeStage, start: IntArray) -> IntArray:
-        """Of work that is no matrix operator; what reads or writes a memory waits until that is free."""
+        """(..., PEs) cycles of work that is no matrix operator, with its wait until a memory that it uses is free."""
         if stage.resource is not Resource.PE_MEMORY or not self._closing:
             return stage.cycles
         return np.where(stage.cycles > 0, stage.cycles + np.maximum(0, self._state.port_free - start), 0)
@@ -190,7 +191,7 @@ class BlockPass:
         self._note_parts(ready - stage.cycles, ready)
 
     def _note_parts(self, starts: IntArray, ends: IntArray) -> None:
-        """(..., parts) when each was granted its channel or unit, and complete."""
+        """Notes (..., parts) cycles at which each part was granted its channel or unit, and complete."""
         self._ends.append(ends)
         if not self._steps:
             self._record.stages.append(StageRecord(starts, ends))
@@ -256,7 +257,7 @@ class BlockPass:
         self._record.stages.append(StageRecord(times.grant, times.tail, sent=sent))
 
     def _graph_senders(self, stage: RoutedStage) -> IntArray:
-        """(senders,) when each PE or hub has what it sends."""
+        """(senders,) cycle at which each PE or hub has what it sends."""
         if stage.from_pe:
             return self._ready_on_pes(stage.inputs)
         hubs = np.arange(stage.hops.num_sources)
@@ -283,7 +284,7 @@ class BlockPass:
         self._note_parts(starts, complete)
 
     def _senders(self, stage: MessageStage) -> IntArray:
-        """(..., messages) when each sender has what it sends."""
+        """(..., messages) cycle at which the sender of each has what it sends."""
         if stage.from_pe:
             return self._ready_on_pes(stage.inputs)[..., stage.source]
         ready = np.full((*self._steps, len(stage.source)), NEVER if stage.inputs else 0, dtype=np.int64)
@@ -295,7 +296,10 @@ class BlockPass:
         return ready if stage.early_cycles is None else ready - stage.early_cycles
 
     def _delivered(self, plan: StagePlan, stage: MessageStage, complete: IntArray) -> Ready:
-        """A target is ready with its last message; one that nobody sends to is ready at once."""
+        """Readiness of a stage's output from when its messages are complete.
+
+        A target is ready with its last message; one that nobody sends to is ready at once.
+        """
         if plan.covers_all and not stage.to_root:
             last: IntArray = np.maximum.reduce(complete, axis=-1, keepdims=True, initial=0)
             return last
@@ -311,7 +315,7 @@ class BlockPass:
         return np.where(plan.target_of_pe >= 0, arrived[..., plan.target_of_pe], NEVER)
 
     def _ready_on_pes(self, inputs: tuple[int, ...]) -> IntArray:
-        """(..., PEs) when each PE has all its parts of the inputs; 0 everywhere if there are none."""
+        """(..., PEs) cycle at which each PE has all its parts of the inputs; 0 if there are none."""
         if len(inputs) == 1 and self._slots[inputs[0]].shape == self._shape:
             return self._slots[inputs[0]]
         ready = np.full(self._shape, NEVER if inputs else 0, dtype=np.int64)
@@ -326,7 +330,7 @@ class BlockPass:
 
 
 def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
-    """(..., scopes) the largest of each scope; what lies between two scopes takes no part and is NEVER."""
+    """(..., scopes) the largest value of each scope; values between two scopes take no part and are NEVER."""
     if len(first) == 1:
         alone: IntArray = np.maximum.reduce(values[..., int(first[0]) : end], axis=-1, keepdims=True)
         return alone
@@ -335,12 +339,12 @@ def _largest(values: IntArray, first: IntArray, end: int) -> IntArray:
 
 
 def _rank_and_index(stage: MessageStage) -> IntArray:
-    """One number that orders a stage's messages: by rank, then as listed."""
+    """(messages,) numbers that order a stage's messages: by rank, then as listed."""
     return stage.rank * (len(stage.rank) + 1) + np.arange(len(stage.rank), dtype=np.int64)
 
 
 def _compact(cycles: IntArray, working: BoolArray | None) -> IntArray:
-    """The same cycles of those that work, in less memory: one alone where all go in step, else 32 bits if they do."""
+    """The same cycles of PEs that work in less memory: one number if all are equal, else 32 bits if these suffice."""
     if len(cycles) < _WORTH_A_LOOK:
         return cycles
     if (cycles == cycles[0]).all():

@@ -1,4 +1,4 @@
-"""What the fast engine works out once for a block, whenever it runs: masks, occupancies, counts.
+"""Plans of blocks: masks, occupancies and counts that the fast engine works out once, however often a block runs.
 
 Arrays over PEs end in an axis of PEs, or of classes of PEs behind an axis of steps (see `Schedule.classes`).
 """
@@ -36,18 +36,18 @@ _NOWHERE: IntArray = np.zeros(0, dtype=np.int64)
 
 @dataclass(slots=True)
 class StagePlan:
-    """What of a stage does not depend on time; stages that share their arrays share it.
+    """Figures of a stage that do not depend on time; stages that share their arrays share one plan.
 
     Args:
         everywhere: whether all PEs work in a stage on PEs, or contribute to a reduction.
-        working: (PEs,) those that do; others may hand a term of a sum on.
-        times: of a matrix operator whose duration does not depend on the state of its memory.
+        working: (PEs,) those that work; others may pass a term of a sum on.
+        times: times of a matrix operator whose duration does not depend on the state of its memory.
         first: (scopes,) where the PEs of each reduction or target begin.
         end: where those of the last one end.
-        busy: cycles each message or reduction holds its channel.
-        combine_cycles: of a reduction's joints.
-        levels: of the joints a reduction passes.
-        beats: of each hop over a channel of a graph.
+        busy: cycles that each message or reduction holds its channel.
+        combine_cycles: cycles that a reduction's joints take to combine.
+        levels: levels of joints that a reduction passes.
+        beats: beats of each hop over a channel of a graph.
         covers_all: whether the only target of a stage's messages is every PE.
         by_target: (messages,) messages in the order of their targets.
         first_of_target: where the messages of each target that has some begin in that order.
@@ -87,7 +87,7 @@ class BlockPlan:
 
 
 class Planner:
-    """Plans the blocks of one schedule; they share what their matrix operators have in common."""
+    """Plans the blocks of one schedule, which share the times of equal matrix operators."""
 
     def __init__(self, array: ArrayConfig, classes: PeClasses | None) -> None:
         self._array, self._classes = array, classes
@@ -97,7 +97,7 @@ class Planner:
         self._known: dict[tuple[object, ...], StagePlan] = {}
 
     def plan(self, block: Block) -> BlockPlan:
-        """Everything about a block that is the same each time it runs."""
+        """The plan of a block."""
         alone = any(not stage.inputs for stage in block.stages)
         plan = BlockPlan(
             block, [self._stage(stage) for stage in block.stages], alone, np.zeros(self._width, dtype=bool)
@@ -129,7 +129,7 @@ class Planner:
         return self._known[key]
 
     def matrix_times(self, stage: PeStage) -> MatrixTimes:
-        """Of a matrix operator, when nothing of it was prefetched."""
+        """The times of a matrix operator of which nothing was prefetched."""
         assert stage.matrix is not None
         if id(stage.matrix) not in self._times:
             self._times[id(stage.matrix)] = matrix_times(stage.matrix, self._array, None)
@@ -190,7 +190,7 @@ class Planner:
         return int(self._entries(last_pe[-1:])[0])
 
     def traffic(self, plan: BlockPlan) -> dict[str, TagTraffic]:
-        """Of one run of a block, by tag, over all steps."""
+        """Traffic of one run of a block by tag, over all steps."""
         traffic: dict[str, TagTraffic] = {}
         for stage, entry in zip(plan.block.stages, plan.stages, strict=True):
             match stage:
@@ -212,14 +212,14 @@ class Planner:
 
 @dataclass(slots=True)
 class BlockTotals:
-    """What a block keeps busy and reads each time it runs; (PEs,) busy cycles that do not depend on time."""
+    """Busy cycles of each run of a block that do not depend on time: (PEs,) by resource of the PEs, and of the root."""
 
     pe_busy: dict[str, IntArray]
     root_busy: dict[str, int]
 
 
 def block_totals(plan: BlockPlan, num_pes: int) -> BlockTotals:
-    """Sums over a block's stages."""
+    """The totals of a block: sums over its stages."""
     names = (Resource.PE_MATRIX.value, Resource.PE_VECTOR.value, Resource.PE_MEMORY.value)
     totals = BlockTotals(
         {name: np.zeros(num_pes, dtype=np.int64) for name in names},

@@ -12,22 +12,22 @@ from pe_sim.schedule.memory_timing import MemoryTiming, memory_timing
 from pe_sim.schedule.stages import MatrixWork
 from pe_sim.units import BoolArray, IntArray
 
-NEVER = -(1 << 60)  # ready on no account: the PE has no part in it
+NEVER = -(1 << 60)  # the ready cycle of what a PE has no part in; any other cycle is later
 
 
 class OutOfOrderError(Exception):
-    """Requests of a later stage arrive before those of an earlier one: one pass over the stages is not exact."""
+    """Requests of a later stage arrive before those of an earlier one, so that one pass over stages is not exact."""
 
 
 @dataclass(slots=True)
 class ChannelState:
-    """A first-come-first-served server between stages.
+    """State of a first-come-first-served server between stages.
 
     Args:
         free_at: (..., 1) when it is free; a row a step where several steps are run together.
         last_arrival: (..., 1) the latest arrival it has served.
-        overtaken: (..., 1) whether a request arrived before one that an earlier stage made; what came after is not
-            exact then.
+        overtaken: (..., 1) whether a request arrived before one that an earlier stage made, so that what came after
+            is not exact.
     """
 
     free_at: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
@@ -35,7 +35,7 @@ class ChannelState:
     overtaken: BoolArray = field(default_factory=lambda: np.zeros(1, dtype=bool))
 
     def shifted(self, cycles: IntArray, floor: int) -> ChannelState:
-        """A copy in another frame of time, with what is before `floor` lifted to it."""
+        """A copy with all times moved by `cycles`, and those before `floor` lifted to it."""
         last = np.where(self.last_arrival > NEVER, self.last_arrival + cycles, NEVER)
         return ChannelState(np.maximum(self.free_at + cycles, floor), np.maximum(last, floor), self.overtaken)
 
@@ -79,7 +79,7 @@ def _in_order(values: IntArray, order: IntArray) -> IntArray:
 
 
 class TreeState:
-    """The joints of a tree, level by level over cells of neighbouring PEs (see `engine/event/machine.py`).
+    """State of the joints of a tree, level by level over cells of neighbouring PEs (see `engine/event/machine.py`).
 
     `free_at` is (levels + 1, cells), or (levels + 1, 1) where it is the same in all cells, behind an axis of steps
     where several are run together.
@@ -90,14 +90,14 @@ class TreeState:
         self.free_at: IntArray = np.zeros((num_levels + 1, 1), dtype=np.int64)
 
     def shifted(self, cycles: IntArray, floor: int) -> TreeState:
-        """A copy in another frame of time, with what is free before `floor` lifted to it."""
+        """A copy with all times moved by `cycles`, and those before `floor` lifted to it."""
         copy = object.__new__(TreeState)
         copy._cell_size, copy._num_cells = self._cell_size, self._num_cells
         copy.free_at = np.maximum(self.free_at + cycles[..., None], floor)
         return copy
 
     def pass_whole(self, ready: IntArray, beats: IntArray, combine_cycles: int) -> IntArray:
-        """(..., 1) start of a passage through all joints, from (..., 1) when it is ready."""
+        """(..., 1) start of a passage through all joints, from the cycle (..., 1) at which it is ready."""
         shift = combine_cycles * np.arange(self.free_at.shape[-2], dtype=np.int64)
         joints = np.maximum.reduce(self.free_at, axis=-1) - shift
         start: IntArray = np.maximum(ready, np.maximum.reduce(joints, axis=-1, keepdims=True))
@@ -107,9 +107,10 @@ class TreeState:
     def pass_side_by_side(
         self, ready: IntArray, beats: IntArray, pes: tuple[IntArray, IntArray], levels: int, combine_cycles: int
     ) -> IntArray:
-        """(..., scopes) starts of passages through the lowest levels of disjoint scopes, whose PEs begin and end there.
+        """(..., scopes) starts of passages through the lowest levels of disjoint scopes, from when each is ready.
 
-        A scope with 0 beats passes nothing and leaves its joints alone.
+        `pes` are the first PE of each scope, and the one after its last. A scope with 0 beats passes nothing and leaves
+        its joints alone.
         """
         rows = levels + 1  # what leaves the leaves, and each level
         first, last = pes[0] // self._cell_size, (pes[1] - 1) // self._cell_size
@@ -128,7 +129,7 @@ class TreeState:
 
 @dataclass(frozen=True, slots=True)
 class MatrixTimes:
-    """(PEs,) cycles from an operator's start: its end, its stream's end; and busy cycles of the port."""
+    """(PEs,) cycles from a matrix operator's start to its end and its stream's end, and busy cycles of the port."""
 
     duration: IntArray
     stream_end: IntArray
@@ -136,11 +137,11 @@ class MatrixTimes:
 
 
 def matrix_times(work: MatrixWork, array: ArrayConfig, idle_cycles: IntArray | None) -> MatrixTimes:
-    """Machine model, section 4, on all PEs at once.
+    """Times of a matrix operator on all PEs at once (machine model, section 4).
 
     Args:
-        idle_cycles: that the memory has been free for; where it is negative, operators wait for it. None: it is free,
-            and nothing is prefetched.
+        idle_cycles: cycles that the memory has been free; where negative, operators wait for it so long. None: it is
+            free, and nothing is prefetched.
     """
     memory = memory_timing(array.pe.memory)
     latency: IntArray | int = memory.latency_cycles
@@ -168,7 +169,7 @@ def matrix_times(work: MatrixWork, array: ArrayConfig, idle_cycles: IntArray | N
 
 
 def _passes_before_last(work: MatrixWork, first_memory: IntArray, overlap: int) -> tuple[IntArray | int, IntArray]:
-    """Cycles of the passes before the last one, and the last one's memory cycles."""
+    """Cycles of the passes before the last one, and memory cycles of the last one."""
     if not work.full_passes.any():
         return 0, first_memory
     if overlap == 0:

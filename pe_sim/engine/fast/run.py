@@ -39,12 +39,12 @@ _FALLBACK = (
     "the program's and passes over the stages do not settle; simulated event by event"
 )
 _LARGE_STATE = 1 << 16  # bytes
-Check = Callable[[], None] | None  # called again and again; what it raises ends the simulation
+Check = Callable[[], None] | None  # called again and again; an exception that it raises ends the simulation
 _ARBITRATION = "channels are not given first come, first served: simulated event by event"
 
 
 def run_fast(schedule: Schedule, check: Check = None) -> Trace:
-    """Simulates a schedule; where no number of passes over its stages is exact, event by event, which a note says."""
+    """The trace of a schedule; where no passes over its stages are exact, found event by event, with a note."""
     if schedule.array.network.arbitration != FIFO:
         return _event_by_event(schedule, _ARBITRATION, check)
     try:
@@ -54,7 +54,7 @@ def run_fast(schedule: Schedule, check: Check = None) -> Trace:
 
 
 def run_by_arrival(schedule: Schedule, check: Check = None) -> Trace:
-    """Simulates a schedule; what is overtaken within a block is passed over again, else all blocks are.
+    """The trace of a schedule; where requests are overtaken, passes over their block, or over all blocks, are repeated.
 
     Raises:
         OutOfOrderError: that is not exact either.
@@ -67,7 +67,7 @@ def run_by_arrival(schedule: Schedule, check: Check = None) -> Trace:
 
 
 def run_block_by_block(schedule: Schedule, check: Check = None) -> Trace:
-    """Simulates a schedule; what is overtaken within a block is passed over again.
+    """The trace of a schedule; where requests are overtaken within a block, passes over the block are repeated.
 
     Raises:
         OutOfOrderError: requests of different blocks overtake one another.
@@ -77,7 +77,7 @@ def run_block_by_block(schedule: Schedule, check: Check = None) -> Trace:
 
 
 def run_in_program_order(schedule: Schedule) -> Trace:
-    """Simulates a schedule in one pass.
+    """The trace of a schedule, found in one pass.
 
     Raises:
         OutOfOrderError: that is not exact.
@@ -94,12 +94,12 @@ def _event_by_event(schedule: Schedule, note: str, check: Check) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class StepsTrace:
-    """What is known of several steps that were run together.
+    """Makespans and traffic of several steps that were run together.
 
     Args:
         makespan_cycles: (steps,) each step's last event.
         exact: (steps,) whether one pass in program order was exact; the others are to be run one by one.
-        traffic: per tag, over the steps, be they exact or not; none if no step was.
+        traffic: per tag, over all steps, exact or not; empty if no step could be run so.
     """
 
     makespan_cycles: IntArray
@@ -108,7 +108,7 @@ class StepsTrace:
 
 
 def run_steps(schedule: Schedule) -> StepsTrace:
-    """Simulates all steps of a schedule over classes of PEs at once.
+    """Makespans and traffic of all steps of a schedule over classes of PEs, simulated at once.
 
     Raises:
         OutOfOrderError: messages go in bursts; no step can be run so.
@@ -122,7 +122,7 @@ def run_steps(schedule: Schedule) -> StepsTrace:
 
 @dataclass(slots=True, eq=False)
 class _Outcome:
-    """A block's pass, relative to the cycle it was entered: cycles, the machine's state after it, what comes next.
+    """The outcome of a block's pass, relative to the cycle it was entered: cycles, and the machine's state after it.
 
     `successors` maps a block to the cycles until it is entered and its outcome, once that has been worked out.
     """
@@ -143,12 +143,12 @@ class _FastRun:
         self._plans: dict[int, BlockPlan] = {}
         self._known: dict[tuple[int, bytes], _Outcome] = {}
         self.overtaken: BoolArray = np.zeros(1, dtype=bool)
-        # The future of a port that has been free this long does not depend on how long.
+        # A port that has been free this long behaves alike, however much longer it has been free.
         memory = memory_timing(self._array.pe.memory)
         self._port_horizon = memory.latency_cycles + memory.stream_cycles(self._array.pe.buffer.prefetch_bytes) + 1
 
     def trace(self, visits: list[Visit]) -> Trace:
-        """Of the one step of the schedule.
+        """The trace of the one step of the schedule.
 
         Raises:
             OutOfOrderError: requests were overtaken.
@@ -166,7 +166,7 @@ class _FastRun:
         )
 
     def visits(self) -> list[Visit]:
-        """Runs all blocks in program order; a block whose state was met before is not run again."""
+        """Visits of all blocks in program order; a block whose state was met before is not run again."""
         visits: list[Visit] = []
         base = np.zeros(1, dtype=np.int64)
         outcome = _Outcome(BlockRecord(), self._initial_state())
@@ -186,7 +186,7 @@ class _FastRun:
         return visits
 
     def visits_at_once(self) -> list[Visit]:
-        """Runs all blocks as if they were one.
+        """Visits of all blocks, run as if they were one.
 
         Raises:
             OutOfOrderError: there is no recurrence for it.
@@ -206,7 +206,7 @@ class _FastRun:
         return visits
 
     def traffic(self, visits: list[Visit]) -> dict[str, TagTraffic]:
-        """Per tag, in the order of the tags."""
+        """Traffic by tag, in the order of the tags."""
         runs = Counter(visit.run.block for visit in visits)
         traffic = total_traffic((self._planner.traffic(self._plans[block]), times) for block, times in runs.items())
         return {tag.value: traffic[tag.value] for tag in TAGS if tag.value in traffic}
@@ -218,7 +218,7 @@ class _FastRun:
 
     @cached_property
     def _ever_works(self) -> BoolArray:
-        """(..., PEs) PEs that some block runs something on; only those have a past that matters."""
+        """(..., PEs) whether some block runs something on each PE; only the past of those matters."""
         works = np.zeros(1, dtype=bool)
         for block in range(len(self._schedule.blocks)):
             works = works | self._plan(block).takes_part
@@ -270,7 +270,7 @@ class _FastRun:
         return len(interconnect_of(self._array).topology.channels)
 
     def _cell_sizes(self) -> tuple[int, int]:
-        """PEs whose joints are always used together, in the tree and in the downlink."""
+        """Numbers of neighbouring PEs whose joints are always used together, in the tree and in the downlink."""
         tree = down = self._array.num_pes
         for block in self._schedule.blocks:
             for stage in block.stages:
@@ -302,7 +302,7 @@ class _FastRun:
 
 
 def _earliest(entries: list[Ready]) -> IntArray:
-    """(..., 1) the first cycle at which anything that enters a block is there; 0 for a block without entries."""
+    """(..., 1) the first cycle at which any value that enters a block is there; 0 for a block without entries."""
     earliest: IntArray | None = None
     for ready in entries:
         there = np.where(ready > NEVER, ready, -NEVER).min(axis=-1, keepdims=True)
@@ -316,10 +316,10 @@ def _shifted(ready: Ready, cycles: IntArray) -> Ready:
 
 
 def _shifted_state(state: MachineState, cycles: IntArray, port_horizon: int | None) -> MachineState:
-    """A copy in another frame of time.
+    """A copy of the state with all times moved by `cycles`.
 
-    What was free long before a block begins might as well have been free just then: with a `port_horizon`, channels
-    are lifted to cycle 0, and ports to as long before it.
+    How long something has been free when a block begins does not matter: with a `port_horizon`, times of channels are
+    lifted to cycle 0, and those of ports to so many cycles before it.
     """
     units, ports = (NEVER, NEVER) if port_horizon is None else (0, -port_horizon)
     return MachineState(
@@ -334,7 +334,7 @@ def _shifted_state(state: MachineState, cycles: IntArray, port_horizon: int | No
 
 
 def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | None]) -> bytes:
-    """What is different where anything that a block's future depends on is; of a large state its digest."""
+    """A key that differs where anything differs that a block's cycles depend on; for a large state, a digest."""
     parts = [state.pe_free, state.port_free, state.tree.free_at, state.downlink.free_at]
     parts += [state.channels.free_at, state.channels.last_arrival]
     for channel in (state.bus, *state.root.values()):
@@ -350,17 +350,17 @@ def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | 
     return digest.digest()
 
 
-# ---- The decode steps of a generation, many at once: takes the first one placed, gives the cycles of all of them.
+# ---- The decode steps of a generation, many at once, from the first one placed.
 
 
 _ENTRIES = 2**16  # of one array over steps and classes: half a MiB, so that those of a stage stay in the cache
 
 
 def run_decode_steps(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:
-    """The steps in order, some at a time; step i has i more tokens of every sequence in its cache.
+    """Traces of the steps in order, some at a time; step i has i more tokens of every sequence in its cache.
 
-    A step that one pass in program order is not exact for is marked so, and has to be run by itself; so has every step
-    on an interconnect that is a graph, of which nothing is given.
+    A step for which one pass in program order is not exact is marked, and has to be run by itself. So has every step on
+    an interconnect that is a graph, for which nothing is yielded.
 
     Args:
         placed: the first decode step.

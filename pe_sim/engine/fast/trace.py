@@ -1,4 +1,4 @@
-"""Writes out spans and channel uses of the fast engine's blocks when a report asks for them."""
+"""Spans and channel uses of the fast engine's blocks, written out when a report asks for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pe_sim.units import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One run of a block: what its pass found, from cycle `base` on, (..., 1)."""
+    """One run of a block: the record of its pass, whose cycles count from `base` (..., 1)."""
 
     plan: BlockPlan
     record: BlockRecord
@@ -41,19 +41,19 @@ class Visit:
     run: BlockRun
 
 
-USE_BYTES = 72  # of an occupancy of a channel in a report: 56 in its table, the rest to sort that
+USE_BYTES = 72  # for each use of a channel in a report: 56 in its table, the rest to sort that
 USE_LEVERS = "fewer PEs (num_pes) or layers (model.num_layers) send less, and so may another workflow or interconnect"
-_RECENT_VISITS = 32  # whoever walks over a step stays with a few layers at a time
+_RECENT_VISITS = 32  # a walk over a step stays within a few layers at a time
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What all visits with one record share: cycles from each one's base on, stages counted from its first.
+    """Spans and uses that all visits with one record share: cycles from a visit's base, stages counted from its first.
 
     An input k stands for the k-th stage of the visit, or for what enters it where it is -1 or less: ~k is which.
 
     Args:
-        spans: of the first layer that has the record; `inputs` as above.
+        spans: of the first layer that has the record, with inputs as above.
         uses: (7, uses) channel, tag, stage, start, end, bytes, part.
     """
 
@@ -63,7 +63,7 @@ class _Written:
 
 
 class Spans(Sequence[StageSpan]):
-    """The stages of visits in program order, each span written out when it is asked for; and what channels carried."""
+    """The spans of visits in program order, each written out when it is asked for; and the uses of channels."""
 
     def __init__(self, visits: Sequence[Visit]) -> None:
         self._visits = visits
@@ -80,7 +80,7 @@ class Spans(Sequence[StageSpan]):
             self._first.append(first + len(written.spans))
 
     def __len__(self) -> int:
-        """How many stages there are."""
+        """Number of stages."""
         return self._first[-1]
 
     @overload
@@ -90,7 +90,7 @@ class Spans(Sequence[StageSpan]):
     def __getitem__(self, order: slice) -> tuple[StageSpan, ...]: ...
 
     def __getitem__(self, order: int | slice) -> StageSpan | tuple[StageSpan, ...]:
-        """The span of one stage, or of some."""
+        """The span of one stage, or the spans of a slice of them."""
         if isinstance(order, slice):
             return tuple(self[each] for each in range(len(self))[order])
         if not 0 <= order < self._first[-1]:
@@ -103,12 +103,12 @@ class Spans(Sequence[StageSpan]):
         return self._recent[number][order - self._first[number]]
 
     def __iter__(self) -> Iterator[StageSpan]:
-        """All of them."""
+        """All spans in program order."""
         for number in range(len(self._visits)):
             yield from self._spans_of(number)
 
     def uses(self) -> IntArray:
-        """(7, uses) channel, tag, stage, start, end, bytes, part, in order of their start."""
+        """(7, uses) channel, tag, stage, start, end, bytes and part of each use of a channel, by start."""
         counts = [self._written(visit).uses.shape[1] for visit in self._visits]
         require_memory(USE_BYTES * sum(counts), f"a report of {sum(counts):,} uses of channels", USE_LEVERS)
         table, last = np.empty((7, sum(counts)), dtype=np.int64), 0
@@ -118,7 +118,7 @@ class Spans(Sequence[StageSpan]):
             rows[2] += order
             rows[3:5] += visit.base[0]
             last += count
-        in_turn = np.lexsort((table[5], table[4], table[0], table[2], table[3]))  # of equals the earlier part first
+        in_turn = np.lexsort((table[5], table[4], table[0], table[2], table[3]))  # equals: the earlier part first
         for column in table:  # one by one: a copy of the whole would double what is held
             column[:] = column[in_turn]
         return table
@@ -200,7 +200,7 @@ def _parts(stage: Stage, record: StageRecord) -> PartCycles:
 
 
 def _uses(order: int, stage: MessageStage | TreeStage | RoutedStage, parts: PartCycles, busy: IntArray) -> IntArray:
-    """(7, uses) channel, tag, stage, start, end, bytes, part."""
+    """(7, uses) channel, tag, stage, start, end, bytes and part of each use of a channel by one stage."""
     tag, num_bytes = tag_of(stage), stage.num_bytes
     assert tag is not None
     if isinstance(stage, RoutedStage):
