@@ -1,4 +1,4 @@
-"""What can go wrong: takes the facts of a fault, gives one message that says what to do about it."""
+"""The errors of the package: each takes the facts of a fault, and gives one message that says what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 _ABSENT: Final = object()
-DOES_NOT_FIT: Final = "DOES NOT FIT"  # what tables, pages and figures say of it
+DOES_NOT_FIT: Final = "DOES NOT FIT"  # the mark in tables, pages and figures
 _LISTED: Final = 10
 _LINE: Final = 2_000  # characters
 _LINES: Final = 100
@@ -21,7 +21,7 @@ class PeSimError(Exception):
 
 
 class InputError(PeSimError):
-    """What the user gave cannot be used; the command line exits with 2.
+    """An input of the user cannot be used; the command line exits with 2.
 
     Args:
         problem: one sentence that says what is wrong.
@@ -59,7 +59,7 @@ class InputError(PeSimError):
         super().__init__("\n".join(shown_lines("\n".join(lines).split("\n"))))
 
     def of(self, source: str) -> InputError:
-        """The same error, found in `source`."""
+        """This error, after it was changed to name `source` as where the fault was found."""
         text = str(self)
         found = text.removeprefix(self.source) if self.source else f": {text}"
         self.args, self.source = (f"{source}{found}",), source
@@ -68,7 +68,7 @@ class InputError(PeSimError):
 
 @contextmanager
 def told_of(source: str) -> Iterator[None]:
-    """Names the file in errors of what reads a part of it, before what they name themselves."""
+    """Puts `source`, such as a file, before the source that input errors of the `with` block name themselves."""
     try:
         yield
     except InputError as error:
@@ -76,7 +76,7 @@ def told_of(source: str) -> Iterator[None]:
 
 
 class InfeasibleError(InputError):
-    """A demand does not fit a bound; names demand, bound, gap, unit and the levers.
+    """A demand exceeds a bound; the message names demand, bound, gap, unit and levers.
 
     Args:
         problem: what does not fit where.
@@ -96,22 +96,22 @@ class InfeasibleError(InputError):
 
     @property
     def gap(self) -> int:
-        """How far the demand exceeds the bound, in `unit`."""
+        """The excess of the demand over the bound, in `unit`."""
         return self.demand - self.bound
 
     @property
     def times(self) -> str:
-        """How many times the bound the demand is, in words: 20.1 times."""
+        """The ratio of demand to bound as text: 20.1 times."""
         ratio = self.demand / self.bound
         return f"{ratio:,.{1 if ratio < 100 else 0}f} times"
 
     def to_dict(self) -> dict[str, Any]:
-        """What reports have under `does_not_fit`, JSON-ready."""
+        """The JSON-ready dict that reports have under `does_not_fit`."""
         return {"problem": self.problem, "demand": self.demand, "bound": self.bound, "unit": self.unit}
 
 
 def worst(shortages: Iterable[InfeasibleError | None]) -> InfeasibleError | None:
-    """The shortage that exceeds its bound most, the first of equals; None where nothing is short."""
+    """The shortage whose demand is the most times its bound, the first of equals; None where nothing is short."""
     return max(filter(None, shortages), key=lambda shortage: shortage.demand / shortage.bound, default=None)
 
 
@@ -138,7 +138,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """The words with commas between; of more than ten the first ten, and how many others there are."""
+    """The words joined by commas; of more than ten, the first ten and the number of the others."""
     others = f" and {len(words) - _LISTED:,} more" if len(words) > _LISTED else ""
     return ", ".join(words[:_LISTED]) + others
 
@@ -153,11 +153,11 @@ def short_repr(value: Any, width: int = 120) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what steers a terminal or cannot be encoded as escapes: controls, changes of direction."""
+    """The text with escapes for characters that steer a terminal (controls, direction marks) or cannot be encoded."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def shown_lines(lines: Sequence[str]) -> list[str]:
-    """The lines as a message can hold them: printable, none endless, and of very many the first ones."""
+    """The lines for a message: printable, long ones cut, and of very many the first ones."""
     shown = [printable(line if len(line) <= _LINE else f"{line[:_LINE]} ...") for line in lines[:_LINES]]
     return shown + ([f"... and {len(lines) - _LINES:,} more lines"] if len(lines) > _LINES else [])

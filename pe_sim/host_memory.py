@@ -1,4 +1,4 @@
-"""What is left of this machine's memory: who is about to make something large asks first, and is refused in time."""
+"""Checks of this machine's free memory, made before something large is built, so that it fails in time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from pe_sim.errors import OutOfMemoryError
 
-_WORTH_A_LOOK = 1 << 20  # bytes; whoever makes less, even many times, is soon done
+_WORTH_A_LOOK = 1 << 20  # bytes; less is not checked, for even many such pieces take little
 
 
 def require_memory(num_bytes: int, what: str, levers: str) -> None:
-    """Does nothing where so much memory is left, or nobody says how much is.
+    """Raises if less memory than this is left; does nothing if the system does not say how much is.
 
     Args:
-        num_bytes: that it takes at least.
-        what: takes them, as the subject of a sentence.
-        levers: what takes less.
+        num_bytes: lower bound of the bytes to be taken.
+        what: that which takes them, as the subject of a sentence.
+        levers: what the user can change to take less.
 
     Raises:
         OutOfMemoryError: less is left.
@@ -30,7 +30,7 @@ def require_memory(num_bytes: int, what: str, levers: str) -> None:
 
 
 def available_bytes() -> int | None:
-    """Bytes this process can still take: of the machine, its control group, and its own limit; None: nobody says."""
+    """Bytes that this process can still take: the least of machine, control group and own limit; None if unknown."""
     found = [1024 * int(free) for free in re.findall(r"MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"))]
     most, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     if most.isdigit() and used.isdigit():

@@ -1,4 +1,4 @@
-"""What happened in a step: spans of stages, uses of channels, busy cycles. Written by engines, read by reports."""
+"""Traces of steps, which engines write and reports read: spans of stages, uses of channels, busy cycles."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _K = TypeVar("_K")
 
 @dataclass(frozen=True, eq=False)
 class PartCycles:
-    """When the parts of a stage ran, (parts,) cycles from its span's base on; layers that repeat each other share it.
+    """Start and end of the parts of a stage, (parts,) cycles from its span's base; layers that repeat share them.
 
     The parts of a stage on PEs are the PEs. Else they are its messages, reductions or jobs, as the schedule lists them;
-    or its hops, and behind them the values that a target has from its sender without a channel.
+    or its hops, followed by the values that a target has from its sender without a channel.
 
     Args:
-        working: PEs that have a part, or parts that keep a channel or a unit busy. Of other PEs `start` and `end` mean
-            nothing; of messages and jobs without content, and of values without a channel, when they were passed on:
-            early enough for what waits for them, where they waited for nothing.
-        start: of what is off the PEs the grant, of a message in bursts the first one.
-        end: when the last of it was where it went; of a hop, when its last beat came out at the far end.
+        working: whether a PE has a part, or a part keeps a channel or a unit busy. For other PEs `start` and `end` mean
+            nothing. For messages and jobs without content, and values without a channel, they say when these were
+            passed on; if these waited for nothing, that is some cycle early enough for what waits for them.
+        start: of a part that is not on PEs, its grant; of a message in bursts, the first grant.
+        end: when the last of it arrived; of a hop, when its last beat came out at the far end.
     """
 
     working: BoolArray
@@ -37,13 +37,13 @@ class PartCycles:
 
     @cached_property
     def longest(self) -> int:
-        """The part that takes longest, of several the first."""
+        """Index of the part that takes longest; of several, the first."""
         return int(np.where(self.working, self.end - self.start, 0).argmax())
 
 
 @dataclass(frozen=True, slots=True)
 class StageSpan:
-    """One stage of one layer.
+    """The span of one stage of one layer.
 
     Args:
         order: position in program order.
@@ -70,26 +70,26 @@ class StageSpan:
 
     @property
     def part_start(self) -> IntArray:
-        """(parts,) cycles, NOT_ACTIVE where there is no part. Written out at each call."""
+        """(parts,) start cycle of each part, NOT_ACTIVE where there is none; computed at each call."""
         return self._absolute(self.parts.start)
 
     @property
     def part_end(self) -> IntArray:
-        """As `part_start`."""
+        """(parts,) end cycle of each part, NOT_ACTIVE where there is none; computed at each call."""
         return self._absolute(self.parts.end)
 
     @property
     def pe_start(self) -> IntArray | None:
-        """(PEs,) cycles, NOT_ACTIVE where a PE has no part; None for what is not on PEs. Written out at each call."""
+        """(PEs,) start cycles, NOT_ACTIVE where a PE has no part; None if not on PEs. Computed at each call."""
         return self.part_start if self.on_pes else None
 
     @property
     def pe_end(self) -> IntArray | None:
-        """As `pe_start`."""
+        """(PEs,) end cycles, NOT_ACTIVE where a PE has no part; None if not on PEs. Computed at each call."""
         return self.part_end if self.on_pes else None
 
     def bounds_on(self, part: int) -> tuple[int, int]:
-        """Start and end of one part, on one PE say, NOT_ACTIVE where there is none."""
+        """Start and end cycle of one part, for instance one PE; NOT_ACTIVE where there is none."""
         if not self.parts.working[part]:
             return NOT_ACTIVE, NOT_ACTIVE
         return self.base + int(self.parts.start[part]), self.base + int(self.parts.end[part])
@@ -102,7 +102,7 @@ class StageSpan:
 class TagTraffic:
     """Messages counted under one tag; busy cycles are of the channel that carried them.
 
-    Two are equal if messages and bytes are: who moves real arrays counts those, and knows no time.
+    Two are equal if messages and bytes are equal: an execution with real arrays counts those, and knows no time.
     """
 
     messages: int = 0
@@ -117,7 +117,7 @@ class TagTraffic:
 
 
 def total_traffic(parts: Iterable[tuple[Mapping[_K, TagTraffic], int]]) -> dict[_K, TagTraffic]:
-    """The sum of several counts, tag by tag, each so many times; only tags that are in one of them."""
+    """The sum of several counts by tag, each times its factor; only tags that are in one of them."""
     totals: dict[_K, TagTraffic] = {}
     for part, times in parts:
         for tag, use in part.items():
@@ -157,11 +157,11 @@ class ChannelUse:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Runs of blocks of stages in program order, (runs,) each; an engine that repeats no layer has none.
+    """The runs of blocks of stages in program order, (runs,) each; an engine that repeats no layer has none.
 
     Args:
         first: order of its first stage.
-        record: equal where all is the same but the cycle it begins at.
+        record: number of its record; equal for runs that differ only in the cycle at which they begin.
         layer: NOT_ACTIVE outside the layers.
         base: cycle that the times of its record count from.
     """
@@ -176,9 +176,10 @@ class Runs:
         return int(np.searchsorted(self.first, order, side="right")) - 1
 
     def repeats(self, run: int, distance: int) -> int:
-        """How many times `distance` runs before `run` are as those are that many later, with all that lies around.
+        """Number of steps of `distance` runs back from `run` that lead to runs with the same surroundings; may be 0.
 
-        As far as `_AROUND` and two distances before and after it, runs have the same records, equally far apart.
+        Surroundings are the runs up to `_AROUND` and two distances before and after: they are the same if they have the
+        same records, equally far apart.
         """
         margin = _AROUND + 2 * distance
         low, last = run - margin, run + margin
@@ -192,7 +193,7 @@ class Runs:
         return (low - lowest) // distance
 
     def _differs(self, run: int, distance: int, low: int, last: int) -> BoolArray:
-        """(last - low + 1,) whether a run is another than that `distance` later, or not as far from it as `run`."""
+        """(last - low + 1,) whether each run and the one `distance` later differ otherwise than `run` and its one do."""
         found = np.zeros(last - low + 1, dtype=bool)
         for column in (self.first, self.record, self.layer, self.base):
             apart = column[low + distance : last + distance + 1] - column[low : last + 1]
@@ -202,7 +203,7 @@ class Runs:
 
 @dataclass(slots=True)
 class Totals:
-    """What was kept busy and read in all.
+    """Totals of a step: busy cycles and bytes read.
 
     Args:
         pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
@@ -217,7 +218,7 @@ class Totals:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Everything a report is made of; times are cycles.
+    """The trace of a step, from which reports are made; times are cycles.
 
     Args:
         engine: name of the engine that wrote it.
@@ -225,8 +226,8 @@ class Trace:
         details: gives the spans and the uses of channels, which a fast engine writes out only when they are asked for.
         counts: gives the traffic per tag, only of tags that were used, likewise.
         totals: gives busy cycles and bytes read, likewise.
-        notes: what a reader has to know about how the trace came about.
-        blocks: gives the runs of blocks, for whoever looks at layers that repeat each other only once.
+        notes: remarks for the reader on how the trace came about.
+        blocks: gives the runs of blocks, for readers that look only once at layers that repeat each other.
     """
 
     engine: str
@@ -243,17 +244,17 @@ class Trace:
 
     @cached_property
     def traffic(self) -> dict[str, TagTraffic]:
-        """Per tag, only tags that were used."""
+        """Traffic by tag, only tags that were used."""
         return self.counts()
 
     @property
     def pe_busy(self) -> dict[str, IntArray]:
-        """Per resource of a PE (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles."""
+        """(PEs,) busy cycles by resource of a PE (pe_matrix, pe_vector, pe_memory)."""
         return self._summed.pe_busy
 
     @property
     def root_busy(self) -> dict[str, int]:
-        """Per resource of the root, busy cycles."""
+        """Busy cycles by resource of the root."""
         return self._summed.root_busy
 
     @property
@@ -267,15 +268,15 @@ class Trace:
 
     @property
     def runs(self) -> Runs | None:
-        """The runs of blocks; None of an engine that repeats none."""
+        """The runs of blocks; None if the engine repeats none."""
         return self.blocks() if self.blocks else None
 
     @property
     def spans(self) -> Sequence[StageSpan]:
-        """Every stage of every layer in program order."""
+        """The span of every stage of every layer in program order."""
         return self._written[0]
 
     @property
     def channel_use(self) -> ChannelUse:
-        """Every occupancy of a channel in order of its start."""
+        """All uses of channels in order of their start."""
         return self._written[1]

@@ -1,4 +1,4 @@
-"""Integer arithmetic and the units people read: takes plain numbers, gives numbers and short texts."""
+"""Integer arithmetic, and numbers with units: takes plain numbers, gives numbers and short texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ceil_div(numerator: int | IntArray, denominator: int | IntArray) -> int | In
 
 
 def total(parts: Iterable[IntArray]) -> IntArray:
-    """The element-wise sum of arrays of one shape; at least one."""
+    """The element-wise sum of at least one array, all of one shape."""
     first, *others = parts
     for other in others:
         first = first + other
@@ -34,14 +34,14 @@ def total(parts: Iterable[IntArray]) -> IntArray:
 
 
 def exact_sum(values: IntArray) -> int:
-    """The sum of non-negative integers, also where it passes 2^63."""
+    """The sum of non-negative integers, exact also beyond 2^63."""
     if values.size and int(values.max()) >= 2**63 // values.size:
         return sum(values.ravel().tolist())
     return int(values.sum())
 
 
 def last_that_fits(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest number from `low` to below `high` that fits; `low` does, and whatever is below one that does."""
+    """The largest number that fits of `low` .. `high` - 1, by bisection; `low` fits, and all below one that fits."""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -67,7 +67,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def time_unit(longest_seconds: float) -> tuple[float, str]:
-    """The unit for an axis of times: its length in seconds, and its name: 0.0021 -> 1e-3, 'ms'."""
+    """The unit for an axis of times up to `longest_seconds`, in seconds, and its name: 0.0021 -> 1e-3, 'ms'."""
     units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
     return next(((scale, name) for scale, name in units if longest_seconds >= scale), units[-1])
 

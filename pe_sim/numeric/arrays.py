@@ -1,4 +1,4 @@
-"""Array types, the vector functions on them, and the faults of placed graphs that compute something else."""
+"""Array types, vector functions on them, and the error of placed graphs that cannot be executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pe_sim.errors import InputError, PeSimError, did_you_mean
 Array = npt.NDArray[Any]  # float32 or float64 values, or candidates of an argmax
 
 DTYPES = ("float32", "float64")
-NO_INDEX = np.iinfo(np.int32).max  # of a candidate among no elements
+NO_INDEX = np.iinfo(np.int32).max  # the index of a candidate where there are no elements
 
 
 class PlacementError(PeSimError):
@@ -23,7 +23,7 @@ class PlacementError(PeSimError):
 
 
 def float_dtype(name: str) -> np.dtype[Any]:
-    """The dtype everything is computed and accumulated in.
+    """The NumPy dtype of this name, in which everything is computed and accumulated.
 
     Raises:
         InputError: neither float32 nor float64.
@@ -35,7 +35,7 @@ def float_dtype(name: str) -> np.dtype[Any]:
 
 
 def candidate_dtype(values: np.dtype[Any]) -> np.dtype[Any]:
-    """A (value, index) pair of an argmax."""
+    """The dtype of a candidate of an argmax: a (value, index) pair."""
     return np.dtype([("value", values), ("index", np.int32)])
 
 
@@ -73,7 +73,7 @@ def silu(values: Array) -> Array:
 
 
 def rope_frequencies(model: ModelConfig) -> Array:
-    """(head_dim / 2,) float64 radians a position of each rotary pair, scaled as the model asks."""
+    """(head_dim / 2,) float64 radians per position of each rotary pair, scaled as the model asks."""
     exponents = np.arange(0, model.head_dim, 2, dtype=np.float64) / model.head_dim
     plain: Array = model.rope_theta**-exponents
     scaling = model.rope_scaling
@@ -86,10 +86,10 @@ def rope_frequencies(model: ModelConfig) -> Array:
 
 
 def _llama3_frequencies(plain: Array, scaling: Mapping[str, float | int | str]) -> Array:
-    """Long waves are divided by the factor, short ones kept, the band between them blended."""
+    """Frequencies with LLaMA 3's scaling: low ones divided by the factor, high ones kept, the band between blended."""
     factor, low, high = (float(scaling[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = float(scaling["original_max_position_embeddings"])
-    turns = original * plain / (2 * math.pi)  # of each pair over the original context
+    turns = original * plain / (2 * math.pi)  # turns of each pair over the original context
     blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
     result: Array = (1 - blend) * plain / factor + blend * plain
     return result

@@ -28,7 +28,7 @@ class CacheSlice:
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxWeights:
-    """Flat exponentials; (rows, heads) maxima and sums over the tokens the PE holds. Normalised where it holds all."""
+    """Softmax of one PE: flat exponentials, (rows, heads) maxima and sums over its tokens; normalised if it has all."""
 
     flat: Array
     maximum: Array
@@ -37,11 +37,11 @@ class SoftmaxWeights:
 
 @dataclass(frozen=True)
 class Span:
-    """One sequence on one PE: rows first_row .. first_row + new - 1 of the PE see tokens of the cache.
+    """One sequence on one PE: its rows are first_row .. first_row + new_len - 1 of the PE's.
 
     Args:
-        positions: (held tokens,) that the PE holds after the step.
-        computed, visible: (new, held tokens) pairs that scores are computed for, and that count.
+        positions: (held tokens,) positions of the tokens that the PE holds after the step.
+        computed, visible: (new, held tokens) whether the score of a pair is computed, and whether it counts.
     """
 
     first_row: int
@@ -53,7 +53,7 @@ class Span:
 
     @property
     def rows(self) -> slice:
-        """The PE's rows of this sequence."""
+        """The rows of this sequence among the PE's rows."""
         return slice(self.first_row, self.first_row + self.new_len)
 
     @property
@@ -73,7 +73,7 @@ class PeAttention:
 
     Args:
         split: the division of attention.
-        pe: whose part it is.
+        pe: number of the PE.
         causal: whether later tokens are hidden from a row.
     """
 
@@ -88,17 +88,17 @@ class PeAttention:
 
     @property
     def num_heads(self) -> int:
-        """Query heads the PE works on."""
+        """Number of query heads that the PE works on."""
         return int(self.split.q_heads[self.pe])
 
     @property
     def num_kv_heads(self) -> int:
-        """KV heads the PE holds."""
+        """Number of KV heads that the PE holds."""
         return int(self.split.kv_heads[self.pe])
 
     @property
     def dims(self) -> int:
-        """Elements of each head the PE holds."""
+        """Number of elements of each head that the PE holds."""
         return int(self.split.dims[self.pe])
 
     @property
@@ -108,7 +108,7 @@ class PeAttention:
 
     @property
     def sequences(self) -> range:
-        """Sequences of the block the PE has a part in."""
+        """The sequences of the block that the PE has a part in."""
         return range(int(self.split.sequence_first[self.pe]), int(self.split.sequence_last[self.pe]))
 
     @cached_property
@@ -120,7 +120,7 @@ class PeAttention:
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
-        """The PE's sequences."""
+        """The spans of the PE's sequences."""
         spans = []
         first_row = 0
         for sequence in self.sequences:
@@ -163,7 +163,7 @@ class PeAttention:
 
     # --------------------------------------------------------------------------------------------------- the operators
     def scores(self, queries: Array, cache: CacheSlice) -> Array:
-        """Flat products of (rows, heads * dims) queries with the held keys; sums over the PE's dims."""
+        """Flat scores: products of (rows, heads * dims) queries with the held keys, summed over the PE's dims."""
         if self.is_idle:
             return queries.reshape(-1)[:0]
         blocks = []
@@ -175,7 +175,7 @@ class PeAttention:
         return _concatenate(blocks, queries.dtype)
 
     def softmax(self, scores: Array, *, normalise: bool) -> SoftmaxWeights:
-        """Exponentials of the scaled scores of what a row sees, less their maximum; without a token it is -inf."""
+        """Exponentials of the scaled scores that a row sees, less their maximum, which is -inf without a token."""
         rows, heads = sum(span.new_len for span in self.spans), self.num_heads
         maximum = np.full((rows, heads), -np.inf, dtype=scores.dtype)
         total = np.zeros((rows, heads), dtype=scores.dtype)
@@ -195,7 +195,7 @@ class PeAttention:
         return SoftmaxWeights(_concatenate(blocks, scores.dtype), maximum, total)
 
     def values(self, weights: SoftmaxWeights, cache: CacheSlice) -> Array:
-        """(rows, heads, dims) weighted values."""
+        """(rows, heads, dims) sums of the held values, weighted by the softmax."""
         rows = sum(span.new_len for span in self.spans)
         result = np.zeros((rows, self.num_heads, self.dims), dtype=weights.flat.dtype)
         if self.is_idle:
@@ -207,7 +207,7 @@ class PeAttention:
         return result
 
     def softmax_partial(self, weights: SoftmaxWeights, cache: CacheSlice) -> Array:
-        """(rows, heads * (2 + head_dim)): maximum, sum and weighted values of every head."""
+        """(rows, heads * (2 + head_dim)) softmax partial: maximum, sum and weighted values of every head."""
         values = self.values(weights, cache)
         parts = [weights.maximum[..., None], weights.total[..., None], values]
         return np.concatenate(parts, axis=-1).reshape(len(values), self.num_heads * (2 + self.dims))

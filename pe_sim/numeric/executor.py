@@ -29,7 +29,7 @@ from pe_sim.numeric.weights import ModelWeights
 from pe_sim.numeric.work import Worker
 from pe_sim.units import IntArray
 
-# ---- Executes one pass of one array: from what arrives, and what its cache holds, to what leaves and what stays.
+# ---- Execution of one pass of one array: from inputs and cache to the values that leave and the cache that stays.
 
 
 CacheOf = Mapping[int, tuple[list[Array], list[Array]]]  # by layer of the pass: keys and values of every sequence
@@ -38,15 +38,15 @@ _TOKENS = Shard("token")
 
 @dataclass(frozen=True)
 class PassInputs:
-    """What a pass begins with.
+    """The inputs of a pass.
 
     Args:
         model, weights: the array's share of the model, from the pass's first layer on.
         ids: (rows,) token ids, positions and token types.
         cached: (context, kv heads * head_dim) keys and values of every sequence before the pass.
-        appended: caches that earlier passes left, by layer; they are taken instead.
-        received: by tensor: pieces that were left by passes before it.
-        arrived: by tensor: (rows, size) that came from other arrays, to the root.
+        appended: caches that earlier passes left, by layer; they take the place of `cached`.
+        received: by tensor, pieces that passes before it left.
+        arrived: by tensor, (rows, size) whole tensors that came from other arrays to the root.
     """
 
     model: ModelConfig
@@ -60,11 +60,11 @@ class PassInputs:
 
 @dataclass(frozen=True)
 class PassResults:
-    """What a pass gives.
+    """The results of a pass.
 
     Args:
-        pieces: what is there when it is done, by tensor.
-        caches: by layer of the pass, what every PE holds of the cache.
+        pieces: by tensor that leaves, its pieces when the pass is done.
+        caches: by layer of the pass, each PE's part of the cache.
         wholes: the last (rows, size) of the tensors that a result is made of.
     """
 
@@ -74,7 +74,7 @@ class PassResults:
 
 
 def execute_pass(work: PlacedPass, inputs: PassInputs, geometry: Geometry, counter: TrafficCounter) -> PassResults:
-    """Runs a pass with real numbers.
+    """The results of a pass, run with real numbers.
 
     Raises:
         PlacementError: the placed pass cannot be executed.
@@ -124,7 +124,7 @@ def execute_pass(work: PlacedPass, inputs: PassInputs, geometry: Geometry, count
 def _merged(
     before: tuple[CacheSlice | None, ...], appended: tuple[CacheSlice | None, ...]
 ) -> tuple[CacheSlice | None, ...]:
-    """What earlier passes left must be as much as the cache is to hold before this one."""
+    """The caches that earlier passes left, after a check that they hold as much as `before`."""
     for wanted, given in zip(before, appended, strict=True):
         if wanted is not None and (given is None or not _alike(wanted, given)):
             raise PlacementError("a cache holds other tokens than the passes before have left")
@@ -136,14 +136,14 @@ def _alike(left: CacheSlice, right: CacheSlice) -> bool:
 
 
 def to_root(geometry: Geometry, whole: Array) -> Pieces:
-    """A whole tensor as the root has it: each group's rows."""
+    """The pieces of a whole tensor at the root: each group's rows."""
     bounds = np.asarray(geometry.layouts.groups.sequence_bounds)
     rows = np.concatenate(([0], np.cumsum(geometry.layouts.shape.new_lens)))[bounds]
     return HubPieces(whole[first:last] for first, last in pairwise(rows))
 
 
 def at_root(work: PlacedPass, results: PassResults, name: str) -> Array:
-    """A tensor that leaves, whole.
+    """A tensor that leaves a pass at the root, as a whole.
 
     Raises:
         PlacementError: it is not at the root.
@@ -156,7 +156,9 @@ def at_root(work: PlacedPass, results: PassResults, name: str) -> Array:
 def cache_by_token(
     geometry: Geometry, cached: tuple[list[Array], list[Array]], own: Mapping[int, int], appended: Pieces | None
 ) -> Pieces:
-    """What every PE holds of a cache by token: of sequences with new rows of this array what their pass has left.
+    """Each PE's part of a cache that is sharded by token.
+
+    For sequences with new rows on this array it is what their pass left.
 
     Args:
         cached: keys and values of every sequence before the step.
@@ -184,10 +186,10 @@ Held = dict[int, Pieces]  # by the key of a value
 
 
 def run_node(node: Node, held: Held, worker: Worker, mover: Mover) -> None:
-    """Adds what a node gives to what is held.
+    """Runs a node, and adds the values it gives to those that are held.
 
     Raises:
-        PlacementError: what it needs is not there, or what it gives is not what its placement says.
+        PlacementError: an input is not there, or an output is not what its placement says.
     """
     name = name_of(node)
     if isinstance(node, Move) and node.kind is MoveKind.WEIGHT_STREAM:
@@ -203,7 +205,7 @@ def run_node(node: Node, held: Held, worker: Worker, mover: Mover) -> None:
 
 
 def piece_of(held: Held, value: Value, who: str) -> Pieces:
-    """What is held of a value.
+    """The pieces that are held of a value; `who` needs it.
 
     Raises:
         PlacementError: nothing is.
@@ -216,7 +218,7 @@ def piece_of(held: Held, value: Value, who: str) -> Pieces:
 def caches_before(
     block: PlacedBlock, geometry: Geometry, cached: tuple[list[Array], list[Array]] | None, *, causal: bool
 ) -> tuple[CacheSlice | None, ...]:
-    """What every PE holds of a layer's cache before the step.
+    """Each PE's part of a layer's cache before the step; empty for a block that appends nothing to one.
 
     Args:
         cached: the (context, kv heads * head_dim) keys and values of every sequence; None outside the layers.
@@ -235,7 +237,7 @@ def caches_before(
 
 
 def name_of(node: Node) -> str:
-    """What a person calls a node."""
+    """The name of a node in messages."""
     if isinstance(node, Move):
         return node.label
     return (
@@ -253,7 +255,7 @@ def _check_inputs(node: Node, inputs: list[Pieces], geometry: Geometry) -> None:
 
 
 def _guarded(name: str, runner: Mover | Worker, node: Any, inputs: list[Pieces]) -> list[Pieces]:
-    """NumPy refuses what cannot be: that is the placed graph's fault."""
+    """The outputs of a node; an error of NumPy becomes a PlacementError, as only a wrong placed graph causes one."""
     try:
         outputs: list[Pieces] = runner.run(node, inputs)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
@@ -265,14 +267,14 @@ NodeHook = Callable[[Node, Value, Pieces], None]
 
 
 def run_nodes(block: PlacedBlock, held: Held, worker: Worker, mover: Mover, after: NodeHook) -> None:
-    """All nodes of a block in program order; `after` sees every value that one gives."""
+    """Runs all nodes of a block in program order, and calls `after` with every value that one gives."""
     for node in block.nodes:
         run_node(node, held, worker, mover)
         for value in node.outputs:
             after(node, value, held[value.key])
 
 
-# ---- What each lane of a placed graph works on: its rows' ids, and the cache that is filled before the step.
+# ---- Inputs of each lane of a placed graph: the ids of its rows, and the cache that is filled before the step.
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def lanes_of(
     tokens: list[IntArray],
     token_types: list[IntArray] | None,
 ) -> list[Lane]:
-    """One entry per lane: one for the whole batch, or one for each sequence of a pipeline."""
+    """The lanes of a placed graph: one for the whole batch, or one for each sequence of a pipeline."""
     counts = {run.lane: len(placed.blocks[run.block].layouts.shape.new_lens) for run in placed.sequence}
     types = token_types or [np.zeros_like(ids) for ids in tokens]
     contexts = list(placed.graph.shape.context_lens)
@@ -346,17 +348,17 @@ def execute_placed(
     token_types: Any = None,
     observe: bool = False,
 ) -> Execution:
-    """Runs a placed step with real numbers.
+    """The results of a placed step, run with real numbers.
 
     Args:
         placed: the step, as it is timed.
-        model: that `placed` is of.
+        model: the model that was placed.
         weights: a state dict, a safetensors path, or weights that were read before (in the dtype they were read in).
         tokens: (batch, prompt_len) ids, (batch, context_len + 1) in decode (and context_len + prompt_len in a chunk),
             or one list per sequence; the context fills the caches beforehand.
         dtype: float32 or float64, of all values and sums.
         token_types: as `tokens`, for models that have them; all 0 without.
-        observe: keep what every node gave, assembled.
+        observe: whether to keep the values of every node, assembled.
 
     Raises:
         InputError: weights or tokens do not fit the model or the step.
@@ -389,10 +391,10 @@ class _Run:
         self._carried: dict[int, list[Pieces]] = {}
         self._geometries: dict[int, Geometry] = {}
         self._stream_layer: dict[int, int | None] = {}  # which layer gave the stream a lane carries
-        self._ends: dict[int, tuple[Placement, Placement | None]] = {}  # of the embedding and of the choices
+        self._ends: dict[int, tuple[Placement, Placement | None]] = {}  # of the embedding, and of the greedy choices
 
     def run(self) -> None:
-        """Every block in program order."""
+        """Runs every block in program order."""
         last_of_lane = {run.lane: index for index, run in enumerate(self.placed.sequence)}
         for index, run in enumerate(self.placed.sequence):
             self._run_block(run, is_last=last_of_lane[run.lane] == index)
@@ -415,7 +417,7 @@ class _Run:
         self._carried[run.lane] = [piece_of(held, value, "the block after") for value in block.exits]
 
     def _entries(self, run: BlockRun, block: PlacedBlock, geometry: Geometry) -> dict[int, Pieces]:
-        """What the block before left, by the keys of this block."""
+        """The pieces that the block before left, by the keys of this block's values."""
         carried = self._carried.get(run.lane, [])
         if len(carried) != len(block.entries):
             problem = f"block {run.block} takes {len(block.entries)} values, the one before it gave {len(carried)}"
@@ -440,7 +442,7 @@ class _Run:
         return self._geometries[id(layouts)]
 
     def _note_ends(self, run: BlockRun, node: Node, value: Value) -> None:
-        """Remembers which layer gave the stream, and where tokens come in and go out."""
+        """Notes which layer gave the stream, and the placements where tokens come in and go out."""
         if isinstance(node, Work) and value.tensor.name == STREAM:
             self._stream_layer[run.lane] = run.layer
         if isinstance(node.operator, Embedding) and isinstance(node, Work):
@@ -449,7 +451,7 @@ class _Run:
             self._ends[run.lane] = (self._ends[run.lane][0], value.placement)
 
     def _check_ends(self) -> None:
-        """Choices end at the root, or where the next step looks their embeddings up."""
+        """Raises if the greedy choices end neither at the root nor where the next step looks up their embeddings."""
         for source, result in self._ends.values():
             everywhere = result == Replicate() and source != Root()
             if result not in (None, Root(), source) and not everywhere:
@@ -459,7 +461,7 @@ class _Run:
                 raise PlacementError(problem)
 
     def _look(self, run: BlockRun, node: Node, value: Value, geometry: Geometry, pieces: Pieces) -> None:
-        """Keeps logits and results; with `observe` everything that can be assembled."""
+        """Keeps a value that is a result of the step; with `observe`, every value that can be assembled."""
         wanted = value.tensor.name in self._wanted
         if not (self.observe or wanted) or _is_unfinished(node):
             return
@@ -472,7 +474,7 @@ class _Run:
             self.observations.append(observed)
 
     def _keep_final(self, run: BlockRun, geometry: Geometry, value: Value, pieces: Pieces) -> None:
-        """The stream that leaves the last layer: an encoder's result."""
+        """Keeps the stream that leaves the last layer, which is an encoder's result."""
         assert value.tensor.name == STREAM
         observed = self._observation(run, "", geometry, value, pieces)
         if observed is not None:
@@ -490,12 +492,12 @@ class _Run:
 
 
 def _is_way(block: PlacedBlock) -> bool:
-    """Whether the block leads from one pipeline stage to the next: what enters it is where the stage before put it."""
+    """Whether the block moves values to the next pipeline stage; its inputs are still where the last one left them."""
     return any(isinstance(node, Move) and node.kind is MoveKind.FORWARD for node in block.nodes)
 
 
 def _is_unfinished(node: Node) -> bool:
-    """A product whose bias is still to come has the same name as the sum."""
+    """Whether a node gives a product whose bias is still to be added; it has the same name as the sum."""
     return (
         isinstance(node, Work)
         and isinstance(node.operator, Linear)

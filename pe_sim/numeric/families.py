@@ -1,4 +1,4 @@
-"""One reader per model family: which tensors a Hugging Face state dict has, and what each of them is."""
+"""Readers of weights, one for each model family: the tensors of its Hugging Face state dict, and their roles."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Take = Callable[[str], Array]  # the tensor of that name, checked against its sh
 
 @dataclass(frozen=True, slots=True)
 class WeightReader:
-    """How one family stores its weights.
+    """Describes how one family stores its weights.
 
     Args:
         shapes: every tensor of a model by its name.
         assemble: gives the weights from a function that takes one tensor by name.
-        prefix: of the names that the model has inside a bigger class (with a head), and not on its own.
+        prefix: prefix that names have if the model is inside a bigger class (with a head), and not on its own.
         old_endings: endings of names in old checkpoints, (new, old).
-        known_endings: endings of tensors that are no weights, or not needed, and not worth a word.
+        known_endings: endings of tensors that are no weights, or not needed, and that are ignored without a word.
     """
 
     shapes: Callable[[ModelConfig], dict[str, Shape]]
@@ -54,7 +54,7 @@ def _take_linear(take: Take, name: str, *, bias: bool) -> Matrix:
 
 
 def _lm_head_shapes(model: ModelConfig) -> dict[str, Shape]:
-    """Of a matrix of its own."""
+    """The shape of the LM head by name, if it has a matrix of its own; else empty."""
     has_own = model.has_lm_head and not model.tie_word_embeddings
     return {"lm_head.weight": (model.vocab_size, model.hidden_size)} if has_own else {}
 

@@ -1,4 +1,4 @@
-"""Which rows and columns every PE and every copy at the root holds, as slices and indices into whole tensors."""
+"""The rows and columns that every PE and every copy at the root holds, as slices and indices into whole tensors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from pe_sim.numeric.arrays import PlacementError
 from pe_sim.numeric.attention import PeAttention
 from pe_sim.units import IntArray
 
-_SHAPELESS_DIMS = ("score", "weight")  # as long as the rows see tokens; a streamed matrix
+_SHAPELESS_DIMS = (
+    "score",
+    "weight",
+)  # the size of scores depends on the tokens that rows see; "weight" is a streamed matrix
 
 
 class PePieces(tuple[Any, ...]):
-    """What the PEs hold of a value: an array (rows, columns) each, None for PEs that take no part.
+    """The pieces of a value on PEs: an array (rows, columns) each, None for PEs that take no part.
 
     Scores are flat; the cache and softmax weights are records of `attention`.
     """
@@ -30,7 +33,7 @@ class PePieces(tuple[Any, ...]):
 
 
 class HubPieces(tuple[Any, ...]):
-    """What the root or the joints hold of a value: a whole array for each scope."""
+    """The pieces of a value at the root or at joints: a whole array for each scope."""
 
     __slots__ = ()
 
@@ -40,7 +43,7 @@ Pieces = PePieces | HubPieces
 
 @dataclass
 class Geometry:
-    """Looks layouts up; rows count from the first row of the block's own sequences."""
+    """Rows and columns of holders, from the layouts; rows count from the first row of the block's own sequences."""
 
     layouts: Layouts
     _columns: dict[tuple[str, int, Placement, int], IntArray] = field(default_factory=dict)
@@ -54,7 +57,7 @@ class Geometry:
         self._prefixes = {rows: self.layouts.row_prefix(rows).tolist() for rows in Rows}
 
     def scopes(self, scope: Scope) -> list[list[int]]:
-        """The PEs of every scope that take part: of each group, or of each query head or row of a grid of each."""
+        """The PEs that take part, by scope: a group, or its PEs with one query head or in one row of a grid."""
         firsts, lasts, _ = (np.asarray(each).tolist() for each in self.layouts.scopes(scope))
         return [
             [pe for pe in range(first, last) if self.layouts.is_member[pe]]
@@ -62,11 +65,11 @@ class Geometry:
         ]
 
     def is_whole_array(self, scope: Scope) -> bool:
-        """Whether one scope is all PEs there are, dead ones among them."""
+        """Whether one scope is the whole array, dead PEs included."""
         return self.layouts.scope_size(scope) >= self.groups.num_pes
 
     def attention(self, distribution: str, pe: int, *, causal: bool) -> PeAttention:
-        """One PE's part of attention; one PE a group does all of it."""
+        """One PE's part of attention: all of it where each group is one PE."""
         key = (distribution, pe, causal)
         if key not in self._attention:
             split = self.layouts.attention_split("replicate" if self.groups.is_lone else distribution)
@@ -74,7 +77,7 @@ class Geometry:
         return self._attention[key]
 
     def map(self, placement: Placement, piece_of: Callable[[int], Any]) -> Pieces:
-        """`piece_of` for every holder of a placement: each member PE, or each group at the root."""
+        """The pieces that `piece_of` gives for each holder of a placement: a member PE, or a group at the root."""
         if isinstance(placement, Root):
             return HubPieces(piece_of(group) for group in range(self.groups.num_groups))
         pieces: list[Any] = [None] * self.groups.num_pes
@@ -129,7 +132,7 @@ class Geometry:
         return self.columns(value.tensor.dim, value.tensor.size, value.placement, holder)
 
     def own_slice(self, tensor: Tensor, pe: int, placement: Partial | None = None) -> IntArray:
-        """The part of a tensor's columns that is a PE's own: an even slice, or its part of what it has a term of."""
+        """The columns of a tensor that are a PE's own: an even slice, or its part of the slice it has a term of."""
         own = Shard(tensor.dim) if placement is None else placement.own_part(tensor.dim)
         return self.columns(tensor.dim, tensor.size, own, pe)
 
@@ -140,7 +143,7 @@ class Geometry:
         return bool(first_holders(self.groups.size, placement)[self.groups.rank_of_pe[pe]])
 
     def check(self, value: Value, pieces: Pieces, who: str) -> None:
-        """Whether every holder holds as many rows and columns as the placement says.
+        """Raises unless every holder holds as many rows and columns as the placement says.
 
         Raises:
             PlacementError: one does not.

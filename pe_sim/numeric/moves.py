@@ -1,4 +1,4 @@
-"""Moves arrays between PEs, joints and root as a placed graph says, combines and counts them."""
+"""Moves of arrays between PEs, joints and root, as a placed graph says: they are combined and counted on their way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pe_sim.numeric.weights import Matrix, ModelWeights
 from pe_sim.trace import TagTraffic
 from pe_sim.units import ceil_div
 
-# ---- What a joint of the tree does with the arrays of its children: sum, max, and the merge of softmax partials.
+# ---- Functions of a joint on the arrays of its children: sum, max, and the merge of softmax partials.
 
 
 # A softmax partial is (rows, heads * (2 + head_dim)): per row and head the maximum, the sum and the weighted values.
@@ -27,14 +27,14 @@ Combine = Callable[[Array, Array], Array]
 
 
 def combiner(op: str, head_dim: int) -> Combine:
-    """The function of a joint; `head_dim` tells where softmax partials of heads begin."""
+    """The function by which a joint combines two arrays; `head_dim` says where softmax partials of heads begin."""
     if op == "softmax":
         return lambda left, right: merge_softmax(left, right, head_dim)
     return {"sum": add, "max": larger}[op]
 
 
 def combine_tree(arrays: Sequence[Array], arity: int, combine: Combine) -> Array:
-    """Level by level, `arity` neighbours at a joint; at least one array."""
+    """At least one array combined level by level, `arity` neighbours at a joint."""
     level = list(arrays)
     while len(level) > 1:
         level = [_combine_all(level[first : first + arity], combine) for first in range(0, len(level), arity)]
@@ -42,7 +42,7 @@ def combine_tree(arrays: Sequence[Array], arity: int, combine: Combine) -> Array
 
 
 def add(left: Array, right: Array) -> Array:
-    """The sum; of candidates, slices of which are zero elsewhere, field by field."""
+    """The sum of two arrays; of candidates, which are zero outside their slices, field by field."""
     if left.dtype.names is None:
         total: Array = left + right
         return total
@@ -53,7 +53,7 @@ def add(left: Array, right: Array) -> Array:
 
 
 def larger(left: Array, right: Array) -> Array:
-    """The better candidate: the larger value, of equal ones the lower index; what is not a number wins."""
+    """The better of two candidates, element by element: the larger value, of equals the lower index; NaN wins."""
     wins = (right["value"] > left["value"]) | (np.isnan(right["value"]) & ~np.isnan(left["value"]))
     tied = (right["value"] == left["value"]) & (right["index"] < left["index"])
     chosen: Array = np.where(wins | tied, right, left)
@@ -61,7 +61,7 @@ def larger(left: Array, right: Array) -> Array:
 
 
 def merge_softmax(left: Array, right: Array, head_dim: int) -> Array:
-    """Two softmax partials over disjoint tokens as one over both; a maximum of -inf marks one without tokens."""
+    """Two softmax partials over disjoint tokens merged into one; a maximum of -inf marks one without tokens."""
     shape = (len(left), left.shape[1] // (head_dim + 2), head_dim + 2)
     parts = [part.reshape(shape) for part in (left, right)]
     maximum = np.maximum(parts[0][..., :1], parts[1][..., :1])
@@ -81,14 +81,14 @@ def _combine_all(arrays: Sequence[Array], combine: Combine) -> Array:
     return result
 
 
-# ---- Puts the pieces of a value together to the whole tensor, for people and proofs: it moves and counts nothing.
+# ---- Assembly of pieces into whole tensors, for readers and proofs, which moves and counts nothing.
 
 
 _SKIPPED_DIMS = ("score", "weight", "softmax_partial")
 
 
 def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
-    """(rows of the block, size), or None for what has no such form (scores, caches, streamed matrices)."""
+    """(rows of the block, size) whole tensor of a value; None if it has no such form (scores, caches, weights)."""
     tensor, placement = value.tensor, value.placement
     if tensor.dim in _SKIPPED_DIMS or tensor.size == 0:
         return None
@@ -109,7 +109,7 @@ def assemble(geometry: Geometry, value: Value, pieces: Pieces) -> Array | None:
 
 
 def _from_shards(geometry: Geometry, value: Value, placement: Shard | Partial, pieces: Pieces) -> Array:
-    """The slices where they belong; terms of one slice are added up."""
+    """The whole tensor with every PE's slice at its place; terms of one slice are added up."""
     tensor = value.tensor
     rows = int(geometry.layouts.row_prefix(tensor.rows)[-1])
     whole = np.zeros((rows, tensor.size), dtype=pieces[geometry.members[0]].dtype)
@@ -120,7 +120,7 @@ def _from_shards(geometry: Geometry, value: Value, placement: Shard | Partial, p
     return whole
 
 
-# ---- Counts messages by tag, from the arrays that are really moved.
+# ---- Counts of messages by tag, from the arrays that are really moved.
 
 
 TAGS = (
@@ -140,23 +140,23 @@ _CANDIDATE_BITS = 64  # fp32 value and int32 index
 
 @dataclass
 class TrafficCounter:
-    """Adds up messages; nothing is sent where there is nothing to send."""
+    """Counts messages and bytes by tag; a message of no bytes is not sent."""
 
     dtypes: Dtypes
     by_tag: dict[str, TagTraffic] = field(default_factory=dict)
 
     def count(self, tag: str, parts: Iterable[tuple[Tensor, Array]], *, partial: bool = False) -> None:
-        """One message of the arrays of several tensors; each of them rounds up to bytes on its own."""
+        """Counts one message of the arrays of several tensors, each of which rounds up to bytes on its own."""
         parts = tuple(parts)
         self.count_bytes(tag, sum(ceil_div(array.size * self._bits(tensor, partial), 8) for tensor, array in parts))
 
     def count_bytes(self, tag: str, num_bytes: int) -> None:
-        """One message of so many bytes."""
+        """Counts one message of so many bytes."""
         if num_bytes:
             self.by_tag.setdefault(tag, TagTraffic()).add(num_bytes, 0)
 
     def in_order(self) -> dict[str, TagTraffic]:
-        """Only the tags that were used, in the order of the contract."""
+        """Traffic by tag in the order of the contract, only tags that were used."""
         return {tag: self.by_tag[tag] for tag in TAGS if tag in self.by_tag}
 
     def _bits(self, tensor: Tensor, partial: bool) -> int:
@@ -173,7 +173,7 @@ _BATCH = Shard("batch")
 
 @dataclass(frozen=True)
 class Mover:
-    """Executes the moves of one block; pieces go in and come out in the order of the move's tensors."""
+    """Executes the moves of one block; pieces are in the order of the move's tensors."""
 
     array: ArrayConfig
     geometry: Geometry
@@ -182,7 +182,7 @@ class Mover:
     layer: int | None
 
     def run(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
-        """What the move's outputs hold."""
+        """The pieces of the move's outputs."""
         methods: dict[MoveKind, Callable[[Move, list[Pieces]], list[Pieces]]] = {
             MoveKind.LOCAL: self._local,
             MoveKind.REDUCE: self._reduce,
@@ -229,7 +229,7 @@ class Mover:
         return kept
 
     def _pad(self, source: Value, piece: Array, pe: int) -> Array:
-        """The PE's slice with zeros around it; of a slice that several PEs hold only the first one's."""
+        """The PE's slice with zeros around it; zeros alone if a PE before it in its group holds the same slice."""
         whole = self._empty(source, self.geometry.group_of(pe), piece)
         if self.geometry.is_first_holder(source.placement, pe):
             whole[self._place_of(source, pe)] = piece
@@ -251,7 +251,7 @@ class Mover:
         return [HubPieces(output) for output in outputs]
 
     def _contributes(self, move: Move, pe: int) -> bool:
-        """A PE that shares a head but got none of its dims is idle and gives the neutral element."""
+        """Whether a PE contributes to a reduction: one that shares a head but got none of its dims does not."""
         return move.scope != "head" or int(self.geometry.layouts.head_split.pair_count[pe]) > 0
 
     # -------------------------------------------------------------------------------------------------- root and joints
@@ -278,7 +278,7 @@ class Mover:
         return [PePieces(output) for output in outputs]
 
     def _weight_stream(self, move: Move, _: list[Pieces]) -> list[Pieces]:
-        """The root's matrix with its bias to every PE, in one message."""
+        """Moves the root's matrix with its bias to every PE, in one message."""
         matrix = self.weights.matrix(self.layer, move.operator.name)
         self.counter.count_bytes("weight-stream", _matrix_bytes(matrix, self.array))
         dead = frozenset(self.array.dead_pes)
@@ -295,21 +295,21 @@ class Mover:
         return [self._to_group(whole) for whole in wholes]
 
     def _unicast(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
-        """The lowest PE of each group sends its copy to the root."""
+        """Moves the copy of the lowest PE of each group to the root."""
         senders = self.geometry.groups.lowest.tolist()
         for pe in senders:
             self.counter.count("unicast", self._of_pe(move, inputs, pe))
         return [HubPieces(pieces[pe] for pe in senders) for pieces in inputs]
 
     def _forward(self, move: Move, inputs: list[Pieces]) -> list[Pieces]:
-        """One PE's copy to all PEs of the next stage."""
+        """Moves one PE's copy to all PEs of the next pipeline stage."""
         if any(isinstance(pieces, HubPieces) or pieces[move.sender] is None for pieces in inputs):
             raise PlacementError(f"{move.label}: PE {move.sender} has nothing to send")
         self.counter.count("unicast", self._of_pe(move, inputs, move.sender))
         return [self._to_group(HubPieces((pieces[move.sender],))) for pieces in inputs]
 
     def _to_group(self, wholes: HubPieces) -> Pieces:
-        """Every PE gets its group's copy."""
+        """Pieces on PEs: every PE gets its group's copy."""
         return self.geometry.map(Replicate(), lambda pe: wholes[self.geometry.group_of(pe)])
 
     def _count_senders(self, tag: str, move: Move, inputs: list[Pieces]) -> None:
@@ -320,7 +320,7 @@ class Mover:
         return [(value.tensor, pieces[pe]) for value, pieces in zip(move.inputs, inputs, strict=True)]
 
     def _collect(self, value: Value, pieces: Pieces, move: Move) -> HubPieces:
-        """(groups,) whole tensors; every element has to come from exactly one PE."""
+        """(groups,) whole tensors from pieces on PEs; raises unless every element comes from exactly one PE."""
         wholes = []
         for group, scope in enumerate(self.geometry.scopes("group")):
             whole = self._empty(value, group, pieces[scope[0]])
@@ -339,7 +339,7 @@ class Mover:
         return np.zeros((rows.stop - rows.start, value.tensor.size), dtype=like.dtype)
 
     def _place_of(self, value: Value, pe: int) -> tuple[slice, Any]:
-        """Where in its group's whole tensor a PE's shard belongs."""
+        """The rows and columns of a PE's shard in its group's whole tensor."""
         rows = self.geometry.rows_in_group(value.tensor.rows, value.placement, pe)
         return rows, slice(None) if value.placement == _BATCH else self.geometry.columns_of(value, pe)
 
@@ -347,7 +347,7 @@ class Mover:
         return [None] * self.array.num_pes
 
     def _idle_pieces(self, pieces: Pieces) -> list[Array | None]:
-        """Members outside every scope hold an empty array, all others nothing."""
+        """Pieces of PEs that get nothing: an empty array for members, None for all others."""
         output = self._nothing()
         for pe in self.geometry.members:
             output[pe] = pieces[0][:0]
@@ -355,7 +355,7 @@ class Mover:
 
 
 def move_name(source: Value, target: Value) -> str:
-    """What a person calls a transform."""
+    """The name of a transform in messages."""
     return f"{source.tensor.name} from {source.placement} to {target.placement}"
 
 

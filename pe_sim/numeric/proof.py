@@ -25,21 +25,20 @@ from pe_sim.numeric.tokens import read_token_types, read_tokens
 from pe_sim.numeric.weights import ModelWeights
 from pe_sim.trace import TagTraffic
 
-# ---- The proof: an execution of a placed graph against the unsharded reference, and its traffic against the timed
-# one.
+# ---- Verdicts: an execution of a placed graph against the unsharded reference, and its traffic against the timed one.
 
 
-TOLERANCE = 1e-4  # of the largest element of the reference, or of 1 where that is smaller
+TOLERANCE = 1e-4  # relative to the largest element of the reference, or to 1 where that is smaller
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """Where an execution leaves the reference.
+    """The first tensor of an execution that differs from the reference.
 
     Args:
         layer: None outside the layers.
         node: the operator, or the move, that gave the first wrong tensor.
-        tensor: its name.
+        tensor: the tensor's name.
         error: largest difference, relative to the largest element of the reference.
     """
 
@@ -60,7 +59,7 @@ class Verdict:
     Args:
         max_error: largest difference of the results (logits, or an encoder's hidden state and pooled output),
             relative to the largest element of the reference; not a number where the execution broke off.
-        tolerance: what it may be.
+        tolerance: upper bound of `max_error`.
         tokens_agree: whether the greedy choices are those of the reference, up to the tolerance.
         departure: the first tensor that differs, None if none does.
         traffic_differences: a line for each tag whose counts differ from the timed ones; None if not compared.
@@ -76,18 +75,18 @@ class Verdict:
 
     @property
     def computes_the_model(self) -> bool:
-        """Whether the numbers are right."""
+        """Whether the numbers are those of the model."""
         exact = self.fault is None and self.departure is None and self.tokens_agree
         return exact and self.max_error <= self.tolerance
 
     @property
     def holds(self) -> bool:
-        """Whether the numbers are right and the traffic is what was timed."""
+        """Whether the numbers are those of the model, and the traffic is that of the timed step, if compared."""
         return self.computes_the_model and not self.traffic_differences
 
     @property
     def closeness(self) -> str:
-        """How far the results are from the reference, in words that do not tell what rounding alone makes of them."""
+        """Text on how far the results are from the reference; all errors within the tolerance read alike."""
         if self.max_error <= self.tolerance:
             return f"within {self.tolerance:g} of the largest element"
         return f"off by {self.max_error:.2g} of the largest element (> {self.tolerance:g})"
@@ -123,11 +122,11 @@ def verify_placed(
     dtype: str = "float32",
     token_types: Any = None,
 ) -> Verdict:
-    """Executes a placed graph and compares every tensor with the unsharded reference.
+    """The verdict on a placed graph, which is executed, and of which every tensor is compared with the reference.
 
     Args:
         placed, model, weights, tokens, dtype, token_types: as for `execute_placed`.
-        traffic: of the timed step (`Trace.traffic`), to be compared with what was really moved.
+        traffic: traffic of the timed step (`Trace.traffic`), to be compared with that of the execution.
         tolerance: largest difference allowed, relative to the largest element of each tensor (at least 1).
 
     Raises:
@@ -173,7 +172,7 @@ def first_departure(
     references: list[SequenceReference],
     tolerance: float = TOLERANCE,
 ) -> Departure | None:
-    """The first value in program order that differs from the reference; what the reference lacks is skipped."""
+    """The first value in program order that differs from the reference; values that the reference lacks are skipped."""
     for seen in observations:
         key = (seen.tensor_layer, seen.tensor.name)
         for sequence, rows in seen.per_sequence:
@@ -187,7 +186,7 @@ def first_departure(
 
 
 def traffic_differences(moved: Mapping[str, TagTraffic], timed: Mapping[str, TagTraffic]) -> Iterable[str]:
-    """A line for each tag whose messages or bytes differ; busy cycles are the engine's alone."""
+    """A line for each tag whose messages or bytes differ; busy cycles, which only an engine knows, are not compared."""
     for tag in sorted({*moved, *timed}):
         ours, theirs = moved.get(tag, TagTraffic()), timed.get(tag, TagTraffic())
         if (ours.messages, ours.bytes) != (theirs.messages, theirs.bytes):
@@ -198,7 +197,7 @@ def traffic_differences(moved: Mapping[str, TagTraffic], timed: Mapping[str, Tag
 
 
 def relative_error(given: Array, expected: Array) -> float:
-    """Largest difference over the largest finite element expected (at least 1); two NaN are alike."""
+    """Largest difference, divided by the largest finite element expected (at least 1); two NaN are equal."""
     if given.shape != expected.shape:
         return float("inf")
     if not expected.size:
@@ -212,7 +211,7 @@ def relative_error(given: Array, expected: Array) -> float:
 
 
 def _result_error(done: Execution, references: list[SequenceReference]) -> float:
-    """Of all sequences together."""
+    """Largest relative error of the results over all sequences."""
     errors = []
     for sequence, (reference, count) in enumerate(zip(references, done.row_counts, strict=True)):
         errors.append(relative_error(done.logits[sequence, :count], _expected(reference, count)))
@@ -222,7 +221,7 @@ def _result_error(done: Execution, references: list[SequenceReference]) -> float
 
 
 def _expected(reference: SequenceReference, count: int) -> Array:
-    """The rows of the reference that the step computes: its last ones."""
+    """The rows of the reference that the step computes, which are the last ones."""
     return reference.output[len(reference.output) - count :]
 
 
@@ -246,13 +245,13 @@ _LENGTHS = (5, 1, 3, 4, 2)  # ragged on purpose
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proof:
-    """One verdict a step.
+    """The proof of a workflow: one verdict for each executed step.
 
     Args:
-        model: that was executed, scaled down or not.
-        array, num_pes, workflow: what it was executed on.
+        model: the model that was executed, scaled down or not.
+        array, num_pes, workflow: names of array and workflow, and PEs of the array.
         verdicts: by a description of the step.
-        shortage: what of the executed steps does not fit the memories; numbers are proven all the same.
+        shortage: the first shortage of memory in the executed steps; numbers are proven all the same.
     """
 
     model: ModelConfig
@@ -268,7 +267,7 @@ class Proof:
         return all(verdict.holds for verdict in self.verdicts.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The proof as a JSON-ready dict."""
         return {
             "schema": "pe-sim.proof/1",
             "holds": self.holds,
@@ -281,13 +280,13 @@ class Proof:
         }
 
     def __repr__(self) -> str:
-        """One line."""
+        """The outcome in one line."""
         how = "proven" if self.holds else "NOT proven"
         fit = f", {DOES_NOT_FIT}" if self.shortage else ""
         return f"<Proof {self.workflow} on {self.array} ({self.num_pes} PEs), {self.model.name}: {how}{fit}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a row for each step."""
+        """HTML for notebooks: a table with a row for each step."""
         sizes = f"{self.model.num_layers} layers, hidden {self.model.hidden_size}, {self.model.num_heads} heads"
         facts = [
             ("model", f"{self.model.name} ({sizes})"),
@@ -322,11 +321,11 @@ def prove(
     weights: Source | None,
     seed: int,
 ) -> Proof:
-    """Executes every proof step and compares it with the reference.
+    """The proof of a workflow: every proof step is executed and compared with the reference.
 
     Args:
         plan: places a step of a model and times its traffic.
-        weights: of `model`; None: a scaled-down random model of its family is taken instead.
+        weights: weights of `model`; None: a scaled-down random model of its family is taken instead.
 
     Raises:
         InputError: the weights do not fit the model.
@@ -363,7 +362,7 @@ def proof_steps(model: ModelConfig, shares: int, least: int = 1) -> Iterator[Ste
 
 
 def random_tokens(model: ModelConfig, step: Step, seed: int) -> list[list[int]]:
-    """Ids for every sequence, the cached ones first."""
+    """Random token ids for every sequence, the cached ones first."""
     generator = np.random.default_rng(seed)
     return [generator.integers(0, model.vocab_size, span.total_len).tolist() for span in step.sequences]
 
@@ -376,7 +375,7 @@ def describe_step(step: Step) -> str:
 
 
 def _verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
-    """Verdict, traffic and results."""
+    """The cells of a step in the table: verdict, traffic and results."""
     compared = verdict.traffic_differences is not None
     traffic = ("differs" if verdict.traffic_differences else "as simulated") if compared else "not compared"
     return "holds" if verdict.holds else "does not hold", traffic, verdict.closeness if verdict.fault is None else "-"
@@ -393,7 +392,7 @@ def _verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-# ---- Small models that are like big ones: takes a model, gives one of its family that is quick to compute.
+# ---- Small models with the structure of large ones, which are quick to compute.
 
 
 _MOST_KV_HEADS = 4
@@ -409,9 +408,9 @@ def scaled_down(model: ModelConfig, num_pes: int, *, num_layers: int | None = No
     """A small model with the structure of `model`: its family, biases, activation, rotary scaling and head sharing.
 
     Args:
-        num_pes: of the array it is for; the FFN and the vocabulary get uneven shards on it, and, up to a bound, every
-            PE gets a share.
-        num_layers: instead of at most four, for workflows that were written for a number of layers.
+        num_pes: PEs of the array; the FFN and the vocabulary get uneven shards on it, and, up to a bound, every PE gets
+            a share.
+        num_layers: layers instead of at most four, for workflows that were written for a number of layers.
     """
     num_kv_heads, heads_per_kv_head = _heads(model)
     head_dim = min(model.head_dim, _MOST_HEAD_DIM)
@@ -435,7 +434,7 @@ def scaled_down(model: ModelConfig, num_pes: int, *, num_layers: int | None = No
 
 
 def _heads(model: ModelConfig) -> tuple[int, int]:
-    """KV heads, and query heads to each: one kv head stays one, one query head to each stays one."""
+    """Numbers of KV heads, and of query heads to each, of the small model; where one of them is 1 it stays 1."""
     num_kv_heads = min(model.num_kv_heads, _MOST_KV_HEADS)
     if model.heads_per_kv_head > 1 and model.num_kv_heads > 1:
         num_kv_heads = min(num_kv_heads, _MOST_HEADS // 2)

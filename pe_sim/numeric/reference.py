@@ -1,4 +1,4 @@
-"""The unsharded forward pass, a plain function of weights and tokens that knows nothing of placed graphs."""
+"""The unsharded reference: the forward pass as a plain function of weights and tokens, without placed graphs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "gelu_tanh": g
 
 @dataclass(frozen=True)
 class SequenceReference:
-    """What one sequence of `length` tokens gives.
+    """The tensors of the forward pass of one sequence of `length` tokens.
 
     Args:
         results: (length, size) by (layer, tensor) in program order, named as in the operator graph; layer is None
             outside the layers. The pooler's tensors have one row.
         keys, values: (length, kv heads, head_dim) a layer, keys as they are cached (rotated).
         output: (length, vocab) logits; (length, hidden) last hidden state of a model without an LM head.
-        pooled: (hidden,), of an encoder.
+        pooled: (hidden,) pooled output of an encoder.
     """
 
     results: dict[tuple[int | None, str], Array] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def run_reference(
     tokens: Sequence[IntArray],
     token_types: Sequence[IntArray] | None = None,
 ) -> list[SequenceReference]:
-    """The whole forward pass of every sequence, (length,) token ids each; without token types all are type 0."""
+    """The forward pass of every sequence of (length,) token ids; without token types all are type 0."""
     forward = FORWARDS[model.family]
     types = token_types or [np.zeros_like(ids) for ids in tokens]
     with np.errstate(all="ignore"):  # weights that are not finite give results that are not
@@ -172,7 +172,7 @@ def _rotate(x: Array, head_dim: int, cos: Array, sin: Array) -> Array:
 def _attention(
     model: ModelConfig, reference: SequenceReference, q: Array, k: Array, v: Array, *, causal: bool
 ) -> Array:
-    """(length, heads * head_dim); keeps K and V in the reference."""
+    """(length, heads * head_dim) attended values; keeps K and V in the reference."""
     length = len(q)
     keys, values = (x.reshape(length, model.num_kv_heads, model.head_dim) for x in (k, v))
     reference.keys.append(keys)
@@ -190,7 +190,7 @@ def _attention(
     return attended.reshape(length, model.q_size)
 
 
-# By family: (model, weights, token ids, token types) of one sequence -> every intermediate result.
+# Forward passes by family: (model, weights, token ids, token types) of one sequence -> every intermediate result.
 FORWARDS: Registry[Callable[[ModelConfig, ModelWeights, IntArray, IntArray], SequenceReference]] = Registry(
     "pe_sim.models",
     {"bert": _forward_bert, "gpt2": _forward_gpt2, "llama": _forward_llama},

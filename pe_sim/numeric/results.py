@@ -1,4 +1,4 @@
-"""What an execution gives back."""
+"""Results of an execution, and the values of its nodes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pe_sim.units import IntArray
 
 @dataclass(frozen=True)
 class Observation:
-    """What one node gave, as a whole tensor.
+    """A value that one node gave, as a whole tensor.
 
     Args:
-        layer: of the node; None outside the layers.
-        node: the operator or the move, for people.
-        tensor: which tensor it is.
-        tensor_layer: whose tensor it is: a layer moves the stream of the one before it.
-        first_sequence: of the lane the node belongs to.
-        layouts: of the node's block.
-        whole: (rows of the lane, size).
+        layer: layer of the node; None outside the layers.
+        node: name of the operator or the move.
+        tensor: the tensor in the graph.
+        tensor_layer: layer that made the tensor: a layer also moves the stream of the one before it.
+        first_sequence: first sequence of the node's lane.
+        layouts: layouts of the node's block.
+        whole: (rows of the lane, size) the numbers.
     """
 
     layer: int | None
@@ -42,13 +42,13 @@ class Observation:
 
     @property
     def per_sequence(self) -> list[tuple[int, Array]]:
-        """(sequence of the batch, its rows)."""
+        """The rows of each sequence: pairs of its number in the batch and its rows."""
         bounds = self.layouts.row_prefix(self.tensor.rows)
         parts = np.split(self.whole, bounds[1:-1])
         return [(self.first_sequence + index, part) for index, part in enumerate(parts)]
 
     def positions(self, sequence: int, select: str) -> IntArray:
-        """The positions in the sequence that its rows are of; `select` as in the operator graph."""
+        """(rows,) positions of a sequence's rows in the sequence; `select` as in the operator graph."""
         index = sequence - self.first_sequence
         shape = self.layouts.shape
         first, last = shape.context_lens[index], shape.context_lens[index] + shape.new_lens[index]
@@ -60,7 +60,7 @@ class Observation:
 
 @dataclass(frozen=True, repr=False)
 class Execution:
-    """Real numbers of one step.
+    """The results of one executed step.
 
     Args:
         logits: (batch, rows, vocab) of the rows the step computes: the last, all, or in decode the new one; without an
@@ -68,9 +68,9 @@ class Execution:
             have different numbers of rows (`row_counts`), rows past a sequence's own are NaN.
         row_counts: (batch,) rows of each sequence.
         best_tokens: (batch, rows) greedy choices, -1 past a sequence's own rows; None without an LM head.
-        pooled: (batch, hidden), of an encoder.
+        pooled: (batch, hidden) pooled output of an encoder.
         traffic: messages and bytes by tag, busy cycles 0; only tags that were used.
-        observations: what every node gave, in program order, if that was asked for.
+        observations: the values of every node, in program order, if they were asked for.
     """
 
     logits: Array
@@ -81,12 +81,12 @@ class Execution:
     observations: tuple[Observation, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
-        """One line: shapes, and how much was moved."""
+        """One line with the shape of the result and the number of messages."""
         messages = sum(use.messages for use in self.traffic.values())
         return f"<Execution {self.logits.dtype} {self.logits.shape}, {messages:,} messages>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the shape of the result, the greedy tokens and the traffic."""
+        """HTML for notebooks: the shape of the result, the greedy tokens and the traffic."""
         facts = [("rows of each sequence", ", ".join(str(count) for count in self.row_counts))]
         if self.best_tokens is not None:
             last = [int(row[count - 1]) for row, count in zip(self.best_tokens, self.row_counts, strict=True)]
@@ -106,7 +106,7 @@ class Execution:
 
 
 def result_of(model: ModelConfig) -> str:
-    """The tensor that a step is computed for: logits, without an LM head what the last norm gives."""
+    """Name of a step's result tensor: logits, without an LM head the final norm's output, for an encoder the stream."""
     if not model.has_kv_cache:
         return STREAM
     return "logits" if model.has_lm_head else "final_normed"
@@ -134,12 +134,12 @@ def collect_results(
 
 
 def _by_sequence(finals: list[Observation], name: str) -> dict[int, Array]:
-    """The last value of that name of every sequence."""
+    """For every sequence, its rows of the last value of that name."""
     return {sequence: part for final in finals if final.tensor.name == name for sequence, part in final.per_sequence}
 
 
 def padded(parts: list[Array], missing: float) -> Array:
-    """(parts, most rows, ...) with `missing` below shorter parts."""
+    """(parts, most rows, ...) all parts in one array, with `missing` below shorter ones."""
     most = max(len(part) for part in parts)
     padded = np.full((len(parts), most, *parts[0].shape[1:]), missing, dtype=parts[0].dtype)
     for at, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Reads weights: takes a state dict or a safetensors path, gives the model's weights, checked tensor by tensor."""
+"""Reading of weights: takes a state dict or a safetensors path, gives weights, checked tensor by tensor."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Source = Mapping[str, Any] | str | Path
 
 
 def read_weights(model: ModelConfig, source: Source, dtype: str = "float32") -> ModelWeights:
-    """The weights of `model`.
+    """The weights of `model`, read from a source.
 
     Args:
         source: a state dict (Hugging Face name -> anything NumPy can convert), a .safetensors file, or a folder
             with model.safetensors or model.safetensors.index.json. Names may lack or carry the prefix of the bare
             model (`model.`, `transformer.`, `bert.`). Tensors that are not needed are listed in `ignored`.
-        dtype: float32 or float64, what they are converted to.
+        dtype: float32 or float64, to which they are converted.
 
     Raises:
         InputError: a tensor is missing, has another shape, or is not of numbers; the path holds no weights.
@@ -104,12 +104,12 @@ class _Taker:
         return array.astype(self.dtype, copy=False)
 
     def leftovers(self) -> tuple[str, ...]:
-        """What was given and is neither needed nor known to be of no use."""
+        """Names of tensors that were given and are neither needed nor known to be of no use."""
         rest = (str(name) for name in self.tensors if name not in self.used)
         return tuple(sorted(name for name in rest if not name.endswith(self.reader.known_endings)))
 
     def _spellings(self, name: str) -> Iterator[str]:
-        """The names a tensor may have: as it is, with or without the prefix, with an old ending."""
+        """The names that a tensor may have: as it is, with or without the prefix, with an old ending."""
         prefix = self.reader.prefix
         other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
         for spelling in (name, other):
@@ -129,7 +129,7 @@ class _Taker:
         return array
 
     def _convert_tensor(self, name: str, given: Any) -> Array:
-        """A framework's tensor that NumPy cannot take as it is: on another device, tracked, or of bf16."""
+        """The array of a framework's tensor that NumPy cannot take as it is: on another device, tracked, or of bf16."""
         try:
             return np.asarray(given.detach().cpu().float())
         except (AttributeError, TypeError, ValueError, RuntimeError):
@@ -142,8 +142,7 @@ class _Taker:
         )
 
 
-# ---- Reads safetensors: takes a file or a folder of shards, gives a mapping from tensor name to array, read on
-# demand.
+# ---- Safetensors: a file or a folder of shards as a mapping from tensor name to array, read on demand.
 
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -244,7 +243,7 @@ def open_safetensors(path: Path) -> Mapping[str, Array]:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The entries by tensor name, and the offset of the data."""
+    """The header's entries by tensor name, and the offset of the data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         header: dict[str, Any] = json.loads(file.read(length))

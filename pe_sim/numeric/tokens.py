@@ -1,4 +1,4 @@
-"""Checks token ids: takes what the user gave, gives one integer array per sequence."""
+"""Checks of token ids: takes those that the user gave, gives one integer array per sequence."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _read_ids(path: str, given: Any, lengths: Sequence[int], limit: int, table: 
 
 
 def _split(path: str, given: Any, lengths: Sequence[int]) -> list[Any]:
-    """One entry per sequence."""
+    """The ids as they were given, one entry per sequence."""
     expected = f"one row of ids for each of the {len(lengths)} sequences of the step"
     if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
         raise InputError("these are no token ids", path=path, given=type(given).__name__, expected=expected)

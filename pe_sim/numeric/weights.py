@@ -15,7 +15,7 @@ from pe_sim.units import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """y = W x + b: `weight` is (out, in), `bias` (out,)."""
+    """A linear operator, y = W x + b: `weight` is (out, in), `bias` (out,)."""
 
     weight: Array
     bias: Array | None = None
@@ -23,7 +23,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class NormWeights:
-    """`gain` and, for LayerNorm, `bias`, both (hidden,)."""
+    """The weights of a norm: `gain` and, for LayerNorm, `bias`, both (hidden,)."""
 
     gain: Array
     bias: Array | None = None
@@ -31,7 +31,7 @@ class NormWeights:
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: matrices and norms by the name of their graph operator."""
+    """The weights of one layer: matrices and norms by the name of their graph operator."""
 
     matrices: Mapping[str, Matrix]
     norms: Mapping[str, NormWeights]
@@ -64,18 +64,18 @@ class ModelWeights:
         return (self.end_norms if layer is None else self.layers[layer].norms)[operator]
 
 
-# ---- The weights of an array's share of a model: some layers, and of each the share of its operators.
+# ---- The weights of an array's share of a model: some layers, and the share of the operators of each.
 
 
 def shared_weights(
     weights: ModelWeights, model: ModelConfig, share: OperatorShare, vocabulary: OperatorShare
 ) -> ModelWeights:
-    """What an array holds of all layers, and of the LM head.
+    """The weights that an array holds of all layers, and of the LM head.
 
     Args:
-        weights, model: the whole.
-        share: of heads and FFN columns; the first share has the biases that are added to sums.
-        vocabulary: of the LM head's rows.
+        weights, model: the whole model and its weights.
+        share: share of heads and FFN columns; the first share has the biases that are added to sums.
+        vocabulary: share of the LM head's rows.
     """
     layers = weights.layers
     if share.of > 1:
@@ -88,7 +88,7 @@ def shared_weights(
 
 
 def from_layer(weights: ModelWeights, first: int) -> ModelWeights:
-    """The same with `first` as its first layer."""
+    """The same weights without the layers before `first`."""
     return replace(weights, layers=weights.layers[first:])
 
 

@@ -1,4 +1,4 @@
-"""Local work: every function of a placed graph on every PE (or at the root), from what is held there alone."""
+"""Local work: every function of a placed graph on every PE, or at the root, from only what is held there."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Worker:
     """Executes the work of one run of one block.
 
     Args:
-        model, weights: what is computed; a PE or the root only ever takes its own slices of the weights.
-        geometry: of the block.
+        model, weights: the model; a PE or the root only ever takes its own slices of the weights.
+        geometry: geometry of the block.
         layer: None outside the layers.
         ids: (rows,) token ids, positions and token types of the block's rows, as many as there are tables.
         select: which row of a sequence the epilogue works on, last or first.
-        caches: of this layer before the step, one a PE.
+        caches: parts of this layer's cache before the step, one a PE.
         streamed: matrices that came from the root, one a PE, by operator.
-        received: what is there when the first block of a pass begins, by tensor.
+        received: by tensor, pieces that are there when the first block of a pass begins.
     """
 
     model: ModelConfig
@@ -56,21 +56,21 @@ class Worker:
     received: Mapping[str, Pieces] = field(default_factory=dict)
 
     def run(self, work: Work, inputs: list[Pieces]) -> list[Pieces]:
-        """What the work's outputs hold."""
+        """The pieces of the work's outputs."""
         function = FUNCTIONS.get(work.function)
         if function is None:
             raise PlacementError(f"nothing computes {work.function!r}")
         return function(self, work, inputs)
 
     def matrix(self, operator: str, placement: Placement, holder: int) -> Matrix:
-        """The matrix a PE received from the root, else the one it holds its slice of."""
+        """The whole matrix of an operator: the one that a holder received from the root, else the layer's."""
         if operator in self.streamed:
             received: Matrix = self.streamed[operator][holder]
             return received
         return self.weights.matrix(self.layer, operator)
 
     def attention(self, work: Work, pe: int) -> PeAttention:
-        """The part of one PE."""
+        """One PE's part of an attention operator."""
         assert isinstance(work.operator, AttentionOperator)
         return self.geometry.attention(work.distribution, pe, causal=self.causal)
 
@@ -132,7 +132,7 @@ def _receive(worker: Worker, work: Work, _: list[Pieces]) -> list[Pieces]:
 
 
 def _select(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
-    """The last or first row of each sequence a holder works on, or all its rows."""
+    """The last or first row of each sequence that a holder works on, or all its rows."""
     value, geometry = work.outputs[0], worker.geometry
     if geometry.layouts.selected_per_sequence is None:
         return inputs
@@ -189,7 +189,7 @@ def _silu_mul(gate: Array, up: Array) -> Array:
 
 # -------------------------------------------------------------------------------------------------------------- norms
 def _norm(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
-    """Whole rows at a time."""
+    """The outputs of a norm over whole rows."""
     target = work.outputs[0].placement
     return [
         worker.geometry.map(target, lambda at: _scaled(worker, work, inputs[0][at], *_moments(work, inputs[0][at]), at))
@@ -201,7 +201,7 @@ def _sum_of_squares(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pi
 
 
 def _scale(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
-    """Slices of rows, whose statistics were reduced."""
+    """The outputs of a norm over slices of rows, whose statistics were reduced."""
     target = work.outputs[0].placement
     return [
         worker.geometry.map(
@@ -211,20 +211,20 @@ def _scale(worker: Worker, work: Work, inputs: list[Pieces]) -> list[Pieces]:
 
 
 def _statistic(work: Work, x: Array) -> Array:
-    """(rows, 1) sums of squares; (rows, 2) sums and sums of squares for LayerNorm."""
+    """(rows, 1) sums of squares for RMSNorm; (rows, 2) sums and sums of squares for LayerNorm."""
     squares = (x * x).sum(axis=1, keepdims=True)
     parts = [squares] if _is_rms(work) else [x.sum(axis=1, keepdims=True), squares]
     return np.concatenate(parts, axis=1)
 
 
 def _moments(work: Work, x: Array) -> tuple[Array, Array]:
-    """(rows, 1) centre and mean square around it; RMSNorm has its centre at 0."""
+    """(rows, 1) centre and mean square around it, of whole rows; the centre of RMSNorm is 0."""
     centre = np.zeros_like(x[:, :1]) if _is_rms(work) else x.mean(axis=1, keepdims=True)
     return centre, np.square(x - centre).mean(axis=1, keepdims=True)
 
 
 def _reduced_moments(work: Work, statistic: Array) -> tuple[Array, Array]:
-    """As `_moments`, from the sums over the whole row."""
+    """(rows, 1) centre and mean square around it, as of `_moments`, from the sums over whole rows."""
     assert isinstance(work.operator, Norm)
     means = statistic / statistic.dtype.type(work.operator.size)
     if _is_rms(work):
