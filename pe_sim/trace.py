@@ -193,7 +193,7 @@ class Runs:
         return (low - lowest) // distance
 
     def _differs(self, run: int, distance: int, low: int, last: int) -> BoolArray:
-        """(last - low + 1,) whether each run and the one `distance` later differ otherwise than `run` and its one do."""
+        """(last - low + 1,) whether run i and run i + `distance` differ otherwise than `run` and `run` + `distance`."""
         found = np.zeros(last - low + 1, dtype=bool)
         for column in (self.first, self.record, self.layer, self.base):
             apart = column[low + distance : last + distance + 1] - column[low : last + 1]
@@ -206,8 +206,8 @@ class Totals:
     """Totals of a step: busy cycles and bytes read.
 
     Args:
-        pe_busy: per resource (pe_matrix, pe_vector, pe_memory), (PEs,) busy cycles.
-        root_busy: per root resource, busy cycles.
+        pe_busy: (PEs,) busy cycles by resource (pe_matrix, pe_vector, pe_memory).
+        root_busy: busy cycles by resource of the root.
         read_bytes: bytes read from all local memories and the root's.
     """
 

@@ -29,7 +29,7 @@ class Engine(Protocol):
     """Interface of an engine, which simulates a schedule."""
 
     def __call__(self, schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:
-        """The trace of a schedule; `check` is called again and again meanwhile, and ends it by an exception."""
+        """The trace of a schedule; `check` is called again and again meanwhile, and may end it by an exception."""
 
 
 def event(schedule: Schedule, check: Callable[[], None] | None = None) -> Trace:

@@ -182,7 +182,7 @@ def cache_by_token(
 # ---- Runs the nodes of one block: each takes what the ones before it gave, and every piece is checked.
 
 
-Held = dict[int, Pieces]  # by the key of a value
+Held = dict[int, Pieces]  # pieces by the key of their value
 
 
 def run_node(node: Node, held: Held, worker: Worker, mover: Mover) -> None:
@@ -322,7 +322,7 @@ def lanes_of(
 
 
 def _context_of(model: ModelConfig, weights: ModelWeights, ids: IntArray) -> list[tuple[Array, Array]]:
-    """Per layer the (context, kv heads * head_dim) keys and values, computed by the unsharded reference."""
+    """(context, kv heads * head_dim) keys and values of each layer, computed by the unsharded reference."""
     if not len(ids):
         nothing = np.zeros((0, model.kv_size), dtype=weights.tables[0].dtype)
         return [(nothing, nothing)] * model.num_layers

@@ -43,7 +43,7 @@ class ModelWeights:
 
     Args:
         tables: (rows, hidden) embedding tables: token, then position and token type where the family has them.
-        layers: in order.
+        layers: weights of each layer, in order.
         end_matrices: `lm_head` (the token table itself where it is tied), `pooler`, or nothing.
         end_norms: `final_norm` or `embedding_norm`.
         ignored: tensors that were given and not needed.

@@ -240,7 +240,7 @@ def _any_of(masks: list[BoolArray]) -> BoolArray:
 # Nothing here depends on the array or on the sizes of the tensors' slices, so that one outline serves a whole sweep.
 
 
-_PASSING = ("add", "bias")  # a PE hands its term of a sum on even if it has nothing to add
+_PASSING = ("add", "bias")  # a PE passes its term of a sum on even if it has nothing to add
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,8 +136,8 @@ class MatrixSpan:
     Args:
         duration_cycles: until its last result.
         stream_end_cycles: when its last byte has come from memory.
-        memory_busy_cycles: that the port is busy, prefetching before the start included.
-        ahead_cycles: that the port spends on prefetching before the start.
+        memory_busy_cycles: cycles that the port is busy, prefetching before the start included.
+        ahead_cycles: cycles that the port spends on prefetching before the start.
     """
 
     duration_cycles: int

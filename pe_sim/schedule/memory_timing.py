@@ -17,7 +17,7 @@ import numpy as np
 from pe_sim.config.arrays.array import DramBank, LocalMemory, Memory
 from pe_sim.units import IntArray, ceil_div
 
-Amount = TypeVar("Amount", int, IntArray)  # of one PE, or (PEs,)
+Amount = TypeVar("Amount", int, IntArray)  # bytes or cycles of one PE, or (PEs,)
 # Adds up a figure of the bytes of one piece over the pieces of an access that lie apart.
 Pieces = Callable[[Callable[[IntArray], IntArray]], IntArray]
 
@@ -44,7 +44,7 @@ class FlatTiming:
         return self.stream_cycles(num_bytes)
 
     def chain_cycles(self, next_streams: IntArray) -> IntArray:
-        """An access of several streams, from the sum over their `next_stream_cycles`."""
+        """Cycles of an access of several streams, from the sum over their `next_stream_cycles`."""
         return next_streams
 
     def fetched_ahead(self, num_bytes: Amount, limit_bytes: int, ahead_cycles: Amount) -> tuple[Amount, Amount]:
@@ -111,7 +111,7 @@ class BankTiming:
         return columns * self.memory.column_cycles + rows * self._reopen_cycles
 
     def chain_cycles(self, next_streams: IntArray) -> IntArray:
-        """An access of several streams, from the sum over their `next_stream_cycles`."""
+        """Cycles of an access of several streams, from the sum over their `next_stream_cycles`."""
         return np.where(next_streams > 0, next_streams - self._reopen_cycles, 0)
 
     def fetched_ahead(self, num_bytes: Amount, limit_bytes: int, ahead_cycles: Amount) -> tuple[Amount, Amount]:

@@ -25,7 +25,7 @@ class LinkLeg:
 
     Args:
         program: its senders and targets are members of the exchange.
-        payload_bytes: (payloads,) what the messages carry.
+        payload_bytes: (payloads,) bytes of the payloads that messages carry.
         counted: messages and bytes under each tag, as section 9 of the machine model counts them.
     """
 
@@ -75,7 +75,7 @@ class ArrayPass:
         work: index of the work that it does; the cycles of each are given where a program is run.
         after: indices of the tasks it waits for, beside the array's pass before it.
         label: its name in reports.
-        stage, pipeline, microbatch: to which it belongs.
+        stage, pipeline, microbatch: those it belongs to.
     """
 
     array: int
@@ -94,7 +94,7 @@ class LinkTask:
     Args:
         operation: index of its operation.
         after: indices of the tasks it waits for.
-        pipeline, stage, microbatch: to which it belongs.
+        pipeline, stage, microbatch: those it belongs to.
     """
 
     operation: int
@@ -141,7 +141,7 @@ class SystemTimes:
         return int(self.end.max(initial=0))
 
 
-# ---- Checks and order of a program, for both engines of a system.
+# ---- Checks of a program and the order of its tasks, for both engines of a system.
 
 
 def checked_cycles(program: SystemProgram, pass_cycles: Sequence[int]) -> list[int]:

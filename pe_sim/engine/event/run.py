@@ -41,7 +41,7 @@ def run_event(schedule: Schedule, check: Callable[[], None] | None = None) -> Tr
 
     Raises:
         DeadlockError: no event is left before the last stage is done.
-        OutOfMemoryError: what it takes exceeds this machine's memory.
+        OutOfMemoryError: the simulation takes more than this machine's memory.
     """
     require_memory(least_bytes(schedule), "this step, event by event,", _LEVERS)
     return _EventRun(schedule, check).run()

@@ -99,7 +99,7 @@ class SharedChannel(ChannelState):
     changed: bool = True
     _turn: int = 0
     _begins: list[int] = field(default_factory=lambda: [0])  # where each stage's requests begin, in the order of ties
-    _orders: list[IntArray] = field(default_factory=list)  # of a stage's requests, by rank
+    _orders: list[IntArray] = field(default_factory=list)  # each stage's requests in the order of their ranks
     _arrivals: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _busy: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _releases: IntArray | None = None

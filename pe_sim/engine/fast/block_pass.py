@@ -19,7 +19,7 @@ from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, R
 from pe_sim.units import BoolArray, IntArray
 
 _WORTH_A_LOOK = 4096  # PEs; cycles of fewer take too little memory to be compacted
-Ready = IntArray  # of a slot: (..., PEs) or (..., hubs) cycles, or (..., 1) where it is the same for all
+Ready = IntArray  # ready cycles of a slot: (..., PEs) or (..., hubs), or (..., 1) where all have the same
 
 
 @dataclass(slots=True)

@@ -43,15 +43,15 @@ class StagePlan:
         working: (PEs,) those that work; others may pass a term of a sum on.
         times: times of a matrix operator whose duration does not depend on the state of its memory.
         first: (scopes,) where the PEs of each reduction or target begin.
-        end: where those of the last one end.
+        end: where the PEs of the last one end.
         busy: cycles that each message or reduction holds its channel.
         combine_cycles: cycles that a reduction's joints take to combine.
         levels: levels of joints that a reduction passes.
         beats: beats of each hop over a channel of a graph.
         covers_all: whether the only target of a stage's messages is every PE.
         by_target: (messages,) messages in the order of their targets.
-        first_of_target: where the messages of each target that has some begin in that order.
-        reached: the targets that have some; None if each target has one message, in order.
+        first_of_target: where the messages of each target begin in that order, of targets that have any.
+        reached: the targets that have any; None if each target has one message, in order.
         target_of_pe: (PEs,) the target each PE belongs to, -1 for none.
     """
 

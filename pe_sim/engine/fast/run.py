@@ -170,7 +170,7 @@ class _FastRun:
         visits: list[Visit] = []
         base = np.zeros(1, dtype=np.int64)
         outcome = _Outcome(BlockRecord(), self._initial_state())
-        leaving: dict[int, tuple[_Outcome, IntArray]] = {}  # of each lane: its last outcome, when that was entered
+        leaving: dict[int, tuple[_Outcome, IntArray]] = {}  # by lane: its last outcome, and when that was entered
         for run in self._schedule.sequence:
             plan = self._plan(run.block)
             source, entered = leaving.get(run.lane, (outcome, base))
@@ -353,7 +353,7 @@ def _fingerprint(state: MachineState, entries: list[Ready], heads: list[Ready | 
 # ---- The decode steps of a generation, many at once, from the first one placed.
 
 
-_ENTRIES = 2**16  # of one array over steps and classes: half a MiB, so that those of a stage stay in the cache
+_ENTRIES = 2**16  # in one array over steps and classes: half a MiB, so that the arrays of a stage stay in the cache
 
 
 def run_decode_steps(placed: PlacedGraph, num_steps: int) -> Iterator[StepsTrace]:

@@ -53,7 +53,7 @@ class _Written:
     An input k stands for the k-th stage of the visit, or for what enters it where it is -1 or less: ~k is which.
 
     Args:
-        spans: of the first layer that has the record, with inputs as above.
+        spans: spans of the first layer that has the record, with inputs as above.
         uses: (7, uses) channel, tag, stage, start, end, bytes, part.
     """
 

@@ -1,4 +1,4 @@
-"""The registry of algorithms that do a part of a collective with one program, and why one does not fit, in words.
+"""The registry of algorithms that do a part of a collective with one program, and reasons why one does not fit.
 
 What a user asks for may take several of them after one another; those plans are in `plans`.
 """
@@ -26,7 +26,7 @@ from pe_sim.units import IntArray
 # ---- Why an algorithm cannot run on an interconnect, in words; empty if it can.
 
 
-_FEWEST_ARMS = 3  # of a star; a line of three PEs is none
+_FEWEST_ARMS = 3  # fewest arms of a star; a line of three PEs is none
 
 
 def cannot_combine(interconnect: Interconnect, pattern: Pattern) -> str:

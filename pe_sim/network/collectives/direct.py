@@ -14,7 +14,7 @@ from pe_sim.network.routing.hops import HopBuilder, Program
 from pe_sim.units import IntArray
 
 MAX_HOPS: Final = 2**23  # about 2 GiB
-_SAMPLED: Final = 16  # senders whose ways stand for those of all
+_SAMPLED: Final = 16  # senders from whose paths the hops of all are estimated
 _EMPTY: Final = np.zeros(0, dtype=np.int64)
 
 
@@ -137,7 +137,7 @@ def pairwise(interconnect: Interconnect, pattern: Pattern) -> Program:
 
 
 def _check_size(interconnect: Interconnect, senders: IntArray, receivers: IntArray) -> None:
-    """Refuses messages whose hops are beyond what can be held, before they are laid out."""
+    """Raises if messages have more hops than can be held, before these are laid out."""
     some = np.unique(senders)[:: max(1, len(np.unique(senders)) // _SAMPLED)]
     mine = np.isin(senders, some)
     lengths = interconnect.flows.paths(senders[mine], receivers[mine])

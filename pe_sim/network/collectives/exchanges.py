@@ -197,7 +197,7 @@ def _add_side(builder: RoundsBuilder, first: int, box: Sequence[Side], level: in
     rounds = np.arange(side.length - 1, dtype=np.int64)
     away = rounds + 1 if forth else rounds  # a reduce-scatter, or an all-gather
     owners = around[_owners(side.length, away, forth=forth)]  # (rounds, places)
-    fixed = np.tile(below, len(above))  # of each ring, the offset along the sides before
+    fixed = np.tile(below, len(above))  # offset of each ring along the sides before
     starts = (owners[:, None, :] + fixed[None, :, None]).reshape(len(rounds), -1)
     builder.repeat(senders, receivers, starts[:, :, None] + above)
 

@@ -28,7 +28,7 @@ class Members:
 
     Args:
         nodes: (members,) PEs.
-        combine_cycles: of a member that adds what it gets to what it has.
+        combine_cycles: cycles that a member takes to add what it gets to what it has.
     """
 
     interconnect: Interconnect
@@ -96,7 +96,7 @@ def unicasts(
 
     Args:
         senders, receivers: (messages,) places; no member sends to itself.
-        payload: (messages,) what each carries.
+        payload: (messages,) number of the payload that each carries.
         combine: whether receivers add what they get to what they have.
     """
     builder, every = HopBuilder(), np.arange(len(senders), dtype=np.int64)

@@ -28,8 +28,8 @@ class Sizes:
     """Bytes of a collective, in both dtypes: (scopes,) of whole values and (PEs,) of parts.
 
     Args:
-        partial, result: of a scope's partial sums, and of the value in the dtype in which results travel.
-        partial_parts, result_parts: of each PE's part of it.
+        partial, result: bytes of a scope's partial sums, and of the value in the dtype in which results travel.
+        partial_parts, result_parts: bytes of each PE's part of them.
     """
 
     partial: IntArray

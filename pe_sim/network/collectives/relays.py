@@ -160,7 +160,7 @@ class _Chain:
 
     Args:
         near, far: the ends, `near` the one on the hub's side.
-        scope: of the message.
+        scope: the scope of the message.
         feeds: the message between `near` and the end point before it; NONE if `near` is the hub.
     """
 

@@ -20,8 +20,8 @@ class Costs:
     """Cycles that messages cost at end points.
 
     Args:
-        send: before every message.
-        receive: from the arrival of a message to its use.
+        send: cycles before every message.
+        receive: cycles from the arrival of a message to its use.
     """
 
     send: int = 0
@@ -45,13 +45,13 @@ class RoundsBuilder:
     """
 
     def __init__(self, interconnect: Interconnect, nodes: IntArray, source_of: IntArray, costs: Costs) -> None:
-        """Nothing yet.
+        """Begins without any rounds.
 
         Args:
-            interconnect: where it is.
-            nodes: (ends,) where each end point is.
+            interconnect: the interconnect over which messages go.
+            nodes: (ends,) node of each end point.
             source_of: (ends,) entry among the senders that has to be ready before it sends; NONE: none.
-            costs: at end points.
+            costs: costs at end points.
         """
         self._interconnect, self._nodes, self._source_of, self._costs = interconnect, nodes, source_of, costs
         self._latest = np.full(len(nodes), NONE, dtype=np.int64)
@@ -92,7 +92,7 @@ class RoundsBuilder:
         self._latest = np.full_like(self._latest, NONE)
 
     def finish(self, ends: IntArray, targets: IntArray, num_sources: int, num_targets: int) -> Hops:
-        """The hops; `targets` are the entries of the `ends` that get something, whole when all of it has arrived.
+        """The hops of all rounds; `targets` are the targets at the `ends`, whole when all that they get has arrived.
 
         An end point that is a sender too is done no sooner than it is ready.
         """

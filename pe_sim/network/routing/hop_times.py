@@ -1,4 +1,4 @@
-"""When the hops of a collective are granted their channels: vector recurrences, wave by wave."""
+"""Times of the hops of a collective on its channels, by vector recurrences, wave by wave."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run_hops(
 
     Args:
         beats, busy: (hops,) beats of each hop, and cycles that it holds its channel.
-        ranks: (messages,) who goes first if requests arrive together: the lower one, then the lower hop.
+        ranks: (messages,) of requests that arrive together the one of the lower rank goes first, then the lower hop.
         ready: (sources,) when each sender is ready.
     """
     overhead, latency = channels.overhead_cycles[hops.channel], channels.latency_cycles[hops.channel]

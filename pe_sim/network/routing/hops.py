@@ -64,9 +64,9 @@ class Hops:
     """A graph of hops; arrays are (hops,), (links,), (starts,), (ends,) or (kept,).
 
     Args:
-        channel: of each hop.
-        message: of each hop.
-        wait_cycles: from the last thing a hop waits for to its request.
+        channel: channel of each hop.
+        message: message of each hop.
+        wait_cycles: cycles from the last event that a hop waits for to its request.
         before, after: hop `after` waits for hop `before`.
         stored: whether it waits for its tail, as an end point does; else for its head.
         source, first_hop: a hop waits for a sender to be ready.
@@ -258,7 +258,7 @@ class Program:
 
     Args:
         rank: (messages,) the lower goes first if requests arrive together.
-        payload: what the messages carry: numbers of payloads, in order of the messages.
+        payload: numbers of the payloads that messages carry, in order of the messages.
         begin: (messages + 1,) where the payloads of each message begin and end; None: each carries one.
     """
 

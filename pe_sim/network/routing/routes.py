@@ -105,7 +105,7 @@ class Coordinates:
     """Coordinates of the PEs of a grid: PE i has coordinate i // stride mod size in each dimension.
 
     Args:
-        sizes, strides: of the dimensions, in the order in which a message travels them.
+        sizes, strides: sizes and strides of the dimensions, in the order in which a message travels them.
         wraps: whether the ends of a dimension are neighbours.
     """
 

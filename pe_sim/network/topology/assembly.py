@@ -31,7 +31,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Bisection:
-    """The least bytes per cycle between two halves of the PEs, in one direction, and how we know."""
+    """The least bytes per cycle between two halves of the PEs, in one direction, and how it was found."""
 
     bytes_per_cycle: int
     how: str
@@ -266,9 +266,9 @@ def tree_bisection(num_leaves: int, arity: int, widths: Sequence[int]) -> int:
     """The least width cut, in one direction, that leaves two halves of the leaves (equal, or one leaf apart).
 
     Args:
-        num_leaves: of a tree as `trees.grow_tree` makes it.
+        num_leaves: leaves of a tree as `trees.grow_tree` makes it.
         arity: children of a joint.
-        widths: of the links of each level, from the leaves up.
+        widths: width of the links of each level, from the leaves up.
     """
     if num_leaves < 2:
         return 0

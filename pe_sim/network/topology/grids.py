@@ -34,7 +34,7 @@ class PathKind:
         self._closed = closed
 
     def build(self, plan: Plan) -> Topology:
-        """A channel each way between neighbours, and between the root and its PE."""
+        """The topology: a channel each way between neighbours, and between the root and its PE."""
         shape, kind = _path(plan), plan.network.kind
         places = loop(plan.num_pes) if self._closed else snake(plan.num_pes)
         assembly = Assembly(plan, places, routers=True, beside=shape.root_at)
@@ -70,7 +70,7 @@ class GridKind:
         self._wrapped = wrapped
 
     def build(self, plan: Plan) -> Topology:
-        """A channel each way between neighbours, and between the root and its PE."""
+        """The topology: a channel each way between neighbours, and between the root and its PE."""
         shape, kind = _grid(plan), plan.network.kind
         assembly = Assembly(plan, self._places(shape), routers=True, beside=shape.root_at)
         for first, second in self._neighbours(shape):

@@ -1,4 +1,4 @@
-"""An interconnect as a directed graph of channels, and the array forms of both that engines index."""
+"""An interconnect as a directed graph of channels, and graph and channels as arrays, which engines index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Channels:
     Args:
         name: unique and readable: "bus", "mesh (3,4)->(3,5)", "tree 12 up".
         level: the level of the parameters it belongs to: "bus", "tree", "link", "cluster bus", "level 2".
-        bytes_per_cycle, latency_cycles, overhead_cycles: of a message on it.
+        bytes_per_cycle, latency_cycles, overhead_cycles: of each message on the channel.
         request_cycles: until the arbiter hears a PE's request (the root's it hears at once).
         ramp_cycles: paid where a message enters at a PE, or leaves to a PE, over this channel.
         length_mm: length of the wire under the floor plan; of all the wire of a bus.

@@ -268,7 +268,7 @@ def _add_level(
     Args:
         assembly: what they are added to.
         leaves: PEs or bridges.
-        top: what hears the bus and stands at the top of the tree.
+        top: the node that hears the bus and stands at the top of the tree.
         level: the parameters, with the latency of the bus in cycles, not `auto`.
         bus: the name of the bus's node and channel; without its number, the name of the level.
         prefix: prefix of the joints' numbers.
