@@ -18,8 +18,8 @@ from pe_sim.schedule.stages import MessageStage, PeStage, Resource, RootStage, R
 from pe_sim.trace import NOT_ACTIVE
 from pe_sim.units import IntArray, ceil_div
 
-_RECENT = 16  # stages; whoever walks over a step stays with a few at a time
-_WINDOW = 256  # uses of channels
+_RECENT = 16  # stages kept; a walk over a step stays with a few at a time
+_WINDOW = 256  # uses of channels searched at first
 
 
 class Activity(NamedTuple):
@@ -36,7 +36,7 @@ class Activity(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why a link begins where it does: `activity` made it so, and then `travel` cycles of its own were only waiting."""
+    """Why a link begins at cycle `begin`: `activity` ended then; its first `travel` cycles only wait for its request."""
 
     begin: int
     activity: Activity | None
@@ -44,7 +44,7 @@ class Cause(NamedTuple):
 
 
 class Arrivals:
-    """When the results of stages were where they went."""
+    """Cycles at which the results of stages arrived where they went."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._stages, self._spans = timeline.stages, timeline.trace.spans
@@ -53,16 +53,16 @@ class Arrivals:
 
     @cached_property
     def channels(self) -> Channels:
-        """Of an array whose interconnect is a graph."""
+        """The channels of an array whose interconnect is a graph."""
         from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
         return interconnect_of(self._array).topology.channels
 
     def there(self, order: int, places: IntArray, *, heads: bool = False) -> IntArray:
-        """(places,) when a stage's result was on some PEs or at some hubs, NOT_ACTIVE where it never is.
+        """(places,) cycles at which a stage's result was at the given PEs or hubs; NOT_ACTIVE where it never is.
 
         Args:
-            heads: of what was streamed, when its head was there.
+            heads: for streamed data, give the arrival of its head, not of its tail.
         """
         span = self._spans[order]
         if span.on_pes:
@@ -72,14 +72,14 @@ class Arrivals:
         return np.where(at >= 0, self.at_targets(order, heads=heads)[at], NOT_ACTIVE)
 
     def places(self, order: int) -> IntArray:
-        """All PEs, or hubs, that a stage's result may be at."""
+        """Indices of all PEs, or of all hubs, at which a stage's result may be."""
         stage = self._stages[order]
         if self._spans[order].on_pes or (isinstance(stage, MessageStage) and not stage.to_root):
             return np.arange(self._array.num_pes)
         return np.arange(len(self.at_targets(order)))
 
     def targets(self, order: int, places: IntArray) -> IntArray:
-        """(places,) which target of a stage each PE, or each hub, is; NOT_ACTIVE for a PE that is none."""
+        """(places,) index of the target that each PE or hub belongs to in a stage; NOT_ACTIVE for a PE in none."""
         stage = self._stages[order]
         if isinstance(stage, MessageStage) and not stage.to_root:
             target = np.searchsorted(stage.first_pe, places, side="right") - 1
@@ -89,7 +89,7 @@ class Arrivals:
         return np.minimum(places, len(self.at_targets(order)) - 1)  # one hub alone serves them all
 
     def at_targets(self, order: int, *, heads: bool = False) -> IntArray:
-        """(targets,) when each had the last of what it gets; 0 where that is nothing."""
+        """(targets,) cycles at which each target had all that it gets; 0 for one that gets nothing."""
         key = order, heads
         if key not in self._recent:
             if len(self._recent) == _RECENT:
@@ -117,7 +117,7 @@ class Arrivals:
         return found
 
     def heads(self, order: int, parts: IntArray) -> IntArray:
-        """(parts,) when the heads of some messages on the bus, or hops, came out at the far end."""
+        """(parts,) cycles at which the heads of the given bus messages or hops came out at the far end."""
         stage, span = self._stages[order], self._spans[order]
         grants = span.parts.start[parts] + span.base
         if isinstance(stage, RoutedStage):
@@ -128,7 +128,7 @@ class Arrivals:
 
 
 class Causes:
-    """What made activities happen when they did."""
+    """The causes of activities: what made each of them begin when it did."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline, self._arrivals = timeline, Arrivals(timeline)
@@ -138,7 +138,7 @@ class Causes:
         self._released: dict[Resource, dict[int, Activity]] = {}
 
     def last(self) -> Activity | None:
-        """What ends last, of several the latest in program order."""
+        """The activity that ends last (of several, the latest in program order); None if nothing happened."""
         found = max(self._spans, key=lambda span: (span.end, span.order), default=None)
         if found is None or found.end <= 0:
             return None
@@ -148,12 +148,12 @@ class Causes:
         return self.activity(found.order, int(ends.argmax()))
 
     def activity(self, order: int, place: int, *, first: bool = False) -> Activity:
-        """The work on a PE, or a part of a stage; of a message in bursts the last one, or the first."""
+        """The activity of a stage at a place; for a message sent in bursts its last burst, or its first."""
         on_bus = resource_of(self._stages[order]) is Resource.BUS
         return Activity(order, place, int(self._rows(order, place)[0 if first else -1]) if on_bus else NOT_ACTIVE)
 
     def end(self, activity: Activity) -> int:
-        """When the last of it was where it went."""
+        """Cycle at which the activity's last byte had arrived, or its work was done."""
         order, place, row = activity
         stage, span = self._stages[order], self._spans[order]
         end = span.base + int(span.parts.end[place])
@@ -165,7 +165,7 @@ class Causes:
         return end
 
     def channel(self, activity: Activity) -> str:
-        """On a graph of channels, the one of a hop; else empty."""
+        """Name of the channel that a hop over a graph of channels takes; empty for any other activity."""
         stage = self._stages[activity.order]
         if not isinstance(stage, RoutedStage) or activity.place >= len(stage.hops):
             return ""
@@ -173,7 +173,11 @@ class Causes:
         return name
 
     def explain(self, activity: Activity, until: int) -> Cause:
-        """What made an activity happen when it did; `until`: whether a hop's head or its tail is asked for."""
+        """The cause that an activity began when it did.
+
+        Args:
+            until: the cycle up to which it is explained; it tells whether a hop's head or its tail is asked for.
+        """
         order, place, row = activity
         stage, span = self._stages[order], self._spans[order]
         if isinstance(stage, PeStage):
@@ -191,7 +195,7 @@ class Causes:
         return Cause(begin, self._held_by(activity, begin))
 
     def nearest(self, activity: Activity, until: int) -> tuple[int, Activity | None]:
-        """The last thing that came before an activity nothing explains, and its end; cycle 0 if there is none."""
+        """End and activity of the last thing known to precede an activity that nothing explains; (0, None) if none."""
         found = list(self._awaited(activity))
         if isinstance(self._stages[activity.order], PeStage):
             found.append(self._before_on_pe(activity))
@@ -216,7 +220,7 @@ class Causes:
         return Cause(begin, before if ended == begin else None)
 
     def _delayed_tail(self, activity: Activity, stage: RoutedStage, begin: int, until: int) -> Cause | None:
-        """What a hop's tail waited for behind a slower channel upstream, if it did and is asked for."""
+        """The cause of a hop's late tail, if it waited for a slower channel upstream; None if not, or for its head."""
         order, hop, _ = activity
         hops, span, channels = stage.hops, self._spans[order], self._arrivals.channels
         tail = span.base + int(span.parts.end[hop])
@@ -233,7 +237,7 @@ class Causes:
         return Cause(flight, self.activity(order, int(late[0]))) if begin + held + latency < tail else None
 
     def _waits(self, activity: Activity) -> tuple[int, int]:
-        """Cycles from the last thing an activity waits for to its request, and how many of them the request travels."""
+        """Cycles from an activity's last input until it may be granted, and how many of them its request travels."""
         order, place, row = activity
         stage = self._stages[order]
         if isinstance(stage, RoutedStage) and place < len(stage.hops):
@@ -245,7 +249,7 @@ class Causes:
         return 0, 0
 
     def _awaited(self, activity: Activity, *, heads: bool = False) -> Iterator[tuple[int, Activity | None]]:
-        """What an activity waited for, and when that was there, in the order in which causes are looked for."""
+        """Yields (cycle it was there, activity) of all that an activity waited for, the likeliest cause first."""
         order, place, _ = activity
         stage, span = self._stages[order], self._spans[order]
         senders = [np.array([place])]
@@ -270,7 +274,7 @@ class Causes:
             yield from self._inputs(activity, places, heads=heads)
 
     def _inputs(self, activity: Activity, places: IntArray, *, heads: bool) -> Iterator[tuple[int, Activity | None]]:
-        """The inputs that come to some places, the latest stage first, and when the last of each was there."""
+        """Yields (cycle, activity) of the last arrival of each input at the given places, the latest stage first."""
         stage, early = self._stages[activity.order], 0
         if isinstance(stage, MessageStage | RoutedStage) and stage.early_cycles is not None:
             early = int(stage.early_cycles[places[0] if isinstance(stage, RoutedStage) else activity.place])
@@ -283,7 +287,7 @@ class Causes:
                 yield int(there[last]) - early, self._maker(source, int(asked[last]), int(there[last]))
 
     def _maker(self, order: int, place: int, cycle: int) -> Activity | None:
-        """What of a stage was there at `cycle`, on a PE or at a hub; at an earlier one than its tail, its head."""
+        """The activity of a stage whose tail, or else whose head, was on a PE or at a hub at `cycle`."""
         stage, span = self._stages[order], self._spans[order]
         if isinstance(stage, PeStage):
             return Activity(order, place)
@@ -312,7 +316,7 @@ class Causes:
         return None
 
     def _held_by(self, activity: Activity, begin: int) -> Activity | None:
-        """What left the activity's channel, joints or unit at `begin`."""
+        """The activity that left this one's channel, joints or unit at cycle `begin`; None if there is none."""
         stage = self._stages[activity.order]
         if isinstance(stage, RootStage):
             return self._before_at_root(stage.resource, begin)
@@ -321,7 +325,7 @@ class Causes:
         return next((before for ended, before in self._before_on_channel(activity) if ended == begin), None)
 
     def _before_on_channel(self, activity: Activity) -> Iterator[tuple[int, Activity]]:
-        """When the bus, or its channel of a graph, was left before a message or hop took it, and by what."""
+        """Yields (end, activity) of the use before this one of the bus or channel that a message or hop took."""
         uses, rows = self._uses, [activity.row] if activity.row >= 0 else self._rows(activity.order, activity.place)[:1]
         for row in rows:
             before = self._row_before(int(row))
@@ -339,7 +343,7 @@ class Causes:
         return 0, None
 
     def _before_in_joints(self, activity: Activity, mine: MessageStage | TreeStage, begin: int) -> Activity | None:
-        """The passage before it that made it start at `begin`: behind a slower one, which leaves their joints later."""
+        """The earlier passage through the same joints that kept this one from starting before cycle `begin`, if any."""
         part = activity.place
         own_first, own_last = self._leaves(mine)
         first, last = int(own_first[part]), int(own_last[part])
@@ -366,7 +370,7 @@ class Causes:
         return None
 
     def _leaves(self, stage: MessageStage | TreeStage) -> tuple[IntArray, IntArray]:
-        """(parts,) the leaves first .. last - 1 above which each passage takes joints."""
+        """(parts,) first and last: each passage takes joints above the leaves first .. last - 1."""
         if isinstance(stage, MessageStage):
             return stage.first_pe[stage.target], stage.last_pe[stage.target]
         if stage.whole_tree:
@@ -374,13 +378,13 @@ class Causes:
         return stage.first_pe, stage.last_pe
 
     def _joints(self, stage: MessageStage | TreeStage) -> tuple[int, int]:
-        """How many levels a stage passes, and the cycles of each joint."""
+        """Number of tree levels that a stage passes, and cycles that each joint takes to combine."""
         if isinstance(stage, MessageStage):
             return 0, 0
         return stage.levels, stage.combine_cycles(self._timeline.schedule.array.bus_tree.tree)
 
     def _before_at_root(self, unit: Resource, begin: int) -> Activity | None:
-        """The job that left a unit of the root at `begin`."""
+        """The job that left a unit of the root at cycle `begin`; None if there is none."""
         if unit not in self._released:
             self._released[unit] = released = {}
             for order, stage in enumerate(self._stages):
@@ -398,7 +402,7 @@ class Causes:
         return rows
 
     def _row_before(self, row: int) -> int:
-        """The row before it on the same channel; NOT_ACTIVE if there is none."""
+        """The previous row of the trace's uses on the same channel; NOT_ACTIVE if there is none."""
         column, last, width = self._uses.channel, row, _WINDOW
         while last > 0:
             first = max(last - width, 0)
@@ -409,7 +413,7 @@ class Causes:
         return NOT_ACTIVE
 
     def _positions(self, keys: IntArray, key: int) -> IntArray:
-        """Where a key stands in an array of the schedule's; sorted once."""
+        """Indices at which a key stands in an array of the schedule; each array is sorted once and remembered."""
         if id(keys) not in self._sorted:
             in_order = np.argsort(keys, kind="stable")
             bounds = np.searchsorted(keys[in_order], np.arange(int(keys.max(initial=-1)) + 2))

@@ -31,14 +31,14 @@ TAGS = tuple(tag.value for tag in Tag)
 
 @dataclass(frozen=True, eq=False)
 class ChannelTable:
-    """Channel c of the interconnect has entry c of each field; all cycles are of one step.
+    """What each channel of an interconnect carried in one step; entry c of each field belongs to channel c.
 
     Args:
         name, level: as the topology calls them.
         bytes_per_cycle: its width.
         length_mm: of its wire under the floor plan; None where nobody worked it out (one bus and one tree).
-        messages, bytes, busy: (channels, tags) by `TAGS`.
-        mean_busy: (channels,) busy cycles: its own; of a tree the mean over the leaves of what passes above them.
+        messages, bytes, busy: (channels, tags) counts, bytes and busy cycles, tags in the order of `TAGS`.
+        mean_busy: (channels,) busy cycles; for a tree the mean over its leaves of what passes above them.
         elapsed_cycles: of the step.
     """
 
@@ -53,12 +53,12 @@ class ChannelTable:
     elapsed_cycles: int
 
     def __len__(self) -> int:
-        """How many channels there are."""
+        """Number of channels."""
         return len(self.name)
 
     @cached_property
     def busy_cycles(self) -> IntArray:
-        """(channels,) cycles each was held."""
+        """(channels,) cycles in which each channel was held."""
         busy: IntArray = self.busy.sum(axis=1)
         return busy
 
@@ -68,17 +68,17 @@ class ChannelTable:
         return tuple(tag for tag, count in zip(TAGS, self.messages.sum(axis=0).tolist(), strict=True) if count)
 
     def utilization(self, *tags: str) -> FloatArray:
-        """(channels,) busy over elapsed, 0..1: by all messages, or by those of some tags."""
+        """(channels,) busy over elapsed cycles (0..1), of all messages or of those with the given tags."""
         columns = [TAGS.index(tag) for tag in tags or TAGS]
         return np.asarray(self.busy[:, columns].sum(axis=1) / max(self.elapsed_cycles, 1), dtype=np.float64)
 
     def hottest(self, count: int = NUM_HOTTEST) -> list[int]:
-        """The busiest channels, the earlier one of equals first; none that was idle."""
+        """Indices of at most `count` busiest channels, of equals the earlier first; idle ones are left out."""
         order = np.lexsort((np.arange(len(self)), -self.busy_cycles))[:count]
         return [channel for channel in order.tolist() if self.busy_cycles[channel] > 0]
 
     def row(self, channel: int) -> dict[str, Any]:
-        """All of one channel, JSON-ready."""
+        """All figures of one channel, JSON-ready."""
         length = None if self.length_mm is None else float(self.length_mm[channel])
         return {
             "name": self.name[channel],
@@ -91,7 +91,7 @@ class ChannelTable:
         }
 
     def by_level(self) -> dict[str, dict[str, Any]]:
-        """By level, in the order of the channels: sums over its channels, and how busy they were."""
+        """Sums over the channels of each level and how busy they were, by level in the order of the channels."""
         elapsed = max(self.elapsed_cycles, 1)
         return {
             level: {
@@ -105,7 +105,7 @@ class ChannelTable:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the levels and the hottest channels; all of them are in `to_frame` and `to_rows`."""
+        """The levels and the hottest channels, JSON-ready; `to_frame` and `to_rows` give all channels."""
         return {
             "count": len(self),
             "by_level": self.by_level(),
@@ -214,7 +214,7 @@ def _of_bus_tree(schedule: Schedule, elapsed_cycles: int) -> ChannelTable:
 
 
 def joint_busy(schedule: Schedule, channel: Resource) -> IntArray:
-    """(PEs,) beats of all that passes the joints above each PE, of the tree or its downlink.
+    """(PEs,) beats of all that passes the joints above each PE, in the tree or its downlink.
 
     Reductions in disjoint subtrees go on side by side, so the sum over all of them may exceed the time they take.
     """
@@ -243,6 +243,6 @@ def _joint_busy_by_tag(schedule: Schedule, channel: Resource) -> IntArray:
 
 
 def distinct_stages(schedule: Schedule) -> list[tuple[Any, int]]:
-    """Every distinct stage with how often it runs."""
+    """Every distinct stage of a schedule with how often it runs."""
     runs = Counter(run.block for run in schedule.sequence)
     return [(stage, repeats) for block, repeats in runs.items() for stage in schedule.blocks[block].stages]

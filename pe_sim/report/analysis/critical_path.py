@@ -3,10 +3,10 @@
 A stage on a PE starts when its last input has come or the PE's previous stage has ended; at overlap 3 it may start at
 the head of a message and has to go on for a while after its tail. A message is granted when its request has reached
 the arbiter or the message before it has left the bus; a reduction starts when its last leaf is there or its joints
-are free of the one before it; a job at the root waits for its inputs or for the job before it. A hop over
-a graph of channels waits for the hops that feed it, then for its channel. So the cycles of a
-wait are those of whoever held the resource, and the links cover [0, makespan] without a gap or an overlap. Where the
-trace shows no cause, the cycles back to the last thing known to have come before are a link of the resource `wait`.
+are free of the one before it; a job at the root waits for its inputs or for the job before it. A hop over a graph of
+channels waits for the hops that feed it, then for its channel. So the cycles of a wait are those of whoever held the
+resource, and the links cover [0, makespan] without a gap or an overlap. Where the trace shows no cause, the cycles
+back to the last thing known to have come before are a link of the resource `wait`.
 
 Where layers repeat each other, and the walk enters one as it entered a later one, what lies between is not walked over
 again as long as the layers are the same: its links repeat too.
@@ -30,7 +30,7 @@ _Label = tuple[int, int | None, str, str, str, str]  # order, layer, name, opera
 
 
 def critical_path(timeline: Timeline) -> Sequence[Link]:
-    """The links in order of time."""
+    """The links of a step's critical path in order of time."""
     pieces = _Walk(timeline).pieces()
     return Links(pieces) if len(pieces) > 1 else pieces[0].links
 
@@ -42,7 +42,7 @@ class _Walk:
         self._timeline, self._causes = timeline, Causes(timeline)
 
     def pieces(self) -> list[Piece]:
-        """From the last event back to cycle 0: pieces in order of time, the first and the last not repeated."""
+        """The critical path as pieces in order of time; the first and the last are not repeated."""
         causes, until, activity = self._causes, self._timeline.trace.makespan_cycles, self._causes.last()
         found: list[Link] = []  # since the last repetition, the latest first
         done: list[Piece] = []
@@ -85,13 +85,13 @@ class _Walk:
         return Link(*self._label(order, self._timeline.resource_of(order, place).value), place, start, end, travel)
 
     def _wait(self, activity: Activity, start: int, end: int) -> Link:
-        """Cycles beside an activity's own that nothing in the trace explains."""
+        """A link of resource `wait`: cycles next to an activity that nothing in the trace explains."""
         order, place, _ = activity
         pe = place if self._timeline.trace.spans[order].on_pes else None
         return Link(*self._label(order, WAIT), pe, start, end, end - start)
 
     def _label(self, order: int, resource: str = "") -> _Label:
-        """What all links of a stage share; the tag is of one that is not limited by another resource than its own."""
+        """The fields that all links of a stage share; the tag is shown only where its own resource limits the stage."""
         span, tag = self._timeline.trace.spans[order], tag_of(self._timeline.stages[order])
         shown = tag.value if tag and not resource else ""
         return order, span.layer, span.name, span.operator, resource or span.resource, shown
@@ -111,8 +111,8 @@ class Link:
         tag: of a message or a reduction, else empty.
         pe: the PE it happened on; None for the network and the root.
         start, end: cycles.
-        wait_cycles: how many at its beginning only waited: for the request to reach the arbiter, or all of `wait`.
-        channel: on a graph of channels, the name of the one it was on; else empty.
+        wait_cycles: cycles at its beginning in which its request travelled to the arbiter; all cycles of a `wait`.
+        channel: the name of its channel on a graph of channels; else empty.
     """
 
     order: int
@@ -129,13 +129,13 @@ class Link:
 
     @property
     def cycles(self) -> int:
-        """Its length."""
+        """Length of the link in cycles."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far a repetition is from the one before it."""
+    """Distance of a repetition from the one before it, in stages, layers and cycles."""
 
     orders: int
     layers: int
@@ -144,32 +144,32 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some links in order of time, `times` times, each `shift` behind the last; `links` are of the first."""
+    """Links in order of time that occur `times` times, `shift` apart; `links` are those of the first time."""
 
     links: tuple[Link, ...]
     times: int = 1
     shift: Shift = Shift(0, 0, 0)
 
     def __len__(self) -> int:
-        """How many links there are in all."""
+        """Number of links, repetitions included."""
         return len(self.links) * self.times
 
     def link(self, number: int) -> Link:
-        """One of them."""
+        """Link number `number`, repetitions counted."""
         time, at = divmod(number, len(self.links))
         link = self.links[at]
         return link if not time else shifted(link, self.shift, time)
 
 
 class Links(Sequence[Link]):
-    """Links in order of time, each written out when it is asked for."""
+    """The links of several pieces in order of time, each made when it is asked for."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = tuple(pieces)
         self._first = [0, *accumulate(len(piece) for piece in pieces)]
 
     def __len__(self) -> int:
-        """How many links there are."""
+        """Number of links, repetitions included."""
         return self._first[-1]
 
     @overload
@@ -179,7 +179,7 @@ class Links(Sequence[Link]):
     def __getitem__(self, number: slice) -> tuple[Link, ...]: ...
 
     def __getitem__(self, number: int | slice) -> Link | tuple[Link, ...]:
-        """One link, or some."""
+        """One link, or the links of a slice."""
         if isinstance(number, slice):
             return tuple(self[each] for each in range(len(self))[number])
         number = range(len(self))[number]
@@ -188,7 +188,7 @@ class Links(Sequence[Link]):
 
 
 def counted(links: Sequence[Link]) -> Iterator[tuple[Link, int]]:
-    """Links with how often each is there, at other cycles and in other layers; every other figure is the same."""
+    """Yields each link with how often it occurs; its repetitions differ only in cycles, layer and order."""
     if isinstance(links, Links):
         for piece in links.pieces:
             yield from ((link, piece.times) for link in piece.links)
@@ -197,7 +197,7 @@ def counted(links: Sequence[Link]) -> Iterator[tuple[Link, int]]:
 
 
 def shifted(link: Link, shift: Shift, times: int) -> Link:
-    """The same link so many repetitions later."""
+    """The same link `times` repetitions later."""
     cycles, layer = times * shift.cycles, link.layer
     return replace(
         link,

@@ -63,17 +63,17 @@ COMPONENTS: Final = (*DYNAMIC, STATIC)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prices:
-    """What events cost on one array, in units.
+    """Energy of each kind of event on one array, in units of 0.0001 pJ.
 
     Args:
-        mac: by dtype.
-        operation: of a vector unit.
-        local_read, local_write, root_read, buffer_read, buffer_write: of a byte.
-        bus: of a byte that is sent over it.
-        tree: by level, of a byte over one link from it upwards.
-        channels: of a byte over each; None where there are a bus and a tree.
-        add, merge: of a byte that joints add, or merge into softmax partials.
-        arity: of the tree.
+        mac: one multiply-accumulate, by dtype.
+        operation: one lane of a vector unit for one cycle.
+        local_read, local_write, root_read, buffer_read, buffer_write: one byte.
+        bus: one byte sent over the bus.
+        tree: by level, one byte over one link from that level upwards.
+        channels: one byte over each channel; None where there are a bus and a tree.
+        add, merge: one byte that joints add, or merge into softmax partials.
+        arity: arity of the tree (no energy).
     """
 
     mac: Mapping[str, int]
@@ -92,7 +92,7 @@ class Prices:
 
 
 def prices_of(array: ArrayConfig) -> Prices:
-    """The prices of an array; constants finer than a unit are rounded."""
+    """The prices of an array, its energy constants rounded to whole units."""
     energy, plan = array.energy, array.floorplan
     element_bytes = array.dtypes.partial.bits / 8
     bus, tree = 0, tuple[int, ...]()
@@ -126,7 +126,7 @@ def prices_of(array: ArrayConfig) -> Prices:
 
 
 def stage_energy(stage: Stage, prices: Prices) -> dict[str, int]:
-    """Units by component of one stage; components it has nothing to do with may be missing."""
+    """Energy of one run of a stage in units, by component; components without any may be missing."""
     match stage:
         case PeStage():
             return _on_pes(stage, prices)
@@ -142,7 +142,7 @@ def stage_energy(stage: Stage, prices: Prices) -> dict[str, int]:
 
 
 def energy_units(stages: Iterable[tuple[Stage, int]], prices: Prices) -> dict[str, int]:
-    """Units of all components but static, of stages that run so many times each."""
+    """Dynamic energy in units, by component, of stages given with how often each runs."""
     found: Counter[str] = Counter(dict.fromkeys(DYNAMIC, 0))
     for stage, repeats in stages:
         for component, units in stage_energy(stage, prices).items():
@@ -151,12 +151,12 @@ def energy_units(stages: Iterable[tuple[Stage, int]], prices: Prices) -> dict[st
 
 
 def schedule_units(schedule: Schedule) -> int:
-    """Dynamic energy of a schedule in all."""
+    """Total dynamic energy of a schedule in units of 0.0001 pJ."""
     return sum(energy_units(distinct_stages(schedule), prices_of(schedule.array)).values())
 
 
 def energy_joules(schedule: Schedule, seconds: float) -> dict[str, float]:
-    """Joules of all `COMPONENTS` of a schedule that takes so long."""
+    """Energy in joules, by component (all `COMPONENTS`), of a schedule that takes `seconds`."""
     units = energy_units(distinct_stages(schedule), prices_of(schedule.array))
     dynamic = {component: each / _UNITS_PER_JOULE for component, each in units.items()}
     return {**dynamic, STATIC: schedule.array.energy.static_watts * seconds}
@@ -195,7 +195,7 @@ def _reduction(stage: TreeStage, prices: Prices) -> dict[str, int]:
 
 
 def _climb(stage: TreeStage, prices: Prices) -> int:
-    """Units of the links above the PEs that contribute, each once a reduction, up to where the result is."""
+    """Energy in units of a reduction's tree links: those above contributing PEs, up to the level of the result."""
     climbed = prices.tree[: stage.levels]
     scopes = (stage.active, stage.first_pe, stage.last_pe)
     links = _links(*(array.tobytes() for array in scopes), prices.arity, len(climbed))
@@ -204,7 +204,7 @@ def _climb(stage: TreeStage, prices: Prices) -> int:
 
 @lru_cache(maxsize=256)  # the reductions of a model's layers come from few sets of PEs
 def _links(active: bytes, first_pe: bytes, last_pe: bytes, arity: int, num_levels: int) -> tuple[IntArray, ...]:
-    """By level, (scopes,) links that have somebody below who contributes; arrays are given as their bytes."""
+    """(scopes,) number of links with a contributing PE below, by level; arrays are given as their bytes."""
     first, last = (np.frombuffer(bounds, dtype=np.int64) for bounds in (first_pe, last_pe))
     nodes = np.flatnonzero(np.frombuffer(active, dtype=np.bool_))
     scopes = np.searchsorted(first, nodes, side="right") - 1
@@ -233,7 +233,7 @@ def _messages(stage: MessageStage, prices: Prices) -> dict[str, int]:
 
 
 def _descent(num_bytes: IntArray, listening: IntArray, prices: Prices) -> int:
-    """Units of all links of the subtrees over those that listen."""
+    """Energy in units of messages down the tree: over all links of the subtrees above the PEs that listen."""
     units = 0
     for level, price in enumerate(prices.tree):
         below = prices.arity**level
@@ -264,7 +264,7 @@ def _routed(stage: RoutedStage, prices: Prices) -> dict[str, int]:
 def _with_received(
     found: dict[str, int], tag: Tag, sent_bytes: int, received_bytes: int, prices: Prices
 ) -> dict[str, int]:
-    """Adds what PEs write: messages to their buffers, streamed weights, which the root reads, to their memories."""
+    """`found` with what PEs write added: buffer writes, or for streamed weights memory writes (and root reads)."""
     if tag is Tag.WEIGHT_STREAM:
         found[PE_MEMORY] = received_bytes * prices.local_write
         found[ROOT_MEMORY] = sent_bytes * prices.root_read

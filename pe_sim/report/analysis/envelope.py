@@ -45,13 +45,13 @@ class Envelope:
     reasons: tuple[str, ...] = ()
 
     def one_line(self) -> str:
-        """For people: "within 0.5 % against RTL", say; the percentage is rounded up."""
+        """The envelope in words, such as "within 0.5 % against RTL"; the percentage is rounded up."""
         if self.percent is None:
             return f"outside what was compared with {AGAINST}: {'; '.join(self.reasons)}"
         return f"{self.level if self.level == 'exact' else f'within {_percent(self.percent)}'} against {AGAINST}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The envelope as a JSON-ready dict."""
         return {
             "against": AGAINST,
             "envelope": self.level,
@@ -61,7 +61,7 @@ class Envelope:
 
 
 def collective_envelope(kind: str, array: ArrayConfig, compared: Compared | None = None) -> Envelope:
-    """Of one collective alone on the whole array, whatever its bytes."""
+    """The envelope of one collective alone on the whole array, whatever its bytes."""
     known = compared or packaged()
     own = known.collective
     reasons = (
@@ -77,7 +77,7 @@ def collective_envelope(kind: str, array: ArrayConfig, compared: Compared | None
 def gemm_envelope(
     array: ArrayConfig, rows: int, inner: int, outer: int, cycles: int, compared: Compared | None = None
 ) -> Envelope:
-    """Of one GEMM alone on one PE, which took `cycles`; the interconnect has no part in it."""
+    """The envelope of one GEMM alone on one PE, which took `cycles`; the interconnect has no part in it."""
     known = compared or packaged()
     own, memory = known.gemm, array.pe.memory
     reasons = (
@@ -96,7 +96,7 @@ def gemm_envelope(
 
 
 def compared_phase(step: Decode | Prefill) -> str:
-    """The phase of a step as what was compared names it: scores above the diagonal are computed or they are not."""
+    """The phase of a step as `compared.json` names it: "causal prefill" where scores above the diagonal are skipped."""
     masked = isinstance(step, Prefill) and step.causal == "skip" and max(step.prompt_len) > 1
     return "causal prefill" if masked else step.phase
 
@@ -109,7 +109,12 @@ def step_envelope(
     workflow: Workflow,
     compared: Compared | None = None,
 ) -> Envelope:
-    """Of a step of a model, whatever its sizes and its number of layers; `phase` as of `compared_phase`."""
+    """The envelope of a step of a model, whatever its sizes and number of layers.
+
+    Args:
+        phase: as `compared_phase` gives it.
+        compared: what was compared with the RTL; None: what the package holds.
+    """
     known = compared or packaged()
     own = known.step
     groups, sequences = workflow.groups, "sequence" if batch_size == 1 else "sequences"
@@ -133,7 +138,7 @@ def step_envelope(
 
 
 def widest(envelopes: Iterable[Envelope]) -> Envelope:
-    """The envelope of several results together, at least one: the least sure one's, with the reasons of all."""
+    """The envelope of several results (at least one) together: that of the least sure one, with the reasons of all."""
     found = list(envelopes)
     widest_one = max(found, key=lambda envelope: (_LEVELS.index(envelope.level), envelope.percent or 0.0))
     return replace(widest_one, reasons=tuple(dict.fromkeys(reason for each in found for reason in each.reasons)))
@@ -172,13 +177,13 @@ def _dead_pes(array: ArrayConfig) -> Iterator[str]:
 
 
 def _scales(what: str, dtype: Dtype) -> Iterator[str]:
-    """The widths of elements only scale bytes, as the sizes of a model do, and are not judged."""
+    """Yields a reason if elements carry scales; their width only scales bytes, as sizes do, and is not judged."""
     if dtype.group_size is not None:
         yield f"{what} with scales (compared: without)"
 
 
 def _shared_heads(model: ModelConfig, array: ArrayConfig, workflow: Workflow) -> Iterator[str]:
-    """Where PEs outnumber heads, scores are reduced within groups of PEs: compared as reductions, not in a step."""
+    """Yields a reason if PEs outnumber heads: scores are then reduced within groups of PEs, not compared in a step."""
     by_head = any(plan.attention == "head" for plan in workflow.pattern)
     if by_head and array.num_pes // workflow.groups > model.num_heads:
         yield f"{model.num_heads} heads on {array.num_pes // workflow.groups} PEs (compared: whole heads on each)"
@@ -192,7 +197,7 @@ def _tiles(array: ArrayConfig) -> Iterator[str]:
 
 
 def _workflow(workflow: Workflow, names: Sequence[str]) -> Iterator[str]:
-    """A workflow of other names is compared if it does the same; groups are judged on their own."""
+    """Yields a reason if no compared workflow does the same; names do not matter, groups are judged on their own."""
     if not any(_plan_of(workflow) == _plan_of(WORKFLOWS[name]) for name in names if name in WORKFLOWS):
         which = f"another workflow called {workflow.name}" if workflow.name in names else f"workflow {workflow.name}"
         yield f"{which} (compared: {_listed(names)})"
@@ -208,7 +213,7 @@ def _is_whole_tiled(array: ArrayConfig, memory: Memory, inner: int, outer: int) 
 
 
 def _edge_cycles(array: ArrayConfig, memory: Memory, rows: int, inner: int, outer: int) -> int:
-    """At most what a machine that reads whole words tile after tile takes longer than the formula of all tiles.
+    """Upper bound, in cycles, on what a machine that reads tile by tile in whole words takes beyond the formula.
 
     Every tile rounds its words up, and an edge tile's short load does not hide the computation that a full one's does.
     """
@@ -241,7 +246,7 @@ def _unless_listed(value: object, listed: Sequence[object], what: str) -> Iterat
 
 
 def _unless_between(num_pes: int, listed: Sequence[int]) -> Iterator[str]:
-    """Numbers of PEs between the least and the greatest that were compared count as compared."""
+    """Yields a reason if a number of PEs is not between the least and the greatest that were compared."""
     least, most = min(listed), max(listed)
     if not least <= num_pes <= most:
         span = f"{least:,} to {most:,}" if most > least else f"{least:,}"
@@ -254,12 +259,11 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def _percent(percent: float) -> str:
-    """Rounded up to two places, so that what is said holds."""
+    """A percentage as text, rounded up to two places so that the bound still holds."""
     return f"{math.ceil(percent * 100 - 1e-6) / 100:.10g} %"
 
 
-# ---- What was compared with the RTL: takes `compared.json`, which `make accuracy` measures, gives its checked
-# sections.
+# ---- What was compared with the RTL: takes `compared.json`, which `make accuracy` writes, gives its checked sections.
 
 
 PACKAGED: Final = Path(__file__).with_name("compared.json")
@@ -270,7 +274,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class ComparedMachine(Section):
-    """What the RTL is; it has no bursts and no downlink of the tree."""
+    """The machine that the RTL describes; it has no bursts and no downlink of the tree."""
 
     networks: Names = Field(description="values of network.kind")
     arbitrations: Names = Field(description="values of network.arbitration")
@@ -324,7 +328,7 @@ class Compared(Section):
 
 
 def read_compared(path: Path) -> Compared:
-    """What a file says was compared.
+    """The comparison with the RTL that a file tells of.
 
     Raises:
         OSError: the file cannot be read.
@@ -335,5 +339,5 @@ def read_compared(path: Path) -> Compared:
 
 @cache
 def packaged() -> Compared:
-    """What was compared of this version."""
+    """The comparison with the RTL that the package holds, as of this version."""
     return read_compared(PACKAGED)

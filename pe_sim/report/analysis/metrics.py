@@ -60,12 +60,12 @@ class OperatorRow:
     bound_by: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The row as a JSON-ready dict."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def utilization(timeline: Timeline, channels: ChannelTable) -> dict[str, float]:
-    """Busy over elapsed, each in 0..1: mean over the living PEs for their units, over the leaves' paths for the tree.
+    """Busy over elapsed cycles (0..1) by resource: for PE units the mean of the living PEs, for the tree of its paths.
 
     On a graph of channels each level has the mean over its channels under its own name, and network_mean and
     network_max are over all channels.
@@ -82,12 +82,13 @@ def busy_shares(
     channels: ChannelTable,
     elapsed: int,
 ) -> dict[str, float]:
-    """`utilization` of an array that was busy for so long, in `elapsed` cycles.
+    """Utilization (0..1) by resource, as `utilization` gives it, from the busy cycles of an array.
 
     Args:
         pe_busy: by resource, (PEs,) busy cycles.
         root_busy: by resource of the root, busy cycles.
-        channels: what its interconnect carried, of a step of `elapsed` cycles.
+        channels: what its interconnect carried in a step of `elapsed` cycles.
+        elapsed: cycles, at least 1.
     """
     units = {**pe_busy, **root_busy}
     found: dict[str, float] = {}
@@ -103,7 +104,7 @@ def busy_shares(
 
 
 def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:
-    """Cycles the step cannot be shorter than with this mapping: the busiest PE's units, and the interconnect.
+    """Lower bounds on the latency of the step with this mapping, in cycles, by the resource that sets them.
 
     bus_cycles and tree_cycles are those of an array with one bus and one tree; on a graph of channels they are 0, for
     what is not there bounds nothing. network_cycles are those of the busiest channel on any array (of a tree: of its
@@ -122,7 +123,7 @@ def bounds(timeline: Timeline, channels: ChannelTable) -> dict[str, int]:
 
 
 def operator_rows(graph: OperatorGraph, timeline: Timeline, dtypes: Dtypes) -> tuple[OperatorRow, ...]:
-    """A row for every operator instance in program order; one without stages sits where the one before it ended."""
+    """A row for every operator instance in program order; one without stages is placed at the end of the one before."""
     operators = (*graph.prologue, *graph.layer, *graph.epilogue)
     work = {id(operator): (operator.flops, operator.num_bytes(dtypes)) for operator in operators}
     layers = _done_in_layers(timeline)
@@ -149,7 +150,7 @@ class _Done:
 
 
 def _done_in_layers(timeline: Timeline) -> dict[int | None, tuple[int, dict[str, _Done]]]:
-    """Of each layer its base, and what was done for its operators, which layers that repeat each other share."""
+    """By layer, its base cycle and what was done for each operator; layers that repeat each other share the latter."""
     spans, runs = timeline.trace.spans, timeline.trace.runs
     # By layer: what its spans repeat, their base, their orders.
     parts: dict[int | None, list[tuple[int, int, range]]] = {}
@@ -188,7 +189,7 @@ def _done_by_operator(timeline: Timeline, orders: Iterable[int], base: int) -> d
 
 
 def aggregate(links: Sequence[Link], makespan: int) -> list[dict[str, Any]]:
-    """The critical path by (operator, stage, resource), the longest first."""
+    """Rows of the critical path summed by (operator, stage, resource), the longest first."""
     cycles: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()
     for link, times in counted(links):

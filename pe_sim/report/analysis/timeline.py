@@ -30,14 +30,14 @@ from pe_sim.units import BoolArray, IntArray
 
 @dataclass(frozen=True)
 class Timeline:
-    """Spans and stages by order; `stages[i]` is what `trace.spans[i]` executed."""
+    """A schedule and its trace; `trace.spans[i]` is the execution of `stages[i]`."""
 
     schedule: Schedule
     trace: Trace
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages in program order, a layer's once for each layer."""
+        """The stages in program order; those of a repeated layer occur once for each layer."""
         blocks, sequence = self.schedule.blocks, self.schedule.sequence
         return tuple(stage for run in sequence for stage in blocks[run.block].stages)
 
@@ -46,13 +46,13 @@ class Timeline:
         return {}
 
     def active(self) -> Iterator[tuple[StageSpan, Stage]]:
-        """Spans with their stages, those left out in which nothing happened."""
+        """Yields (span, stage) in program order, without the spans in which nothing happened."""
         for span, stage in zip(self.trace.spans, self.stages, strict=True):
             if span.start != NOT_ACTIVE:
                 yield span, stage
 
     def resource_of(self, order: int, pe: int | None = None) -> Resource:
-        """What limits a stage: its resource, for matrix stages the memory port where streaming takes no less time.
+        """The resource that limits a stage; for a matrix stage the memory port if streaming takes no less time.
 
         Args:
             order: of the span.
@@ -65,7 +65,7 @@ class Timeline:
         return resource_of(stage)
 
     def _memory_bound(self, stage: PeStage) -> BoolArray:
-        """(PEs,) worked out once for all layers that repeat the stage."""
+        """(PEs,) whether a matrix stage streams at least as long as it computes; cached for layers that repeat it."""
         matrix = stage.matrix
         assert matrix is not None
         if id(matrix) not in self._streams_longer:
@@ -134,14 +134,14 @@ _ACTIONS: Final = {
 
 
 def stage_title(span: StageSpan, stage: Stage) -> str:
-    """Layer, operator and, where it is not the operator itself, what is done for it."""
+    """Title of a stage: its layer, its operator and, for a message or one of several steps, what is done."""
     layer = [] if span.layer is None else [f"layer {span.layer}"]
     action = stage_action(span, stage)
     return SEPARATOR.join([*layer, operator_title(span.operator), *([action] if action else [])])
 
 
 def stage_action(span: StageSpan, stage: Stage) -> str:
-    """What a message carries and where to, or a step of an operator that has several; empty for an operator itself."""
+    """What a message carries and where to, or the name of a step of an operator; empty for the operator itself."""
     tag = tag_of(stage)
     if tag is None:
         return "" if span.name == span.operator else span.name.replace("_", " ")
@@ -152,12 +152,12 @@ def stage_action(span: StageSpan, stage: Stage) -> str:
 
 
 def operator_title(operator: str) -> str:
-    """An operator of the graph in words."""
+    """The name of an operator of the graph in plain words."""
     return _OPERATORS.get(operator, operator.replace("_", " "))
 
 
 def tensor_title(tensor: str) -> str:
-    """What a message carries, several tensors in one listed."""
+    """The names of the tensors that a message carries, in plain words."""
     names = [_tensor(name) for name in tensor.split("+")]
     *others, last = dict.fromkeys(names)
     return f"{', '.join(others)} and {last}" if others else last
@@ -169,20 +169,19 @@ def _tensor(name: str) -> str:
 
 
 def _ends_at_root(stage: TreeStage | RoutedStage) -> bool:
-    """Of a graph of channels it is not told where a reduction's hub is; several hubs are those of groups."""
+    """Whether a reduction ends at the root; over a graph of channels, whether it has one hub (groups have several)."""
     return stage.at_root if isinstance(stage, TreeStage) else len(stage.counted_bytes) == 1
 
 
 # ---- When the PEs' memory ports stream: takes a timeline, gives every access of every PE.
 #
-# A trace has the work of PEs, not of their ports. What a port does follows from the work and its start, as the
-# machine
+# A trace has the work of PEs, not of their ports. What a port does follows from the work and its start, as the machine
 # model says (section 4): so the accesses of every PE are gone through once more, in program order.
 
 
 @dataclass(frozen=True, slots=True)
 class PortAccess:
-    """What one stage does at the ports; arrays are (PEs,), of PEs without a part in it they mean nothing.
+    """The memory accesses of one stage; arrays are (PEs,), with no meaning for PEs that have no part in it.
 
     Args:
         order: of the stage.
@@ -202,12 +201,12 @@ class PortAccess:
 
 
 def port_accesses(timeline: Timeline) -> Iterator[PortAccess]:
-    """The accesses of all stages in program order."""
+    """Yields the memory accesses of all stages in program order."""
     return _Replay(timeline).accesses()
 
 
 class _Replay:
-    """When each port is free, while the stages are gone through."""
+    """A pass over the stages in program order that keeps the cycle at which each memory port is free."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
@@ -218,7 +217,7 @@ class _Replay:
         self._works: dict[int, tuple[list[PeMatrixWork], IntArray]] = {}
 
     def accesses(self) -> Iterator[PortAccess]:
-        """See `port_accesses`."""
+        """Yields what `port_accesses` yields."""
         for span, stage in self._timeline.active():
             if not isinstance(stage, PeStage):
                 continue
@@ -234,7 +233,7 @@ class _Replay:
             yield access
 
     def _matrix(self, order: int, matrix: MatrixWork, active: BoolArray, start: IntArray) -> PortAccess:
-        """PEs with equal work whose ports were free for as long are worked out together."""
+        """The access of a matrix stage; PEs with equal work and equally long idle ports are worked out together."""
         works, number = self._works_of(matrix)
         idle = start - self._free_at
         pairs = np.where(active, idle, 0) * len(works) + number
@@ -252,7 +251,7 @@ class _Replay:
         return PortAccess(order, active, ahead_start, ahead_end, begun, start + ended, busy)
 
     def _works_of(self, matrix: MatrixWork) -> tuple[list[PeMatrixWork], IntArray]:
-        """The distinct works, and (PEs,) which of them each PE has; once for all layers that repeat the stage."""
+        """The distinct works of a stage, and (PEs,) the index of each PE's; cached for layers that repeat the stage."""
         known = self._works.get(id(matrix))
         if known is None:
             each = works_of(matrix)
