@@ -60,14 +60,14 @@ def compare_table(
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Which of some reports is the best, and which are no rivals of it.
+    """The best of several reports, and which of them are ranked at all.
 
     Args:
-        best: its index: the one with the most tokens per second, the first of equals; one that fits the memories and is
-            made equal, while there is such a one.
-        marked: what to call each, with what is wrong behind it.
-        notes: a line for each that does not fit or is not equal.
-        over_best: latency over the best one's; None of what is not ranked.
+        best: index of the best: the most tokens per second, the first of equals, among those that fit the memories
+            and are made equal, if there are any.
+        marked: the label of each, followed by what is wrong with it.
+        notes: a line for each report that does not fit or is not equal.
+        over_best: latency of each over that of the best; None where it is not ranked.
     """
 
     best: int
@@ -77,7 +77,7 @@ class Ranking:
 
     @classmethod
     def of(cls, reports: Sequence[StepFigures], labels: Sequence[str], unequal: Mapping[str, str]) -> Ranking:
-        """Of reports under their labels.
+        """The ranking of reports under their labels.
 
         Args:
             unequal: by label, what was not made equal to the others, in words.
@@ -156,7 +156,7 @@ def _traffic_table(title: str, reports: Sequence[StepFigures], names: Sequence[s
 
 
 def _channel_table(title: str, reports: Sequence[StepFigures], names: Sequence[str]) -> Table:
-    """A column a report: its busiest channel, how long that was held, and for which tags."""
+    """A table with a column for each report: its busiest channel, how long it was held, and for which tags."""
     hottest = [report.channels.row(channel) for report in reports for channel in report.channels.hottest(1) or [0]]
     used = [tag.value for tag in Tag if any(tag.value in row["by_tag"] for row in hottest)]
 
@@ -171,7 +171,7 @@ def _channel_table(title: str, reports: Sequence[StepFigures], names: Sequence[s
 
 
 def cost_notes(reports: Sequence[StepFigures]) -> list[str]:
-    """What has to be known of energies and areas beside each other: other processes, and what was assumed."""
+    """Notes on comparing energies and areas: where processes differ, and what was assumed."""
     arrays = [report.array for report in reports]
     found = [array.cost_basis_note for array in arrays]
     if len({array.process for array in arrays}) > 1:
@@ -181,7 +181,7 @@ def cost_notes(reports: Sequence[StepFigures]) -> list[str]:
 
 
 def _accuracies(reports: Sequence[StepFigures], names: Sequence[str]) -> list[str]:
-    """A line for all reports, or one for those that share an envelope."""
+    """One line on accuracy for all reports, or one for each group of reports with the same envelope."""
     sharing: dict[str, list[str]] = {}
     for name, report in zip(names, reports, strict=True):
         sharing.setdefault(report.envelope.one_line(), []).append(name)
@@ -204,7 +204,7 @@ def _labels(reports: Sequence[StepFigures]) -> list[str]:
 
 
 def subject(reports: Sequence[StepFigures], pes: str = "{} PEs") -> tuple[str, str]:
-    """What the reports have in common: model and array, its number of PEs set into `pes`; and the phase."""
+    """What the reports share: the model on its array (number of PEs formatted by `pes`), and the phase."""
 
     def common(texts: Iterable[str], otherwise: str) -> str:
         found = set(texts)

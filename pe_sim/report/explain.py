@@ -31,14 +31,14 @@ _Key = tuple[str, str]  # operator; work, or the tag of its messages
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one operator does, or the messages that one tag counts for it, in all layers together.
+    """How one operator's work, or its messages of one tag, differ between two mappings, all layers together.
 
     Args:
         operator: by its name in the graph.
         part: work, or a tag of the traffic.
-        distributions: of the operator in the first mapping and in the other; of several, as layers differ, joined.
-        cycles: of both critical paths.
-        num_bytes: of both, summed over the channels that carried them; 0 for work.
+        distributions: of the operator in the first and in the other mapping; joined by `/` where layers differ.
+        cycles: on the critical path of the first mapping and of the other.
+        num_bytes: sent in either mapping, summed over the channels that carried them; 0 for work.
     """
 
     operator: str
@@ -49,18 +49,18 @@ class Difference:
 
     @property
     def saved_cycles(self) -> int:
-        """What the first one takes less of the critical path; negative where it takes more."""
+        """Cycles of the critical path that the first mapping takes less than the other; negative if it takes more."""
         return self.cycles[1] - self.cycles[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The differences of two mappings, the largest first; those of all operators add up to the latencies'.
+    """The differences between two mappings, the largest first; their cycles add up to that of the latencies.
 
     Args:
         names: of the first workflow and of the other.
         latencies: cycles of both.
-        differences: of everything that is not alike.
+        differences: one for each operator's work or messages that differ.
     """
 
     names: tuple[str, str]
@@ -69,11 +69,11 @@ class Explanation:
 
     @property
     def saved_cycles(self) -> int:
-        """What the first one takes less; negative where it takes more."""
+        """Cycles that the first workflow takes less than the other; negative if it takes more."""
         return self.latencies[1] - self.latencies[0]
 
     def headline(self) -> str:
-        """One sentence."""
+        """One sentence that tells which workflow is faster, and by how much."""
         first, other = self.names
         if self.saved_cycles == 0:
             return f"{first} and {other} take as long: {self.latencies[0]:,} cycles"
@@ -83,13 +83,13 @@ class Explanation:
         return f"{quick} takes {saved} ({least:,} of {most:,}, {1 - least / most:.1%} less)"
 
     def render(self, most: int | None = None) -> str:
-        """The table as plain text; of the `most` largest differences, the rest in one line."""
+        """The table as plain text; differences beyond the `most` largest are summed up in one line."""
         text = io.StringIO()
         emit(self.tables(most), text, width=WIDTH)
         return text.getvalue()
 
     def tables(self, most: int | None = None) -> list[RichTable]:
-        """The table for a terminal."""
+        """The table for a terminal, in a list; differences beyond the `most` largest are summed up in one line."""
         shown = list(self.differences[:most])
         rows = [_cells(difference) for difference in shown]
         rest = self.differences[len(shown) :]
@@ -107,13 +107,13 @@ class Explanation:
         return ("operator", "part", "distribution", first, other, "difference", f"bytes {first}", f"bytes {other}")
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame with a row a difference."""
+        """A pandas.DataFrame with a row for each difference."""
         from pandas import DataFrame  # heavy, and only needed here
 
         return DataFrame([_flat(difference) for difference in self.differences])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The explanation as a JSON-ready dict."""
         return {
             "workflows": list(self.names),
             "latency_cycles": list(self.latencies),
@@ -121,13 +121,13 @@ class Explanation:
         }
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """HTML of the headline and the table for a notebook."""
         rows = [_cells(difference) for difference in self.differences]
         return card(self.headline(), tables=[Table(self._columns, rows, text_columns=3, most=NOTEBOOK_ROWS)])
 
 
 def explain(first: Report, other: Report) -> Explanation:
-    """Where the cycles of the critical path of `first` differ from those of `other`, and the bytes it sends.
+    """Where the critical paths of two reports differ in cycles, and what each sends in bytes, by operator.
 
     Raises:
         InputError: the reports are not of the same step of the same model.
@@ -184,7 +184,7 @@ def _distributions(report: Report) -> dict[str, str]:
 
 
 def _order(report: Report) -> dict[str, int]:
-    """Operators in the order in which a person looks for them."""
+    """Rank of each operator's group in `GROUPS`, by operator name: the order of reports."""
     groups = {operator.name: group_of(operator) for operator in report.graph.distinct}
     return {name: GROUPS.index(groups.get(name, OTHER)) for name in groups}
 

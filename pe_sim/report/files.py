@@ -36,5 +36,5 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def _mode_of(target: Path) -> int:
-    """Permissions of the file that is replaced, or what everybody may do with a new one."""
+    """Permissions of the file that is replaced; for a new one, 0o644."""
     return target.stat().st_mode & 0o777 if target.exists() else 0o644

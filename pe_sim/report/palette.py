@@ -1,4 +1,4 @@
-"""Colours of pictures and pages, told apart by readers with any colour vision; a thing has its colour everywhere."""
+"""Colours of pictures and pages, distinct with any colour vision; the same thing has the same colour everywhere."""
 
 from __future__ import annotations
 

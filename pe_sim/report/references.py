@@ -38,13 +38,13 @@ class Reference:
     """A bound on what devices of one machine could do.
 
     Args:
-        machine, model, step: of what.
-        devices: as many as hold parameters and cache.
-        held_bytes: those parameters and that cache.
+        machine, model, step: what the bound is of.
+        devices: the least number that holds parameters and cache.
+        held_bytes: bytes of the parameters and the cache.
         read_bytes: weights of the operators and cached keys and values, each once.
         flops: of the matrices and attention; a MAC counts 2.
         computed_as: the element type whose peak was taken.
-        memory_seconds, compute_seconds: of all devices together, at their peaks.
+        memory_seconds, compute_seconds: seconds to read and to compute on all devices together, at their peaks.
     """
 
     machine: Machine
@@ -60,22 +60,22 @@ class Reference:
 
     @property
     def latency_seconds(self) -> float:
-        """No step is shorter."""
+        """Lower bound on the latency of the step in seconds."""
         return max(self.memory_seconds, self.compute_seconds)
 
     @property
     def tokens_per_second(self) -> float:
-        """No more than these; counted as those of a `Report`."""
+        """Upper bound on tokens per second, which are counted as in a `Report`."""
         tokens = self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
         return tokens / self.latency_seconds
 
     @property
     def bound_by(self) -> str:
-        """The longer of the two: memory or compute."""
+        """What sets the bound: "memory" or "compute"."""
         return "memory" if self.memory_seconds >= self.compute_seconds else "compute"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The bound as a JSON-ready dict."""
         machine = self.machine
         return {
             "machine": machine.name,
@@ -100,7 +100,7 @@ class Reference:
         }
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML of the bound for a notebook."""
         facts = [
             ("what", "a roofline bound, not a measurement"),
             ("latency", f"at least {format_seconds(self.latency_seconds)}, bound by {self.bound_by}"),
@@ -126,7 +126,7 @@ def reference(
     step: Step,
     dtypes: Dtypes = HALF,
 ) -> Reference:
-    """What a known machine could do at its roofline: a bound, not a measurement.
+    """A roofline bound on the time that a known machine takes for a step; not a measurement.
 
     Args:
         machine: a preset (a100, h100, groq-lpu, a6000), a file or its mapping.
@@ -156,12 +156,12 @@ def reference(
 
 
 def computed_dtype(dtypes: Dtypes) -> str:
-    """What a machine multiplies in: the wider of weights and activations, for weights are widened on the way."""
+    """The dtype a machine multiplies in: the wider one of weights and activations."""
     return wider(dtypes.weight.name, dtypes.activation.name)
 
 
 def _cache_bytes(graph: OperatorGraph, dtypes: Dtypes) -> tuple[int, int]:
-    """Keys and values of all layers: those in the cache before the step, and those after it where they are kept."""
+    """Bytes of the keys and values of all layers that are read (in the cache before the step), and held after it."""
     if not graph.keeps_cache:
         return 0, 0
     shapes = [operator.shape for _, operator in graph.instances() if isinstance(operator, KvAppend)]
@@ -170,7 +170,7 @@ def _cache_bytes(graph: OperatorGraph, dtypes: Dtypes) -> tuple[int, int]:
 
 
 def _counted_twice(model: ModelConfig, graph: OperatorGraph, dtypes: Dtypes) -> int:
-    """Bytes of an LM head that is the embedding table."""
+    """Bytes of the LM head if it is tied to the embedding table, hence counted with both; else 0."""
     heads = [each for each in graph.epilogue if isinstance(each, Linear) and each.out_size == model.vocab_size]
     return sum(
         int(dtypes.weight.matrix_bytes(each.out_size, each.in_size)) for each in heads if model.tie_word_embeddings
@@ -178,7 +178,7 @@ def _counted_twice(model: ModelConfig, graph: OperatorGraph, dtypes: Dtypes) -> 
 
 
 def reference_rows(references: Sequence[Reference], best_seconds: float | None) -> list[tuple[str, ...]]:
-    """A row each: devices, their memory and rates, the bound, and the bound over `best_seconds`, if there are any."""
+    """A row of texts for each bound: devices, memory, rates, the bound itself, and its ratio to `best_seconds`."""
     rows: list[tuple[str, ...]] = []
     for each in references:
         machine, count = each.machine, each.devices
@@ -199,7 +199,7 @@ def reference_rows(references: Sequence[Reference], best_seconds: float | None) 
 
 
 def reference_parts(references: Sequence[Reference], best_seconds: float | None) -> list[RenderableType]:
-    """The table apart from the simulated ones, and what it rests on; nothing if there are none."""
+    """The table of the bounds and a paragraph on what they rest on; empty if there are none."""
     if not references:
         return []
     from pe_sim.report.table import WIDTH, make_table

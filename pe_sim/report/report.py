@@ -1,4 +1,4 @@
-"""The report of one simulated step, made of all that a simulation gives: its figures, with exports and pictures."""
+"""The report of one simulated step: its figures, with exports and pictures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report(StepFigures):
-    """The figures of one step, which can be printed, drawn and saved."""
+    """The report of one step: figures that can be printed, drawn and saved."""
 
     def save_trace(self, path: str | Path, *, pes: str | Sequence[int] = "classes") -> None:
-        """Writes the trace for ui.perfetto.dev, whole or not at all.
+        """Writes the trace for ui.perfetto.dev to a file, whole or not at all.
 
         Args:
             path: of the file.
@@ -49,19 +49,19 @@ class Report(StepFigures):
         print_report(self, file)
 
     def plot_bus_utilization(self, ax: Axes | None = None, *, bins: int = 200) -> Axes:
-        """How busy the bus was over time, by tag; draws into `ax` or a new figure and returns the axes.
+        """Draws how busy the bus was over time, by tag, into `ax` or a new figure; returns the axes.
 
-        On a graph of channels: the hottest channel by tag, and the mean over the channels of each level.
+        On a graph of channels it draws the hottest channel by tag, and the mean over the channels of each level.
         """
         from pe_sim.report.plots.bus import plot_bus_utilization
 
         return plot_bus_utilization(self, ax, bins=bins)
 
     def plot_channel_heat(self, ax: Axes | None = None, *, tag: str = "all") -> Axes:
-        """The interconnect with its channels coloured by their utilization; draws into `ax` or a new figure.
+        """Draws the interconnect, its channels coloured by utilization, into `ax` or a new figure; returns the axes.
 
         Args:
-            tag: one of the machine model's, "broadcast" say, or "all" for all messages together.
+            tag: a tag of the machine model such as "broadcast", or "all" for all messages together.
 
         Raises:
             InputError: there is no such tag.
@@ -71,7 +71,7 @@ class Report(StepFigures):
         return plot_channel_heat(self, ax, tag)
 
     def plot_channel_heats(self) -> Figure:
-        """A figure with a panel for all messages, and one for each kind of them that was sent."""
+        """A figure with a channel heat panel for all messages, and one for each tag that was sent."""
         from pe_sim.report.plots.heat import plot_channel_heats
 
         return plot_channel_heats(self)
@@ -83,23 +83,23 @@ class Report(StepFigures):
         save_channel_heat(self, path)
 
     def plot_roofline(self, ax: Axes | None = None) -> Axes:
-        """Every operator below the array's roofline; `pe_sim.report.plots.roofline` says what the points mean."""
+        """Draws every operator below the array's roofline into `ax` or a new figure; returns the axes."""
         from pe_sim.report.plots.roofline import plot_roofline
 
         return plot_roofline(self, ax)
 
     def save_roofline(self, path: str | Path) -> None:
-        """Writes `plot_roofline()` as PNG or SVG, as the path's ending says.
+        """Writes `plot_roofline()` as PNG or SVG, as the ending of `path` says.
 
         Raises:
-            InputError: another ending.
+            InputError: the path has another ending.
         """
         from pe_sim.report.plots.roofline import save_roofline
 
         save_roofline(self, path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the summary, and where the time goes."""
+        """HTML for a notebook: the summary, and where the time goes."""
         from pe_sim.report.html.page import summary_html
 
         return summary_html(self)

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from pe_sim.report.analysis.envelope import Envelope
 
 
-# ---- What a switch between two mappings took: part of a generation whose prefill and decode are mapped differently.
+# ---- What a switch between two mappings takes, where prefill and decode of a generation are mapped differently.
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """From one mapping to another, between the prefill and the first decode step.
+    """A switch from one mapping to another, between the prefill and the first decode step.
 
     Args:
         source, target: names of the two workflows.
-        weights: `kept` (nobody lacks any), `reshard` (moved) or `both` (kept in both layouts, nothing moves).
+        weights: `kept` (no PE lacks any), `reshard` (moved) or `both` (kept in both layouts, nothing moves).
         kv_cache: `kept` or `relaid`.
         sender: who sends the weights: `PEs`, `root`, both, or empty where nothing has to be sent.
         cycles: from the end of the prefill until every PE has what the target wants.
-        weight_bytes, kv_bytes: over the bus.
-        held_twice_bytes: of weights that are kept in both layouts, over all PEs.
+        weight_bytes, kv_bytes: bytes sent over the bus.
+        held_twice_bytes: bytes of weights that are kept in both layouts, over all PEs.
         peak_bytes_per_pe: the fullest PE's bytes at any time from the prefill's end to the last decode step.
-        back_cycles: weights alone from the target to the source, as the next generation's prefill needs them.
+        back_cycles: cycles to move the weights back from target to source, for the next generation's prefill.
         traffic: messages, bytes and busy cycles by tag.
-        shortage: of the PEs' memories at that time, where it was let pass.
+        shortage: what does not fit the PEs' memories in that time, where `allow_overflow` let it pass.
     """
 
     source: str
@@ -54,11 +54,11 @@ class Switch:
 
     @property
     def messages(self) -> int:
-        """In all."""
+        """Number of messages of all tags."""
         return sum(use.messages for use in self.traffic.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The switch as a JSON-ready dict."""
         return {
             "from": self.source,
             "to": self.target,
@@ -80,15 +80,15 @@ SCHEMA = "pe-sim.generation/1"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Generation:
-    """A generation of `output_len` tokens for each of `batch_size` sequences.
+    """The times of a generation of `output_len` tokens for each of `batch_size` sequences.
 
     Args:
         prefill: the report of the prefill, which gives the first token.
         decode_cycles: cycles of each decode step, in order; step i attends to prompt_len + i + 1 tokens.
         traffic: messages, bytes and busy cycles by tag, over all steps and the switch.
-        decode_workflow: of the decode steps; None: the prefill's.
-        switch: from the prefill's mapping to the decode steps', if they differ. The first token is there before it
-            begins, so it counts in the total and in the time of the tokens after the first, not in the TTFT.
+        decode_workflow: the workflow of the decode steps; None: the prefill's.
+        switch: the switch from the prefill's mapping to that of the decode steps, if they differ. The first token is
+            there before it begins, so it counts in the total and in TPOT, not in TTFT.
         shortage: what does not fit the memories, where `allow_overflow` let it pass.
     """
 
@@ -104,17 +104,17 @@ class Generation:
 
     @property
     def switch_cycles(self) -> int:
-        """Cycles between the prefill and the first decode step."""
+        """Cycles of the switch between the prefill and the first decode step; 0 without a switch."""
         return self.switch.cycles if self.switch else 0
 
     @property
     def ttft_cycles(self) -> int:
-        """Cycles to the first token."""
+        """Time to first token (TTFT) in cycles."""
         return self.prefill.latency_cycles
 
     @property
     def tpot_cycles(self) -> float:
-        """Mean cycles per output token after the first, the switch among them; 0 for a single one."""
+        """Mean cycles per output token after the first (TPOT), the switch included; 0 if there is only one."""
         if not self.decode_cycles:
             return 0.0
         return (self.switch_cycles + sum(self.decode_cycles)) / len(self.decode_cycles)
@@ -126,12 +126,12 @@ class Generation:
 
     @property
     def ttft_seconds(self) -> float:
-        """Seconds to the first token."""
+        """Time to first token (TTFT) in seconds."""
         return self._seconds(self.ttft_cycles)
 
     @property
     def tpot_seconds(self) -> float:
-        """Mean seconds per output token after the first."""
+        """Mean seconds per output token after the first (TPOT), the switch included."""
         return self._seconds(self.tpot_cycles)
 
     @property
@@ -141,7 +141,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """Output tokens of all sequences over the whole time."""
+        """Output tokens of all sequences over the seconds of the whole generation."""
         return self.batch_size * self.output_len / self.total_seconds
 
     @property
@@ -156,7 +156,7 @@ class Generation:
         return widest((*envelopes, *switch))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The generation as a JSON-ready dict."""
         return {
             "schema": SCHEMA,
             "model": self.prefill.model.name,
@@ -193,11 +193,11 @@ class Generation:
         )
 
     def __repr__(self) -> str:
-        """One line."""
+        """One line with the times and rates of the generation."""
         return f"<Generation {self}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the times, and the traffic of all steps together."""
+        """HTML for a notebook: the times, and the traffic of all steps together."""
         times = {"TTFT": self.ttft_cycles, "switch": self.switch_cycles, "TPOT": self.tpot_cycles}
         facts = [
             (name, f"{format_seconds(self._seconds(cycles))} ({cycles:,.0f} cycles)")
@@ -217,7 +217,7 @@ class Generation:
         return self.decode_workflow or self.prefill.workflow
 
     def _switch_to_dict(self) -> dict[str, Any]:
-        """Only where there are two workflows."""
+        """The report's entries on the decode workflow and the switch; empty without a switch."""
         if self.switch is None:
             return {}
         seconds, counted_in = self._seconds(self.switch_cycles), ["tpot", "total"]
@@ -233,14 +233,14 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What one collective or one GEMM takes on an array.
+    """The cycles and traffic of one collective or one GEMM alone on an array.
 
     Args:
         cycles: from everything ready at 0 to the last event.
         traffic: messages, bytes and busy cycles by tag.
-        algorithm: the way that was chosen.
-        assumed: what the figures rest on, JSON-ready.
-        judge: gives the envelope.
+        algorithm: name of the algorithm that was chosen.
+        assumed: array, sizes and settings that the figures rest on, JSON-ready.
+        judge: a function that gives the envelope.
     """
 
     cycles: int
@@ -255,7 +255,7 @@ class PartResult:
         return self.judge()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: cycles, how, and the traffic."""
+        """HTML for a notebook: cycles, algorithm and traffic."""
         array, sizes = self.assumed["array"], [(k, v) for k, v in self.assumed.items() if k != "array"]
         facts = [
             ("array", f"{array['name']}: {array['num_pes']:,} PEs"),
@@ -267,7 +267,7 @@ class PartResult:
         return card(f"{self.cycles:,} cycles", facts, used)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The result as a JSON-ready dict."""
         return {
             "cycles": self.cycles,
             "traffic": traffic_to_dict(self.traffic),

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pe_sim.report.analysis.envelope import Envelope
 
 SCHEMA = "pe-sim.report/1"
-_JSON_BYTES_PER_ROW = 500  # its text, twice while it is put together
+_JSON_BYTES_PER_ROW = 500  # of text, which is held twice while it is put together
 _JSON_LEVERS = "the readable report needs far less; of fewer layers (model.num_layers) all that repeats is the same"
 
 
@@ -51,11 +51,11 @@ class Row(Protocol):
     """A row of a report's table."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without a mapping or a list in it."""
+        """The row as a flat JSON-ready dict: no mappings or lists in it."""
 
 
 class StepResult(ABC):
-    """What one simulated step took, on one array or on several: the figures that both have, and their JSON.
+    """The result of one simulated step: what steps on one array and on several have in common, and their JSON.
 
     Args:
         model, step, workflow: what was simulated; the workflow inside every array.
@@ -68,22 +68,22 @@ class StepResult(ABC):
     @property
     @abstractmethod
     def machine(self) -> ArrayConfig | SystemConfig:
-        """The array, or the system of several."""
+        """The array or the system that the step ran on."""
 
     @property
     @abstractmethod
     def engine(self) -> str:
-        """The engine that found the times."""
+        """Name of the engine that found the times."""
 
     @property
     @abstractmethod
     def latency_cycles(self) -> int:
-        """Cycles of the step."""
+        """Latency of the step in cycles."""
 
     @property
     @abstractmethod
     def shortage(self) -> InfeasibleError | None:
-        """What does not fit where `allow_overflow` let it pass, as the error that the step is refused with; or None."""
+        """The error with which the step would be refused, where `allow_overflow` let it pass; None if all fits."""
 
     @property
     @abstractmethod
@@ -93,36 +93,36 @@ class StepResult(ABC):
     @property
     @abstractmethod
     def operators(self) -> Sequence[Row]:
-        """The rows of its table: operators of one array, passes and exchanges of several."""
+        """The rows of the report's table: operators on one array, passes and exchanges on several."""
 
     @property
     def latency_seconds(self) -> float:
-        """Seconds of the step at the clock of the array or system."""
+        """Latency of the step in seconds, at the clock of the array or system."""
         return self.latency_cycles / (self.machine.clock_ghz * 1e9)
 
     @property
     def num_tokens(self) -> int:
-        """Decode: new tokens, one a sequence; prefill: prompt tokens."""
+        """Number of tokens of the step: new tokens (one a sequence) in decode, prompt tokens in prefill."""
         return self.step.batch_size if isinstance(self.step, Decode) else self.step.num_rows
 
     @property
     def tokens_per_second(self) -> float:
-        """`num_tokens` over the latency."""
+        """`num_tokens` over the latency in seconds."""
         return self.num_tokens / self.latency_seconds
 
     @property
     def does_not_fit(self) -> Mapping[str, Any] | None:
-        """What exceeds the memories where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
+        """What exceeds the memories, where `allow_overflow` let it pass: problem, demand, bound, unit; or None."""
         return MappingProxyType(self.shortage.to_dict()) if self.shortage else None
 
     @property
     def fit_mark(self) -> str:
-        """What titles end with: nothing, or that it does not fit."""
+        """Text to end titles with: empty, or a remark that the step does not fit the memories."""
         return f" ({DOES_NOT_FIT})" if self.shortage else ""
 
     @cached_property
     def energy(self) -> Mapping[str, Any]:
-        """First-order joules in all, by component and per token, and watts; `analysis.energy` says what is left out."""
+        """First-order energy in joules (total, by component, per token) and watts; limits: see `analysis.energy`."""
         by_component = self._joules()
         total = math.fsum(by_component.values())
         return MappingProxyType(
@@ -174,7 +174,7 @@ class StepResult(ABC):
     def _to_dict(
         self, where: Mapping[str, Any], notes: Sequence[str], overlap: int | list[int], figures: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """All but the rows: what was simulated and where, the latency, and the figures that follow it."""
+        """The report as a dict without its rows: what was simulated and where, latency and other figures."""
         return {
             "schema": SCHEMA,
             "pe_sim_version": __version__,
@@ -196,11 +196,11 @@ class StepResult(ABC):
 
     @abstractmethod
     def _without_rows(self) -> dict[str, Any]:
-        """`to_dict()` but for its rows, by `_to_dict`."""
+        """`to_dict()` without the rows of `operators`, made with `_to_dict`."""
 
     @abstractmethod
     def _joules(self) -> Mapping[str, float]:
-        """Energy by component."""
+        """Energy in joules by component."""
 
     @property
     @abstractmethod
@@ -217,12 +217,12 @@ class StepResult(ABC):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StepFigures(StepResult):
-    """One step on one array; its figures are worked out when they are asked for.
+    """The figures of one step on one array, each worked out when it is first asked for.
 
     Args:
         model, array, step, workflow: what was simulated.
-        graph, schedule, trace, footprint: what came of it, room by room.
-        all_alive: of an array with dead PEs, gives the cycles of the same step with all PEs alive.
+        graph, schedule, trace, footprint: what the stages of the simulation gave.
+        all_alive: a function that gives the cycles of the same step with no PE dead; for an array with dead PEs.
     """
 
     model: ModelConfig
@@ -237,38 +237,38 @@ class StepFigures(StepResult):
 
     @property
     def machine(self) -> ArrayConfig:
-        """The array."""
+        """The array that the step ran on."""
         return self.array
 
     @property
     def engine(self) -> str:
-        """The engine that found the times."""
+        """Name of the engine that found the times."""
         return self.trace.engine
 
     @property
     def latency_cycles(self) -> int:
-        """Cycles of the step."""
+        """Latency of the step in cycles."""
         return self.trace.makespan_cycles
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
-        """Messages, bytes and busy cycles of every tag of the machine model; zeros for those that were not used."""
+        """Messages, bytes and busy cycles of every tag of the machine model; zeros for unused tags."""
         return of_all_tags(self.trace.traffic)
 
     @property
     def utilization(self) -> Mapping[str, float]:
-        """Busy over elapsed of every resource, 0..1; of PEs' units and of levels the mean."""
+        """Busy over elapsed cycles (0..1) by resource; the mean for units of PEs and levels of channels."""
         return MappingProxyType(self._utilization)
 
     @property
     def bounds(self) -> Mapping[str, Any]:
-        """Cycles of the busiest PE's units, the bus, the tree and the busiest channel; and the critical path."""
+        """Lower bounds in cycles (the busiest PE's units, bus, tree, busiest channel), and the critical path."""
         found = metrics.bounds(self.timeline, self.channels)
         return MappingProxyType({**found, "critical_path": self._critical_path_entries()})
 
     @cached_property
     def channels(self) -> ChannelTable:
-        """What every channel carried, by tag; `to_frame()` and `to_rows()` have them all, the JSON the hottest."""
+        """What every channel carried, by tag; `to_frame()` and `to_rows()` list all, the JSON the hottest."""
         return channel_table(self.schedule, self.latency_cycles)
 
     @cached_property
@@ -283,17 +283,17 @@ class StepFigures(StepResult):
 
     @cached_property
     def area(self) -> AreaReport:
-        """First-order mm2 of the array, in all and by component, and whether a PE fits the floor plan's pitch."""
+        """First-order area in mm2 (total, by component), and whether a PE fits the floor plan's pitch."""
         return area_of(self.array)
 
     @cached_property
     def shortage(self) -> InfeasibleError | None:
-        """What does not fit where `allow_overflow` let it pass, as the error that the step is refused with; or None."""
+        """The error with which the step would be refused, where `allow_overflow` let it pass; None if all fits."""
         return self.footprint.shortage
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Bytes of the operators' parameters and of the cache, what was read, the fullest PE, and what would fit."""
+        """Bytes of parameters and KV cache, bytes read, bytes in the fullest PE, and the batch and context that fit."""
         placed = self.footprint
         operators = [operator for _, operator in self.graph.instances()]
         dtypes = self.array.dtypes
@@ -321,7 +321,7 @@ class StepFigures(StepResult):
 
     @cached_property
     def degradation(self) -> Mapping[str, Any] | None:
-        """What dead PEs cost: who they are, the cycles with all PEs alive and the ratio; None if there are none."""
+        """What dead PEs cost: their numbers, the cycles with all PEs alive, and the ratio; None if there are none."""
         if not self.array.dead_pes or self.all_alive is None:
             return None
         whole = self.all_alive()
@@ -334,13 +334,13 @@ class StepFigures(StepResult):
         )
 
     def tag_share(self, tag: str) -> float:
-        """The part of the latency that a tag's messages held channels; on a graph, the one held longest."""
+        """Share of the latency (0..1) in which a tag's messages held channels; on a graph, the busiest channel."""
         if self.array.network.is_graph:
             return float(self.channels.utilization(tag).max())
         return self.traffic[tag].busy_cycles / self.latency_cycles
 
     def critical_path(self) -> Sequence[Link]:
-        """What the latency is made of: links from cycle 0 to the end, without a gap or an overlap."""
+        """The critical path: links from cycle 0 to the end of the step, without a gap or an overlap."""
         return self._critical_path
 
     def _without_rows(self) -> dict[str, Any]:
@@ -364,7 +364,7 @@ class StepFigures(StepResult):
 
     @cached_property
     def timeline(self) -> Timeline:
-        """The trace beside the schedule."""
+        """The trace together with the schedule it ran."""
         return Timeline(self.schedule, self.trace)
 
     @cached_property
@@ -385,19 +385,19 @@ class StepFigures(StepResult):
 
 
 def of_all_tags(*parts: Mapping[str, TagTraffic]) -> Mapping[str, TagTraffic]:
-    """The sum of some traffic, with every tag of the machine model."""
+    """The sum of several traffics by tag, with zeros for unused tags of the machine model."""
     none = {tag.value: TagTraffic() for tag in Tag}
     return MappingProxyType(total_traffic((part, 1) for part in (none, *parts)))
 
 
 def _indented(row: Row) -> str:
-    """The row as `json.dumps` has it two levels deep; one by one they take a part of what all their dictionaries do."""
+    """The row's JSON as `json.dumps` indents it two levels deep; row by row, to hold few dictionaries at a time."""
     flat = json.dumps(row.to_dict(), allow_nan=False, separators=(",\n      ", ": "))
     return f"{{\n      {flat[1:-1]}\n    }}"
 
 
 def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
-    """A workflow as reports have it: the distribution of every operator of every layer."""
+    """A workflow as a JSON-ready dict: the distribution of every operator of every layer."""
     return {
         "name": workflow.name,
         "groups": workflow.groups,
@@ -409,7 +409,7 @@ def workflow_to_dict(workflow: Workflow, num_layers: int) -> dict[str, Any]:
     }
 
 
-# ---- Where the time goes: the critical path by group of operators and, for communication, by tag. The parts add up.
+# ---- Where the time goes: parts of the critical path by operator group or, for communication, by tag; they add up.
 
 
 PROJECTIONS = "attention projections"
@@ -424,12 +424,12 @@ GROUPS = (PROJECTIONS, ATTENTION, FFN, NORMS, LM_HEAD, ENDS, OTHER)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Cycles of the critical path.
+    """One part of the critical path: the cycles of a group of operators, or of messages of one tag.
 
     Args:
-        name: of a group of operators, or a tag.
-        communication: whether it is a tag.
-        cycles: in all.
+        name: one of `GROUPS`, or a tag.
+        communication: whether the name is a tag.
+        cycles: all cycles of the part.
         bound_by: the kind of resource most of them were limited by.
     """
 
@@ -440,7 +440,7 @@ class Part:
 
 
 def group_of(operator: Operator) -> str:
-    """The group a person would look for the operator in."""
+    """The group (one of `GROUPS`) that an operator counts in."""
     if isinstance(operator, Linear):
         if operator.out_dim == "vocab":
             return LM_HEAD
@@ -453,7 +453,7 @@ def group_of(operator: Operator) -> str:
 
 
 def parts(report: StepFigures) -> tuple[Part, ...]:
-    """Every group, then every tag, that has a part in the critical path; their cycles add up to the latency."""
+    """The parts of the critical path: every group, then every tag, that has cycles on it; they sum to the latency."""
     groups = {operator.name: group_of(operator) for operator in report.graph.distinct}
     cycles: Counter[tuple[bool, str, str]] = Counter()
     for link, times in counted(report.critical_path()):
@@ -470,7 +470,7 @@ def parts(report: StepFigures) -> tuple[Part, ...]:
 
 
 def cycles_by_kind(report: StepFigures) -> dict[str, int]:
-    """Cycles of the critical path by the kind of resource that limits them, the most first; unexplained waits last."""
+    """Cycles of the critical path by the kind of limiting resource, the most first, unexplained waits last."""
     cycles: Counter[str] = Counter()
     for link, times in counted(report.critical_path()):
         cycles[LINK_KINDS[link.resource]] += times * link.cycles

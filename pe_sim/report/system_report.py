@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SystemReport(SystemFigures):
-    """The figures of one step on several arrays, which can be printed, drawn and saved."""
+    """The report of one step on several arrays: figures that can be printed, drawn and saved."""
 
     def save_trace(self, path: str | Path) -> None:
-        """Writes the trace for ui.perfetto.dev, whole or not at all.
+        """Writes the trace for ui.perfetto.dev to a file, whole or not at all.
 
         Raises:
             InputError: the file cannot be written.
@@ -34,23 +34,23 @@ class SystemReport(SystemFigures):
         print_system_report(self, file)
 
     def plot_timeline(self, ax: Axes | None = None) -> Axes:
-        """Stages below each other over time, a colour a microbatch; draws into `ax` or a new figure."""
+        """Draws the stages over time, a colour a microbatch, into `ax` or a new figure; returns the axes."""
         from pe_sim.report.plots.system import plot_timeline
 
         return plot_timeline(self, ax)
 
     def save_timeline(self, path: str | Path) -> None:
-        """Writes `plot_timeline()` as PNG or SVG, as the path's ending says.
+        """Writes `plot_timeline()` as PNG or SVG, as the ending of `path` says.
 
         Raises:
-            InputError: another ending.
+            InputError: the path has another ending.
         """
         from pe_sim.report.plots.system import save_timeline
 
         save_timeline(self, path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the summary, and how every stage spends the step."""
+        """HTML for a notebook: the summary, and how every stage spends the step."""
         from pe_sim.report.system.table import system_card
 
         return system_card(self)

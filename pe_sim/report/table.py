@@ -86,7 +86,7 @@ def print_report(report: StepFigures, file: TextIO | None = None) -> None:
 
 
 def summary_rows(report: StepFigures) -> list[tuple[str, str]]:
-    """What was simulated, how long it took and why: (name, value) pairs."""
+    """The (name, value) pairs of the summary: what was simulated, how long it took and why."""
     array = report.array
     kind, cycles = next(iter(cycles_by_kind(report).items()))
     peak = report.footprint.weight_bytes_per_pe + report.footprint.kv_cache_bytes_per_pe
@@ -111,11 +111,11 @@ def common_rows(
     """The (name, value) pairs that all summaries begin with.
 
     Args:
-        report: of the step.
-        notes: on where it was simulated.
-        where: what it was simulated on, by what that is called.
-        overlap: of the array or arrays.
-        causes: pairs that stand behind the latency.
+        report: the report of the step.
+        notes: notes on the machine.
+        where: descriptions of the machine (and of the plan), by the names they are shown under.
+        overlap: overlap level of the array or arrays.
+        causes: pairs to put right after the latency.
     """
     model = report.model
     return [
@@ -134,7 +134,7 @@ def common_rows(
 
 
 def _dead_rows(report: StepFigures) -> list[tuple[str, str]]:
-    """Which PEs are dead and what that costs."""
+    """A (name, value) pair that tells which PEs are dead and what that costs; empty if all are alive."""
     array, cost = report.array, report.degradation
     if not array.dead_pes:
         return []
@@ -145,7 +145,7 @@ def _dead_rows(report: StepFigures) -> list[tuple[str, str]]:
 
 
 def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: int = WIDTH) -> None:
-    """Prints to a terminal as it is wide, to anything else as plain text of at most `width` columns."""
+    """Prints parts at the width of a terminal, or to anything else as plain text of at most `width` columns."""
     from rich.console import Console
 
     stream = file if file is not None else sys.stdout
@@ -155,7 +155,7 @@ def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: i
             console.print(part)
         return
     plain = io.StringIO()
-    # An empty environment: what variables ask of terminals shall not change a file.
+    # An empty environment: variables that are meant for terminals must not change a file.
     writer = Console(
         file=plain, width=width, color_system=None, markup=False, emoji=False, highlight=False, _environ={}
     )
@@ -165,7 +165,7 @@ def emit(parts_to_print: Iterable[RenderableType], file: TextIO | None, width: i
 
 
 def make_table(title: str, *columns: str, rows: Iterable[Sequence[str]], text_columns: int = 1) -> Table:
-    """A table whose first `text_columns` columns are texts, the others numbers aligned at the right."""
+    """A table whose first `text_columns` columns are texts and the others right-aligned numbers."""
     from rich.box import Box
     from rich.table import Table
 
@@ -188,7 +188,7 @@ def make_table(title: str, *columns: str, rows: Iterable[Sequence[str]], text_co
 
 
 def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:
-    """Names with their values, without a head."""
+    """A table of names and their values, without a head."""
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -236,7 +236,7 @@ def _resource_name(report: StepFigures, name: str) -> str:
 
 
 def _channel_tables(report: StepFigures) -> list[Table]:
-    """The levels where there are several channels a level, and the hottest channels with what they carried."""
+    """Tables of the levels (on a graph of channels) and of the hottest channels with what they carried."""
     channels, tables = report.channels, []
     on_graph = report.array.network.is_graph
     if on_graph:
@@ -263,13 +263,13 @@ def _channel_tables(report: StepFigures) -> list[Table]:
 
 
 def channel_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """A channel's name, messages, bytes, busy cycles and utilization."""
+    """Cells for a channel: its name, messages, bytes, busy cycles and utilization."""
     busy = (f"{row['busy_cycles']:,}", f"{row['utilization']:.1%}")
     return (row["name"], f"{row['messages']:,}", format_bytes(row["bytes"]), *busy)
 
 
 def _tag_shares(row: Mapping[str, Any]) -> str:
-    """The tags a channel was busy with, the longest first."""
+    """The tags that kept a channel busy, the longest first, with their shares."""
     tags = sorted(row["by_tag"].items(), key=lambda item: -item[1]["busy_cycles"])
     shares = [(tag, counts["busy_cycles"] / max(row["busy_cycles"], 1)) for tag, counts in tags]
     return ", ".join(tag if len(shares) == 1 else f"{tag} {share:.0%}" for tag, share in shares[:_SHOWN_TAGS])
@@ -303,7 +303,7 @@ def _memory_table(report: StepFigures) -> Table:
 
 
 def energy_table(report: StepResult, arrays: Iterable[ArrayConfig], remark: str) -> Table:
-    """Joules by component, in all and per token; the title names the arrays' processes, and the remark behind them."""
+    """A table of joules by component, in all and per token; the title has the processes and `remark`."""
     energy, tokens = report.energy, report.num_tokens
     total = energy["total_joules"]
     rows = [
@@ -331,19 +331,19 @@ def _area_table(report: StepFigures) -> Table:
 
 
 def process_words(array: ArrayConfig) -> str:
-    """The process of the logic, and whether it was assumed."""
+    """The process of an array's logic in words, and whether it was assumed."""
     return f"{array.process} (assumed)" if "process" in array.assumed else array.process
 
 
 def setting_words(name: str, value: object) -> str:
-    """A setting of a step: `decode`, `batch_size 1`, `context_len 3..90`."""
+    """A setting of a step in words: `decode`, `batch_size 1`, `context_len 3..90`."""
     if isinstance(value, list):
         value = f"{min(value)}..{max(value)}"
     return f"{value}" if name == "phase" else f"{name} {value}"
 
 
 def format_joules(joules: float) -> str:
-    """Joules with the prefix that leaves a digit before the point: 0.0021 -> '2.10 mJ'."""
+    """Joules as text, with the prefix that leaves a digit before the point: 0.0021 -> '2.10 mJ'."""
     for scale, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")):
         if joules >= scale:
             return f"{joules / scale:,.2f} {unit}"

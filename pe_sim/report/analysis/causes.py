@@ -36,7 +36,7 @@ class Activity(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why a link begins at cycle `begin`: `activity` ended then; its first `travel` cycles only wait for its request."""
+    """Why a link begins at cycle `begin`: `activity` ended then; its first `travel` cycles only carry its request."""
 
     begin: int
     activity: Activity | None

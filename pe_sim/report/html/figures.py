@@ -35,7 +35,7 @@ _PREFIXES: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "
 
 
 def facts(report: StepFigures) -> list[Fact]:
-    """What one looks for first."""
+    """The main figures of a report, shown large: latency, throughput, bound, energy, accuracy, memory if short."""
     kind, cycles = next(iter(cycles_by_kind(report).items()))
     joules = report.energy["total_joules"]
     envelope, shortage = report.envelope, report.shortage
@@ -51,13 +51,13 @@ def facts(report: StepFigures) -> list[Fact]:
 
 
 def time_by_part(reports: Mapping[str, StepFigures]) -> Bars:
-    """A bar a report: groups of operators, then tags; the longest latency is the whole width."""
+    """Bars of the critical path, one for each report: operator groups, then tags; the longest latency is full width."""
     longest = max(report.latency_seconds for report in reports.values())
     return Bars(tuple(Bar(label, _latency(each), _part_segments(each, longest)) for label, each in reports.items()))
 
 
 def time_by_cause(reports: Mapping[str, StepFigures]) -> Bars:
-    """A bar a report: what limited the critical path."""
+    """Bars of what limited the critical path, one for each report; the longest latency is full width."""
     longest = max(report.latency_seconds for report in reports.values())
     return Bars(
         tuple(
@@ -68,7 +68,7 @@ def time_by_cause(reports: Mapping[str, StepFigures]) -> Bars:
 
 
 def operators_by_cause(report: StepFigures) -> Bars:
-    """A bar for each operator on the critical path: what limited it there, all layers together."""
+    """Bars of what limited each operator on the critical path, one for each operator, all layers together."""
     cycles: dict[str, Counter[str]] = {operator.name: Counter() for operator in report.graph.distinct}
     for link, times in counted(report.critical_path()):
         cycles.setdefault(link.operator, Counter())[LINK_KINDS[link.resource]] += times * link.cycles
@@ -83,7 +83,7 @@ def operators_by_cause(report: StepFigures) -> Bars:
 
 
 def part_table(report: StepFigures) -> Table:
-    """The parts of the critical path; their sum is the latency."""
+    """A table of the parts of the critical path, whose sum is the latency."""
     total = report.latency_cycles
     rows = [
         (
@@ -100,7 +100,7 @@ def part_table(report: StepFigures) -> Table:
 
 
 def traffic_table(report: StepFigures) -> Table:
-    """Messages, bytes and channel cycles of every tag that was used."""
+    """A table of messages, bytes and channel cycles of every tag that was used."""
     rows = []
     for tag, use in report.traffic.items():
         if use.messages:
@@ -113,7 +113,7 @@ def traffic_table(report: StepFigures) -> Table:
 
 
 def channel_table(report: StepFigures) -> Table:
-    """The hottest channels."""
+    """A table of the hottest channels."""
     rows = []
     for channel in report.channels.hottest():
         row = report.channels.row(channel)
@@ -125,13 +125,13 @@ def channel_table(report: StepFigures) -> Table:
 
 
 def utilization_table(report: StepFigures) -> Table:
-    """Busy over elapsed of every resource."""
+    """A table of busy over elapsed cycles of every resource."""
     rows = [(Cell(RESOURCE_NAMES.get(name, name)), percent(value)) for name, value in report.utilization.items()]
     return Table(("resource", "busy"), tuple(rows))
 
 
 def memory_table(report: StepFigures) -> Table:
-    """What is held and read, and what would still fit."""
+    """A table of bytes held and read, and of the batch and context that would fit."""
     rows = []
     for name, value in report.memory.items():
         is_size = "bytes" in name.split("_")
@@ -141,7 +141,7 @@ def memory_table(report: StepFigures) -> Table:
 
 
 def energy_table(report: StepFigures) -> Table:
-    """Joules by component."""
+    """A table of joules by component."""
     energy = report.energy
     total = energy["total_joules"]
     rows = [
@@ -157,7 +157,7 @@ def energy_table(report: StepFigures) -> Table:
 
 
 def area_table(report: StepFigures) -> Table:
-    """Square millimetres by component."""
+    """A table of square millimetres by component."""
     area = report.area
     total = area.total_mm2
     rows = [
@@ -173,7 +173,7 @@ def area_table(report: StepFigures) -> Table:
 
 
 def energy_facts(report: StepFigures) -> list[tuple[str, str]]:
-    """What else the report tells of the energy: (name, value)."""
+    """(name, value) of the report's energy figures other than the total."""
     others = {name: value for name, value in report.energy.items() if name != "total_joules"}
     return [
         (
@@ -186,7 +186,7 @@ def energy_facts(report: StepFigures) -> list[tuple[str, str]]:
 
 
 def operator_table(report: StepFigures) -> Table:
-    """The operators, all layers together; cycles of each layer's own span."""
+    """A table of the operators, all layers together; cycles are the sum of their spans in each layer."""
     return Table(
         ("operator", "distribution", "bound by", "layers", "flops", "bytes", "cycles"),
         tuple(_summed_operators(report)),
@@ -195,7 +195,7 @@ def operator_table(report: StepFigures) -> Table:
 
 
 def layer_table(report: StepFigures) -> Table:
-    """Every operator of every layer."""
+    """A table of every operator of every layer."""
     rows = [
         (
             Cell(row.name),
@@ -215,7 +215,7 @@ def layer_table(report: StepFigures) -> Table:
 
 
 def path_table(report: StepFigures) -> Table:
-    """The critical path by operator, stage and resource."""
+    """A table of the critical path by operator, stage and resource."""
     rows = [
         (
             Cell(operator_title(entry["operator"])),
@@ -231,12 +231,12 @@ def path_table(report: StepFigures) -> Table:
 
 
 def component(name: str) -> str:
-    """A component of the energy in words."""
+    """The name of an energy component in words."""
     return ENERGY_NAMES.get(name, name.replace("_", " "))
 
 
 def quantity(name: str, value: float) -> str:
-    """A number in the unit its name ends with, with an SI prefix."""
+    """A value as text with an SI prefix, in the unit that the end of `name` tells."""
     suffix = _suffix(name)
     if suffix == "_mm2":
         return f"{value:,.4g} mm²"
@@ -312,17 +312,17 @@ def _summed_operators(report: StepFigures) -> Sequence[tuple[Cell, ...]]:
     ]
 
 
-# ---- PEs as a grid of colours: takes a report, gives how busy each PE was and the bytes it holds and reads.
+# ---- PEs as a grid of colours: takes a report, gives maps of how busy each PE was and what it holds and reads.
 
 
-# From pale to dark in one hue, so that lightness alone tells, in print as well.
+# From pale to dark in one hue, so that lightness alone tells values apart, in print as well.
 _STOPS: Final = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Neighbours in a row of the grid that show the same: a rectangle in cells."""
+    """A rectangle of adjacent PEs in a row of the grid that have the same value; sizes are in cells."""
 
     column: int
     row: int
@@ -333,7 +333,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """A grid of PEs, PE 0 at the upper left, row after row; the colours go from 0 to `scale`."""
+    """A grid of PEs, PE 0 at the upper left, then row by row; the colours go from 0 to `scale`."""
 
     title: str
     summary: str
@@ -344,12 +344,12 @@ class HeatMap:
 
 
 def scale_colours(steps: int = 16) -> tuple[str, ...]:
-    """Colours from 0 to the most."""
+    """The colours of a heat map's scale in `steps` steps, from 0 to the largest value."""
     return tuple(_colour(step / (steps - 1)) for step in range(steps))
 
 
 def heat_maps(report: StepFigures) -> tuple[HeatMap, ...]:
-    """Busy memory ports, matrix and vector units; bytes that are held, and read in this step."""
+    """Maps of how busy memory ports, matrix and vector units were, and of bytes held and streamed in this step."""
     elapsed = max(report.latency_cycles, 1)
     busy = {
         "memory port busy": "pe_memory",
@@ -366,7 +366,7 @@ def heat_maps(report: StepFigures) -> tuple[HeatMap, ...]:
 
 
 def _streamed(report: StepFigures) -> FloatArray:
-    """(PEs,) bytes that matrix operators read from the local memory."""
+    """(PEs,) bytes that matrix operators read from the local memory of each PE."""
     num_bytes = np.zeros(report.array.num_pes)
     for stage, repeats in distinct_stages(report.schedule):
         if isinstance(stage, PeStage) and stage.matrix is not None:
@@ -375,7 +375,7 @@ def _streamed(report: StepFigures) -> FloatArray:
 
 
 def _heat_map(title: str, values: FloatArray, scale: float, text_of: Callable[[float], str]) -> HeatMap:
-    """Coloured from 0 to `scale`."""
+    """A heat map of (PEs,) values, coloured from 0 to `scale`."""
     columns = math.ceil(math.sqrt(len(values)))
     most, least, mean = float(values.max()), float(values.min()), float(values.mean())
     alike = text_of(least) == text_of(most)
@@ -412,13 +412,13 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One entry of a table.
+    """A cell of a table.
 
     Args:
-        text: what is shown.
-        value: what it is sorted by; None: by the text.
-        share: 0..1, a bar behind the number; None: no bar.
-        strong: whether it stands out.
+        text: the text that is shown.
+        value: the number it is sorted by; None: it is sorted by its text.
+        share: length (0..1) of a bar behind the number; None: no bar.
+        strong: whether it is bold.
     """
 
     text: str
@@ -429,12 +429,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that sorts by each column.
+    """A table that can be sorted by each column.
 
     Args:
-        columns: heads; the first `text_columns` are of texts, the others of numbers.
-        rows: a cell a column.
-        foot: the last row, of sums, which stays where it is; empty: none.
+        columns: heads; the first `text_columns` columns are texts, the others numbers.
+        rows: each with a cell for every column.
+        foot: a last row of sums that is not sorted; empty: none.
     """
 
     columns: tuple[str, ...]
@@ -445,7 +445,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a bar; `share` of the whole scale, 0..1; `striped` where it is communication."""
+    """A part of a bar: `share` (0..1) of the whole scale, `striped` if it is communication."""
 
     name: str
     text: str
@@ -456,7 +456,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stacked bar with its label and what is said behind it."""
+    """A stacked bar with its label and the text behind it."""
 
     label: str
     text: str
@@ -465,13 +465,13 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars of one scale, and a legend of the segments' names in them."""
+    """Bars on one scale, with a legend of their segments."""
 
     bars: tuple[Bar, ...]
 
     @property
     def legend(self) -> tuple[Segment, ...]:
-        """One segment of each name, in the order of their first appearance."""
+        """The first segment of each name, in the order of appearance."""
         found: dict[str, Segment] = {}
         for bar in self.bars:
             for segment in bar.segments:
@@ -481,7 +481,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A figure that is shown large: what it is, its value, and a line below."""
+    """A main figure, shown large: its name, its value, and a line below."""
 
     name: str
     value: str
@@ -490,14 +490,14 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text to copy, such as a resolved config."""
+    """A text to copy from the page, such as a resolved config."""
 
     title: str
     text: str
 
 
 def number(value: float, text: str | None = None, share: float | None = None) -> Cell:
-    """A cell that sorts by its value; whole numbers are grouped by thousands."""
+    """A cell that is sorted by `value`; its text, if not given, is the value with thousands separated."""
     return Cell(text if text is not None else f"{value:,}", float(value), share)
 
 
@@ -507,5 +507,5 @@ def texts(cells: Iterable[str]) -> tuple[Cell, ...]:
 
 
 def percent(share: float) -> Cell:
-    """A cell of a share, 0..1, with its bar."""
+    """A cell that shows a share (0..1) in per cent, with a bar."""
     return Cell(f"{share:.1%}", share, max(0.0, min(1.0, share)))

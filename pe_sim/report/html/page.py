@@ -1,4 +1,4 @@
-"""Reports as pages: takes one report or several, gives HTML in one file that asks for nothing from anywhere.
+"""Reports as pages: takes one report or several, gives HTML in one file that loads nothing from anywhere.
 
 The templates are in `templates/`; they escape whatever they are given. A policy in the page lets a browser load nothing
 and run no script but the page's own, which is named by its hash. Without scripts all figures and tables are there to
@@ -50,7 +50,7 @@ _SCRIPT: Final = "script.js.j2"
 
 
 def report_html(report: StepFigures) -> str:
-    """The page of one report."""
+    """The HTML page of one report."""
     label = {report.workflow.name: report}
     subject = f"{report.step.phase} of {report.model.name} on {report.array.name}{report.fit_mark}"
     return _render(
@@ -79,14 +79,14 @@ def comparison_html(
     unequal: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> str:
-    """The page of several reports beside each other.
+    """The HTML page of several reports side by side.
 
     Args:
         reports: at least one; all figures of time have one scale.
         labels: what to call them, each a name of its own; None: their workflows' names.
-        failed: by the label of what could not be simulated, why.
-        unequal: by label, what was not made equal to the others; it is shown and not ranked.
-        remarks: sentences on all of them, below the summary.
+        failed: by label, why a case could not be simulated.
+        unequal: by label, what was not made equal to the others; such a report is shown and not ranked.
+        remarks: sentences on the whole comparison, shown below the summary.
 
     Raises:
         InputError: no reports, or not one label for each.
@@ -130,7 +130,7 @@ def comparison_html(
 
 
 def summary_html(report: StepFigures) -> str:
-    """What a notebook shows: the summary and where the time goes, with the styles of its elements in them."""
+    """HTML for a notebook: the summary and where the time goes, with inline styles."""
     label = {report.workflow.name: report}
     return _render("summary.html.j2", summary=summary_rows(report), by_part=figures.time_by_part(label))
 
@@ -143,10 +143,10 @@ def save_comparison_html(
     unequal: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Writes `comparison_html()`, whole or not at all.
+    """Writes `comparison_html()` to a file, whole or not at all.
 
     Raises:
-        InputError: as `comparison_html`, or the file cannot be written.
+        InputError: as `comparison_html` raises it, or the file cannot be written.
     """
     write_text(path, comparison_html(reports, labels, failed, unequal, remarks))
 
@@ -178,7 +178,7 @@ def _drawn_nanoseconds(report: StepFigures) -> float:
 
 
 def _common_sources(reports: Sequence[StepFigures]) -> list[Source]:
-    """Arrays, models and steps, each once."""
+    """The texts of all arrays, models and steps, each once."""
     found: list[Source] = []
     for report in reports:
         array = yaml.safe_dump(array_to_dict(report.array), sort_keys=False, allow_unicode=True)
@@ -189,7 +189,7 @@ def _common_sources(reports: Sequence[StepFigures]) -> list[Source]:
 
 
 def _workflow_source(report: StepFigures, label: str) -> Source:
-    """The workflow resolved; layers that follow each other with the same distributions in one entry."""
+    """The text of the resolved workflow, with consecutive layers of the same distributions in one entry."""
     resolved = workflow_to_dict(report.workflow, report.graph.num_layers)
 
     def plan(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,11 +204,11 @@ def _pretty(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-# ---- Several reports beside each other, as tables of a page: takes reports by their labels, a column or a row each.
+# ---- Several reports side by side, as tables of a page: takes reports by their labels, a column or a row each.
 
 
 def overview(reports: Mapping[str, StepFigures], ranking: Ranking) -> Table:
-    """A row a report, the best one strong."""
+    """A table with a row of main figures for each report, the best one's label in bold."""
     rows = []
     best = ranking.marked[ranking.best]
     for (label, report), over in zip(reports.items(), ranking.over_best, strict=True):
@@ -247,7 +247,7 @@ def overview(reports: Mapping[str, StepFigures], ranking: Ranking) -> Table:
 
 
 def part_differences(reports: Mapping[str, StepFigures], best: str) -> Table:
-    """Cycles of the critical path by part; of all but the best one also the difference from it."""
+    """A table of the critical path's cycles by part, with the differences from the best report."""
     cycles = {label: {part.name: part.cycles for part in parts(report)} for label, report in reports.items()}
     names = [name for name in (*GROUPS, *(tag.value for tag in Tag)) if any(name in each for each in cycles.values())]
     rows = []
@@ -259,7 +259,7 @@ def part_differences(reports: Mapping[str, StepFigures], best: str) -> Table:
 
 
 def traffic(reports: Mapping[str, StepFigures]) -> Table:
-    """Messages and bytes by tag."""
+    """A table of messages and bytes by tag, a column for each report."""
     rows = []
     for tag in Tag:
         uses = [report.traffic[tag.value] for report in reports.values()]
@@ -270,7 +270,7 @@ def traffic(reports: Mapping[str, StepFigures]) -> Table:
 
 
 def utilization(reports: Mapping[str, StepFigures]) -> Table:
-    """Busy over elapsed of each resource that any of the reports has."""
+    """A table of busy over elapsed cycles, a row for each resource that any report has."""
     names = dict.fromkeys(name for report in reports.values() for name in report.utilization)
     rows = []
     for name in names:
@@ -281,7 +281,7 @@ def utilization(reports: Mapping[str, StepFigures]) -> Table:
 
 
 def energy(reports: Mapping[str, StepFigures]) -> Table:
-    """Joules by component."""
+    """A table of joules by component, a column for each report."""
     found = {label: report.energy for label, report in reports.items()}
     names = dict.fromkeys(name for each in found.values() for name in each["by_component"])
     rows = []
@@ -293,7 +293,7 @@ def energy(reports: Mapping[str, StepFigures]) -> Table:
 
 
 def _busiest(report: StepFigures) -> float:
-    """Of an array with one bus its bus, else the hottest channel."""
+    """Busy over elapsed cycles of the bus, or on a graph of channels of the hottest channel."""
     on_graph = report.array.network.is_graph
     return float(report.bounds["network_cycles" if on_graph else "bus_cycles"]) / max(report.latency_cycles, 1)
 

@@ -1,7 +1,8 @@
-"""The timeline of a page: takes a report, gives the tracks as columns for the script and one layer as a drawing.
+"""The timeline of a page: takes a report, gives the tracks as columns for the script, and one layer as a drawing.
 
-The columns hold the whole step, as far as `MAX_SLICES` goes: tracks beyond that are left out and named, and on a track
-of very many slices those of one stage are taken together. The drawing is what is read and printed without the script.
+The columns hold the whole step up to `MAX_SLICES` slices: tracks beyond that are left out and named, and on a track
+of very many slices those of one stage are taken together. The drawing is what readers see without the script, and
+what is printed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pe_sim.report.perfetto.export import PERCENT, counters
 from pe_sim.report.perfetto.tracks import CLASSES, LAYER, STEP, Slice, Track, pe_tracks, shared_tracks
 from pe_sim.report.step import StepFigures
 
-MAX_SLICES: Final = 60_000  # on a page
+MAX_SLICES: Final = 60_000  # of a page
 MAX_TRACK_SLICES: Final = 8_000
 MAX_CLASSES: Final = 8
 COURSE_BINS: Final = 250
@@ -25,8 +26,8 @@ MAX_CHANNELS: Final = 12
 WIDTH: Final = 1000.0  # of the drawing, in its own units
 _LAYER_COLOUR: Final = "#E8ECF1"
 _THINNEST: Final = 0.5
-_CHARACTER: Final = 6.0  # of a label
-_GAP: Final = 0.2  # between slices that are drawn as one
+_CHARACTER: Final = 6.0  # width of a label's character
+_GAP: Final = 0.2  # slices closer than this are drawn as one
 COLOURS: Final = {LAYER: _LAYER_COLOUR, **KIND_COLOURS, **TAG_COLOURS}
 _KIND_TITLES: Final = {
     "memory": "PE: streaming from memory",
@@ -39,7 +40,7 @@ _KIND_TITLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A slice of the drawing: x and width in its units, in row `row`; the label where there is room for one."""
+    """A slice of the drawing: x and width in its units, in row `row`; `label` is empty if there is no room for it."""
 
     x: float
     width: float
@@ -51,13 +52,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What a page shows of the time.
+    """The timeline of a page: all tracks for the script, and the drawing of one layer.
 
     Args:
-        data: for the script, JSON-ready: names, kinds, and of each track the columns of its slices.
-        rows: names of the tracks, as drawn.
-        boxes: of the drawing, which goes from cycle `first` to `last`.
-        title: what the drawing is of.
+        data: for the script, JSON-ready: names, kinds, and the columns of each track's slices.
+        rows: names of the drawn tracks.
+        boxes: the slices of the drawing, which goes from cycle `first` to `last`.
+        title: name of the part that is drawn.
         legend: (title, colour) of the kinds that occur.
         left_out: names of tracks that are not on the page.
     """
@@ -76,8 +77,8 @@ def timeline(report: StepFigures, max_slices: int = MAX_SLICES, scale_cycles: in
     """The timeline of a report.
 
     Args:
-        max_slices: of all tracks together.
-        scale_cycles: how many cycles the drawing is wide at least, so that several have one scale.
+        max_slices: the most slices of all tracks together.
+        scale_cycles: the least width of the drawing in cycles, to give several drawings one scale.
     """
     of_pes = pe_tracks(report, CLASSES, MAX_CLASSES)
     tracks, left_out = _within([*_shared(report), *of_pes.tracks], max_slices)
@@ -95,7 +96,7 @@ def timeline(report: StepFigures, max_slices: int = MAX_SLICES, scale_cycles: in
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How busy something was over the whole step: `points` of a polygon, 0..1 from left to right and from the top."""
+    """How busy something was over the step: corners of a polygon, each 0..1 from the left and from the top."""
 
     name: str
     mean: float
@@ -104,7 +105,7 @@ class Course:
 
 
 def courses(report: StepFigures) -> tuple[Course, ...]:
-    """The utilization of the channels and of the PEs' units in `COURSE_BINS` equal parts of the step."""
+    """The utilization of channels and of PEs' units over time, in `COURSE_BINS` equal parts of the step."""
     found = []
     for counter in counters(report, COURSE_BINS):
         if counter.unit == PERCENT:
@@ -117,7 +118,7 @@ def courses(report: StepFigures) -> tuple[Course, ...]:
 
 
 def drawn_span(report: StepFigures) -> tuple[int, int, str]:
-    """The cycles of a layer in the middle, or of the whole step where there are no layers, and what to call them."""
+    """First and last cycle of what is drawn, and its name: a layer in the middle, or without layers the whole step."""
     spans = [span for span in report.trace.spans if span.layer is not None and span.start >= 0]
     if not spans:
         return 0, max(report.latency_cycles, 1), "The whole step"
@@ -128,7 +129,7 @@ def drawn_span(report: StepFigures) -> tuple[int, int, str]:
 
 
 def _shared(report: StepFigures) -> list[Track]:
-    """All but the PEs, the most telling first; layers on a track of their own."""
+    """All tracks but those of PEs, the most telling first, with the layers on a track of their own."""
     path, *others = shared_tracks(report, MAX_CHANNELS).tracks
     layers = tuple(piece for piece in path.slices if piece.kind == LAYER)
     links = tuple(piece for piece in path.slices if piece.kind != LAYER)
@@ -156,7 +157,7 @@ def _within(tracks: Sequence[Track], most: int) -> tuple[list[Track], list[str]]
 
 
 def _columns(report: StepFigures, tracks: Sequence[Track], kinds: Sequence[str]) -> dict[str, Any]:
-    """Names without their layers are few; so a slice is five small numbers."""
+    """The tracks for the script, JSON-ready: a slice is five small numbers, as names without layers are few."""
     names: dict[str, int] = {}
     entries = []
     for track in tracks:
@@ -184,7 +185,7 @@ def _overlaps(piece: Slice, first: int, last: int) -> bool:
 
 
 def _boxes(track: Track, row: int, first: int, last: int, scale: float) -> Iterable[Box]:
-    """Slices of one name that are too thin to tell apart are one box."""
+    """The boxes of a track's slices; slices of one name that are too thin to tell apart share a box."""
     drawn: list[Box] = []
     for piece in track.slices:
         if not _overlaps(piece, first, last):
@@ -203,7 +204,7 @@ def _boxes(track: Track, row: int, first: int, last: int, scale: float) -> Itera
 
 
 def _label(piece: Slice, width: float) -> str:
-    """The name without its layer, of a message what it carries; cut to the width, or nothing."""
+    """A slice's name without its layer, for a message its action alone, cut to the width; empty if there is no room."""
     name = piece.name.removeprefix(f"layer {piece.args.get('layer')}{SEPARATOR}")
     room = int(width / _CHARACTER)
     if len(name) > room and piece.kind in TAG_COLOURS:

@@ -67,7 +67,7 @@ def trace_json(
     max_classes: int = MAX_CLASSES,
     max_channel_tracks: int = MAX_CHANNEL_TRACKS,
 ) -> str:
-    """The file's text.
+    """The text of the trace file.
 
     Args:
         pes: "classes": PEs that do the same share a track; "all": each PE has one; or the numbers of PEs.
@@ -123,13 +123,13 @@ def _process(group: str) -> int:
 
 
 def metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
-    """An event that names or orders a process or a track."""
+    """A trace event that names or orders a process or a track."""
     return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": args}
 
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """Cycles to microseconds, on whole nanoseconds: both ends of a slice round alike, so neighbours still meet."""
+    """A clock that turns cycles into whole nanoseconds: both ends of a slice round alike, so neighbours still meet."""
 
     ghz: float
 
@@ -137,7 +137,7 @@ class _Clock:
         return round(cycle / self.ghz)
 
     def slice(self, process: int, thread: int, piece: Slice) -> dict[str, Any]:
-        """One slice."""
+        """The event of one slice."""
         start, end = self.nanoseconds(piece.start), self.nanoseconds(piece.end)
         cycles = {"start_cycle": piece.start, "end_cycle": piece.end, "cycles": piece.end - piece.start}
         colour = {"cname": COLOURS[piece.kind]} if piece.kind in COLOURS else {}
@@ -154,7 +154,7 @@ class _Clock:
         }
 
     def arrow(self, number: int, flow: Flow, tracks: tuple[Track, ...]) -> Iterator[dict[str, Any]]:
-        """Its two ends, each within its slice; none where a slice takes no nanosecond that an end could be in."""
+        """Yields the two events of an arrow, each within its slice; none if a slice lasts no whole nanosecond."""
         sent, done = self.nanoseconds(flow.source.start), self.nanoseconds(flow.source.end)
         arrived, over = self.nanoseconds(flow.target.start), self.nanoseconds(flow.target.end)
         if done == sent or over == arrived or arrived < sent:
@@ -166,7 +166,7 @@ class _Clock:
             yield {"ph": end, "id": number, "name": "feeds", "cat": "flow", **place, "ts": time / 1000, **within}
 
     def values(self, counter: Counter) -> Iterator[dict[str, Any]]:
-        """Every mean at the beginning of its part of the step, and 0 at the end."""
+        """Yields the events of a counter: each mean at the start of its part of the step, and 0 at the end."""
         name = f"{counter.name} ({'%' if counter.unit == PERCENT else 'bytes'})"
         for edge, value in zip(counter.edges.tolist(), [*counter.values.tolist(), 0.0], strict=True):
             time = self.nanoseconds(edge) / 1000
@@ -181,14 +181,13 @@ def _present(args: Mapping[str, Any]) -> dict[str, Any]:
 # ---- What feeds what on a timeline: takes a report and its tracks, gives the arrows from results to their consumers.
 #
 # An arrow leads from a message, a reduction or a job at the root to each slice that waits for it, and from the PEs
-# that
-# finish last to the message or reduction that takes their result. Work that stays on its PE has none: it is on one
-# track.
+# that finish last to the message or reduction that takes their result. Work that stays on its PE has none: it is on
+# one track.
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """From the slice `source` of track number `source_track` to `target`; it begins no earlier than the source."""
+    """An arrow from `source`, on track number `source_track`, to `target`, which begins no earlier."""
 
     source: Slice
     source_track: int
@@ -197,7 +196,7 @@ class Flow:
 
 
 def flows(report: StepFigures, tracks: Sequence[Track]) -> Iterator[Flow]:
-    """The arrows in the order of their targets' tracks."""
+    """Yields the arrows from results to their consumers, in the order of the consumers' tracks."""
     at = _places(tracks)
     spans, stages = report.trace.spans, report.timeline.stages
     for order, targets in at.items():
@@ -213,7 +212,7 @@ def flows(report: StepFigures, tracks: Sequence[Track]) -> Iterator[Flow]:
 
 
 def _places(tracks: Sequence[Track]) -> dict[int, list[tuple[int, Slice]]]:
-    """By stage, its slices with the numbers of their tracks, by start: of the network, of the root, of PEs' work."""
+    """(track number, slice) of each stage's slices on channels, at the root and in PEs' work, by order and start."""
     found: dict[int, list[tuple[int, Slice]]] = {}
     for number, track in enumerate(tracks):
         if track.works or track.group in (ROOT, INTERCONNECT):
@@ -226,7 +225,7 @@ def _places(tracks: Sequence[Track]) -> dict[int, list[tuple[int, Slice]]]:
 
 
 def _feeding(sources: Sequence[tuple[int, Slice]], target: Slice) -> tuple[int, Slice] | None:
-    """The slice that the target waited for: of those that ended before it the last, else the last that had begun."""
+    """The (track, slice) that the target waited for: the last that ended before it, else the last that had begun."""
     before = bisect_right(sources, target.start, key=lambda entry: entry[1].start)
     ended = [entry for entry in sources[:before] if entry[1].end <= target.start]
     if ended:
@@ -238,9 +237,8 @@ def _feeding(sources: Sequence[tuple[int, Slice]], target: Slice) -> tuple[int, 
 #
 # Utilization is busy over elapsed, as `Report.utilization` has it, and its mean over the step is that very number: of
 # the PEs' units the mean over all PEs, of the tree over the paths of its leaves, of a level over its channels. Bytes
-# are
-# in flight from the grant of their channel until their last one arrives. The matrix and vector units' busy cycles are
-# spread evenly over their operator; the memory ports' are where they stream.
+# are in flight from the grant of their channel until their last one arrives. The matrix and vector units' busy cycles
+# are spread evenly over their operator; the memory ports' are where they stream.
 
 
 FloatArray = npt.NDArray[np.float64]
@@ -252,7 +250,7 @@ BYTES: Final = "bytes"
 
 @dataclass(frozen=True, eq=False)
 class Counter:
-    """`values[i]` is the mean between `edges[i]` and `edges[i + 1]`, in cycles; unit is percent or bytes."""
+    """A counter: `values[i]` is its mean (in percent or bytes) between the cycles `edges[i]` and `edges[i + 1]`."""
 
     group: str
     name: str
@@ -262,14 +260,14 @@ class Counter:
 
 
 class _Means:
-    """Means of a sum of rates, each constant from one cycle to another, in equal parts of the step."""
+    """Means, in equal parts of the step, of a sum of rates that are each constant between two cycles."""
 
     def __init__(self, makespan: int, bins: int) -> None:
         self.edges = np.linspace(0.0, float(max(makespan, 1)), bins + 1)
         self._change, self._moment = np.zeros((2, bins + 1))
 
     def add(self, start: IntArray, end: IntArray, rate: FloatArray) -> None:
-        """Rates between `start` and `end`; arrays of one shape."""
+        """Adds rates that hold between `start` and `end`; the arrays have one shape."""
         times = np.concatenate([start, end]).astype(np.float64)
         change = np.concatenate([rate, -rate])
         where = np.searchsorted(self.edges, times, side="left")  # the first edge that it counts at
@@ -279,7 +277,7 @@ class _Means:
         self._moment += np.bincount(where[inside], (change * times)[inside], size)
 
     def means(self) -> FloatArray:
-        """(bins,) never negative."""
+        """(bins,) mean of the sum of all rates in each part of the step, at least 0."""
         until = self.edges * np.cumsum(self._change) - np.cumsum(self._moment)
         return np.maximum(np.diff(until) / np.diff(self.edges), 0.0)
 
@@ -296,7 +294,7 @@ def _counter(group: str, name: str, unit: str, means: _Means) -> Counter:
 
 
 def _of_interconnect(report: StepFigures, bins: int) -> list[Counter]:
-    """Of bus, tree and downlink, or of each level of a graph of channels: utilization, and bytes in flight."""
+    """Counters of utilization and bytes in flight for bus, tree and downlink, or for each level of a graph."""
     uses, makespan = report.trace.channel_use, report.latency_cycles
     if report.array.network.is_graph:
         groups, by, (covered, travel) = channels_by_level(report.channels.level), uses.channel, _of_channels(report)
@@ -317,7 +315,7 @@ def _of_interconnect(report: StepFigures, bins: int) -> list[Counter]:
 
 
 def _of_stages(report: StepFigures) -> tuple[FloatArray, IntArray]:
-    """By stage: the part of the PEs whose way a message or reduction occupies, and its cycles after the channel."""
+    """(stages,) the share of PEs whose path a message or reduction occupies, and its cycles after the channel."""
     stages, network, num_pes = report.timeline.stages, report.array.bus_tree, report.array.num_pes
     covered, travel = np.ones(len(stages)), np.zeros(len(stages), dtype=np.int64)
     for order, stage in enumerate(stages):
@@ -333,7 +331,7 @@ def _of_stages(report: StepFigures) -> tuple[FloatArray, IntArray]:
 
 
 def _of_channels(report: StepFigures) -> tuple[FloatArray, IntArray]:
-    """By channel of a graph: all of it, and its latency."""
+    """(channels,) the covered share (1) and the latency in cycles of each channel of a graph."""
     from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
     latency = interconnect_of(report.array).topology.channels.latency_cycles

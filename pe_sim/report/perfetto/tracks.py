@@ -1,4 +1,4 @@
-"""A step as tracks of slices, as timelines draw them: what goes on where and when, on the whole and on each PE.
+"""A step as tracks of slices, as timelines draw them: what happens where and when, in the machine and on each PE.
 
 Slices of a track nest or follow each other and never overlap: what does overlap (reductions in disjoint subtrees, jobs
 of several groups) goes to further lanes. Times are cycles.
@@ -40,15 +40,15 @@ CHANNEL_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Something that goes on from cycle `start` to `end`.
+    """A slice of a track: something that lasts from cycle `start` to `end`.
 
     Args:
-        name: for people.
+        name: title that people read.
         kind: what it is coloured by: a tag of the traffic for messages; compute, memory, vector or root for work;
-            else a kind of the critical path, or `layer` for what encloses others.
+            else a kind of the critical path, or `layer` for a slice that encloses others.
         start, end: cycles.
-        order: of the stage it belongs to; None for several.
-        args: what else there is to tell, JSON-ready.
+        order: of the stage it belongs to; None if there are several.
+        args: further facts to show, JSON-ready.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Slices by start, an enclosing one before those in it.
+    """A track: its slices by start, an enclosing one before those inside it.
 
     Args:
         group: one of `GROUPS`.
-        pe: the PE it is of, which stands for all that do the same; None off the PEs.
-        works: whether it shows what the PE works on: where a message's consumers are.
+        pe: the PE that it shows, for all PEs that do the same; None if it shows no PE.
+        works: whether it shows the work of the PE, which is where arrows from messages end.
     """
 
     group: str
@@ -78,7 +78,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class SharedTracks:
-    """Tracks of all but the PEs, and how many busy channels and lanes were left out."""
+    """All tracks but those of PEs, and how many busy channels and lanes were left out."""
 
     tracks: tuple[Track, ...]
     channels_left_out: int
@@ -86,7 +86,7 @@ class SharedTracks:
 
 
 def shared_tracks(report: StepFigures, max_channels: int = MAX_CHANNEL_TRACKS) -> SharedTracks:
-    """The critical path, the root's units, and the channels; of a graph of channels the hottest ones."""
+    """Tracks of the critical path, the root's units and the channels (on a graph, the hottest ones)."""
     titles = stage_titles(report)
     tracks = [Track(STEP, "critical path", tuple(_critical_path(report, titles)))]
     left_out = 0
@@ -102,18 +102,18 @@ def shared_tracks(report: StepFigures, max_channels: int = MAX_CHANNEL_TRACKS) -
 
 
 def stage_args(report: StepFigures, order: int) -> dict[str, Any]:
-    """What every slice tells of its stage."""
+    """The facts that every slice shows of its stage, JSON-ready."""
     span = report.trace.spans[order]
     return {"layer": span.layer, "operator": span.operator}
 
 
 def stage_titles(report: StepFigures) -> list[str]:
-    """What the slices of each stage are called, by its order."""
+    """Titles for the slices of each stage, by the stage's order."""
     return [stage_title(span, stage) for span, stage in zip(report.trace.spans, report.timeline.stages, strict=True)]
 
 
 def _channel_slices(report: StepFigures, titles: Sequence[str], channel: int) -> list[Slice]:
-    """Uses of a channel; those of one stage that follow each other at once, or coincide, are one slice."""
+    """Slices of a channel's uses; adjacent or coinciding uses of one stage are one slice."""
     uses = report.trace.channel_use
     chosen = np.flatnonzero(uses.channel == channel)
     columns = (uses.stage[chosen], uses.start[chosen], uses.end[chosen], uses.num_bytes[chosen])
@@ -137,7 +137,7 @@ def _channel_slice(
 
 
 def _shown_channels(report: StepFigures, most: int) -> tuple[list[int], int]:
-    """Channels with a track as the trace numbers them, and how many others carried something."""
+    """Indices of the channels that get a track, and the number of other channels that carried something."""
     if not report.array.network.is_graph:
         return list(range(len(report.trace.channel_use.channels))), 0
     used = int(np.count_nonzero(report.channels.busy_cycles))
@@ -145,7 +145,7 @@ def _shown_channels(report: StepFigures, most: int) -> tuple[list[int], int]:
 
 
 def lanes_of(group: str, name: str, slices: list[Slice]) -> tuple[list[Track], int]:
-    """The slices on as few tracks as hold them without an overlap, at most `MAX_LANES`; and how many more it takes."""
+    """The slices on the fewest tracks without overlaps, at most `MAX_LANES`; and how many lanes were left out."""
     lanes: list[list[Slice]] = []
     for piece in sorted(slices, key=lambda piece: (piece.start, piece.end)):
         lane = next((lane for lane in lanes if lane[-1].end <= piece.start), None)
@@ -166,7 +166,7 @@ def _root_slices(report: StepFigures, titles: Sequence[str], resource: Resource)
 
 
 def _critical_path(report: StepFigures, titles: Sequence[str]) -> Iterable[Slice]:
-    """What the latency is made of, layer by layer: the links of one layer that follow each other are in one slice."""
+    """Yields slices of the critical path, those of each stretch in one layer inside a slice of the layer."""
     layers: list[list[Slice]] = []
     labels: list[int | None] = []
     for piece in _links(report, titles):
@@ -182,7 +182,7 @@ def _critical_path(report: StepFigures, titles: Sequence[str]) -> Iterable[Slice
 
 
 def _links(report: StepFigures, titles: Sequence[str]) -> Iterable[Slice]:
-    """The links, those of one stage on one resource that follow each other taken together."""
+    """Yields slices of the critical path's links; adjacent links of one stage on one resource are one slice."""
     merged: list[tuple[Link, int]] = []
     for link in report.critical_path():
         key = link.order, link.resource, link.pe
@@ -201,8 +201,7 @@ def _rows(columns: Iterable[IntArray]) -> Iterable[tuple[int, ...]]:
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
-# ---- What PEs do, as tracks: takes a report and a choice of PEs, gives a track of work and one of the memory port
-# each.
+# ---- What PEs do, as tracks: takes a report and a choice of PEs, gives each a track of work and one of its port.
 #
 # PEs whose stages start, end and stream in the same cycles are one class, neighbours or not, and share their tracks.
 
@@ -211,17 +210,17 @@ PeChoice = str | Sequence[int]
 CLASSES: Final = "classes"
 ALL: Final = "all"
 MAX_CLASSES: Final = 32
-MAX_SLICES: Final = 500_000  # of PEs that were asked for one by one
+MAX_SLICES: Final = 500_000  # for PEs that are listed one by one
 _NAMED_RANGES: Final = 3
 
 
 @dataclass(frozen=True, eq=False)
 class PeTracks:
-    """Tracks of PEs.
+    """Tracks of the chosen PEs, and the classes that have none.
 
     Args:
         tracks: of work and of memory ports, by the lowest PE.
-        left_out: what the classes without a track are called.
+        left_out: names of the classes without a track.
     """
 
     tracks: tuple[Track, ...]
@@ -229,14 +228,15 @@ class PeTracks:
 
 
 def pe_tracks(report: StepFigures, pes: PeChoice = CLASSES, max_classes: int = MAX_CLASSES) -> PeTracks:
-    """Tracks of classes of PEs, of all PEs, or of those that are listed.
+    """Tracks of classes of PEs, of all PEs, or of listed PEs.
 
     Args:
         pes: "classes", "all", or numbers of PEs.
-        max_classes: of more classes those with the longest part of the critical path are shown, then the largest.
+        max_classes: if there are more classes, those with the most cycles of the critical path are shown, then the
+            largest.
 
     Raises:
-        InputError: another word, a number that no PE has, or more slices than a timeline can show.
+        InputError: an unknown word, a number that no PE has, or more slices than a timeline can show.
     """
     if pes == CLASSES:
         classes = pe_classes(report)
@@ -247,17 +247,17 @@ def pe_tracks(report: StepFigures, pes: PeChoice = CLASSES, max_classes: int = M
 
 
 def check_pes(report: StepFigures, pes: PeChoice) -> None:
-    """Whether tracks of these PEs can be had.
+    """Checks that tracks of these PEs can be made.
 
     Raises:
-        InputError: as `pe_tracks`.
+        InputError: as `pe_tracks` raises it.
     """
     if pes != CLASSES:
         _listed(report, pes)
 
 
 def pe_classes(report: StepFigures) -> list[IntArray]:
-    """The PEs of each class in ascending order, the classes by their lowest PE."""
+    """The PEs of each class in ascending order, classes in the order of their lowest PE."""
     label = np.zeros(report.array.num_pes, dtype=np.int64)
     first = np.zeros(1, dtype=np.int64)  # of each class
     for column in _columns(report):
@@ -269,7 +269,7 @@ def pe_classes(report: StepFigures) -> list[IntArray]:
 
 
 def class_name(pes: IntArray) -> str:
-    """ "PE 3", "PEs 0-31", "PEs 0-3, 8-11"; of many ranges the first ones, and how many PEs there are."""
+    """Name of a class: "PE 3", "PEs 0-31", "PEs 0-3, 8-11"; of many ranges the first, and the number of PEs."""
     if len(pes) == 1:
         return f"PE {pes[0]}"
     cuts = np.flatnonzero(np.diff(pes) > 1) + 1
@@ -279,7 +279,7 @@ def class_name(pes: IntArray) -> str:
 
 
 def _columns(report: StepFigures) -> Iterable[IntArray]:
-    """(PEs,) whatever tells PEs apart: when they work, and what their ports do."""
+    """Yields (PEs,) columns that tell PEs apart: when each stage works, and what memory ports do."""
     told: set[int] = set()
     for span, stage in report.timeline.active():
         if not isinstance(stage, PeStage):
@@ -293,7 +293,7 @@ def _columns(report: StepFigures) -> Iterable[IntArray]:
 
 
 def _most_telling(report: StepFigures, classes: Sequence[IntArray], most: int) -> list[int]:
-    """Which classes have a track, in their order."""
+    """Indices of the classes that get a track, ascending."""
     if len(classes) <= most:
         return list(range(len(classes)))
     cycles: Counter[int] = Counter()
@@ -382,6 +382,6 @@ def _port_slices_of(report: StepFigures, name: str, access: PortAccess, pes: Int
 
 
 def _common(values: IntArray) -> int | str:
-    """What PEs of a class have in common: they may stream a few bytes more or less in the same cycles."""
+    """The value that PEs of a class share, or its range, as they may stream a few bytes more or less."""
     least, most = int(values.min()), int(values.max())
     return least if least == most else f"{least}-{most}"

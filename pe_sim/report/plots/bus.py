@@ -26,7 +26,7 @@ MAX_LEVELS = 6
 
 
 def plot_bus_utilization(report: StepFigures, ax: Axes | None = None, bins: int = 200) -> Axes:
-    """The part of the time the bus was held, stacked by tag, in `bins` equal parts of the step.
+    """Draws the share of time in which the bus was held, stacked by tag, in `bins` equal parts of the step.
 
     On a graph of channels there is a row for the hottest channel and one for each level, the mean over its channels;
     all rows have one scale. Of more than `MAX_LEVELS` levels the busiest ones are shown.
@@ -81,7 +81,7 @@ def _bus(report: StepFigures) -> int:
 
 
 def _rows_of_graph(report: StepFigures) -> dict[str, list[int]]:
-    """What each row says and the channels it is of: the hottest one, then the levels."""
+    """The channels of each row by its label: the hottest channel alone, then the busiest levels."""
     channels = report.channels
     hottest, means = channels.hottest(1), channels.by_level()
     rows = {f"hottest channel:\n{channels.name[channel]}": [channel] for channel in hottest}
@@ -95,7 +95,7 @@ def _rows_of_graph(report: StepFigures) -> dict[str, list[int]]:
 def _draw_rows(
     report: StepFigures, ax: Axes, times: FloatArray, fractions: Mapping[str, FloatArray], limit: float
 ) -> None:
-    """One row below the other; a row is as high as `limit`."""
+    """Draws the rows below each other; the height of a row stands for the utilization `limit`."""
     named: set[str] = set()
     labels = []
     for row, (name, shares) in enumerate(fractions.items()):
@@ -120,7 +120,7 @@ def _stack(
     floor: float = 0.0,
     named: set[str] | None = None,
 ) -> float:
-    """The shares of the tags on each other, from `floor` on; gives their mean. A tag in `named` has its label."""
+    """Draws the tags' shares stacked from `floor` on; returns their mean. Tags in `named` already have a label."""
     named = set() if named is None else named
     below = np.zeros(len(times) - 1)
     for tag, shares in zip(report.trace.channel_use.tags, shares_by_tag, strict=True):
@@ -147,10 +147,10 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def busy_fractions(trace: Trace, channels: Sequence[int], bins: int) -> tuple[FloatArray, FloatArray]:
-    """Bin edges (bins + 1,) in cycles, and (tags, bins) the part of each bin in which a tag held a channel.
+    """Bin edges in cycles (bins + 1,), and the share of each bin in which each tag held a channel (tags, bins).
 
     Args:
-        channels: of the trace; of several it is the mean over them.
+        channels: indices of the trace's channels; shares are means over them.
     """
     uses = trace.channel_use
     edges = np.linspace(0.0, float(max(trace.makespan_cycles, 1)), bins + 1)
@@ -167,7 +167,7 @@ def busy_fractions(trace: Trace, channels: Sequence[int], bins: int) -> tuple[Fl
 
 
 def _busy_until(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], cycles: FloatArray) -> FloatArray:
-    """Busy cycles before each of `cycles`: the integral of how many uses are under way."""
+    """Busy cycles before each of `cycles`: the integral of the number of uses under way."""
     times = np.concatenate([start, end])
     steps = np.concatenate([np.ones_like(start), -np.ones_like(end)])
     order = np.argsort(times, kind="stable")

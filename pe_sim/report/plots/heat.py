@@ -1,4 +1,4 @@
-"""How busy each channel of the drawn interconnect was: takes a report, gives the figures and draws them as colours."""
+"""How busy each channel of the drawn interconnect was: takes a report, draws its channels in colours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pe_sim.report.step import StepFigures
 from pe_sim.schedule.stages import MessageStage, Resource, Tag, TreeStage
 from pe_sim.units import IntArray, ceil_div
 
-# ---- How busy each channel of the drawn interconnect was: takes a report, gives the kinds of messages told apart.
+# ---- What is drawn: takes a report, gives the utilization of every channel for each kind of messages.
 
 
 ALL: Final = "all"
@@ -48,14 +48,14 @@ _KINDS: Final = {  # a panel each: what goes out to several, what comes in, what
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """One kind of messages; `utilization` (channels,) is busy over elapsed, 0..1."""
+    """The utilization (channels,) of an interconnect by one kind of messages: busy over elapsed cycles, 0..1."""
 
     title: str
     utilization: FloatArray
 
 
 def channel_heat(report: StepFigures, tag: str | None) -> tuple[Topology, list[Heat]]:
-    """The interconnect, and what to draw: one tag, all messages ("all"), or (None) all and each kind that was sent.
+    """The interconnect and its heats: of one tag, of all messages ("all"), or (None) of all and of each kind sent.
 
     Raises:
         InputError: there is no such tag.
@@ -80,7 +80,7 @@ def channel_heat(report: StepFigures, tag: str | None) -> tuple[Topology, list[H
 
 
 def _bus_tree_busy(report: StepFigures, topology: Topology) -> IntArray:
-    """(channels, tags) busy cycles of the bus and of every wire of the tree."""
+    """(channels, tags) busy cycles of the bus and of each wire of the tree."""
     schedule, channels = report.schedule, topology.channels
     tree = schedule.array.bus_tree.tree
     index = {name: channel for channel, name in enumerate(channels.name)}
@@ -88,7 +88,7 @@ def _bus_tree_busy(report: StepFigures, topology: Topology) -> IntArray:
     busy[index[Resource.BUS.value]] = report.channels.busy[report.channels.name.index(Resource.BUS.value)]
 
     def wires(first: int, last: int, levels: int, way: str) -> list[int]:
-        """Those that lead from PEs first .. last - 1 up `levels` levels, or down."""
+        """Indices of the wires that lead from PEs first .. last - 1 up `levels` levels, or down to them."""
         found = []
         for level in range(levels):
             size = tree.arity**level
@@ -125,7 +125,7 @@ _NOTE: Final = (
     "colour and thickness: how busy; grey: idle; circle: the hottest channel; star: the root; a link drawn once has the"
     " colour of its busier direction"
 )
-_ELSEWHERE: Final = ("width of a line", "dots")  # notes on what a heat map does not show
+_ELSEWHERE: Final = ("width of a line", "dots")  # words of notes that do not apply to heat maps
 _PANEL_HEIGHT: Final = 4.2  # inches
 _MAX_WIDTH: Final = 15.0
 _MAX_PANEL_WIDTH: Final = 7.0
@@ -134,7 +134,7 @@ _DPI: Final = 120
 
 
 def plot_channel_heat(report: StepFigures, ax: Axes | None = None, tag: str = ALL) -> Axes:
-    """One picture with its colour bar beside it; `tag` as of `Report.plot_channel_heat`."""
+    """Draws one heat with its colour bar beside it; `tag` is that of `Report.plot_channel_heat`."""
     topology, (heat,) = channel_heat(report, tag)
     layout = lay_out(report.array, topology)
     if ax is None:
@@ -149,7 +149,7 @@ def plot_channel_heat(report: StepFigures, ax: Axes | None = None, tag: str = AL
 
 
 def plot_channel_heats(report: StepFigures) -> Figure:
-    """All messages together and each kind of them, panel by panel on one scale of colours."""
+    """A figure with a panel for all messages and one for each kind that was sent, on one colour scale."""
     topology, heats = channel_heat(report, None)
     layout = lay_out(report.array, topology)
     width = min(_MAX_PANEL_WIDTH, max(3.6, _PANEL_HEIGHT * layout.shape))
@@ -181,12 +181,12 @@ def plot_channel_heats(report: StepFigures) -> Figure:
 
 @own_look()
 def save_channel_heat(report: StepFigures, path: str | Path) -> None:
-    """Writes all panels as a PNG file."""
+    """Writes the figure of `plot_channel_heats` as a PNG file."""
     plot_channel_heats(report).savefig(path, format="png", metadata={"Software": "pe-sim"})
 
 
 def _norm(heats: list[Heat]) -> PowerNorm:
-    """From idle to the hottest channel of all."""
+    """The colour scale, from idle to the hottest channel of all heats."""
     return PowerNorm(0.5, vmin=0.0, vmax=max(*(float(heat.utilization.max()) for heat in heats), 1e-6))
 
 
@@ -255,7 +255,7 @@ def _value(stroke: Stroke, utilization: FloatArray) -> float:
 
 
 def _percent(share: float) -> str:
-    """Two digits that say something."""
+    """A share (0..1) as per cent with two significant digits."""
     percent = 100 * share
     if 0 < percent < 0.01:
         return "<0.01%"

@@ -50,7 +50,7 @@ _HARD_SPACE: Final = "\u00a0"
 
 
 def plot_roofline(report: StepFigures, ax: Axes | None = None) -> Axes:
-    """Draws the roofline into `ax` or a new figure; what the points mean stands in `pe_sim.report.plots.roofline`."""
+    """Draws the roofline of a step into `ax` or a new figure, with a point for every operator; returns the axes."""
     found = roofline(report)
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 5.2), layout="constrained")
@@ -81,10 +81,10 @@ def plot_roofline(report: StepFigures, ax: Axes | None = None) -> Axes:
 
 @own_look()
 def save_roofline(report: StepFigures, path: str | Path) -> None:
-    """Writes the figure as PNG or SVG, as the ending of the path says.
+    """Writes the roofline of a step as PNG or SVG, as the ending of the path says.
 
     Raises:
-        InputError: another ending.
+        InputError: the path has another ending.
     """
     form = picture_format(path)
     figure = Figure(figsize=(8.0, 5.2), layout="constrained", dpi=_DPI)
@@ -94,10 +94,10 @@ def save_roofline(report: StepFigures, path: str | Path) -> None:
 
 
 def picture_format(path: str | Path) -> str:
-    """The format that a path's ending says.
+    """The picture format that the ending of a path says: "png" or "svg".
 
     Raises:
-        InputError: none that is known.
+        InputError: the ending is no known one.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
@@ -108,7 +108,7 @@ def picture_format(path: str | Path) -> str:
 
 
 def _set_scales(ax: Axes, found: Roofline) -> None:
-    """Room for all points, the ridge, and a little of the flat roof."""
+    """Sets the limits of the axes, with room for all points, the ridge, and a little of the flat roof."""
     ceilings = found.ceilings
     intensities = [point.intensity for point in found.points]
     attained = [point.flops_per_second for point in found.points]
@@ -128,7 +128,7 @@ def _draw_roof(ax: Axes, ceilings: Ceilings) -> None:
 
 
 def _name_ceilings(ax: Axes, found: Roofline, dtype: str) -> list[Box]:
-    """Writes what the roof is onto it, where there are fewer points; gives where that is, in points."""
+    """Writes the names of the ceilings beside them, where points are fewer; returns what they cover, in points."""
     ceilings, (left, right) = found.ceilings, ax.get_xlim()
     peak, rate, ridge = ceilings.flops_per_second, ceilings.memory_bytes_per_second, ceilings.ridge
     text = f"all matrix units, {dtype} weights: {_with_prefix(peak)}flop/s"
@@ -175,7 +175,7 @@ def _draw_points(ax: Axes, points: Sequence[RooflinePoint]) -> None:
 
 
 def _area(share: float) -> float:
-    """Square points of a marker: in proportion to the share, and never too small to see."""
+    """Area of a marker in square points: in proportion to the share, and never too small to see."""
     return 20.0 + 900.0 * share
 
 
@@ -191,7 +191,7 @@ def _draw_legend(ax: Axes, points: Sequence[RooflinePoint]) -> None:
 
 
 def _draw_labels(ax: Axes, points: Sequence[RooflinePoint], taken: Sequence[Box]) -> None:
-    """A label for every marker, or for those that lie on each other; none on a marker, a line or another text."""
+    """Draws a label for every marker or group of overlapping ones, clear of markers, lines and other texts."""
     scale = _points_a_pixel(ax)
     spots = ax.transData.transform([(point.intensity, point.flops_per_second) for point in points]) * scale
     markers = [
@@ -228,7 +228,7 @@ def _name(point: RooflinePoint) -> str:
 
 
 def _joined(names: Sequence[str], variants: Mapping[str, int]) -> str:
-    """The names; an operator whose distributions are all among them without these."""
+    """The names joined by commas; an operator with all its distributions among them is named once, without these."""
     of: dict[str, list[str]] = {}
     for name in names:
         of.setdefault(name.split(_HARD_SPACE)[0], []).append(name)
@@ -253,12 +253,12 @@ def _with_prefix(value: float) -> str:
     return f"{value:.4g} "
 
 
-# ---- Labels of points that do not cover each other: takes markers and what is taken, gives a place for every text.
+# ---- Labels of points that do not cover each other: takes markers and obstacles, gives a place for every text.
 
 
 _CHARACTER: Final = 0.58  # of the font's size: a little more than the mean
-_LINE: Final = 1.25  # likewise, from one line to the next
-_WIDTHS: Final = (34, 17, 11)  # characters of a line: the next where there is no room for the one before
+_LINE: Final = 1.25  # of the font's size, from one line to the next
+_WIDTHS: Final = (34, 17, 11)  # characters a line, tried in this order until there is room
 _TOGETHER: Final = 3.0  # points: markers nearer than that share a label
 _PADDING: Final = 2.0  # points around a text
 _GAP: Final = 5.0  # points from a marker's edge to its label
@@ -275,19 +275,19 @@ class Box:
     top: float
 
     def overlaps(self, other: Box) -> bool:
-        """Whether they have an area in common."""
+        """Whether the two boxes have an area in common."""
         beside = self.right <= other.left or other.right <= self.left
         return not (beside or self.top <= other.bottom or other.top <= self.bottom)
 
     def holds(self, other: Box) -> bool:
-        """Whether the other lies inside."""
+        """Whether the other box lies inside this one."""
         across = self.left <= other.left and other.right <= self.right
         return across and self.bottom <= other.bottom and other.top <= self.top
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What has a name: its middle and its radius, in points."""
+    """A marker to label: its name, its middle and its radius, in points."""
 
     name: str
     x: float
@@ -296,13 +296,13 @@ class Marker:
 
     @property
     def box(self) -> Box:
-        """The square around it."""
+        """The square around the marker."""
         return Box(self.x - self.radius, self.x + self.radius, self.y - self.radius, self.y + self.radius)
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text of one or several lines: the middle of its left or right end, and the marker it belongs to."""
+    """A label of one or several lines: the middle of its left or right end, and the marker it belongs to."""
 
     text: str
     of: Marker
@@ -319,14 +319,14 @@ def place_labels(
     font: float,
     joined: Callable[[Sequence[str]], str] = ", ".join,
 ) -> list[Label]:
-    """Labels right or left of their markers, as near as there is room, those of markers that lie on each other as one.
+    """The labels of markers, left or right of them, as near as there is room; overlapping markers share one.
 
     Args:
-        markers: what to name.
-        limits: where labels may be.
-        taken: where they may not be, beside on the markers and on each other.
-        font: its size, in points.
-        joined: makes the text of several names; what a non-breaking space holds together stays on one line.
+        markers: the markers to label.
+        limits: the box that labels have to lie in.
+        taken: areas that they must not cover, in addition to markers and each other.
+        font: size of the font in points.
+        joined: makes one text of several names; words joined by a non-breaking space stay on one line.
     """
     placed: list[Label] = []
     groups = _grouped(markers)
@@ -338,7 +338,7 @@ def place_labels(
 
 
 def _grouped(markers: Sequence[Marker]) -> list[tuple[list[str], Marker]]:
-    """Names by marker, from the top down; markers that lie on each other are the widest of them."""
+    """(names, marker) from the top down: the names of overlapping markers, and the widest of these markers."""
     groups: list[tuple[list[str], Marker]] = []
     for marker in sorted(markers, key=lambda each: (-each.y, -each.radius)):
         near = next((i for i, (_, other) in enumerate(groups) if _distance(marker, other) < _TOGETHER), None)
@@ -351,7 +351,7 @@ def _grouped(markers: Sequence[Marker]) -> list[tuple[list[str], Marker]]:
 
 
 def _place(texts: Sequence[str], marker: Marker, limits: Box, obstacles: Sequence[Box], font: float) -> Label:
-    """The first of ever farther places that is free for the first text that has one; if none has, the nearest one."""
+    """The label at the first free place, the widest text and the nearest places first; the nearest if none is free."""
     line = _LINE * font / 2
     shifts = [0.0, *(sign * step * line for step in range(1, _STEPS) for sign in (-1, 1))]
     sides = ((1, "left"), (-1, "right"))
@@ -392,13 +392,13 @@ FLOPS_PER_MAC = 2
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What the array could do at most.
+    """Upper bounds on what an array can compute and move per second.
 
     Args:
-        flops_per_second: of all matrix units.
-        memory_bytes_per_second: of all PEs' memory ports; of banks, whole rows back to back.
-        shared_bytes_per_second: of the widest single channel: the bus.
-        shared_name: what that channel is called.
+        flops_per_second: of all matrix units together.
+        memory_bytes_per_second: of all PEs' memory ports together; banks read whole rows back to back.
+        shared_bytes_per_second: of the widest single channel, such as the bus.
+        shared_name: name of that channel.
     """
 
     flops_per_second: float
@@ -408,25 +408,25 @@ class Ceilings:
 
     @property
     def ridge(self) -> float:
-        """The intensity, flops a byte, from which on the matrix units bound and not the memories."""
+        """Intensity in flops per byte above which the matrix units, and not the memories, are the bound."""
         return self.flops_per_second / self.memory_bytes_per_second
 
     def roof(self, intensity: float) -> float:
-        """Flops a second at most at so many flops a byte."""
+        """Upper bound on flops per second at an intensity in flops per byte."""
         return min(self.flops_per_second, intensity * self.memory_bytes_per_second)
 
 
 @dataclass(frozen=True, slots=True)
 class RooflinePoint:
-    """An operator, all its layers together.
+    """A point of the roofline: an operator, all its layers together.
 
     Args:
         name: of the operator.
-        distribution: what it has in some layers, where layers differ in it; else empty.
-        flops, read_bytes: of all layers; bytes as read from the PEs' memories.
-        seconds: of its spans, added up; those of other operators may overlap them.
-        share: of the spans of all operators.
-        bound_by: what most of its time is bound by, as in the report's operators.
+        distribution: the distribution it has in these layers, if it has another in others; else empty.
+        flops, read_bytes: sums over the layers; bytes as read from the PEs' memories.
+        seconds: sum of its spans; those of other operators may overlap them.
+        share: its share (0..1) of the spans of all operators.
+        bound_by: the kind of bound that most of its time has, as in the report's operators.
     """
 
     name: str
@@ -439,18 +439,18 @@ class RooflinePoint:
 
     @property
     def intensity(self) -> float:
-        """Flops a byte."""
+        """Arithmetic intensity in flops per byte read."""
         return self.flops / self.read_bytes
 
     @property
     def flops_per_second(self) -> float:
-        """What it attained."""
+        """Attained flops per second."""
         return self.flops / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Ceilings and points; `unplaced_share` of the spans belongs to operators that read nothing from memory."""
+    """The ceilings and points of a step; `unplaced_share` of all spans is of operators that read no memory."""
 
     ceilings: Ceilings
     points: tuple[RooflinePoint, ...]
@@ -458,7 +458,7 @@ class Roofline:
 
 
 def ceilings_of(array: ArrayConfig) -> Ceilings:
-    """The ceilings of an array: of its living PEs."""
+    """The ceilings of an array, with its living PEs only."""
     hertz, unit = array.clock_ghz * 1e9, array.pe.matrix
     if not array.network.is_graph:
         width, name = array.bus_tree.bus.bytes_per_cycle, "bus"
@@ -477,7 +477,7 @@ def ceilings_of(array: ArrayConfig) -> Ceilings:
 
 
 def roofline(report: StepFigures) -> Roofline:
-    """The ceilings of the report's array and its operators, the one with the longest span first."""
+    """The roofline of a step: the ceilings of its array, and its operators, those with the longest spans first."""
     read = _read_bytes(report)
     hertz = report.array.clock_ghz * 1e9
     total = sum(row.cycles for row in report.operators) or 1
@@ -499,7 +499,7 @@ def roofline(report: StepFigures) -> Roofline:
 
 
 def _read_bytes(report: StepFigures) -> Counter[tuple[int | None, str]]:
-    """By (layer, operator), what matrix stages read from the memories of all PEs."""
+    """Bytes that matrix stages read from the memories of all PEs, by (layer, operator)."""
     found: Counter[tuple[int | None, str]] = Counter()
     for span, stage in report.timeline.active():
         if isinstance(stage, PeStage) and stage.matrix is not None:

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["Axes", "Bar", "Panel", "Series", "plot_lines", "plot_tornado", "save_calibration", "save_tornado"]
 
 
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")  # as many as the style has looks
-_WIDE: Final = 8.0  # largest over smallest value of an axis from which on it is logarithmic
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")  # as many as the style's cycle has entries
+_WIDE: Final = 8.0  # least ratio of the largest to the smallest value of a logarithmic axis
 
 
 def plot_lines(frame: DataFrame, x: str, y: str, by: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draws the column `y` against `x`; rows without a value are left out, and axes of a wide range are logarithmic.
+    """Draws column `y` of a table against column `x`, a line for each value of `by`; returns the axes.
+
+    Rows without a value are left out, and axes of a wide range are logarithmic.
 
     Args:
-        frame: with columns of numbers x and y; where several rows have one x, `by` has to tell them apart.
-        by: a line for each of its values; None: one line.
+        frame: a table with columns of numbers x and y; where several rows have one x, `by` has to tell them apart.
+        by: the column with a line for each of its values; None: one line.
         ax: where to draw; None: in a new figure.
 
     Raises:
@@ -78,7 +80,7 @@ def plot_lines(frame: DataFrame, x: str, y: str, by: str | None = None, ax: Axes
 
 
 def _draw(ax: Axes, frame: DataFrame, x: str, y: str, by: str | None) -> None:
-    """The lines, in the looks of `pe_sim.use_style()` whatever is set."""
+    """Draws the lines in the style of `pe_sim.use_style()`, whatever style is set."""
     with style():
         looks = cycle(plt.rcParams["axes.prop_cycle"])
         for (label, rows), look, marker in zip(_groups(frame, by), looks, cycle(_MARKERS), strict=False):
@@ -110,7 +112,7 @@ def _whole(value: float) -> float | int:
 
 
 def _words(name: str) -> str:
-    """A column's name as a person would say it: num_pes -> PEs, utilization.bus -> utilization, bus."""
+    """A column's name in words: num_pes -> PEs, utilization.bus -> utilization, bus."""
     return {"num_pes": "PEs"}.get(name, name.replace("_", " ").replace(".", ", "))
 
 
@@ -128,7 +130,7 @@ _WRAP: Final = 105  # characters of the note
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One parameter: per cent of the time for one per cent more and one per cent less of it; None: not known."""
+    """A parameter's effect on the time in per cent, for one per cent more and one per cent less; None: unknown."""
 
     label: str
     more: float | None
@@ -136,7 +138,7 @@ class Bar:
 
 
 def plot_tornado(bars: Sequence[Bar], title: str, ax: Axes | None = None) -> Axes:
-    """Draws the bars in their order, the first on top, into `ax` or a new figure; the thin ones are named below.
+    """Draws the bars in their order, the first on top, into `ax` or a new figure; returns the axes.
 
     Raises:
         InputError: there are no bars.
@@ -169,7 +171,7 @@ def plot_tornado(bars: Sequence[Bar], title: str, ax: Axes | None = None) -> Axe
 
 @own_look()
 def save_tornado(bars: Sequence[Bar], title: str, path: str | Path) -> None:
-    """Writes the figure as a PNG file."""
+    """Writes the tornado figure as a PNG file."""
     widest = max((_width(bar) for bar in bars), default=0.0)
     rows = sum(_width(bar) >= _LEAST * widest for bar in bars)
     figure = Figure(figsize=_size(rows), layout="constrained", dpi=_DPI)
@@ -178,7 +180,7 @@ def save_tornado(bars: Sequence[Bar], title: str, path: str | Path) -> None:
 
 
 def _size(rows: int) -> tuple[float, float]:
-    """Inches."""
+    """Width and height in inches of a figure with so many rows."""
     return 8.0, 1.5 + _ROW * max(rows, 1)
 
 
@@ -187,7 +189,7 @@ def _width(bar: Bar) -> float:
 
 
 def _draw_bar(ax: Axes, row: int, bar: Bar, widest: float) -> None:
-    """One per cent more above, one per cent less below, the numbers at their ends."""
+    """Draws one row: one per cent more above, one per cent less below, with the numbers at their ends."""
     for value, offset, colour, hatch, label in (
         (bar.more, -0.2, _MORE, None, "1% more"),
         (bar.less, 0.2, _LESS, "////", "1% less"),
@@ -232,7 +234,7 @@ XY = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What was measured in one setting: points, the line fitted to them, and that of all settings together."""
+    """Measurements in one setting: points, the line fitted to them, and the line fitted to all settings together."""
 
     label: str
     points: XY
@@ -252,10 +254,10 @@ class Panel:
 
 @own_look()
 def save_calibration(panels: Sequence[Panel], title: str, path: str | Path) -> None:
-    """Writes the panels side by side as a PNG file.
+    """Writes the panels of a calibration side by side as a PNG file.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no panels.
     """
     if not panels:
         raise InputError("no collective was measured, so there is nothing to draw", path="profiles")
@@ -324,7 +326,7 @@ def _label_y(ax: Axes, panel: Panel) -> None:
 
 
 def _legend(panel: Panel) -> list[Line2D]:
-    """The series, and what the lines are."""
+    """Handles of the legend: the series, and the kinds of lines."""
     handles = [
         Line2D(
             [],

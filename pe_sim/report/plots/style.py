@@ -21,12 +21,12 @@ def use_style() -> None:
 
 
 def style() -> AbstractContextManager[None]:
-    """The same within a `with`: whatever was set before holds again after it."""
+    """A context manager that sets the style within a `with` and restores what was set before."""
     return matplotlib.style.context(STYLE)
 
 
 @contextmanager
 def own_look() -> Iterator[None]:
-    """Within it, or in what it decorates, figures look as on every machine, whatever a matplotlibrc says."""
+    """A context manager or decorator that draws figures alike on every machine, whatever a matplotlibrc says."""
     with matplotlib.style.context(["default", {"svg.hashsalt": "pe-sim"}]):
         yield

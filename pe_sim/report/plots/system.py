@@ -1,4 +1,4 @@
-"""The timeline of a step on several arrays: takes a report, draws stages below each other, a colour a microbatch."""
+"""The timeline of a step on several arrays: takes a report, draws a row for each stage, a colour a microbatch."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _DPI: Final = 150
 
 
 def plot_timeline(report: SystemFigures, ax: Axes | None = None) -> Axes:
-    """Draws a row for every stage of every pipeline: passes in the colour of their microbatch, what is idle in grey.
+    """Draws a row for every stage of every pipeline: passes in the colour of their microbatch, idle time in grey.
 
-    Of a stage the busiest array is drawn. Paler parts of a microbatch are those in which this array waits for an
-    exchange; where they are too short to be seen, their part of the height is that of the time. Of more than
-    `MAX_ROWS` stages the first are drawn.
+    A row shows the busiest array of the stage. Paler parts of a microbatch are those in which this array waits for an
+    exchange; where they are too short to be seen, their share of the height is their share of the time. If there are
+    more than `MAX_ROWS` stages, the first ones are drawn.
 
     Args:
-        report: of the step.
+        report: the report of the step.
         ax: where to draw; None: in a new figure.
     """
     rows = [(each.pipeline, each.stage) for each in report.bubbles][:MAX_ROWS]
@@ -77,10 +77,10 @@ def plot_timeline(report: SystemFigures, ax: Axes | None = None) -> Axes:
 
 @own_look()
 def save_timeline(report: SystemFigures, path: str | Path) -> None:
-    """Writes `plot_timeline()` in a figure of its own, as PNG or SVG, as the path's ending says.
+    """Writes `plot_timeline()` in a figure of its own, as PNG or SVG, as the ending of the path says.
 
     Raises:
-        InputError: another ending.
+        InputError: the path has another ending.
     """
     form = picture_format(path)
     figure = Figure(figsize=_size(report), layout="constrained", dpi=_DPI)
@@ -90,14 +90,14 @@ def save_timeline(report: SystemFigures, path: str | Path) -> None:
 
 
 def _size(report: SystemFigures) -> tuple[float, float]:
-    """Of a figure, in inches."""
+    """Width and height of the figure in inches."""
     return 8.0, 1.5 + _ROW_INCHES * min(len(report.bubbles), MAX_ROWS)
 
 
 def _passes(
     report: SystemFigures, rows: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], dict[int, list[tuple[int, int]]]]:
-    """By stage and microbatch, (begin, length) of the passes of the stage's busiest array, neighbours as one."""
+    """(begin, length) of the passes of each stage's busiest array, adjacent ones merged, by stage and microbatch."""
     chosen = {
         key: max(
             (each for each in report.arrays if (each.pipeline, each.stage) == key),
@@ -120,14 +120,14 @@ def _passes(
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """(begin, length) of pieces, and the part of the row's height that they fill."""
+    """Pieces of a row as (begin, length), and the share of the row's height that they fill."""
 
     pieces: Sequence[tuple[int, int]]
     height: float = 1.0
 
 
 def _bars(passes: Sequence[tuple[int, int]], total: int) -> list[_Bar]:
-    """Passes one by one; where the eye could not part them, one bar as high as the part of the time they take."""
+    """The passes as one bar; where gaps are too short to see, one piece as high as the share of time they take."""
     if not passes:
         return []
     gaps = [after[0] - sum(before) for before, after in pairwise(passes)]
@@ -138,7 +138,7 @@ def _bars(passes: Sequence[tuple[int, int]], total: int) -> list[_Bar]:
 
 
 def _label_rows(ax: Axes, report: SystemFigures, rows: Sequence[tuple[int, int]]) -> None:
-    """Stages and their layers at the left, how busy their arrays are at the right; a line between pipelines."""
+    """Labels the rows: stages and layers at the left, busy shares at the right; draws lines between pipelines."""
     several = len(report.lines) > 1
     labels = []
     shares = {(each.pipeline, each.stage): each.busy / max(report.latency_cycles, 1) for each in report.bubbles}

@@ -1,4 +1,4 @@
-"""Where the time goes, drawn: takes reports, draws a stacked bar for each, parts of the critical path on one scale."""
+"""Where the time goes, drawn: takes reports, draws a stacked bar of the critical path for each, on one scale."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ __all__ = ["Axes", "plot_time"]
 
 _STRIPES: Final = "////"  # communication, also without colours
 _EDGE: Final = "white"
-_INSIDE: Final = 0.06  # of the longest bar: a part as wide as this has its share written into it
+_INSIDE: Final = 0.06  # of the longest bar: the least width of a part that has its share written into it
 _ROW_INCHES: Final = 0.42
 _LEGEND_INCHES: Final = 0.45  # below the axis, whose label is above it
 
 
 def plot_time(reports: Mapping[str, StepFigures], ax: Axes | None = None) -> Axes:
-    """Draws the critical path of each report by group of operators and, striped, by message; the best on top,
-    what does not fit below.
+    """Draws a bar of each report's critical path by operator group and, striped, by tag; returns the axes.
+
+    The fastest is on top; what does not fit the memories is below all that does.
 
     Args:
-        reports: by what to call them.
+        reports: reports by their labels.
         ax: where to draw; None: in a new figure.
 
     Raises:
@@ -95,7 +96,7 @@ def _patch(segment: Segment) -> Patch:
 
 
 def _subject(reports: list[StepFigures]) -> str:
-    """What the reports have in common."""
+    """The model and array that the reports share, and the phase of the first."""
     models = {report.model.name for report in reports}
     arrays = {f"{report.array.name} ({report.array.num_pes:,} PEs)" for report in reports}
     model = models.pop() if len(models) == 1 else "several models"

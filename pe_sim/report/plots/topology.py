@@ -1,4 +1,4 @@
-"""The drawing of an interconnect: takes an array, writes a PNG in which its structure is seen."""
+"""The drawing of an interconnect: takes an array, writes a PNG that shows its structure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plot_topology(array: ArrayConfig, ax: Axes | None = None) -> Axes:
 
 
 def _size(layout: Layout) -> tuple[float, float]:
-    """Inches."""
+    """Width and height of the figure in inches."""
     return min(15.0, max(7.0, layout.height * layout.shape) + 3.2), layout.height
 
 

@@ -1,4 +1,4 @@
-"""Where to draw the parts of an interconnect: takes a topology, gives marks and strokes on a plane."""
+"""Where to draw the parts of an interconnect: takes a topology, gives a layout of marks and strokes on a plane."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pe_sim.config.arrays.array import ArrayConfig
 from pe_sim.config.networks.shapes import GridShape, HierarchicalBusShape, UserGraphShape
 from pe_sim.network.topology.topology import ROOT, Channels, Node, Topology
 
-# ---- Layouts of trees and buses: leaves side by side, levels above each other.
+# ---- Layouts of trees and buses: leaves side by side, levels one above the other.
 
 
 def h_tree(array: ArrayConfig, topology: Topology) -> Layout:
-    """As it lies on the die."""
+    """The layout of an H-tree: nodes where they lie on the die."""
     pitch = array.floorplan.pe_pitch_mm
     spots: dict[Node, Spot] = {
         node: (data["x_mm"] / pitch, -data["y_mm"] / pitch) for node, data in topology.graph.nodes(data=True)
@@ -32,7 +32,7 @@ def h_tree(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def fat_tree(array: ArrayConfig, topology: Topology) -> Layout:
-    """Levels of switches below the root."""
+    """The layout of a fat tree: PEs at the bottom, levels of switches above, the root at the top."""
     spots = _tree_spots(topology, range(topology.num_pes), 0.0)
     height = max(y for _, y in spots.values())
     spots[ROOT] = (spots[_top(topology)][0], height * 1.18 + (0.3 if height == 0 else 0.0))
@@ -43,7 +43,7 @@ def fat_tree(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def bus_tree(array: ArrayConfig, topology: Topology) -> Layout:
-    """The tree above the PEs, the bus below, the root at the top with a wire to both."""
+    """The layout of one bus and one tree: the tree above the PEs, the bus below, the root at the top wired to both."""
     number = topology.num_pes
     spots = _tree_spots(topology, range(number), 0.0)
     unit = number / 12 if number > 1 else 1.0
@@ -61,7 +61,7 @@ def bus_tree(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def hierarchical(array: ArrayConfig, topology: Topology) -> Layout:
-    """A box for each cluster, the top tree above them, the top bus below."""
+    """The layout of a hierarchical bus: a box for each cluster, the top tree above them, the top bus below."""
     shape = shape_of(array)
     assert isinstance(shape, HierarchicalBusShape)
     number, size = topology.num_pes, min(shape.cluster_pes, topology.num_pes)
@@ -110,7 +110,7 @@ def hierarchical(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def _bus(layout: Layout, topology: Topology, name: str, ends: Iterable[Spot], level: float, span: Spot) -> None:
-    """A bar, with a tap from each end down to it."""
+    """Adds a bus to a layout: a horizontal bar at `level`, and a tap from each of `ends` to it."""
     layout.strokes += [_stroke(topology, name, ((x, y), (x, level)), "tap") for x, y in ends]
     layout.strokes.append(_stroke(topology, name, ((span[0], level), (span[1], level)), "bar"))
 
@@ -122,7 +122,7 @@ def _stroke(topology: Topology, name: str, way: tuple[Spot, ...], role: str) -> 
 def _tree_spots(
     topology: Topology, leaves: range, start: float, prefix: str = "", unit: float | None = None
 ) -> dict[Node, Spot]:
-    """Leaves side by side, every joint or switch `unit` above, in the middle of its children."""
+    """Spots of a tree: leaves side by side, each level `unit` higher, every node in the middle of its children."""
     unit = unit or max(1.0, len(leaves) / 12)
     spots: dict[Node, Spot] = {leaf: (start + place, 0.0) for place, leaf in enumerate(leaves)}
     below = dict(spots)
@@ -140,7 +140,7 @@ def _tree_spots(
 
 
 def _children(topology: Topology, name: str, prefix: str) -> list[Node]:
-    """Who sends up to a joint, as `_tree_spots` calls them: clusters by their number."""
+    """The children of a joint or switch: the nodes that send up to it, clusters by their number."""
     level, _ = _number(name, prefix)
     found: list[Node] = []
     for child in topology.graph.predecessors(name):
@@ -175,7 +175,7 @@ Way = Callable[[Node, Node], tuple[Spot, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A node to draw; `label` may be empty."""
+    """A node to draw; its `label` may be empty."""
 
     kind: str
     spot: Spot
@@ -184,7 +184,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A channel (or both of a pair) along a way; a bar is a bus, a tap leads to one. `channels` are their indices."""
+    """One or both channels of a link drawn along a way; a bar is a bus, a tap leads to one. `channels` are indices."""
 
     level: str
     width: int
@@ -195,16 +195,16 @@ class Stroke:
 
 @dataclass(slots=True)
 class Layout:
-    """A whole picture.
+    """The layout of a picture of an interconnect.
 
     Args:
-        marks, strokes, boxes, texts: what to draw.
-        notes: what to say below it.
-        shape: width over height of what is drawn on.
-        height: in inches.
-        crowd: how many nodes stand above each other where they are densest.
-        thick: how thick lines are against the usual.
-        equal: whether both directions have one scale.
+        marks, strokes, boxes, texts: the elements to draw.
+        notes: sentences to put below the picture.
+        shape: width over height of the drawing area.
+        height: height of the drawing area in inches.
+        crowd: number of nodes one above the other where they are densest.
+        thick: factor on the usual thickness of lines.
+        equal: whether both axes have the same scale.
     """
 
     marks: list[Mark] = field(default_factory=list)
@@ -225,7 +225,7 @@ def plain(
     way: Way | None = None,
     split: Callable[[Node, Node], str] | None = None,
 ) -> Layout:
-    """Every node at its spot, every link straight, or along its way; `split` names the levels anew."""
+    """A layout with every node at its spot and every link straight or along `way`; `split` may rename its level."""
     layout = Layout()
     draw_links(layout, topology, spots, way, split)
     layout.marks += marks_of(topology, spots)
@@ -239,7 +239,7 @@ def draw_links(
     way: Way | None = None,
     split: Callable[[Node, Node], str] | None = None,
 ) -> None:
-    """One stroke for both directions of a link; taps and senders of drawn buses are left out."""
+    """Adds a stroke for each link, for both directions together; nodes without a spot and driven buses are left out."""
     channels, done = topology.channels, set()
     edges = topology.graph.edges
     for source, target, channel in topology.graph.edges(data="channel"):
@@ -256,41 +256,41 @@ def draw_links(
 
 
 def stroke_of(channels: Channels, channel: int, way: tuple[Spot, ...], role: str = "link") -> Stroke:
-    """One channel along a way."""
+    """The stroke of one channel along a way."""
     return Stroke(channels.level[channel], int(channels.bytes_per_cycle[channel]), way, (channel,), role)
 
 
 def marks_of(topology: Topology, spots: dict[Node, Spot]) -> list[Mark]:
-    """A mark for each node with a spot."""
+    """The marks of all nodes that have a spot."""
     kinds = topology.graph.nodes(data="kind")
     return [Mark(kind, spots[node], label_of(node, topology.num_pes)) for node, kind in kinds if node in spots]
 
 
 def label_of(node: Node, number: int, most: int = 64) -> str:
-    """The number of a PE, if there are not too many."""
+    """The label of a node: "root", or the number of a PE if there are at most `most` of them; else empty."""
     if node == ROOT:
         return "root"
     return str(node) if isinstance(node, int) and number <= most else ""
 
 
 def shape_of(array: ArrayConfig) -> object:
-    """The shape of the network."""
+    """The shape of an array's interconnect."""
     return array.graph_network.shape
 
 
 def root_pe(topology: Topology) -> int:
-    """The PE that the root is attached to."""
+    """The number of the PE that the root is attached to."""
     return int(next(node for node in topology.graph.predecessors(ROOT)))
 
 
-MAX_PORTS: Final = 48  # of a crossbar that is drawn whole
+MAX_PORTS: Final = 48  # of a crossbar that is drawn with all its ports
 MAX_STRAIGHT: Final = 32  # PEs of a line that is drawn straight
-_SHOWN_PORTS: Final = (20, 10)  # the first and the last ones otherwise
+_SHOWN_PORTS: Final = (20, 10)  # how many first and last ports are drawn of a larger one
 _MAX_SPRING: Final = 300  # nodes that springs are computed for
 
 
 def lay_out(array: ArrayConfig, topology: Topology) -> Layout:
-    """The picture in which a person recognises the kind."""
+    """The layout of an array's interconnect in the form in which its kind is usually drawn."""
     return _LAYOUTS.get(topology.kind, _user_graph)(array, topology)
 
 
@@ -358,7 +358,7 @@ def _arch(part: float) -> float:
 
 
 def _hypercube(array: ArrayConfig, topology: Topology) -> Layout:
-    """Cubes of cubes: three bits a level, the next three bits space whole cubes."""
+    """The layout of a hypercube as cubes of cubes: three bits span a cube, the next three bits space whole cubes."""
 
     def spot(pe: int) -> Spot:
         x = y = 0.0
@@ -387,7 +387,7 @@ def _bit_level(source: Node, target: Node) -> str:
 
 
 def _butterfly(array: ArrayConfig, topology: Topology) -> Layout:
-    """PEs on both sides, stages between them."""
+    """The layout of a butterfly: PEs on both sides, the stages of switches between them."""
     number, channels = topology.num_pes, topology.channels
     stages: dict[int, list[tuple[int, Node]]] = {}  # the switches of each by their lowest address
     for name in topology.nodes[number + 1 :]:
@@ -415,7 +415,7 @@ def _butterfly(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def _crossbar(array: ArrayConfig, topology: Topology) -> Layout:
-    """Rows are the input ports, columns the output ports."""
+    """The layout of a crossbar: input ports as rows, output ports as columns."""
     number, channels = topology.num_pes, topology.channels
     ports: list[Node | None] = [ROOT, *range(number)]
     if number > MAX_PORTS:
@@ -446,7 +446,7 @@ def _crossbar(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def _user_graph(array: ArrayConfig, topology: Topology) -> Layout:
-    """Where the user put the nodes, else by springs, else where they lie under the floor plan."""
+    """The layout of a user's graph: at the user's places, else by springs, else as on the floor plan."""
     shape = shape_of(array)
     spots: dict[Node, Spot] = {node: (data["x_mm"], -data["y_mm"]) for node, data in topology.graph.nodes(data=True)}
     placed = not isinstance(shape, UserGraphShape) or any(node.x_mm is not None for node in shape.nodes)
@@ -462,7 +462,7 @@ def _user_graph(array: ArrayConfig, topology: Topology) -> Layout:
 
 
 def _beside(spots: dict[Node, Spot], topology: Topology, outside: Spot) -> Spot:
-    """The root's spot: outside if its PE is the first, else between the lines beside its PE."""
+    """The root's spot: at `outside` from its PE if that is PE 0, else between the lines next to its PE."""
     pe = root_pe(topology)
     x, y = spots[pe]
     step = outside if pe == 0 else (0.5, 0.5)

@@ -37,10 +37,10 @@ class SystemFigures(StepResult):
 
     Args:
         model, system, plan, step, workflow: what was simulated.
-        lines: the plan resolved.
+        lines: the pipelines of the resolved plan.
         program, times: what ran on the arrays and links, and when.
         works: distinct passes, as the program numbers them.
-        holdings: of every array that takes part, by rank.
+        holdings: what every array that takes part holds, by rank.
     """
 
     model: ModelConfig
@@ -56,12 +56,12 @@ class SystemFigures(StepResult):
 
     @property
     def machine(self) -> SystemConfig:
-        """The system."""
+        """The system that the step ran on."""
         return self.system
 
     @property
     def engine(self) -> str:
-        """That found the times, of passes and of the whole."""
+        """Name of the engine that found the times, of passes and of the whole step."""
         return self.times.engine
 
     @property
@@ -71,22 +71,22 @@ class SystemFigures(StepResult):
 
     @cached_property
     def shortage(self) -> InfeasibleError | None:
-        """Of all arrays the memory that is exceeded most, as the error that the step is refused with; or None."""
+        """The error for the memory that is exceeded most, of all arrays; None if all fits."""
         return worst(each.shortage for each in self.holdings)
 
     @property
     def operators(self) -> tuple[TaskRow, ...]:
-        """`tasks`."""
+        """The rows of the report's table: `tasks`."""
         return self.tasks
 
     @property
     def traffic(self) -> Mapping[str, TagTraffic]:
-        """Messages, bytes and busy cycles of every tag, inside the arrays and between them; zeros for the others."""
+        """Messages, bytes and busy cycles of every tag, inside arrays and between them; zeros for unused tags."""
         return of_all_tags(metrics.pass_traffic(self.program, self.works), self._link_traffic)
 
     @property
     def link_traffic(self) -> Mapping[str, TagTraffic]:
-        """The part of `traffic` between arrays."""
+        """The part of `traffic` that goes between arrays, with every tag."""
         return of_all_tags(self._link_traffic)
 
     @cached_property
@@ -96,10 +96,10 @@ class SystemFigures(StepResult):
 
     @cached_property
     def utilization(self) -> Mapping[str, float]:
-        """Busy over elapsed, 0..1: `arrays` with passes, the resources inside, and the links' channels.
+        """Busy over elapsed cycles (0..1) of arrays (`arrays`), of the resources inside them, and of the links.
 
-        Of arrays and what is in them the mean over those that take part; of links the mean over all channels, and the
-        hottest. Resources inside arrays are those of a report of one array.
+        Arrays and what is in them: the mean over those that take part. Links: the mean over all channels, and the
+        hottest. Resources inside arrays are named as in a report of one array.
         """
         elapsed = max(self.latency_cycles, 1)
         ranks = {each.rank for each in self.arrays}
@@ -112,24 +112,24 @@ class SystemFigures(StepResult):
 
     @cached_property
     def arrays(self) -> tuple[ArrayTime, ...]:
-        """How every array spends the step: busy, before its first pass, behind its last, in exchanges, waiting."""
+        """How every array spends the step: cycles busy, before its first pass, after its last, exchanging, waiting."""
         return time.array_times(self.program, self.times)
 
     @cached_property
     def bubbles(self) -> tuple[StageTime, ...]:
-        """The same by stage, means over its arrays."""
+        """How the arrays of every stage spend the step: means of `arrays`."""
         return time.stage_times(self.arrays)
 
     @property
     def bubble_share(self) -> float:
-        """The part of the arrays' time in which they have no pass and are in no exchange that they wait for."""
+        """Share of the arrays' time (0..1) in which they have no pass and wait for no exchange of their own."""
         ranks = {each.rank for each in self.arrays}
         used = sum(each.busy + each.exchange for each in self.arrays)
         return 1 - used / max(1, self.latency_cycles * len(ranks))
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Bytes in all arrays, copies included; what was read; and of the array with the fullest PE what it holds."""
+        """Bytes held by all arrays together (copies included), bytes read, and what the fullest array and root hold."""
         fullest = self.fullest
         return MappingProxyType(
             {
@@ -145,12 +145,12 @@ class SystemFigures(StepResult):
 
     @property
     def fullest(self) -> ArrayHolding:
-        """The array whose fullest PE has the least room left, in parts of what fits."""
+        """The holding of the array whose fullest PE has the largest share of its memory in use."""
         return max(self.holdings, key=lambda each: (each.peak_bytes_per_pe / each.capacity_bytes_per_pe, -each.rank))
 
     @property
     def bounds(self) -> Mapping[str, Any]:
-        """Cycles the step cannot be shorter than with this plan, the fill of the last stage, and the critical path."""
+        """Lower bounds in cycles (busiest array and link channel), the last stage's fill, and the critical path."""
         ends = [each for each in self.bubbles if each.stage == len(self.lines[each.pipeline].stages) - 1]
         return MappingProxyType(
             {
@@ -163,12 +163,12 @@ class SystemFigures(StepResult):
 
     @cached_property
     def tasks(self) -> tuple[TaskRow, ...]:
-        """A row for all passes of a stage with one label, and for all its exchanges with one name."""
+        """A row for each stage's passes of one label, and for its exchanges of one name."""
         return metrics.task_rows(self.program, self.works, self.arrays, self.latency_cycles)
 
     @property
     def envelope(self) -> Envelope:
-        """How far the cycles are to be trusted: one array alone as its own report says; several were not compared."""
+        """How far the cycles are to be trusted: for one array as its own report says; several were not compared."""
         from pe_sim.report.analysis.envelope import Envelope, compared_phase, step_envelope
 
         if self.system.num_arrays > 1:
@@ -185,16 +185,16 @@ class SystemFigures(StepResult):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What the plan says that inference has no use for, a line each."""
+        """A line for each entry of the plan that inference has no use for."""
         return self.plan.ignored
 
     @property
     def overlaps(self) -> tuple[int, ...]:
-        """Overlap levels of the arrays, each once."""
+        """The distinct overlap levels of the arrays, ascending."""
         return tuple(sorted({array.overlap for array in self.system.arrays}))
 
     def critical_path(self) -> tuple[PathPiece, ...]:
-        """What the latency is made of: pieces from cycle 0 to the end, without a gap or an overlap."""
+        """The critical path: pieces from cycle 0 to the end of the step, without a gap or an overlap."""
         return self._critical_path
 
     def _without_rows(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class SystemFigures(StepResult):
         return metrics.energy_joules(self.program, self.works, self.latency_seconds)
 
     def plan_to_dict(self) -> dict[str, Any]:
-        """The plan resolved: of every stage its arrays, layers and degrees, and in how many parts the step goes."""
+        """The resolved plan as a JSON-ready dict: each stage's arrays, layers and degrees, and the microbatches."""
         return {
             "name": self.plan.name,
             "pipelines": [line.to_dict() for line in self.lines],
@@ -233,7 +233,7 @@ class SystemFigures(StepResult):
 
     @property
     def _distinct_arrays(self) -> list[ArrayConfig]:
-        """One of each kind, by rank."""
+        """The distinct arrays that take part, in the order of their ranks."""
         used = [self.system.arrays[each.rank] for each in self.holdings]
         return list({id(array): array for array in used}.values())
 

@@ -43,15 +43,15 @@ class TaskRow:
     """All passes of a stage with one label, or all its exchanges with one name and size.
 
     Args:
-        pipeline, stage: whose they are.
-        kind: what they are.
-        name: of the pass, or of the exchange and its algorithm.
-        arrays: that have such passes, or members of one exchange.
-        count: how many there are.
-        cycles: of the longest alone.
-        total_cycles: of all together.
-        share: of passes: of the time of the stage's arrays; of exchanges: of the step, whatever runs beside them.
-        messages, bytes: counted inside the arrays, or between them.
+        pipeline, stage: to which they belong.
+        kind: whether they are passes or exchanges.
+        name: label of the passes; name and algorithm of the exchanges.
+        arrays: number of arrays that have such passes, or of members of one exchange.
+        count: number of passes or exchanges.
+        cycles: of the longest one.
+        total_cycles: sum over all of them.
+        share: total_cycles over the time of the stage's arrays (passes), or over the step's (exchanges).
+        messages, bytes: counted inside the arrays (passes), or between them (exchanges).
     """
 
     pipeline: int
@@ -67,12 +67,12 @@ class TaskRow:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The row as a JSON-ready dict."""
         return asdict(self)
 
 
 def runs_of_works(program: SystemProgram) -> dict[int, Counter[int]]:
-    """By array, how often it runs each work."""
+    """How often each array runs each distinct pass, by array."""
     found: dict[int, Counter[int]] = {}
     for task in program.tasks:
         if isinstance(task, ArrayPass):
@@ -81,15 +81,15 @@ def runs_of_works(program: SystemProgram) -> dict[int, Counter[int]]:
 
 
 def pass_traffic(program: SystemProgram, works: Sequence[PassWork]) -> dict[str, TagTraffic]:
-    """What is counted inside arrays, by tag; only tags in use."""
+    """Traffic inside all arrays by tag; tags that were not used are left out."""
     runs = sum(runs_of_works(program).values(), Counter())
     return total_traffic((works[index].trace.traffic, count) for index, count in runs.items())
 
 
 def inner_utilization(program: SystemProgram, works: Sequence[PassWork], elapsed: int) -> dict[str, float]:
-    """Busy over elapsed of the resources inside arrays, mean over the arrays that take part and have such a one.
+    """Busy over elapsed cycles (0..1) of the resources inside arrays, each a mean over the used arrays that have it.
 
-    What each is, a report of one array says: `metrics.utilization`.
+    The resources are those of `metrics.utilization`.
     """
     alike: Counter[tuple[int, frozenset[tuple[int, int]]]] = Counter()
     for rank, runs in runs_of_works(program).items():
@@ -107,7 +107,7 @@ def inner_utilization(program: SystemProgram, works: Sequence[PassWork], elapsed
 def _shares(
     works: Sequence[PassWork], tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int
 ) -> dict[str, float]:
-    """Of an array that runs some works so often each."""
+    """Utilization (0..1) by resource of an array that runs each work as often as `runs` says."""
     array: ArrayConfig = works[next(iter(runs))].schedule.array
     traces = [(works[index].trace, count) for index, count in sorted(runs.items())]
     pe_busy = {
@@ -119,7 +119,7 @@ def _shares(
 
 
 def _summed(tables: Mapping[int, ChannelTable], runs: Mapping[int, int], elapsed: int) -> ChannelTable:
-    """The tables of several passes as one."""
+    """The channel tables of several passes added up, each as often as the pass runs."""
     first = tables[next(iter(runs))]
 
     def total(name: str) -> IntArray:
@@ -147,7 +147,7 @@ def read_bytes(program: SystemProgram, works: Sequence[PassWork]) -> int:
 
 
 def energy_joules(program: SystemProgram, works: Sequence[PassWork], seconds: float) -> dict[str, float]:
-    """Joules by component: dynamic ones of all passes, static ones of all living arrays; the links' are left out."""
+    """Energy in joules by component: dynamic of all passes, static of all living arrays; links are left out."""
     units: Counter[str] = Counter(dict.fromkeys(DYNAMIC, 0))
     runs = sum(runs_of_works(program).values(), Counter())
     for index, count in runs.items():
@@ -183,7 +183,7 @@ def task_rows(
 def _task_row(
     program: SystemProgram, works: Sequence[PassWork], key: _TaskKey, tasks: Sequence[Task], time: int
 ) -> TaskRow:
-    """A row of alike tasks; a pass or exchange that several of them do is looked at once."""
+    """The row of passes or exchanges of one name; each distinct one is looked at once."""
     pipeline, stage, kind, name = key
     passes = [task for task in tasks if isinstance(task, ArrayPass)]
     runs: Counter[int] = Counter(task.work if isinstance(task, ArrayPass) else task.operation for task in tasks)
@@ -216,9 +216,9 @@ def runs_of_operations(program: SystemProgram) -> list[tuple[LinkOperation, int]
 
 
 def link_table(program: SystemProgram, elapsed_cycles: int) -> ChannelTable | None:
-    """What every channel of the links carried, hop by hop; None where there are no links.
+    """What every channel of the links between arrays carried, hop by hop; None where there are no links.
 
-    A program that is counted under two tags (an all-reduce in one) is shown under the first.
+    A link program that counts under two tags (an all-reduce that is done as one) is shown under the first.
     """
     if program.system.links is None:
         return None
@@ -245,14 +245,14 @@ def link_table(program: SystemProgram, elapsed_cycles: int) -> ChannelTable | No
 
 
 def _between_arrays(links: Interconnect) -> IntArray:
-    """Channels but for those of the root alone, which has no part between arrays."""
+    """Indices of the channels between arrays, without those that only the root uses."""
     edges = links.topology.edges
     others = edges[(edges[:, :2] != links.flows.root).all(axis=1), 2]
     return np.unique(others[others != TAP])
 
 
 def link_traffic(program: SystemProgram, table: ChannelTable | None) -> dict[str, TagTraffic]:
-    """Messages and bytes as the machine model counts exchanges, busy cycles of all channels; only tags in use."""
+    """Traffic between arrays by tag: messages and bytes of exchanges, busy cycles of channels; only tags in use."""
     found: dict[str, TagTraffic] = {}
     for operation, repeats in runs_of_operations(program):
         for leg in operation.legs:
@@ -266,7 +266,7 @@ def link_traffic(program: SystemProgram, table: ChannelTable | None) -> dict[str
 
 
 def _legs(operation: LinkOperation, channels: Channels) -> list[tuple[str, IntArray, IntArray, IntArray]]:
-    """Of every leg its tag, and the channel, bytes and busy cycles of each hop that carries something."""
+    """For every leg its tag, and the channel, bytes and busy cycles of each hop that carries something."""
     found = []
     for leg in operation.legs:
         hops = leg.program.hops
@@ -283,7 +283,7 @@ def _legs(operation: LinkOperation, channels: Channels) -> list[tuple[str, IntAr
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PassWork:
-    """A distinct pass: what an array does in it, and what it takes alone."""
+    """A distinct pass: the schedule that an array runs in it, and the trace of running it alone."""
 
     schedule: Schedule
     trace: Trace
@@ -295,8 +295,8 @@ class Pipeline:
 
     Args:
         stages: in order, the first from layer 0 on, each with its arrays, layers and degrees.
-        sequences: of the batch.
-        microbatches: parts in which they go through the stages; before these are known, the most there may be.
+        sequences: the part of the batch that goes through this pipeline.
+        microbatches: number of parts in which they go through; before it is known, the most there may be.
     """
 
     stages: tuple[StagePlan, ...]
@@ -304,7 +304,7 @@ class Pipeline:
     microbatches: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; layers and sequences as [first, one past the last)."""
+        """The pipeline as a JSON-ready dict; layers and sequences as [first, one past the last)."""
         return {
             "sequences": [self.sequences.start, self.sequences.stop],
             "microbatches": self.microbatches,
@@ -317,10 +317,11 @@ class ArrayHolding:
     """Bytes that an array keeps while the step runs.
 
     Args:
-        rank, pipeline, stage: of the array, and where it works.
-        weight_bytes_per_pe, kv_cache_bytes_per_pe: (PEs,).
-        root_bytes: at its root.
-        capacity_bytes_per_pe, root_capacity_bytes: what fits.
+        rank: of the array.
+        pipeline, stage: where it works.
+        weight_bytes_per_pe, kv_cache_bytes_per_pe: (PEs,) bytes that each PE holds.
+        root_bytes: bytes that its root holds.
+        capacity_bytes_per_pe, root_capacity_bytes: capacities of a PE's and of the root's memory.
     """
 
     rank: int
@@ -334,22 +335,22 @@ class ArrayHolding:
 
     @property
     def weight_bytes(self) -> int:
-        """In all its PEs."""
+        """Bytes of weights in all PEs of the array."""
         return int(self.weight_bytes_per_pe.sum())
 
     @property
     def kv_cache_bytes(self) -> int:
-        """In all its PEs."""
+        """Bytes of the KV cache in all PEs of the array."""
         return int(self.kv_cache_bytes_per_pe.sum())
 
     @property
     def peak_bytes_per_pe(self) -> int:
-        """Of the fullest PE."""
+        """Bytes of weights and KV cache in the fullest PE."""
         return int((self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe).max())
 
     @property
     def shortage(self) -> InfeasibleError | None:
-        """What does not fit, of the PEs' memories or else of the root's; None where all fits."""
+        """What does not fit into a PE's memory, or else into the root's, as an error; None where all fits."""
         where = f"array {self.rank} (pipeline {self.pipeline}, stage {self.stage})"
         if self.peak_bytes_per_pe > self.capacity_bytes_per_pe:
             held = self.weight_bytes_per_pe + self.kv_cache_bytes_per_pe
@@ -374,7 +375,7 @@ class ArrayHolding:
         return None
 
     def to_dict(self) -> dict[str, int]:
-        """JSON-ready."""
+        """The holding as a JSON-ready dict."""
         return {name: getattr(self, name) for name in _HOLDING}
 
 

@@ -83,7 +83,7 @@ def summary_rows(report: SystemFigures) -> list[tuple[str, str]]:
 
 
 def describe_lines(lines: Sequence[Pipeline]) -> str:
-    """Pipelines in words; those that are alike are said once."""
+    """The pipelines in words; equal ones are described once, with their number."""
     counted = Counter(_line_words(line) for line in lines)
     return "; ".join(f"{count} pipelines, each {words}" if count > 1 else words for words, count in counted.items())
 
@@ -123,14 +123,14 @@ def _stage_row(report: SystemFigures, each: StageTime) -> Sequence[str]:
 
 
 def ranks_words(ranks: Iterable[int]) -> str:
-    """Ranks with those that follow one another as a range: 0-3, 8."""
+    """Ranks in words, with consecutive ones as a range: 0-3, 8."""
     ordered = sorted(ranks)
     runs = [[rank for _, rank in run] for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _path_table(report: SystemFigures) -> Table:
-    """The critical path by kind, and by name over all stages; the parts add up to the latency."""
+    """A table of the critical path by kind, and by name over all stages; the parts add up to the latency."""
     total = max(report.latency_cycles, 1)
     entries = report.bounds["critical_path"]
     rows = []
@@ -154,7 +154,7 @@ def _path_table(report: SystemFigures) -> Table:
 
 
 def _tasks_table(report: SystemFigures) -> Table:
-    """Passes and exchanges, layers and stages together."""
+    """A table of passes and exchanges by name, summed over layers and stages."""
     total = max(report.latency_cycles, 1)
     count: Counter[tuple[str, str]] = Counter()
     cycles: Counter[tuple[str, str]] = Counter()
@@ -230,7 +230,7 @@ def _memory_table(report: SystemFigures) -> Table:
 
 
 def system_card(report: SystemFigures) -> str:
-    """What a notebook shows: the summary, and how every stage spends the step."""
+    """HTML of the report for a notebook: the summary, and how every stage spends the step."""
     rows = [_stage_row(report, each) for each in report.bubbles]
     title = f"{report.step.phase} of {report.model.name} on {report.system.name}"
     stages = HtmlTable(_STAGE_COLUMNS, rows, text_columns=3, most=_SHOWN_STAGES)

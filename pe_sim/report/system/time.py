@@ -24,12 +24,13 @@ _WHOLE: Final = re.compile(r"\blayers \d+-\d+$")
 
 @dataclass(frozen=True, slots=True)
 class ArrayTime:
-    """How one array spends the step in one stage; cycles, which add up to the step.
+    """How one array spends the step in one stage, in cycles that add up to the step.
 
     Args:
-        rank, pipeline, stage: of the array, and where it works.
-        passes: how many it does.
-        busy, fill, drain, exchange, wait: as above.
+        rank: of the array.
+        pipeline, stage: where it works.
+        passes: number of its passes.
+        busy, fill, drain, exchange, wait: cycles, as the module defines them.
     """
 
     rank: int
@@ -43,13 +44,13 @@ class ArrayTime:
     wait: int
 
     def to_dict(self) -> dict[str, int]:
-        """JSON-ready."""
+        """The times as a JSON-ready dict."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """The same of a stage: means over its arrays; `arrays` how many there are."""
+    """How the arrays of one stage spend the step: means of their cycles; `arrays` is their number."""
 
     pipeline: int
     stage: int
@@ -62,11 +63,11 @@ class StageTime:
 
     @property
     def bubble(self) -> float:
-        """Cycles in which its arrays have nothing to do and wait for no exchange of their own."""
+        """Mean cycles in which the stage's arrays are idle, waiting for no exchange of their own."""
         return self.fill + self.drain + self.wait
 
     def to_dict(self) -> dict[str, float]:
-        """JSON-ready."""
+        """The times as a JSON-ready dict."""
         return asdict(self)
 
 
@@ -77,8 +78,8 @@ class PathPiece:
     Args:
         task: index of the task.
         kind: the pass or exchange itself, or the queue of an exchange before links that others hold.
-        name: of the pass without the number of its layer, or of the exchange.
-        pipeline, stage: whose it is.
+        name: of the pass (without the number of its layer), or of the exchange.
+        pipeline, stage: to which the task belongs.
         start, end: cycles.
     """
 
@@ -92,7 +93,7 @@ class PathPiece:
 
 
 def array_times(program: SystemProgram, times: SystemTimes) -> tuple[ArrayTime, ...]:
-    """Of every array in every stage that it works on, by pipeline, stage and rank."""
+    """How every array spends the step in every stage it works on, by pipeline, stage and rank."""
     start, end = times.start.tolist(), times.end.tolist()
     passes: dict[tuple[int, int, int], list[int]] = {}
     for index, task in enumerate(program.tasks):
@@ -114,7 +115,7 @@ def _array_time(
 
 
 def _exchanging(program: SystemProgram, start: list[int], end: list[int], since: int, index: int) -> int:
-    """Cycles from `since` on in which the exchange that a pass waits for last is on its way."""
+    """Cycles, counted from `since`, in which the last exchange that a pass waits for is under way."""
     awaited = [each for each in program.tasks[index].after if isinstance(program.tasks[each], LinkTask)]
     if not awaited:
         return 0
@@ -123,7 +124,7 @@ def _exchanging(program: SystemProgram, start: list[int], end: list[int], since:
 
 
 def stage_times(arrays: Sequence[ArrayTime]) -> tuple[StageTime, ...]:
-    """Means over the arrays of each stage."""
+    """How the arrays of every stage spend the step: means over the stage's arrays."""
     found = []
     for (pipeline, stage), members in groupby(arrays, key=lambda each: (each.pipeline, each.stage)):
         mine = list(members)
@@ -136,9 +137,10 @@ def stage_times(arrays: Sequence[ArrayTime]) -> tuple[StageTime, ...]:
 
 
 def critical_path(program: SystemProgram, times: SystemTimes) -> tuple[PathPiece, ...]:
-    """Pieces without a gap or an overlap, from cycle 0 to the end: back from the task that ends last.
+    """The critical path in order of time: pieces without gap or overlap, from cycle 0 to the end of the step.
 
-    Of several tasks that are done when a task becomes ready, the one that is latest in program order is gone back to.
+    It is followed back from the task that ends last. Where several tasks end just when a task becomes ready, it goes on
+    with the one that is latest in program order.
     """
     start, end = times.start.tolist(), times.end.tolist()
     before = _pass_before(program)
@@ -162,7 +164,7 @@ def _piece(kind: LinkKind, task: int, name: str, pipeline: int, stage: int, star
 
 
 def _pass_before(program: SystemProgram) -> dict[int, int]:
-    """Of every pass but an array's first, the one before it on its array."""
+    """The previous pass on the same array, by the index of each pass that is not its array's first."""
     latest: dict[int, int] = {}
     found: dict[int, int] = {}
     for index, task in enumerate(program.tasks):
@@ -174,20 +176,20 @@ def _pass_before(program: SystemProgram) -> dict[int, int]:
 
 
 def name_of(program: SystemProgram, index: int) -> str:
-    """What a task is called, whatever its layer."""
+    """The name of a task without the number of its layer."""
     task = program.tasks[index]
     return without_layer(task.label) if isinstance(task, ArrayPass) else program.operations[task.operation].name
 
 
 def without_layer(label: str) -> str:
-    """A pass's label without the numbers of its layers: from where in a layer it goes on."""
+    """A pass's label without the numbers of its layers."""
     for pattern, words in _LAYERS:
         label = pattern.sub(words, label)
     return _WHOLE.sub("whole layers", label)
 
 
 def aggregated(pieces: Sequence[PathPiece], makespan: int) -> list[dict[str, Any]]:
-    """The critical path by stage, kind and name, the longest first."""
+    """Rows of the critical path summed by pipeline, stage, kind and name, the longest first."""
     cycles: Counter[tuple[int, int, str, str]] = Counter()
     count: Counter[tuple[int, int, str, str]] = Counter()
     for piece in pieces:
@@ -208,7 +210,7 @@ def aggregated(pieces: Sequence[PathPiece], makespan: int) -> list[dict[str, Any
 
 
 def microbatch_spans(program: SystemProgram, times: SystemTimes) -> dict[tuple[int, int, int], tuple[int, int]]:
-    """By pipeline, stage and microbatch, from the begin of its first pass to the end of its last."""
+    """(start, end) of the first and last pass of a microbatch in a stage, by pipeline, stage and microbatch."""
     found: dict[tuple[int, int, int], tuple[int, int]] = {}
     for task, start, end in zip(program.tasks, times.start.tolist(), times.end.tolist(), strict=True):
         if isinstance(task, ArrayPass):

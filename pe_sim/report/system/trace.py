@@ -26,14 +26,14 @@ MAX_LINK_TRACKS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class _Wording:
-    """What is alike in many slices, as JSON: name, kind and colour; and what their arguments begin with."""
+    """JSON that many slices have in common: name, kind and colour (`head`), and the beginning of their arguments."""
 
     head: str
     args: str
 
     @classmethod
     def of(cls, name: str, kind: str, **args: object) -> _Wording:
-        """Of slices of one name, coloured by their kind."""
+        """The wording of slices with one name, coloured by their kind."""
         colour = {"cname": COLOURS[kind]} if kind in COLOURS else {}
         return cls(_compact({"name": name, "cat": kind, **colour})[1:-1], _compact(args)[1:-1])
 
@@ -48,7 +48,7 @@ class _Slice:
 
 
 def trace_json(report: SystemFigures, *, max_arrays: int = MAX_ARRAYS, max_links: int = MAX_LINK_TRACKS) -> str:
-    """The file's text.
+    """The text of a trace file of a step on several arrays.
 
     Args:
         max_arrays: arrays with a track, lower ranks first.
@@ -107,7 +107,7 @@ def _track(process: int, thread: int, name: str) -> Iterator[str]:
 
 
 def _lines(ghz: float, process: int, thread: int, slices: Iterable[_Slice]) -> Iterator[str]:
-    """Slices as events, on whole nanoseconds as those of one array are; written piecewise, for there are many."""
+    """Yields slices as JSON events, on whole nanoseconds like those of one array; formatted by hand for speed."""
     for piece in slices:
         start, end = round(piece.start / ghz), round(piece.end / ghz)
         yield (
@@ -122,7 +122,7 @@ def _compact(value: Mapping[str, object]) -> str:
 
 
 def _places(report: SystemFigures) -> dict[int, str]:
-    """By array, the stages that it works on."""
+    """The stages that each array works on, in words, by array."""
     several = len(report.lines) > 1
     found: dict[int, list[str]] = {}
     for each in report.arrays:
@@ -144,7 +144,7 @@ def _path_slice(report: SystemFigures, piece: PathPiece) -> _Slice:
 
 
 def _passes(report: SystemFigures) -> dict[int, list[_Slice]]:
-    """By array, its passes in order."""
+    """The slices of each array's passes in order, by array."""
     found: dict[int, list[_Slice]] = {}
     known: dict[tuple[str, int, int, int], _Wording] = {}
     times = zip(report.program.tasks, report.times.start.tolist(), report.times.end.tolist(), strict=True)
@@ -159,7 +159,7 @@ def _passes(report: SystemFigures) -> dict[int, list[_Slice]]:
 
 
 def _link_slices(report: SystemFigures, links: Iterable[int]) -> dict[int, list[_Slice]]:
-    """By channel, from the first grant to the last release of every exchange that uses it."""
+    """Slices by channel: each exchange that uses it, from its first grant to its last release."""
     found: dict[int, list[_Slice]] = {channel: [] for channel in links}
     uses = [_uses(operation, found) for operation in report.program.operations]
     for task, start in zip(report.program.tasks, report.times.start.tolist(), strict=True):
@@ -180,19 +180,19 @@ def _link_slices(report: SystemFigures, links: Iterable[int]) -> dict[int, list[
 
 
 def _uses(operation: LinkOperation, links: Container[int]) -> list[tuple[int, int, int]]:
-    """Of the channels with a track: channel, first grant and last release."""
+    """(channel, first grant, last release) for each channel of an exchange that has a track."""
     columns = (operation.channels, operation.first_cycles, operation.last_cycles)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [(channel, first, last) for channel, first, last in rows if channel in links]
 
 
 def _tag(report: SystemFigures, task: LinkTask) -> str:
-    """What an exchange is coloured by: the first tag that it is counted under."""
+    """The tag an exchange is coloured by: the first that it counts under."""
     return report.program.operations[task.operation].legs[0].counted[0][0]
 
 
 def _shown_links(report: SystemFigures, most: int) -> tuple[list[int], int]:
-    """Channels with a track, as the links number them, and how many others are used."""
+    """Indices of the channels that get a track (the busiest), and the number of other channels in use."""
     busy: Counter[int] = Counter()
     for operation, repeats in runs_of_operations(report.program):
         for channel, cycles in zip(operation.channels.tolist(), operation.busy_cycles.tolist(), strict=True):
