@@ -48,13 +48,13 @@ Model = ModelConfig | str | Path | Mapping[str, Any]  # as loaded, or what load_
 Array = ArrayConfig | str | Path | Mapping[str, Any]  # as loaded, or what load_array takes
 Step = Decode | Prefill
 Steps = Step | Sequence[Step | tuple[Step, float]]
-SEARCH_SECONDS = DEFAULT_SECONDS  # of a search that nobody gives another time
-SIMULATED_AT_MOST = 64  # mappings in a search, beside the named ones
-PROVEN_FROM = 8  # the same where the mapping is to be proved, and need not be the best of all
+SEARCH_SECONDS = DEFAULT_SECONDS  # of a search that is given no other time
+SIMULATED_AT_MOST = 64  # mappings that a search simulates in addition to the named ones
+PROVEN_FROM = 8  # the same in `verify`, where the mapping need not be the best of all
 
 
 def _are_several(array: Array | SystemConfig, plan: Plan | Allowed | None) -> TypeIs[SystemConfig]:
-    """Whether it is a system of arrays that was loaded, or anything for which something is said of a plan."""
+    """Whether `array` is a loaded system of arrays, or counts as one because a plan is given."""
     if plan is not None or isinstance(array, ArrayConfig | str | Path | Mapping):
         return plan is not None
     from pe_sim.config.systems.system import SystemConfig  # one array needs none of it
@@ -105,16 +105,15 @@ def simulate(
         model, array: as loaded, or what `load_model` and `load_array` take; or a system, as `load_system` gives it.
         step: Decode(...) or Prefill(...).
         workflow: a name, a workflow file's path, or a Workflow; "auto": the best one, searched for `SEARCH_SECONDS` at
-            most (`search` takes another time). Of a system it is that inside every array.
+            most (`search` takes another time). On a system it is the workflow inside every array.
         engine: one of `ENGINES`.
         plan: how several arrays share the model: as loaded, or what `load_plan` takes; None: the best degrees that a
             search finds.
         allow_overflow: simulate even what does not fit the memories.
-        progress: of several arrays: called with what is done, how much of it is, and of how much.
+        progress: on several arrays: called with a text, the amount of work done, and its total.
 
     Raises:
-        InputError: something given is wrong, or the plan does not fit; InfeasibleError where it does not fit the
-            memories.
+        InputError: something given is wrong, or the plan does not fit; InfeasibleError if the memories are too small.
     """
     if _are_several(array, plan):
         from pe_sim.systems.api import simulate_system  # one array needs none of it
@@ -137,7 +136,7 @@ def simulate(
 
 
 def _cycles_all_alive(model: ModelConfig, array: ArrayConfig, step: Step, workflow: Workflow) -> int:
-    """Of the same step where no PE is dead, under the same mapping."""
+    """Cycles of the same step under the same mapping if no PE were dead."""
     placed = place(model, replace(array, dead_pes=()), step, workflow)
     return engine_named(DEFAULT_ENGINE)(lower(placed)).makespan_cycles
 
@@ -184,21 +183,21 @@ def search(
     seconds: float = SEARCH_SECONDS,
     progress: Progress | None = None,
 ) -> SearchResult | SystemSearchResult:
-    """Searches the best distribution of every operator, with all transforms between them; on several arrays the plan.
+    """Searches the best distribution of every operator and all transforms between them; on several arrays, the plan.
 
-    When the time is used up, or Ctrl-C is pressed, it gives the best so far; the result says so (`stopped`).
+    When the time is used up, or Ctrl-C is pressed, it returns the best so far; the result says so (`stopped`).
 
     Args:
-        model, array: as of `simulate`.
-        step: one, or several that one mapping has to serve: steps, or (step, weight); their weighted sum counts.
-        objective: latency or throughput (of one array the same mapping: fewest cycles), or energy (of one array: least
-            dynamic energy, which is that of the reports without static power, then fewest cycles).
+        model, array: as for `simulate`.
+        step: one step, or several that one mapping has to serve: steps, or (step, weight); their weighted sum counts.
+        objective: latency or throughput (on one array the same: fewest cycles), or energy (on one array: least dynamic
+            energy, which is that of the reports without static power, then fewest cycles).
         workflow: a workflow file whose base is auto, to give some operators and search the others.
-        allowed: of several arrays: degrees, numbers of arrays and parts that may be taken.
-        max_simulations: of mappings beside the named workflows, or of plans; more of them prove more. None:
-            `SIMULATED_AT_MOST`, of several arrays `systems.search.search.SIMULATED_AT_MOST`.
-        seconds: that it may take; infinite: it goes on to its end, and what it finds depends on no clock.
-        progress: called with what is done and what is known so far, how much of it is done, and of how much.
+        allowed: on several arrays: degrees, numbers of arrays and of microbatches that a plan may have.
+        max_simulations: the most simulations of mappings (in addition to the named workflows) or of plans; more of
+            them prove more. None: `SIMULATED_AT_MOST`, on several arrays `systems.search.search.SIMULATED_AT_MOST`.
+        seconds: time limit; if infinite, the search runs to its end, and its result depends on no clock.
+        progress: called with a text on what is done and known so far, the amount of work done, and its total.
 
     Raises:
         InputError: something given is wrong, or no mapping was found in time; InfeasibleError where none fits the
@@ -232,7 +231,7 @@ def search(
 def _resolved(
     model: ModelConfig, array: ArrayConfig, step: Steps, workflow: Workflow, most: int = SIMULATED_AT_MOST
 ) -> Workflow:
-    """The workflow itself, or what the search makes of it with so many simulations, in `SEARCH_SECONDS`."""
+    """The workflow itself, or if it is to be searched, the best that `most` simulations find in `SEARCH_SECONDS`."""
     if not workflow.searched:
         return workflow
     return search(model, array, step, workflow=workflow, max_simulations=most).uninterrupted.workflow
@@ -250,15 +249,15 @@ def execute(
     dtype: str = "float32",
     token_types: Any = None,
 ) -> Execution:
-    """Runs one step with real numbers on the same placed graph that `simulate` times.
+    """Executes one step with real numbers on the same placed graph that `simulate` times.
 
     Args:
-        model, array, step, workflow, plan: as of `simulate`; several arrays need a plan.
+        model, array, step, workflow, plan: as for `simulate`; several arrays need a plan.
         weights: Hugging Face state-dict names to arrays, a safetensors file, or a folder of them.
         tokens: ids of shape (batch, prompt_len), or (batch, context_len + 1) in decode, of which the last is the new
             one and the others fill the cache; one list a sequence where lengths differ.
-        dtype: float32 or float64, of all values and sums.
-        token_types: as `tokens`, for models that have them.
+        dtype: type of all values and sums: float32 or float64.
+        token_types: ids in the form of `tokens`, for models that have token types.
 
     Raises:
         InputError: something given is wrong; a tensor that is missing or misshapen is named with both shapes.
@@ -288,11 +287,11 @@ def verify(
     weights: Mapping[str, Any] | str | Path | None = None,
     seed: int = 0,
 ) -> Proof:
-    """Proves that a workflow on an array or a system computes the model: executed against the unsharded reference.
+    """Proves that a workflow on an array or a system computes the model, by comparison with an unsharded reference.
 
-    Without weights a scaled-down random model of the same family is taken, with uneven shards on purpose. Steps of
-    prefill, prefill over a cache and decode are run, ragged batches among them, and their traffic is compared with
-    the simulated one. On several arrays the plan, which they need, is proved with it.
+    Without weights it takes a scaled-down random model of the same family, with uneven shards on purpose. It runs
+    steps of prefill, prefill over a cache and decode, ragged batches among them, and compares their traffic with the
+    simulated one. Several arrays need a plan, which is proved too.
 
     Raises:
         InputError: something given is wrong.
@@ -327,17 +326,17 @@ def generate(
     allow_overflow: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generation:
-    """Prefill, then decode steps with growing context until each sequence has `output_len` new tokens.
+    """Simulates a generation: the prefill, then decode steps until each sequence has `output_len` new tokens.
 
     Args:
-        prompt_len, output_len: tokens a sequence; the prefill gives the first output token.
-        batch_size: sequences that go in step.
-        workflow: as of `simulate`; "auto" is the one mapping that is best for the prefill and all decode steps, each
-            of these taken as long as the last.
-        decode_workflow: of the decode steps, if it is another than the prefill's; what the switch takes is counted.
+        prompt_len, output_len: tokens of each sequence; the prefill gives the first output token.
+        batch_size: number of sequences that are processed together.
+        workflow: as for `simulate`; "auto" is the one mapping that is best for the prefill and all decode steps, each
+            of which counts as long as the last.
+        decode_workflow: workflow of the decode steps, if not the prefill's; the switch between them is counted.
         switch_weights: between two workflows: reshard the weights, hold both layouts, or best: both where they fit.
-        progress: called with (steps done, steps in all) as they are done, several at a time where the engine takes
-            decode steps together.
+        progress: called with (steps done, steps in all), after several steps at once where the engine takes decode
+            steps together.
 
     Raises:
         InputError: as in `simulate`, checked for the longest context before the first step is simulated.
@@ -406,11 +405,11 @@ def best_switch(
     switch_weights: str = "best",
     progress: Callable[[str], None] | None = None,
 ) -> BestSwitch:
-    """The best pair of workflows for a generation, one for the prefill and one for decoding, with the switch between.
+    """The best pair of workflows for a generation (prefill and decode), with the switch between them.
 
     Args:
-        candidates: the workflows to pair; of "auto" there are two, the best for the prefill and the best for decoding.
-        switch_weights: this and all others as of `generate`.
+        candidates: the workflows to pair; "auto" stands for two, the best for the prefill and the best for decoding.
+        switch_weights: this and all other arguments as for `generate`.
         progress: called with a line of the table whenever a pair is done.
 
     Raises:
@@ -431,12 +430,13 @@ def best_switch(
 
 
 def collective(kind: str, array: Array, num_bytes: int, engine: str = DEFAULT_ENGINE) -> PartResult:
-    """One collective alone on an array.
+    """Simulates one collective alone on an array.
 
     Args:
         kind: one of `COLLECTIVE_KINDS`.
-        num_bytes: per PE for scatter, gather, all-gather, the result of reduce-scatter and the pair of all-to-all;
-            of the whole otherwise (the partial sums of an all-reduce, whose result has the activation dtype).
+        num_bytes: for scatter, gather and all-gather the bytes of each PE, for reduce-scatter those of each PE's
+            result, for all-to-all those of each pair; otherwise those of the whole (for an all-reduce the partial
+            sums, whose result has the activation dtype).
 
     Raises:
         InputError: no such kind or array, or no positive number of bytes.
@@ -462,7 +462,7 @@ def gemm(
     outer: int,
     engine: str = DEFAULT_ENGINE,
 ) -> PartResult:
-    """One GEMM alone on one PE: (rows, inner) activations by (outer, inner) weights.
+    """Simulates one GEMM alone on one PE: (rows, inner) activations by (outer, inner) weights.
 
     Raises:
         InputError: a size is not positive, or the array is wrong.

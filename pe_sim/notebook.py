@@ -1,7 +1,7 @@
-"""How results show themselves in a notebook: takes texts and numbers, gives HTML in one style.
+"""The look of results in a notebook: takes texts and numbers, gives HTML in one style.
 
-The styles stand in the elements, since a page of many cells has no head to share; without them (GitHub leaves styles
-out) plain tables remain. Colours are the page's own, so that dark themes work too.
+Styles are inline, since a page of many cells has no head to share; without them (GitHub drops styles) plain tables
+remain. Colours are the page's own, so that dark themes work too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Table:
     """A table of texts.
 
     Args:
-        columns: their heads.
-        rows: a text for each column.
-        text_columns: how many of the first columns are words; those after them are numbers, flush right.
-        marked: the row to set in bold; None: none.
-        most: rows to show, where there are more than one beyond them; None: all.
+        columns: heads of the columns.
+        rows: each a text for every column.
+        text_columns: number of first columns that are words; those after them are numbers, flush right.
+        marked: index of the row to set in bold; None: none.
+        most: number of rows to show if at least two more would be hidden; None: all.
     """
 
     columns: Sequence[str]
@@ -37,18 +37,18 @@ class Table:
 
 
 class Frame(Protocol):
-    """What is needed of a pandas.DataFrame."""
+    """The part of a pandas.DataFrame that is needed here."""
 
     @property
     def columns(self) -> Iterable[str]:
-        """The heads."""
+        """The names of the columns."""
 
     def itertuples(self, *, index: bool, name: None) -> Iterable[tuple[Any, ...]]:
-        """The rows."""
+        """The rows as tuples."""
 
 
 class Traffic(Protocol):
-    """What is needed of a trace's `TagTraffic`."""
+    """The part of a trace's `TagTraffic` that is needed here."""
 
     messages: int
     bytes: int
@@ -61,7 +61,7 @@ def card(
     tables: Iterable[Table] = (),
     notes: Iterable[str] = (),
 ) -> str:
-    """One result: a bold line, then names with their values, tables, and notes; everything is escaped."""
+    """HTML of one result: a bold line, then names with values, tables, and notes; all texts are escaped."""
     parts = [f"<p><b>{escape(title)}</b></p>"]
     pairs = "".join(_fact(name, value) for name, value in facts)
     parts += [f'<table style="border-collapse:collapse"><tbody>{pairs}</tbody></table>'] if pairs else []
@@ -71,13 +71,13 @@ def card(
 
 
 def frame_table(frame: Frame, *, text_columns: int, marked: int | None = None, most: int | None = None) -> Table:
-    """A pandas.DataFrame with its numbers as people read them; the other arguments as of `Table`."""
+    """A table of a pandas.DataFrame, its numbers as readable text; the other arguments are those of `Table`."""
     rows = [[number_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
     return Table([str(name).replace("_", " ") for name in frame.columns], rows, text_columns, marked, most)
 
 
 def traffic_table(traffic: Mapping[str, Traffic], *, busy: bool = True) -> Table:
-    """Messages, bytes and, of what was timed, busy cycles of the tags that were used."""
+    """A table of messages, bytes and (if `busy`) busy cycles of the tags that were used."""
     heads = ("tag", "messages", "bytes", "busy cycles")
     used = [(tag, use.messages, use.bytes, use.busy_cycles) for tag, use in traffic.items() if use.messages]
     count = len(heads) if busy else len(heads) - 1
@@ -85,7 +85,7 @@ def traffic_table(traffic: Mapping[str, Traffic], *, busy: bool = True) -> Table
 
 
 def number_text(value: object) -> str:
-    """A value of a table: separators in whole numbers, four digits of others, a dash for none."""
+    """A value as text: thousands separated in whole numbers, four digits of others, a dash for none."""
     if value is None or str(value) == "<NA>" or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool) or str(value) in ("True", "False"):
@@ -103,7 +103,7 @@ def _fact(name: str, value: str) -> str:
 
 
 def _table(table: Table) -> str:
-    """The last line says how many rows there are beyond those shown."""
+    """HTML of a table; the last line says how many rows are not shown."""
     left, right = f"text-align:left;{_CELL}", f"text-align:right;{_CELL}"
     sides = [left if column < table.text_columns else right for column in range(len(table.columns))]
     head = "".join(

@@ -45,19 +45,19 @@ _COMMANDS: Final = (
 
 
 class PeSimGroup(click.Group):
-    """A click group with our exit codes, that names the nearest command when one is unknown."""
+    """A click group with pe-sim's exit codes, which suggests the nearest command for an unknown one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that `args` start with; a usage error with a suggestion if there is none."""
+        """The command that `args` start with; raises a usage error with a suggestion if there is none."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"No such command {name!r}: {did_you_mean(name, self.commands)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order they were added, not by the alphabet."""
+        """The names of the commands in the order they were added."""
         return list(self.commands)
 
     def main(
@@ -69,7 +69,7 @@ class PeSimGroup(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """As click's, but errors become messages and exit codes in one place, `faults`."""
+        """Runs the group as click does, but errors become messages and exit codes in one place, `faults`."""
 
         def parse_and_run() -> Any:
             extra["windows_expand_args"] = windows_expand_args

@@ -1,4 +1,4 @@
-"""From exceptions to exit codes: takes the call that does the work, gives 0, 1, 2 or 130 and one message."""
+"""Exit codes for exceptions: takes the call that does the work, gives 0, 1, 2 or 130 and one message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACEBACK_VARIABLE: Final = "PE_SIM_TRACEBACK"
 
 
 def exit_code_of(call: Callable[[], object]) -> int:
-    """Does `call`, tells what went wrong on standard error, and gives the exit code."""
+    """The exit code of a command: calls `call`, and reports errors on standard error."""
     try:
         return _code_and_message(call)
     except BrokenPipeError:
@@ -54,7 +54,7 @@ def _code_and_message(call: Callable[[], object]) -> int:
             click.echo(f"error: {reason}", err=True)
             return WRONG_INPUT
         if isinstance(error, OSError) and error.filename is None:
-            raise  # of a stream: what names a file is an InputError by now
+            raise  # an error of a stream: errors of files are InputErrors by now
         code = INTERNAL_FAULT
         _tell_fault(error)
     if sys.stdout is not None:
@@ -63,7 +63,7 @@ def _code_and_message(call: Callable[[], object]) -> int:
 
 
 def _machine_fault(error: Exception) -> str | None:
-    """What the machine refused to us, where that is what went wrong, in words that say what to do."""
+    """A message with advice if this machine refused memory, file handles or the working directory; else None."""
     # A library that cannot be loaded for want of file handles is an ImportError whose message alone says so.
     if isinstance(error, MemoryError):
         return (
@@ -96,7 +96,7 @@ def _tell_fault(error: Exception) -> None:
 
 
 def _silence(stream: object) -> None:
-    """Lets what is still buffered go nowhere, so that the interpreter does not trip over it at its end."""
+    """Sends a stream's buffered output to nowhere, so that the interpreter does not fail on it at exit."""
     try:
         descriptor = stream.fileno()  # type: ignore[attr-defined]  # a stream without a descriptor needs nothing
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Options of several arrays and of plans for them: what they mean, and the array or system that a command is for."""
+"""Options for several arrays and for plans: what they mean, and the array or system that a command is for."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ _SYSTEM_OPTIONS: Final = (
 
 
 def system_options(command: _Command) -> _Command:
-    """Adds the options that name several arrays and a plan for them."""
+    """Adds the options that name several arrays and a plan for them to a command."""
     return add_options(_SYSTEM_OPTIONS, command)
 
 
 def check_arrays(arrays: str | None, given: Mapping[str, object]) -> None:
-    """Whether there are several arrays where something is said of them, and one array where not.
+    """Checks that options for several arrays go with --arrays, and that --array is not given with it.
 
     Args:
         arrays: the value of --arrays.
-        given: options for several arrays, with their values.
+        given: the options for several arrays that were given, with their values.
 
     Raises:
         InputError: both --array and --arrays, or a plan without --arrays.
@@ -90,7 +90,7 @@ def check_arrays(arrays: str | None, given: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PlanChoice:
-    """The values of `system_options`; None where the user said nothing."""
+    """The values of `system_options`; None where the user gave none."""
 
     arrays: str | None = None
     plan: str | None = None
@@ -103,7 +103,7 @@ class PlanChoice:
 
     @classmethod
     def taken(cls, options: MutableMapping[str, Any]) -> Self:
-        """Takes its own values out of those of a command, and checks that they go together.
+        """The choice in a command's options, which are removed from them and checked to go together.
 
         Raises:
             InputError: both --array and --arrays, or a plan without --arrays.
@@ -113,15 +113,15 @@ class PlanChoice:
         return choice
 
     def load(self, array: str, overrides: Overrides) -> tuple[Any, ParallelPlan | None]:
-        """What is simulated on, with what `--set` and `--overlap` change of it, and the plan for several arrays.
+        """The array or system that is simulated, with its overrides, and the plan for several arrays.
 
         Args:
             array: the value of --array.
-            overrides: of the array, or of the system.
+            overrides: those of the array, or of the system.
 
         Returns:
-            The ArrayConfig and None; or the SystemConfig, and the plan of the file with what options change of it, or
-            that of the options, or None if neither is given.
+            The ArrayConfig and None; or the SystemConfig and the plan: the file's with the changes of options, or that
+            of the options alone, or None if neither is given.
 
         Raises:
             InputError: there is no such array, system or file, or it, an option, a path or a value is wrong.
@@ -155,13 +155,13 @@ class PlanChoice:
         return load_plan(ParallelPlan(name=" x ".join(words) or "one array", source=_COMMAND_LINE, **given))
 
     def _given(self) -> dict[str, Any]:
-        """What the user said of the plan."""
+        """The values of the plan's options that were given, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if name != "arrays" and value is not None}
 
 
 def _with_paths(error: InputError) -> InputError:
-    """Of a path that only an array has, says how arrays are reached; any other error as it is."""
+    """The error, with a hint on how a path that only an array has is reached in a system."""
     path = (error.source or "").removeprefix("--set ")
     if error.problem != "unknown path" or path.startswith(("array.", "arrays.", "links.")):
         return error
@@ -170,7 +170,7 @@ def _with_paths(error: InputError) -> InputError:
 
 
 def _partition(text: str) -> str | tuple[int, ...]:
-    """A method's name, or the bounds of a comma list."""
+    """The name of a method of partitioning, or the bounds in a comma list."""
     from pe_sim.config.plans.plan import PARTITIONS
 
     if _BOUNDS.fullmatch(text):

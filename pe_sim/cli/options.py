@@ -1,4 +1,4 @@
-"""Options that several commands share: decorators, the texts typed there, and the overrides and steps they mean."""
+"""Options that several commands share: decorators, parsers of their texts, and the overrides and steps they mean."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 PE_WORDS: Final = ("classes", "all")
-MAX_PE: Final = 2**20  # in a list; no array is larger
+MAX_PE: Final = 2**20  # the largest number in a list of PEs; no array is larger
 MAX_MESSAGE_BYTES: Final = 2**40  # a TiB from each PE still counts inside 64-bit integers
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
@@ -30,12 +30,12 @@ _FACTORS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def whole_number(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A whole number in decimal digits; its range is checked by whoever uses it."""
+    """The whole number that was typed in decimal digits; its range is checked where it is used."""
     return None if value is None else _whole(value, _name(param), value, "a whole number")
 
 
 def lengths(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
-    """One whole number for all sequences, or the numbers of a comma list, one for each."""
+    """One whole number for all sequences, or the numbers of a comma list, one for each sequence."""
     if value is None:
         return None
     expected = "a whole number, or a comma list with one for each sequence, for instance 100,200"
@@ -44,12 +44,12 @@ def lengths(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 
 def byte_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """The sizes of a comma list, bytes; k, M, G and T stand for powers of 1024."""
+    """The sizes of a comma list in bytes; k, M, G and T stand for powers of 1024."""
     return tuple(_size(part, _name(param), value) for part in value.split(","))
 
 
 def pe_choice(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
-    """`classes`, `all`, or the numbers of PEs in a comma list, ranges as 8-11; which there are the report knows."""
+    """`classes`, `all`, or the PEs of a comma list with ranges as 8-11; whether there are such PEs is checked later."""
     if value is None or value in PE_WORDS:
         return value
     expected = "classes, all, or numbers of PEs as a comma list with ranges, for instance 0,5,8-11"
@@ -66,7 +66,7 @@ def pe_choice(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def split_names(text: str, option: str) -> tuple[str, ...]:
-    """The names of a comma list, each once, in their order.
+    """The distinct names of a comma list, in their order.
 
     Raises:
         InputError: a name is empty.
@@ -215,17 +215,17 @@ _SIMULATION_OPTIONS: Final = (
 
 
 def step_options(command: _Command) -> _Command:
-    """Adds the options that say what one step computes."""
+    """Adds the options that say what a step computes to a command."""
     return add_options(_STEP_OPTIONS, command)
 
 
 def simulation_options(command: _Command) -> _Command:
-    """Adds the options that say how to simulate it."""
+    """Adds the options that say how to simulate to a command."""
     return add_options((overlap_option, model_set_option, ignore_key_option, *_SIMULATION_OPTIONS), command)
 
 
 def add_options(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:
-    """Adds options in their order."""
+    """Adds options to a command, in their order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -233,7 +233,7 @@ def add_options(options: tuple[Callable[[_Command], _Command], ...], command: _C
 
 @dataclass(frozen=True, slots=True)
 class StepChoice:
-    """The values of `step_options`; None where the user said nothing."""
+    """The values of `step_options`; None where the user gave none."""
 
     phase: Literal["decode", "prefill"] | None
     batch: int | None
@@ -244,7 +244,7 @@ class StepChoice:
     situation: str | None = None
 
     def build(self) -> Step:
-        """The step; not for a situation, which has several.
+        """The single step that the options mean; for a situation, which has several, see `load_situation`.
 
         Raises:
             InputError: an option of the other phase, no prompt in prefill, or lengths a step cannot have.
@@ -252,10 +252,10 @@ class StepChoice:
         return self._prefill() if self.phase == "prefill" else self._decode()
 
     def load_situation(self) -> Situation | None:
-        """The situation, where one is given.
+        """The situation that was named; None if none was.
 
         Raises:
-            InputError: there is none of this name, a fault in its file, or options of a single step beside it.
+            InputError: there is none of this name, its file has a fault, or options of a single step are given too.
         """
         if self.situation is None:
             return None
@@ -273,10 +273,10 @@ class StepChoice:
         return load_situation(self.situation)
 
     def weighted_steps(self) -> tuple[tuple[Step, float], ...]:
-        """The step alone, or those of the situation, each with how often it counts: what the search takes.
+        """The steps to simulate as (step, weight): the single step, or those of the situation.
 
         Raises:
-            InputError: as `build` and `load_situation`.
+            InputError: as `build` and `load_situation` raise it.
         """
         situation = self.load_situation()
         return situation.steps if situation else ((self.build(), 1.0),)
@@ -312,7 +312,7 @@ class StepChoice:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What `--set` and `--overlap` change, in the order they were given."""
+    """The values that `--set` and `--overlap` change, by dotted path, in the order they were given."""
 
     model: dict[str, object] = field(default_factory=dict)
     array: dict[str, object] = field(default_factory=dict)
@@ -321,7 +321,7 @@ class Overrides:
 def read_overrides(
     settings: tuple[str, ...], overlap: int | None = None, *, has_model: bool = True, several: bool = False
 ) -> Overrides:
-    """The overrides of the model (behind `model.`) and of the array, or of the system where there are `several`.
+    """The overrides of the model (paths that begin with `model.`) and of the array, or the system if `several`.
 
     Raises:
         InputError: malformed text, contradicting overlaps, or a model's path where there is no model.
@@ -345,7 +345,7 @@ def _add_override(overrides: Overrides, text: str, has_model: bool) -> None:
         raise InputError("this command has no model", source=f"--set {path}", expected="a path of the array")
     target = overrides.model if of_model else overrides.array
     path = path.removeprefix(_MODEL_PREFIX)
-    target.pop(path, None)  # the last one counts, also in the order
+    target.pop(path, None)  # the last one counts, for the order too
     target[path] = value
 
 
@@ -360,15 +360,14 @@ def _add_overlap(array: dict[str, object], path: str, overlap: int) -> None:
     array[path] = overlap
 
 
-# ---- Options that name a picture: takes a path, refuses endings that say nothing of its format before any work is
-# done.
+# ---- Options that name a picture: takes a path, refuses unknown endings before any work is done.
 
 
 ENDINGS: Final = (".png", ".svg")
 
 
 def picture(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The path, if its ending is one of `ENDINGS`."""
+    """The path that was given, checked to end in one of `ENDINGS`."""
     if value is not None and Path(value).suffix.lower() not in ENDINGS:
         raise InputError(
             "the ending does not say which kind of picture",
@@ -397,10 +396,10 @@ timeline_option = click.option(
 
 
 def refuse_given(options: Mapping[str, object], problem: str, hint: str) -> None:
-    """Refuses options that have no meaning for what is asked; what is None or False was not given.
+    """Raises if one of the options was given (is neither None nor False), as it has no meaning here.
 
     Raises:
-        InputError: one was given.
+        InputError: an option was given.
     """
     for option, value in options.items():
         if value is not None and value is not False:

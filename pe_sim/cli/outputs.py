@@ -23,7 +23,7 @@ Writer = Callable[[Path], object]
 
 
 class Outputs:
-    """The targets of one command by option, for instance {"--json": "out.json", "--csv": None}.
+    """The output files of a command by option, for instance {"--json": "out.json", "--csv": None}.
 
     Raises:
         InputError: a target is a folder, its folder does not exist, or two are the same file.
@@ -41,18 +41,18 @@ class Outputs:
 
     @property
     def text(self) -> TextIO:
-        """Where people read: standard output, unless JSON has it."""
+        """The stream for readable output: standard output, or standard error if JSON goes to standard output."""
         return standard_stream("stderr" if self.json_on_stdout else "stdout")
 
     def deliver(
         self, make_json: Callable[[], str], show: Callable[[TextIO], None], writers: Mapping[str, Writer] | None = None
     ) -> None:
-        """Writes the files that were asked for, then shows the readable form, then JSON if standard output has it.
+        """Writes the requested files, shows the readable form, then writes JSON to standard output if it goes there.
 
         Args:
-            make_json: makes the JSON text, its last line ended.
-            show: prints the readable form.
-            writers: by option other than --json, writes the file at the path it is given.
+            make_json: a function that makes the JSON text, which ends with a newline.
+            show: a function that prints the readable form to a stream.
+            writers: by option (other than --json), a function that writes the file at a path.
 
         Raises:
             InputError: a file cannot be written.
@@ -69,20 +69,20 @@ class Outputs:
 
 
 def to_json(value: object) -> str:
-    """JSON as all commands write it."""
+    """The JSON text of a value, as all commands write it."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def text_writer(text: str) -> Writer:
-    """Writes `text` as UTF-8 with the line ends it has."""
+    """A function that writes `text` to a path as UTF-8, with its line ends unchanged."""
     return lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _checked(option: str, text: str) -> Path:
-    """The file a target means, links followed.
+    """The path of the file that an option names, with links followed.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: no file can be written there.
     """
     if not text or text == STDOUT:
         hint = "only --json can go to standard output" if text else None
@@ -109,7 +109,7 @@ def _refuse_twins(paths: Mapping[str, Path]) -> None:
 
 
 def _is_special(path: str | Path) -> bool:
-    """A device or a pipe: to be written to, never to be replaced."""
+    """Whether a path is a device or a pipe, which is written to and never replaced."""
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
@@ -117,7 +117,7 @@ def _is_special(path: str | Path) -> bool:
 
 
 def _write_all(writers: Mapping[Path, Writer]) -> None:
-    """Writes every file beside its place, and moves them there when all are whole."""
+    """Writes every file next to its place, and moves them there once all are complete."""
     with tempfile.TemporaryDirectory(prefix="pe-sim-") as elsewhere:
         drafts = {path: _draft_of(path, number, Path(elsewhere)) for number, path in enumerate(writers)}
         try:
@@ -131,7 +131,7 @@ def _write_all(writers: Mapping[Path, Writer]) -> None:
 
 
 def _draft_of(path: Path, number: int, elsewhere: Path) -> Path:
-    """A hidden name in the same folder with the same ending; beside a device or a pipe nothing is written."""
+    """The path of a draft: a hidden name in the same folder, or in `elsewhere` for a device or a pipe."""
     name = f".pe-sim-{os.getpid()}-{number}{path.suffix}"
     return elsewhere / name if _is_special(path) else path.with_name(name)
 
@@ -147,7 +147,7 @@ def _move(draft: Path, path: Path) -> None:
 
 
 def _writing(path: Path, act: Callable[[], object]) -> None:
-    """Does `act`; what goes wrong is told of the file the user named."""
+    """Calls `act`; an error names the file that the user named."""
     try:
         act()
     except InputError as error:
@@ -160,7 +160,7 @@ def _writing(path: Path, act: Callable[[], object]) -> None:
 
 
 def format_table(titles: Sequence[str], units: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Right-aligned columns; titles and units are lines that start with `#`."""
+    """The text of a table with right-aligned columns; the lines of titles and units start with `#`."""
     lines = [titles, [f"({unit})" if unit else "" for unit in units], *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     marks = ["# ", "# ", *["  "] * len(rows)]
@@ -171,13 +171,13 @@ def format_table(titles: Sequence[str], units: Sequence[str], rows: Sequence[Seq
 
 
 def format_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """`name  value` lines with the values below each other."""
+    """Lines of `name  value` with the values aligned."""
     width = max(len(name) for name, _ in pairs)
     return "".join(f"  {name:<{width}}  {value}\n" for name, value in pairs)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
-    """Writes a header and one line a row; empty where there is no value; `columns`: of no rows at all."""
+    """Writes a header and a line for each row, missing values empty; `columns` are the header if there are no rows."""
     names = list(dict.fromkeys(key for row in rows for key in row)) or list(columns)
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a bar where that is a terminal, else a line now and then."""
+"""The progress of a command on stderr: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Final, Self, TextIO
 
 import click
 
-_EVERY_SECONDS: Final = 10.0  # between lines
-_AFTER_SECONDS: Final = 1.0  # a bar appears: work that takes less shows none
+_EVERY_SECONDS: Final = 10.0  # between two lines
+_AFTER_SECONDS: Final = 1.0  # until a bar appears: shorter work shows none
 _REDRAW_SECONDS: Final = 0.1
 
 
 class Progress:
-    """Tells how far `command` is, also while it has no news; call it with news."""
+    """Shows how far `command` is, even while there is no news; call it to report news."""
 
     def __init__(self, command: str) -> None:
-        """Shows nothing yet."""
+        """Prepares the display; nothing is shown yet."""
         self._command = command
         self._what, self._done, self._of = "", 0, 0
         self._over = Event()
         self._stream = standard_stream("stderr")
 
     def __enter__(self) -> Self:
-        """Starts the clock."""
+        """Starts the clock and the display."""
         self._begun = time.monotonic()
         self._teller = Thread(target=self._tell, daemon=True)
         self._teller.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Leaves the terminal as it was."""
+        """Ends the display and leaves the terminal as it was."""
         self._over.set()
         self._teller.join()
 
     def __call__(self, what: str, done: int = 0, of: int = 0) -> None:
-        """Takes news: what is done, how much of it, and of how much, 0 where nobody knows."""
+        """Reports news: what is being done, how much of it is done, and of how much (0: unknown)."""
         self._what, self._done, self._of = what, done, of
 
     def clear_terminal(self) -> None:
-        """Takes the bar away for good, before results are shown where it stands."""
+        """Removes the bar for good, before results are shown in its place."""
         if self._stream.isatty():
             self.__exit__(None, None, None)
 
@@ -77,13 +77,13 @@ class Progress:
 
 
 def current_progress() -> Progress:
-    """The progress of the command that is running."""
+    """The progress display of the running command."""
     progress = click.get_current_context().find_object(Progress)
     assert progress is not None
     return progress
 
 
 def standard_stream(name: str) -> TextIO:
-    """sys.stdout or sys.stderr, or a sink where the caller closed it."""
+    """sys.stdout or sys.stderr by name, or a sink if the caller closed it."""
     stream: TextIO | None = getattr(sys, name)
     return stream if stream is not None else open(os.devnull, "w", encoding="utf-8")

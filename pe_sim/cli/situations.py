@@ -1,4 +1,4 @@
-"""What `--situation` gives: takes a situation and its steps' reports, gives the whole as a table and as JSON."""
+"""Results of `--situation`: takes a situation and its steps' reports, gives a table and JSON of the whole."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ COMPARISON_SCHEMA: Final = "pe-sim.situation-comparison/1"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A situation under one mapping: one report a step, in the order of the situation's."""
+    """A situation under one mapping, with a report for each of its steps, in order."""
 
     situation: Situation
     reports: tuple[Report, ...]
 
     @property
     def cycles(self) -> float:
-        """Of all steps, each as often as it occurs."""
+        """Cycles of the whole situation: the sum over its steps, each as often as it occurs."""
         pairs = zip(self.situation.steps, self.reports, strict=True)
         return math.fsum(weight * report.latency_cycles for (_, weight), report in pairs)
 
     @property
     def seconds(self) -> float:
-        """The same in the time of the array's clock."""
+        """Seconds of the whole situation, at the array's clock."""
         return self.cycles / (self.reports[0].array.clock_ghz * 1e9)
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of the answers over the time."""
+        """Tokens of the answers per second of the whole situation."""
         return self.situation.counted_tokens / self.seconds
 
     @property
     def shortage(self) -> InfeasibleError | None:
-        """Of the steps that do not fit the memories, what the one lacks that lacks most; None if all fit."""
+        """The largest shortage of memory of any step, as an error; None if all steps fit."""
         return worst(report.shortage for report in self.reports)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The situation's results as a JSON-ready dict."""
         pairs = zip(self.situation.steps, self.reports, strict=True)
         return {
             "schema": SCHEMA,
@@ -73,10 +73,10 @@ def simulate_all(
     *,
     allow_overflow: bool,
 ) -> tuple[Report, ...]:
-    """The report of every step under one mapping; one that is searched is searched for all steps together.
+    """The reports of all steps under one mapping; if it is searched, it is searched for all steps together.
 
     Raises:
-        InputError: as `pe_sim.simulate`.
+        InputError: as `pe_sim.simulate` raises it.
     """
     from pe_sim import api
 
@@ -87,14 +87,14 @@ def simulate_all(
 
 
 def step_title(situation: Situation, index: int) -> str:
-    """What a step is called above its tables."""
+    """The title of a step, to stand above its tables."""
     step, weight = situation.steps[index]
     often = "once" if weight == 1 else f"{weight:g} times"
     return f"Step {index + 1} of {len(situation.steps)}, counted {often}: {in_options(step)}"
 
 
 def in_options(step: Step) -> str:
-    """The options of `pe-sim run` that make this step."""
+    """The options of `pe-sim run` that describe this step."""
     lengths = {"context": step.context_len, "prompt": getattr(step, "prompt_len", ())}
     said = [f"--phase {step.phase}", f"--batch {step.batch_size}"]
     for name, each in lengths.items():
@@ -105,7 +105,7 @@ def in_options(step: Step) -> str:
 
 
 def refuse_files(situation: Situation, files: Mapping[str, str | None]) -> None:
-    """Files of one step cannot hold several.
+    """Raises if a file that holds a single step is asked for and the situation has several.
 
     Raises:
         InputError: such a file is asked for.
@@ -122,7 +122,7 @@ def refuse_files(situation: Situation, files: Mapping[str, str | None]) -> None:
 
 
 def print_served(served: Served, stream: TextIO) -> None:
-    """The report of every step, then what the whole situation takes."""
+    """Prints the report of every step, then the results of the whole situation."""
     from pe_sim.report.table import print_report
 
     for index, report in enumerate(served.reports):
@@ -141,7 +141,7 @@ def print_served(served: Served, stream: TextIO) -> None:
 
 
 def comparison_text(served: Mapping[str, Served], unequal: Mapping[str, str]) -> str:
-    """One line a workflow, the best marked: every step, and all of them as often as they occur."""
+    """A table with a line for each workflow, the best marked: cycles of each step, and of the whole situation."""
     best = best_of(served, unequal)
     first = served[best]
     situation = first.situation
@@ -167,19 +167,19 @@ def comparison_text(served: Mapping[str, Served], unequal: Mapping[str, str]) ->
 
 
 def best_of(served: Mapping[str, Served], unequal: Mapping[str, str]) -> str:
-    """The label that takes the least time, the first of equals; one that fits and is equal, while there is any."""
+    """The label with the least time (the first of equals), among those that fit and are equal if there are any."""
     return min(served, key=lambda label: (_aside(served[label], label in unequal), served[label].seconds))
 
 
 def _aside(served: Served, unequal: bool) -> int:
-    """How many reasons there are not to rank it."""
+    """The number of reasons not to rank it: 0, 1 or 2."""
     return bool(served.shortage) + unequal
 
 
 def comparison_dict(
     served: Mapping[str, Served], failed: Sequence[Mapping[str, str]], unequal: Mapping[str, str]
 ) -> dict[str, Any]:
-    """JSON-ready."""
+    """The comparison as a JSON-ready dict."""
     return {
         "schema": COMPARISON_SCHEMA,
         "best": best_of(served, unequal),

@@ -1,6 +1,6 @@
-"""Calibrates a machine from measured collectives: takes Galvatron's profiles, gives it with tables, figure and YAML.
+"""Calibrates a machine by measured collectives: takes Galvatron's profiles, gives fits, tables, figure and YAML.
 
-`calibration_fits` has the model, how it is fitted, and what that makes of an array and of links.
+`calibration_fits` explains the model, how it is fitted, and what follows for an array and for links.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A machine as it was measured.
+    """A machine calibrated by measurements.
 
     Args:
-        profiles: what was measured.
-        clock_ghz: the clock whose cycles latencies are counted in.
-        fits: of each kind and number of devices, and after them over all numbers of devices of the kind.
-        machines: the same as settings of an array and of the links of a system.
-        array: whose bus and tree are calibrated; None: those of an array of as many PEs as there were devices.
+        profiles: the measurements.
+        clock_ghz: the clock in whose cycles latencies are counted.
+        fits: fits for each kind and number of devices, then one over all numbers of devices of the kind.
+        machines: the fits as settings of an array and of the links of a system.
+        array: the array whose bus and tree are calibrated; None: one with as many PEs as there were devices.
     """
 
     profiles: GalvatronProfiles
@@ -71,14 +71,14 @@ class Calibration:
 
     @property
     def overlap_coefficient(self) -> float | None:
-        """How many times as long what overlaps takes; None: not measured."""
+        """How many times as long overlapped work takes; None if it was not measured."""
         return self.profiles.overlap_coefficient
 
     def fit(self, kind: Kind | str, devices: int | None = None) -> Fit:
-        """The fit of a kind over so many devices; None: over all numbers of devices.
+        """The fit of a kind over `devices` devices; None: over all numbers of devices.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such fit.
         """
         for found in self.fits:
             if found.kind == kind and found.devices == devices:
@@ -87,7 +87,7 @@ class Calibration:
         raise InputError("there is no such fit", given=f"{kind} over {devices or 'all'}", expected=f"one of {known}")
 
     def calibrated_array(self) -> ArrayConfig:
-        """The array with the fitted bus and tree, those of its own overlap level.
+        """The array with the fitted bus and tree, for its own overlap level.
 
         Raises:
             InputError: no array was given, no all-reduce was measured, or a setting is beyond what an array can have.
@@ -105,7 +105,7 @@ class Calibration:
         return load_array(array_to_dict(self.array), changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, seconds and bytes per second."""
+        """The calibration as a JSON-ready dict, in seconds and bytes per second."""
         return {
             "schema": SCHEMA,
             "pe_sim_version": __version__,
@@ -128,13 +128,13 @@ class Calibration:
         }
 
     def points(self) -> list[tuple[Point, Point | None]]:
-        """Each measurement's point of its own fit, and that of the fit over all numbers of devices, if there is one."""
+        """Each measurement's point in its own fit, and in the fit over all numbers of devices or None."""
         over_all = {point.measured: point for fit in self.fits if fit.devices is None for point in fit.points}
         own = (point for fit in self.fits if fit.devices is not None for point in fit.points)
         return [(point, over_all.get(point.measured)) for point in own]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """A row a measurement, with its fit and that over all numbers of devices."""
+        """A row for each measurement, with its own fit and that over all numbers of devices."""
         rows = []
         for point, other in self.points():
             measured = point.measured
@@ -154,7 +154,7 @@ class Calibration:
         return rows
 
     def to_frame(self) -> DataFrame:
-        """The same as a pandas.DataFrame."""
+        """`to_rows()` as a pandas.DataFrame."""
         from pandas import DataFrame
 
         return DataFrame(self.to_rows(), columns=list(_COLUMNS)).astype({"bytes": "Int64"})
@@ -173,14 +173,14 @@ class Calibration:
         """Writes `calibrated_array` as a YAML file, whole or not at all.
 
         Raises:
-            InputError: as of `calibrated_array`, or the file cannot be written.
+            InputError: as `calibrated_array` raises it, or the file cannot be written.
         """
         from pe_sim.report.files import write_text
 
         write_text(path, array_text(self))
 
     def _repr_html_(self) -> str:
-        """The tables a notebook shows."""
+        """HTML of the tables for a notebook."""
 
         return html_of(self)
 
@@ -190,12 +190,12 @@ def calibrate(
     clock_ghz: float | None = None,
     array: ArrayConfig | str | Path | Mapping[str, Any] | None = None,
 ) -> Calibration:
-    """Latency and bandwidth of a machine from measurements of its collectives.
+    """The latency and bandwidth of a machine, fitted to measurements of its collectives.
 
     Args:
-        profiles: files that Galvatron's profilers wrote, or their mappings; several are taken as one.
-        clock_ghz: of the machine to be simulated; None: the array's, or 1 GHz.
-        array: as loaded, or what `load_array` takes; its bus and tree are to take as long as what was measured.
+        profiles: files that Galvatron's profilers wrote, or their mappings; several are merged.
+        clock_ghz: clock of the machine to be simulated; None: the array's, or 1 GHz.
+        array: as loaded, or what `load_array` takes; the array whose bus and tree are calibrated.
 
     Raises:
         InputError: a fault in a profile, nothing that can be fitted, a clock beside an array, or an array without a bus
@@ -235,8 +235,7 @@ def _check_use(profiles: GalvatronProfiles) -> None:
         )
 
 
-# ---- A calibration for people: takes one, gives its tables, its figure, the array as YAML, and its card in a
-# notebook.
+# ---- A calibration for people: takes one, gives its tables, its figure, the array as YAML, and HTML for a notebook.
 
 
 _FIT_HEAD: Final = ("collective", "devices", "points", "latency us", "a step us", "GB/s", "R2", "worst residual")
@@ -275,13 +274,13 @@ def print_calibration(found: Calibration, file: TextIO | None = None) -> None:
 
 
 def title_of(found: Calibration) -> str:
-    """From what, and in which cycles, in one line."""
+    """One line that tells the sources of the calibration and its clock."""
     names = ", ".join(Path(source).name for source in found.profiles.sources)
     return f"Calibration at {found.clock_ghz:g} GHz from {names}"
 
 
 def notes_of(found: Calibration) -> list[str]:
-    """How the figures come about, and what was not used."""
+    """Notes on how the figures come about, and on what was not used."""
     notes = [_HOW] if any(not fit.kind.is_rate for fit in found.fits) else []
     coefficient = found.overlap_coefficient
     if coefficient is not None:
@@ -304,7 +303,7 @@ def notes_of(found: Calibration) -> list[str]:
 
 
 def html_of(found: Calibration) -> str:
-    """The fits and settings as HTML."""
+    """HTML of the fits and settings for a notebook."""
     tables = [Table(head, rows) for title, head, rows in _fit_tables(found) if title != _RESIDUALS]
     tables += [Table((_heading(found, one), *_SETTING_HEAD[1:]), _setting_rows(one)) for one in found.machines]
     tables += [Table(_LAYER_HEAD, _layer_rows(found), 0)] if found.profiles.layer_times else []
@@ -312,10 +311,10 @@ def html_of(found: Calibration) -> str:
 
 
 def array_text(found: Calibration) -> str:
-    """The calibrated array as a YAML file that `load_array` reads.
+    """The text of a YAML file of the calibrated array, which `load_array` reads.
 
     Raises:
-        InputError: as of `Calibration.calibrated_array`.
+        InputError: as `Calibration.calibrated_array` raises it.
     """
     import yaml
 
@@ -335,7 +334,7 @@ def array_text(found: Calibration) -> str:
 
 
 def save_picture(found: Calibration, path: Path) -> None:
-    """Writes the figure as a PNG file.
+    """Writes the figure of measurements and fits as a PNG file.
 
     Raises:
         InputError: no collective was measured.
@@ -346,7 +345,7 @@ def save_picture(found: Calibration, path: Path) -> None:
 
 
 def _fit_tables(found: Calibration) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
-    """Title, head and rows of the tables that have any."""
+    """(title, head, rows) of each table that has any rows."""
     tables: list[tuple[str, Sequence[str], list[tuple[str, ...]]]] = [
         ("Fits", _FIT_HEAD, [_fit_row(fit) for fit in found.fits if not fit.kind.is_rate]),
         (_RESIDUALS, _POINT_HEAD, _point_rows(found)),
@@ -437,7 +436,7 @@ def _levels(machine: Machine) -> str:
 
 
 def _misfit(setting: Setting) -> str | None:
-    """What rounding cannot repair."""
+    """A note on a value that no rounding makes fit an array; None if it fits."""
     from pe_sim.config.files.schema import MAX_CYCLES, MAX_RATE  # loads pydantic
 
     if setting.asked is None:
@@ -460,7 +459,7 @@ def _misfit(setting: Setting) -> str | None:
 
 
 def _micro(seconds: float | None) -> str:
-    """Microseconds."""
+    """Microseconds as text, "-" for None."""
     return "-" if seconds is None else f"{seconds * 1e6:,.2f}"
 
 
@@ -473,7 +472,7 @@ def _rate_name(kind: Kind) -> str:
 
 
 def _worst(fit: Fit) -> str:
-    """The largest residual and where it is."""
+    """The largest residual and the size it is at, as text."""
     worst = fit.worst
     of = f" of {worst.measured.devices}" if fit.devices is None else ""
     return f"{_signed(worst.relative_error)} at {_size(worst.measured.num_bytes or 0)}{of}"
@@ -488,18 +487,18 @@ def _size(num_bytes: int) -> str:
 
 
 def _signed(value: float, digits: int = 1) -> str:
-    """Per cent; no sign where all digits are 0."""
+    """A signed percentage as text; "0%" if all its digits are 0."""
     text = f"{100 * value:+.{digits}f}%"
     return "0%" if float(text[:-1]) == 0 else text
 
 
 def _one_line(text: str) -> str:
-    """Without what would end a comment."""
+    """The text in one line, as line ends would end a comment."""
     return " ".join(text.split())
 
 
 def _panels(found: Calibration) -> list[Panel]:
-    """A panel for each collective whose times were measured, one for the rates."""
+    """A panel for each collective whose times were measured, and one for all rates."""
     from pe_sim.report.plots.studies import Panel
 
     panels = []
@@ -542,6 +541,6 @@ def _rate_series(fits: Sequence[Fit]) -> Series:
 
 
 def _spread(low: float, high: float) -> list[float]:
-    """Sizes at equal ratios, both ends with them."""
+    """`_LINE_POINTS` sizes from `low` to `high` at equal ratios."""
     ratio = high / low
     return [low * ratio ** (step / (_LINE_POINTS - 1)) for step in range(_LINE_POINTS)]

@@ -38,28 +38,28 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement beside its fit; seconds, or bytes per second of a rate."""
+    """A measurement and its fitted value; in seconds, or bytes per second for a rate."""
 
     measured: Measurement
     fitted: float
 
     @property
     def relative_error(self) -> float:
-        """Fitted over measured, less 1."""
+        """Relative error of the fitted value: fitted over measured, less 1."""
         return self.fitted / self.measured.value - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Latency and bandwidth of one kind of collective.
+    """The fitted latency and bandwidth of one kind of collective.
 
     Args:
-        kind: of collective, or of rate.
-        devices: how many took part; None: all numbers of devices together.
-        latency_seconds: of the whole collective; over all numbers of devices the start-up a; None: not known.
-        step_seconds: latency of each step of a ring, L; None of a single number of devices.
+        kind: the kind of collective or rate.
+        devices: number of devices; None: all numbers of devices together.
+        latency_seconds: latency of the whole collective; over all numbers of devices the start-up a; None: unknown.
+        step_seconds: latency of each step of a ring, L; None for a single number of devices.
         bytes_per_second: bandwidth of a device, B.
-        points: the measurements with what the fit makes of them.
+        points: the measurements with their fitted values.
     """
 
     kind: Kind
@@ -70,7 +70,7 @@ class Fit:
     points: tuple[Point, ...]
 
     def seconds(self, num_bytes: float, devices: int) -> float:
-        """The fitted time of a collective; not of a rate."""
+        """The fitted time of a collective in seconds; has no meaning for a rate."""
         latency = (self.latency_seconds or 0.0) + ring_steps(self.kind, devices) * (self.step_seconds or 0.0)
         return latency + wire_share(self.kind, devices) * num_bytes / self.bytes_per_second
 
@@ -81,14 +81,14 @@ class Fit:
 
     @property
     def r_squared(self) -> float | None:
-        """1 less the squares of the errors over those about the mean; None where all that was measured is the same."""
+        """The coefficient of determination R2 of the fit; None if all measured values are the same."""
         measured = np.array([point.measured.value for point in self.points])
         about = float(np.sum((measured - measured.mean()) ** 2))
         errors = measured - np.array([point.fitted for point in self.points])
         return 1.0 - float(np.sum(errors**2)) / about if about > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The fit as a JSON-ready dict."""
         return {
             "kind": self.kind.value,
             "devices": self.devices,
@@ -111,21 +111,21 @@ class Fit:
 
 
 def wire_share(kind: Kind, devices: int) -> float:
-    """What of a collective's bytes each device has to send; of a rate 1."""
+    """Bytes that each device has to send, over the collective's bytes; 1 for a rate."""
     if kind.is_rate:
         return 1.0
     return (2 if kind is Kind.ALL_REDUCE else 1) * (devices - 1) / devices
 
 
 def ring_steps(kind: Kind, devices: int) -> int:
-    """Messages one after the other in a ring; of a rate 0."""
+    """Number of steps of the collective in a ring; 0 for a rate."""
     if kind.is_rate:
         return 0
     return (2 if kind is Kind.ALL_REDUCE else 1) * (devices - 1)
 
 
 def fits_of(profiles: GalvatronProfiles) -> tuple[Fit, ...]:
-    """A fit of each kind and number of devices, after them one over all numbers of devices of the kind.
+    """A fit for each kind and number of devices, followed by one over all numbers of devices of the kind.
 
     Raises:
         InputError: times that do not grow with the size.
@@ -150,7 +150,7 @@ def _rate_fit(measured: list[Measurement], devices: int | None, source: str) -> 
 
 
 def _time_fit(measured: list[Measurement], devices: int | None, source: str) -> Fit:
-    """Of one number of devices, or with the steps of a ring over all (`devices` None)."""
+    """The fit of times over one number of devices, or (None) over all, with the steps of a ring."""
     kind = measured[0].kind
     wire = np.array([wire_share(kind, one.devices) * float(one.num_bytes or 0) for one in measured])
     steps = np.array([float(ring_steps(kind, one.devices)) for one in measured])
@@ -173,7 +173,7 @@ def _time_fit(measured: list[Measurement], devices: int | None, source: str) -> 
 
 
 def _least_squares(columns: _Floats, measured: _Floats) -> _Floats:
-    """The factors >= 0 of the columns with the least sum of squared relative errors."""
+    """The factors >= 0 of the columns that minimise the sum of squared relative errors."""
     from scipy.optimize import nnls
 
     relative = columns / measured[:, np.newaxis]
@@ -182,8 +182,7 @@ def _least_squares(columns: _Floats, measured: _Floats) -> _Floats:
     return np.asarray(found / lengths, dtype=np.float64)
 
 
-# ---- A calibration as a machine: takes fits, gives settings of an array's bus and tree, and of the links of a
-# system.
+# ---- A calibration as a machine: takes fits, gives settings of an array's bus and tree, and of a system's links.
 #
 # Calibrated is the all-reduce over the most devices that were measured, n: alpha and B of its fit.
 #
@@ -199,29 +198,29 @@ def _least_squares(columns: _Floats, measured: _Floats) -> _Floats:
 # Links. In a ring each of the 2 (n - 1) messages has S / n bytes: width B, latency alpha / (2 (n - 1)). Where no time
 # of an all-reduce was measured, links have the point-to-point rate, and their latency is not known.
 #
-# Widths are rounded down to whole bytes a cycle, at least 1; latencies to the nearest cycle. What an array cannot have
-# is settled where one is made of them.
+# Widths are rounded down to whole bytes a cycle, at least 1; latencies to the nearest cycle. Values that an array
+# cannot have are refused where an array is made of them.
 #
 # Overlap. A coefficient c says that communication takes c times as long while computation runs. The timing contract has
 # no such factor. So widths are given twice: of B for overlap 0, where nothing overlaps, and of B / c for overlap 1 to
 # 3. There B / c holds for every message, also for one that overlaps with nothing: a bus has one width. For such a
-# message it is a bound from above on its time. Latencies stay as they are.
+# message it gives an upper bound on its time. Latencies stay as they are.
 
 
 ARRAY: Final = "array"
 LINKS: Final = "links"
-_ARITHMETIC: Final = 1e-9  # a width so little below a whole number is that number
+_ARITHMETIC: Final = 1e-9  # relative tolerance: a width so little below a whole number is that number
 _ALL_LEVELS: Final = (0, 1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value of a machine.
+    """One setting of a machine.
 
     Args:
-        path: the dotted path.
+        path: its dotted path.
         value: a whole number, or one for each level of the tree.
-        asked: what the fit asks for, before rounding; of a list for its sum. None: the value follows from no fit.
+        asked: the fitted value before rounding (of a list, its sum); None: the value follows from no fit.
     """
 
     path: str
@@ -230,22 +229,22 @@ class Setting:
 
     @property
     def total(self) -> int:
-        """The value, or the sum of a list's."""
+        """The value, or its sum if it is a list."""
         return sum(self.value) if isinstance(self.value, tuple) else self.value
 
     @property
     def rounding(self) -> float:
-        """What rounding changed, relative to what was asked for; 0 where nothing above 0 was."""
+        """Relative change of the fitted value by rounding; 0 if no fitted value above 0 is known."""
         return self.total / self.asked - 1 if self.asked and self.asked > 0 else 0.0
 
     @property
     def text(self) -> str:
-        """As on the command line: --set network.bus.bytes_per_cycle=64."""
+        """The setting as an option: --set network.bus.bytes_per_cycle=64."""
         value = f"[{','.join(map(str, self.value))}]" if isinstance(self.value, tuple) else str(self.value)
         return f"--set {self.path}={value}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The setting as a JSON-ready dict."""
         value = list(self.value) if isinstance(self.value, tuple) else self.value
         return {"path": self.path, "value": value, "asked": self.asked, "rounding": self.rounding}
 
@@ -256,10 +255,10 @@ class Machine:
 
     Args:
         target: "array" or "links".
-        overlaps: the overlap levels they are for.
-        bytes_per_second: bandwidth they are made from.
-        source: the fit they are made from.
-        settings: in the order of the file.
+        overlaps: the overlap levels that they hold for.
+        bytes_per_second: the bandwidth that they are made from.
+        source: the fit that they are made from.
+        settings: the settings in the order of the file.
     """
 
     target: str
@@ -269,15 +268,15 @@ class Machine:
     settings: tuple[Setting, ...]
 
     def holds(self, target: str, overlap: int) -> bool:
-        """Whether these are for this target at this overlap level."""
+        """Whether these settings are for this target at this overlap level."""
         return self.target == target and overlap in self.overlaps
 
     def overrides(self) -> dict[str, object]:
-        """Values by dotted path, as `load_array` takes them."""
+        """The values by dotted path, as `load_array` takes them."""
         return {s.path: list(s.value) if isinstance(s.value, tuple) else s.value for s in self.settings}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The machine as a JSON-ready dict."""
         return {
             "target": self.target,
             "overlap_levels": list(self.overlaps),
@@ -289,7 +288,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class _BusTree:
-    """What of a bus and a tree is not calibrated."""
+    """The parts of a bus and a tree that are not calibrated."""
 
     levels: int
     combine_cycles: int
@@ -300,16 +299,17 @@ class _BusTree:
 def machines_of(
     fits: tuple[Fit, ...], coefficient: float | None, clock_ghz: float, array: ArrayConfig | None
 ) -> tuple[Machine, ...]:
-    """Bus and tree of an array, then the links of a system, each at overlap 0 and at overlap 1 to 3.
+    """Settings of an array's bus and tree, then of a system's links, each at overlap 0 and at overlap 1 to 3.
 
     Args:
-        fits: of all kinds.
-        coefficient: how many times as long what overlaps takes; None or 1: all overlap levels are alike.
-        clock_ghz: whose cycles are counted.
-        array: its bus and tree; None: those of an array with a PE for each device, and nothing but what was measured.
+        fits: fits of all kinds.
+        coefficient: how many times as long overlapped work takes; None or 1: all overlap levels are alike.
+        clock_ghz: the clock in whose cycles latencies are counted.
+        array: the array whose bus and tree are calibrated; None: one with a PE for each device, and no overhead or
+            combining of its own.
 
     Raises:
-        InputError: the array has no bus and tree, or no messages.
+        InputError: the array has no bus and tree, or is a single PE, which sends no messages.
     """
     machines: list[Machine] = []
     by = _most_devices(fits, Kind.ALL_REDUCE)
@@ -339,7 +339,7 @@ def _most_devices(fits: tuple[Fit, ...], kind: Kind) -> Fit | None:
 
 
 def _point_to_point(fits: tuple[Fit, ...]) -> Fit | None:
-    """The rate over all numbers of stages; it stands after those of each."""
+    """The point-to-point fit over all numbers of stages (which comes last), or the only one; None if none."""
     return next((fit for fit in reversed(fits) if fit.kind is Kind.POINT_TO_POINT), None)
 
 
@@ -391,7 +391,7 @@ def _bus_and_tree(fit: Fit, fixed: _BusTree, slower: float, hertz: float) -> tup
 
 
 def _climb(cycles: float, levels: int) -> Setting:
-    """Hops of the tree that add up to so many cycles, at least 1 each; what is left over goes to the upper ones."""
+    """The tree's hop latencies that add up to `cycles`, at least 1 each; a remainder goes to the upper levels."""
     each, more = divmod(max(levels, round(cycles)), levels)
     hops = tuple(each + (level >= levels - more) for level in range(levels))
     return Setting("network.tree.latency_cycles", hops, cycles)

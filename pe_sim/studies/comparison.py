@@ -1,4 +1,4 @@
-"""`pe_sim.compare`: takes workflows or arrays for one step, gives their reports beside each other and what differs."""
+"""`pe_sim.compare`: takes workflows or arrays for one step, gives their reports side by side and what differs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ArrayLike = ArrayConfig | str | Path | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class InGroups:
-    """A workflow in groups of PEs that takes fewer cycles than the best of a comparison, which has it without.
+    """A workflow that in groups of PEs takes fewer cycles than the best of a comparison, which has it without.
 
     Args:
-        workflow: what the comparison calls it.
-        groups: of PEs.
-        cycles: of the step, or the weighted sum over several.
-        percent_fewer: than the best.
+        workflow: its label in the comparison.
+        groups: number of groups of PEs.
+        cycles: cycles of the step, or the weighted sum over several steps.
+        percent_fewer: by how many per cent that is fewer than the best has.
     """
 
     workflow: str
@@ -47,11 +47,11 @@ class InGroups:
     percent_fewer: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The finding as a JSON-ready dict."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Two lines, as all outputs have them."""
+        """The finding in two lines of text, as all outputs have it."""
         faster = f"takes {self.cycles:,.0f} cycles, {self.percent_fewer:.1f}% fewer than the best above"
         how = "PEs in groups, each with sequences of its own; pe-sim search tries more of them"
         return f"{self.workflow} with groups: {self.groups} {faster}\n({how})."
@@ -59,11 +59,11 @@ class InGroups:
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Comparison:
-    """Reports of one step by what to call them.
+    """The reports of one step by their labels.
 
     Args:
-        reports: in the order they were asked for.
-        failed: why others could not be simulated, by what to call them.
+        reports: reports by label, in the order they were asked for.
+        failed: why other cases could not be simulated, by label.
         in_groups: a workflow in groups of PEs that is faster than all of them; None: none was found.
     """
 
@@ -72,10 +72,10 @@ class Comparison:
     in_groups: InGroups | None = None
 
     def __getitem__(self, label: str) -> Report:
-        """The report of this name.
+        """The report with this label.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such report.
         """
         if label not in self.reports:
             raise InputError(
@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def best(self) -> str:
-        """Of those that fit the memories the one with the most tokens per second, the first of equals."""
+        """The label of the best report: most tokens per second of those that fit the memories, the first of equals."""
         return list(self.reports)[self._ranking.best]
 
     @property
@@ -96,7 +96,7 @@ class Comparison:
         return Ranking.of(list(self.reports.values()), list(self.reports), {})
 
     def explain(self, first: str, other: str) -> Explanation:
-        """Where the cycles of `first` differ from those of `other`, operator by operator.
+        """The differences in cycles between the critical paths of `first` and `other`, operator by operator.
 
         Raises:
             InputError: there is no such report.
@@ -104,7 +104,7 @@ class Comparison:
         return explain(self[first], self[other])
 
     def to_frame(self) -> DataFrame:
-        """The main figures as a pandas.DataFrame, a row a report, the fastest first, what does not fit last."""
+        """A pandas.DataFrame of the main figures, a row a report, the fastest first, what does not fit last."""
         from pandas import DataFrame  # heavy, and only needed here
 
         rows = [
@@ -121,7 +121,7 @@ class Comparison:
             print(f"\n{self.in_groups}", file=file)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Where the time of each goes, as stacked bars on one scale; draws into `ax` or a new figure."""
+        """Draws where the time goes, a stacked bar for each report, into `ax` or a new figure; returns the axes."""
         from pe_sim.report.plots.time import plot_time
 
         return plot_time(self.reports, ax)
@@ -139,11 +139,11 @@ class Comparison:
         )
 
     def __repr__(self) -> str:
-        """One line."""
+        """One line with the labels and the fastest."""
         return f"<Comparison of {', '.join(self._ranking.marked)}: {self.best} is the fastest>"
 
     def _repr_html_(self) -> str:
-        """The main figures as a notebook shows them, the best in bold."""
+        """HTML for a notebook: the main figures, the best in bold."""
         first = next(iter(self.reports.values()))
         title = f"{first.model.name}, {first.step.phase}: {self.best} is the fastest"
         notes = list(self._ranking.notes)
@@ -162,12 +162,12 @@ def compare(
     *,
     allow_overflow: bool = False,
 ) -> Comparison:
-    """One step of one model under several workflows, on one array or on several.
+    """The comparison of one step of one model under several workflows, on one array or on several.
 
     Args:
         model, step, engine, allow_overflow: as of `simulate`.
-        array: one, or a list of them.
-        workflows: one, or a list of them; all named ones if left out. Those that the model, the array or the step
+        array: one array, or a list of arrays.
+        workflows: one workflow, or a list; all named ones if left out. Those that the model, the array or the step
             rules out are in `failed`, with the reason.
 
     Raises:
@@ -196,15 +196,15 @@ def each_case(
     simulated: Callable[[ArrayConfig, Workflow], tuple[Report, ...]],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict[str, tuple[Report, ...]], dict[str, str]]:
-    """The reports of the cases that work, one a step, and why the others do not, by label.
+    """The reports (one for each step) of the cases that work, and why the others do not, by label.
 
     Args:
-        cases: what is compared.
-        simulated: gives the reports of one.
-        progress: called with a label, how many are done, and of how many.
+        cases: array and workflow of each case, by label.
+        simulated: a function that gives the reports of a case.
+        progress: called with a label, the number of cases done, and their total.
 
     Raises:
-        InputError: none works.
+        InputError: no case works.
     """
     reports: dict[str, tuple[Report, ...]] = {}
     failures: dict[str, InputError] = {}
@@ -226,11 +226,12 @@ def faster_in_groups(
     cases: Mapping[str, tuple[ArrayConfig, Workflow]],
     reports: Mapping[str, Sequence[Report]],
 ) -> InGroups | None:
-    """The fastest workflow in groups of PEs, if that is faster than all that is compared.
+    """The fastest workflow in groups of PEs if it is faster than all that is compared; else None.
 
     Args:
-        steps: with their weights; `reports` has one for each.
-        cases: by label, what was simulated; the array of the fastest is tried, with the fastest workflows on it.
+        steps: (step, weight) pairs; `reports` has a report for each.
+        cases: array and workflow that were simulated, by label; groups are tried on the array of the fastest, with
+            the fastest workflows on it.
     """
     from pe_sim.mapping_search.candidates import Wanted, best_in_groups, takes_groups
 
@@ -257,19 +258,19 @@ def faster_in_groups(
 
 
 def remarks_on(grouped: InGroups | None) -> list[str]:
-    """What pages and notebooks say of it: nothing, or its words in one line."""
+    """Remarks for pages and notebooks: `grouped` in one line, or none."""
     return [] if grouped is None else [" ".join(str(grouped).split("\n"))]
 
 
 def labelled(listed: Sequence[str], workflows: Sequence[Workflow]) -> dict[str, Workflow]:
-    """The workflows by their names, or by what the user called them where two files give the same name."""
+    """The workflows by name, or by what the user called them where several have the same name."""
     names = [workflow.name for workflow in workflows]
     labels = [name if names.count(name) == 1 else given for name, given in zip(names, listed, strict=True)]
     return dict(zip(labels, workflows, strict=True))
 
 
 def _none_works(failures: Mapping[str, InputError]) -> InputError:
-    """The one reason if all share it, else all reasons in one message."""
+    """An error that tells why no workflow works: the one reason if all share it, else all reasons."""
     errors = list(failures.values())
     if len({str(error) for error in errors}) == 1:
         return errors[0]
@@ -278,7 +279,7 @@ def _none_works(failures: Mapping[str, InputError]) -> InputError:
 
 
 def reason_rows(reasons: Mapping[str, str]) -> str:
-    """A paragraph for each workflow that cannot do the step; a hint that several have stands with the first of them."""
+    """A paragraph for each workflow that cannot do the step; a hint that several share is given once."""
     said: set[str] = set()
     paragraphs = []
     for label, reason in reasons.items():
@@ -293,7 +294,7 @@ def _indented(lines: Iterable[str]) -> str:
 
 
 def _arrays(given: ArrayLike | Sequence[ArrayLike]) -> dict[str, ArrayConfig]:
-    """By their names, with the numbers of PEs where arrays share a name."""
+    """The arrays by name, with the number of PEs where several share a name."""
     listed = [given] if isinstance(given, ArrayConfig | str | Path | Mapping) else list(given)
     arrays = [as_array(each) for each in listed]
     names = [array.name for array in arrays]
@@ -313,7 +314,7 @@ def _arrays(given: ArrayLike | Sequence[ArrayLike]) -> dict[str, ArrayConfig]:
 def _cases(
     workflows: Mapping[str, Workflow], arrays: Mapping[str, ArrayConfig]
 ) -> dict[str, tuple[ArrayConfig, Workflow]]:
-    """Every workflow on every array, called by what tells them apart."""
+    """Every workflow on every array, by a label of what tells the cases apart."""
 
     def label(workflow: str, array: str) -> str:
         if len(arrays) == 1:
@@ -324,7 +325,7 @@ def _cases(
 
 
 def _figures(report: Report, over_best: float | None) -> dict[str, Any]:
-    """Of one report; `does_not_fit` is text where it does not, and there only."""
+    """The main figures of one report by column; `does_not_fit` is there only if it does not fit."""
     return {
         "cycles": report.latency_cycles,
         "microseconds": report.latency_seconds * 1e6,

@@ -2,7 +2,7 @@
 
 A sweep has a `base` that all points share, and over it `points` (a list of settings), `grid` (a list of values for each
 of several paths, every combination a point), or both: then every point of the list meets every combination of the grid.
-Nothing is loaded here and no path is looked up: `check` does that.
+Nothing is loaded here and no path is looked up: `resolve.check_sweep` does that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SLOWEST_FIRST: Final = ("model", "situation", "phase", "prompt", "context", "ba
 
 
 class SweepFile(Section):
-    """A sweep's file; the values of `base`, `grid` and `points` are checked by those who use them."""
+    """The schema of a sweep's file; the values of `base`, `grid` and `points` are checked where they are used."""
 
     schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, min_length=1, description="what summaries call it; the file's stem if left out")
@@ -50,11 +50,11 @@ class SweepFile(Section):
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Settings that exclude each other; a point of the sweep has one of each axis.
+    """An axis of a sweep: alternative settings, of which every point has one.
 
     Args:
-        name: the path of a grid, or `points`.
-        choices: at least one.
+        name: the path of a grid's list, or `points`.
+        choices: the alternatives, at least one.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Axis:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every dotted path that a choice sets."""
+        """Every dotted path that any of the choices sets."""
         return tuple(dict.fromkeys(path for choice in self.choices for path in choice))
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All points of a sweep, numbered from 0, the last axis fastest.
+    """A sweep with all its points, numbered from 0, the last axis fastest.
 
     Args:
-        source: what messages call it.
-        folder: where the files are looked up that it names; None: where the user stands.
+        source: what error messages call it.
+        folder: where files that it names are looked up; None: the working directory.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Sweep:
     axes: tuple[Axis, ...]
 
     def __len__(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return math.prod(self._lengths)
 
     @property
@@ -92,18 +92,18 @@ class Sweep:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every dotted path that is set somewhere, those of the base first."""
+        """Every dotted path that some point sets, those of the base first."""
         return tuple(dict.fromkeys([*self.base, *(path for axis in self.axes for path in axis.paths)]))
 
     def settings(self, point: int) -> Settings:
-        """What one point sets."""
+        """The settings of one point."""
         found = dict(self.base)
         for axis, place in zip(self.axes, np.unravel_index(point, self._lengths), strict=True):
             found |= axis.choices[int(place)]
         return found
 
     def column(self, path: str, start: int, stop: int) -> list[Any]:
-        """What the points start .. stop - 1 set a path to; None where they do not set it."""
+        """The values that points start .. stop - 1 give a path; None where they do not set it."""
         places = np.unravel_index(np.arange(start, stop), self._lengths)
         column = [self.base.get(path)] * (stop - start)
         for axis, place in zip(self.axes, places, strict=True):
@@ -113,14 +113,14 @@ class Sweep:
         return column
 
     def values(self, path: str) -> list[Any]:
-        """Every value that a path is set to somewhere, as often as it is given; None where a point leaves it out."""
+        """Every value that a path is given, repeated as in the file; None where a choice leaves it out."""
         for axis in self.axes:
             if path in axis.paths:
                 return [choice.get(path, self.base.get(path)) for choice in axis.choices]
         return [self.base.get(path)]
 
     def in_good_order(self) -> IntArray:
-        """(points,) their numbers so that neighbours share what is costly: the model's graph, then its placement."""
+        """(points,) numbers of the points, ordered so that neighbours share what is costly: graph, then placement."""
         ranks = [_rank(axis) for axis in self.axes]
         order = sorted(range(len(self.axes)), key=lambda axis: ranks[axis])
         numbers = np.arange(len(self), dtype=np.int64).reshape(self._lengths)
@@ -128,7 +128,7 @@ class Sweep:
         return flat
 
     def to_dict(self) -> dict[str, Any]:
-        """A file's mapping with all ranges written out; `load_sweep` of it gives the same points."""
+        """The sweep as a file's mapping, all ranges written out; `load_sweep` of it gives the same points."""
         told: dict[str, Any] = {"schema_version": 1, "name": self.name}
         if self.description:
             told["description"] = self.description
@@ -219,14 +219,14 @@ def _refuse_twice(axes: Sequence[Axis], source: str) -> None:
 
 
 def _as_list(given: object) -> list[Any] | None:
-    """A list of a list's like (a range or an array of Python's too); None of anything else."""
+    """The value as a list if it is a list, tuple, range or NumPy array; else None."""
     if isinstance(given, np.ndarray):
         return list(given.tolist())
     return list(given) if isinstance(given, list | tuple | range) else None
 
 
 def _plain(value: object, source: str, path: str) -> Any:
-    """The value as JSON has it: texts, numbers, booleans, null, and lists and mappings of them."""
+    """The value in the types of JSON: texts, numbers, booleans, null, and lists and mappings of them."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, np.generic):
@@ -241,7 +241,7 @@ def _plain(value: object, source: str, path: str) -> Any:
 
 
 def _rank(axis: Axis) -> tuple[int, int]:
-    """Axes that change the graph come first, hence change least often; then those that cut it for other PEs."""
+    """Sort key of an axis, slowest first: axes that change the graph, then those that change its placement, then all."""
     for place, name in enumerate(_SLOWEST_FIRST):
         if any(path == name or path.startswith(f"{name}.") for path in axis.paths):
             return 0, place
@@ -255,7 +255,7 @@ def _rank(axis: Axis) -> tuple[int, int]:
 FORM: Final = "{from: 16, to: 256, times: 2}, or `step` or `num` in the place of `times`"
 _WAYS: Final = ("step", "times", "num")
 _ENDS: Final = ("from", "to")
-_SLACK: Final = 1e-9  # of a step: so that 0.1 + 0.1 + 0.1 still reaches 0.3
+_SLACK: Final = 1e-9  # tolerance in steps, so that 0.1 + 0.1 + 0.1 still reaches 0.3
 MAX_VALUES: Final = 10**7  # of one range
 
 Number = int | float
@@ -267,16 +267,16 @@ def is_range(value: object) -> bool:
 
 
 def expand_range(given: Mapping[str, Any], source: str, path: str) -> list[Number]:
-    """The values of a range; `to` is the last of them if it is met.
+    """The values of a range; `to` is the last of them if a step lands on it.
 
-    Whole numbers stay whole where every value is one.
+    If all numbers given and all values are whole, the values are ints.
 
     Args:
         given: `from`, `to`, and one of `step` (added), `times` (multiplied) and `num` (that many, evenly spaced).
-        source, path: what error messages call it.
+        source, path: what error messages call the range.
 
     Raises:
-        InputError: another key, something that is no number, or a range that holds no value or too many.
+        InputError: an unknown key, something that is no number, or a range with no value or too many.
     """
     for key in given:
         if key not in (*_ENDS, *_WAYS):
@@ -365,23 +365,23 @@ _LENGTH: Final = 32  # hexadecimal digits: 128 bits, beyond any chance of two po
 
 
 def canonical(value: object) -> str:
-    """JSON in which equal values are equal texts: keys sorted, no blanks."""
+    """JSON text of a value that is equal for equal values: keys sorted, no blanks."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(*parts: str) -> str:
-    """The key of some texts in their order, of this version of the program and of the table."""
+    """The key of texts in their order, which also depends on the versions of the program and of the table."""
     text = canonical([SCHEMA, __version__, *parts])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
 
 
 def unresolved_key(settings: Mapping[str, Any], error: str) -> str:
-    """The key of a point whose settings make no config; another fault is another key."""
+    """The key of a point whose settings cannot be resolved; it depends on the error."""
     return digest("unresolved", canonical(settings), error)
 
 
 def workflow_text(workflow: Workflow) -> str:
-    """A workflow as JSON without what does not change what it does: where it came from, and its summary."""
+    """A workflow as canonical JSON, without its sources and summary, which do not change what it does."""
     told = asdict(workflow)
     for name in ("source", "summary"):
         told.pop(name)

@@ -30,12 +30,12 @@ _NETWORK: Final = "network"
 
 
 class Kind(StrEnum):
-    """How time depends on a parameter, and how far it is moved at least."""
+    """The kind of a parameter: how time depends on it, and how far it is moved at least."""
 
     LATENCY = "latency"  # cycles a thing takes: time grows with it; moved by whole cycles
     RATE = "rate"  # work a cycle: time grows with its reciprocal; moved by whole units
-    COUNT = "count"  # likewise, but of units that cut work into tiles or shards; doubled and halved
-    CLOCK = "clock"  # likewise, any real number; changes no cycle, but how long one is
+    COUNT = "count"  # a rate, but of units that cut work into tiles or shards; doubled and halved
+    CLOCK = "clock"  # a rate, any real number; changes no number of cycles, but the length of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +52,54 @@ class Source:
 
     @classmethod
     def of(cls, array: ArrayConfig | str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None) -> Source:
-        """Of a finished ArrayConfig those latencies that its floor plan gives are taken as `auto`: it no longer says.
+        """The source of an array; in a loaded ArrayConfig, latencies that its floor plan would give become `auto`.
 
         Raises:
-            InputError: as `load_array`.
+            InputError: as `load_array` raises it.
         """
         if isinstance(array, ArrayConfig):
             return cls(with_autos(array), dict(overrides or {}))
         source = cls(array, dict(overrides or {}))
         loaded = source.load()
         if not loaded.network.is_graph and f"{_NETWORK}.bus" not in array_paths(array, overrides):
-            return cls(with_autos(loaded), {})  # a hierarchy of one cluster, which is one bus without being written so
+            return cls(with_autos(loaded), {})  # a hierarchy of one cluster, which is simulated as one bus and tree
         return source
 
     def load(self, changes: Mapping[str, object] | None = None) -> ArrayConfig:
-        """The array with some more values changed.
+        """The array with further values changed.
 
         Raises:
-            InputError: as `load_array`.
+            InputError: as `load_array` raises it.
         """
         return load_array(self.given, {**self.overrides, **(changes or {})})
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value of the array's file: numbers, or a mapping of which the numbers under `keys` are meant."""
+    """A value of the array's file: numbers, or a mapping in which the numbers under `keys` count."""
 
     path: str
     value: Any
     keys: tuple[str, ...] = ()
 
     def numbers(self) -> list[int | float]:
-        """All numbers that are meant."""
+        """All numbers of the value that count."""
         return list(_numbers(self.value, self.keys, not self.keys))
 
     def scaled(self, scale: Fraction) -> Any:
-        """The value with these numbers times `scale`, whole ones staying whole."""
+        """The value with the numbers that count times `scale`; whole ones stay whole."""
         return _scaled(self.value, self.keys, not self.keys, scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What is scaled as one.
+    """A parameter of an array: numbers that are scaled together.
 
     Args:
-        name: for people, and to ask for it.
+        name: its name in tables and options.
         kind: how time depends on it.
-        unit: of its numbers.
-        settings: where they stand; at least one number among them is above 0.
+        unit: unit of its numbers.
+        settings: the values that hold its numbers, at least one of which is above 0.
     """
 
     name: str
@@ -109,15 +109,15 @@ class Parameter:
 
     @property
     def numbers(self) -> list[int | float]:
-        """All numbers of all settings."""
+        """All numbers of all settings that count."""
         return [number for setting in self.settings for number in setting.numbers()]
 
     def overrides(self, scale: Fraction) -> dict[str, object]:
-        """New values by dotted path."""
+        """The scaled values by dotted path, as `load_array` takes them."""
         return {setting.path: setting.scaled(scale) for setting in self.settings}
 
     def described(self, scale: Fraction = Fraction(1)) -> str:
-        """The numbers at a scale: each once, no more than three of them, and no 0 beside others."""
+        """The scaled numbers as text: each once, a range if more than three, and no 0 beside others."""
         moved = [Setting(each.path, each.scaled(scale), each.keys) for each in self.settings]
         scaled = [number for setting in moved for number in setting.numbers() if number]
         distinct = list(
@@ -126,9 +126,9 @@ class Parameter:
         return "/".join(distinct) if len(distinct) <= 3 else f"{min(scaled):g}..{max(scaled):g}"
 
     def scales(self, change: Fraction) -> tuple[Fraction, Fraction | None]:
-        """The scales nearest to 1 + change and 1 / (1 + change) that keep all numbers whole, none of them 1.
+        """The scales nearest to 1 + change and 1 / (1 + change), neither of them 1, that keep all numbers whole.
 
-        A count is at least doubled and halved. There is no second one where no whole number is left below.
+        A count is at least doubled and halved. The second scale is None where no whole number is left below.
         """
         change = max(change, Fraction(1)) if self.kind is Kind.COUNT else change
         up, down = 1 + change, 1 / (1 + change)
@@ -161,7 +161,7 @@ def _scaled(value: Any, keys: tuple[str, ...], meant: bool, scale: Fraction) -> 
 
 
 def parameters_of(source: Source, array: ArrayConfig) -> tuple[tuple[Parameter, ...], dict[str, str]]:
-    """All parameters of `array`, as loaded from `source`; and those that cannot be scaled, with the reason."""
+    """All parameters of `array`, loaded from `source`, and by name why others cannot be scaled."""
     left_out: dict[str, str] = {}
     found = [*_of_network(source, array, left_out), *_of_pes(array), *_of_root(array)]
     waiting = [name for name, reason in left_out.items() if reason == DERIVED]
@@ -177,7 +177,7 @@ def parameters_of(source: Source, array: ArrayConfig) -> tuple[tuple[Parameter, 
 
 
 def _together(latencies: Iterable[Parameter]) -> Parameter:
-    """All of them as one; what several of them scale in one mapping is scaled there at once."""
+    """One parameter of several latencies; settings of the same path are merged."""
     merged: dict[str, Setting] = {}
     for each in (setting for parameter in latencies for setting in parameter.settings):
         known = merged.get(each.path)
@@ -219,7 +219,7 @@ def _of_array(source: Source, array: ArrayConfig) -> Iterator[Parameter]:
 
 
 def _has_autos(source: Source, array: ArrayConfig) -> bool:
-    """Whether slower wires would change the interconnect, or that is left to its channels."""
+    """Whether the wire speed changes any latency: some latency of the interconnect is `auto`."""
     if array.network.is_graph:
         return AUTO in _texts(array_to_dict(array)[_NETWORK])
     try:
@@ -274,7 +274,7 @@ def _of_bus_and_tree(source: Source, network: Network) -> Iterator[Parameter]:
 
 
 def _of_link(array: ArrayConfig, path: str, link: Mapping[str, Any], left_out: dict[str, str]) -> Iterator[Parameter]:
-    """Width and times of the channels of one level; a latency that is `auto` where all its wires have the same."""
+    """Parameters of one level's channels: width and times; an `auto` latency only if all wires have the same."""
     name, full = path.replace(".", " "), f"{_NETWORK}.{path}"
     yield _one(f"{name} width", Kind.RATE, "B/cycle", f"{full}.bytes_per_cycle", link["bytes_per_cycle"])
     latency = link["latency_cycles"]
@@ -291,7 +291,7 @@ def _of_link(array: ArrayConfig, path: str, link: Mapping[str, Any], left_out: d
 
 
 def _derived_latencies(array: ArrayConfig, level: str | None) -> set[int]:
-    """What `auto` gives the channels of a level, or all channels."""
+    """The distinct latencies in cycles that `auto` gives the channels of a level, or (None) all channels."""
     from pe_sim.network.interconnect import interconnect_of  # loads networkx
 
     channels = interconnect_of(array).topology.channels
@@ -300,7 +300,7 @@ def _derived_latencies(array: ArrayConfig, level: str | None) -> set[int]:
 
 
 def _of_user_graph(network: Mapping[str, Any], left_out: dict[str, str]) -> Iterator[Parameter]:
-    """All edges and buses of the user's own graph together; it stands in the file's place."""
+    """Parameters of all edges and buses of the user's graph together; the graph replaces its file."""
     graph = network["graph"]
     inside = [*graph["nodes"], *graph["edges"]]
     keys = (("bytes_per_cycle", "width"), ("latency_cycles", "latency"), ("overhead_cycles", "overhead"))
@@ -318,7 +318,7 @@ def _one(name: str, kind: Kind, unit: str, path: str, value: object) -> Paramete
 
 
 def with_autos(array: ArrayConfig) -> dict[str, Any]:
-    """The array's mapping with `auto`, or nothing, where it has what they would stand for."""
+    """The array's mapping, with `auto` (or nothing) in place of values that would be derived just so."""
     plain = array_to_dict(array)
     network = plain[_NETWORK]
     if array.network.is_graph:
@@ -338,7 +338,7 @@ def with_autos(array: ArrayConfig) -> dict[str, Any]:
 
 
 def _forget_sides(array: ArrayConfig, network: dict[str, Any]) -> None:
-    """Rows and columns follow from N where they are those that N gives."""
+    """Removes rows and columns from the network's mapping if the number of PEs gives the same."""
     if "rows" not in network:
         return
     bare = {key: value for key, value in network.items() if key not in ("rows", "cols")}

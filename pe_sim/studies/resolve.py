@@ -1,4 +1,4 @@
-"""From settings by dotted path to model, array, steps and workflow; and all points of a sweep checked before it runs.
+"""Takes settings by dotted path, gives model, array, steps and workflow; checks all of a sweep before it runs.
 
 A sweep says the same things again and again, so each part is loaded once for each text that asks for it. What is kept
 belongs to one `Resolver`, and a resolver to one run of a sweep: a file that changes between two runs is read again.
@@ -43,7 +43,7 @@ _KEPT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What a point simulates: one step, or those of a situation with how often each counts."""
+    """What a point simulates: one step, or the steps of a situation with their weights."""
 
     weighted: tuple[WeightedStep, ...]
     situation: Situation | None
@@ -52,7 +52,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The configs of one point; the texts are canonical JSON, and `key` is made of them."""
+    """The configs of one point; the texts are canonical JSON, from which `key` is made."""
 
     model: ModelConfig
     array: ArrayConfig
@@ -66,7 +66,7 @@ class Resolved:
 
 
 class Resolver:
-    """Loads what settings name, each part once."""
+    """A loader of what settings name, which loads each part once."""
 
     def __init__(self, folder: Path | None) -> None:
         """Looks files up in `folder` first; None: where the user stands."""
@@ -77,7 +77,7 @@ class Resolver:
         self._workflow = lru_cache(_KEPT)(self._load_workflow)
 
     def resolve(self, settings: Settings) -> Resolved:
-        """The configs of a point.
+        """The configs of the point with these settings.
 
         Raises:
             InputError: something is missing, unknown or wrong.
@@ -99,7 +99,7 @@ class Resolver:
         return Resolved(model, array, steps, workflow, engine, overflow, model_text, array_text, key)
 
     def load(self, name: str, given: Any, ignore_keys: Any = None) -> None:
-        """Loads what one of `CHOICES` names, for whoever checks names alone; `ignore_keys` are of a model's config.
+        """Loads what one of `CHOICES` names, to check it; `ignore_keys` belong to a model's config.
 
         Raises:
             InputError: there is no such thing, or it has a fault.
@@ -115,11 +115,11 @@ class Resolver:
             _check_phase(given)
 
     def place_of(self, kind: PresetKind, given: Any) -> Any:
-        """A preset's name or an inline mapping as it is; a file's path as it is reached from here."""
+        """A preset's name or an inline mapping unchanged; a file's path as seen from the working directory."""
         return given if not isinstance(given, str) or is_preset(kind, given) else self._file(given)
 
     def _file(self, given: str) -> str:
-        """The path in the sweep's folder if there is such a file, else as given."""
+        """The path inside the sweep's folder if there is such a file, else the path as given."""
         beside = None if self._folder is None or not given else self._folder / given
         return str(beside) if beside is not None and os.path.isfile(beside) else given  # False also of impossible names
 
@@ -166,14 +166,14 @@ class Resolver:
 
 
 def _asked(chosen: Mapping[str, Any], name: str, changes: Mapping[str, Any], ignore_keys: Any = None) -> str:
-    """What is to be loaded, as the text it is kept under."""
+    """What is to be loaded as a text, which is the key of the cache."""
     if name not in chosen:
         raise InputError("missing", path=name, hint=f"give it in `base`, or sweep it: grid: {{{name}: [...]}}")
     return json.dumps([chosen[name], changes, ignore_keys])
 
 
 def build_step(chosen: Mapping[str, Any]) -> Step:
-    """The step that the settings of `OF_STEP` make.
+    """The step that settings named in `OF_STEP` describe.
 
     Raises:
         InputError: a setting of the other phase, a missing length, or lengths a step cannot have.
@@ -211,7 +211,7 @@ def _check_phase(given: object) -> None:
         raise InputError("unknown phase", path="phase", given=given, expected=expected, hint=hint)
 
 
-# ---- Checks a sweep before anything runs: every path must be one that the configs know, every name must be there.
+# ---- Checks a sweep before anything runs: the configs must know every path, and every name must exist.
 
 
 _NAMED: Final = ("model", "array", "workflow", "situation", "phase", "engine")
@@ -221,9 +221,9 @@ _CHANGE_THE_SCHEMA: Final = ("network", "network.kind", "pe", "pe.memory", "pe.m
 
 
 def check_sweep(sweep: Sweep, resolver: Resolver) -> None:
-    """Asks the configs' own schemas about every path, and loads everything that is named, once.
+    """Checks every path of a sweep against the configs' schemas, and loads everything it names, once.
 
-    A path that only some of the sweep's arrays have passes: the points of the others will be rows with an error.
+    A path that only some of the sweep's arrays have is accepted: the points of the others become rows with an error.
 
     Raises:
         InputError: an unknown path or name, with the nearest known one, or a model, array, workflow or length is
@@ -252,7 +252,7 @@ def check_sweep(sweep: Sweep, resolver: Resolver) -> None:
 
 
 def _meant(sweep: Sweep, names: Sequence[str]) -> str | None:
-    """A path of the sweep that looks like one of these names, none of which is there."""
+    """A hint at a path of the sweep that looks like one of these missing names; None if no path does."""
     others = [path for path in sweep.paths if path not in CHOICES and "." not in path]
     for name in names:
         near = get_close_matches(name, others, n=1)
@@ -262,7 +262,7 @@ def _meant(sweep: Sweep, names: Sequence[str]) -> str | None:
 
 
 def _blamed(sweep: Sweep, name: str, given: Any, resolver: Resolver) -> None:
-    """Loads what is named; a fault in a file is told of that file, an unknown name of the sweep."""
+    """Loads what is named; the error names the file for a fault in a file, else the place in the sweep."""
     try:
         resolver.load(name, given, sweep.base.get(IGNORE_KEYS))
     except InputError as error:
@@ -279,7 +279,7 @@ def _blamed(sweep: Sweep, name: str, given: Any, resolver: Resolver) -> None:
 
 
 def where_of(sweep: Sweep, path: str) -> str:
-    """Where in the sweep's file a path is set."""
+    """The place in the sweep's file that sets a path."""
     for axis in sweep.axes:
         if path in axis.paths:
             return f"{POINTS}: {path}" if axis.name == POINTS else f"grid.{path}"
@@ -309,7 +309,7 @@ def _check_model_path(sweep: Sweep, path: str) -> None:
 
 
 def _known_to_arrays(sweep: Sweep, resolver: Resolver) -> frozenset[str]:
-    """The paths that at least one array of the sweep has."""
+    """All paths that at least one array of the sweep has."""
     known: set[str] = set()
     refused: list[InputError] = []
     for given, changes in product(_distinct(sweep.values("array")), _changed_schemas(sweep)):
@@ -323,7 +323,7 @@ def _known_to_arrays(sweep: Sweep, resolver: Resolver) -> frozenset[str]:
 
 
 def _changed_schemas(sweep: Sweep) -> Iterator[Settings]:
-    """Every combination of the values that decide which paths an array has."""
+    """Yields every combination of the sweep's values that decide which paths an array has."""
     paths = [path for path in _CHANGE_THE_SCHEMA if path in sweep.paths]
     for values in product(*(_distinct(sweep.values(path)) for path in paths)):
         yield {path: value for path, value in zip(paths, values, strict=True) if value is not None}
@@ -337,5 +337,5 @@ def _unknown(sweep: Sweep, path: str, known: set[str]) -> InputError:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    """Each value once; None, which stands for left out, not at all."""
+    """The distinct values, without None, which stands for left out."""
     return list({canonical(value): value for value in values if value is not None}.values())

@@ -25,8 +25,8 @@ NO_FIT: Final = "does_not_fit"  # what exceeds the memories by how much, where `
 BASIS: Final = "cost_basis"  # which process and memories energy and area are of, and what of it was assumed
 INPUT: Final = "input"  # the point is wrong: the same settings will always be
 FAULT: Final = "fault"  # something else went wrong: tried again at the next --resume
-WORKER: Final = "worker"  # the process died over it: likewise
-# What is not added up over the steps of a situation.
+WORKER: Final = "worker"  # the process died over it: tried again at the next --resume
+# Figures that are not added up over the steps of a situation.
 _MEANS: Final = "utilization."
 _AREA: Final = "area_mm2"
 _PEAKS: Final = (
@@ -41,13 +41,13 @@ _PEAKS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one point.
+    """The result of one point.
 
     Args:
         key: of its resolved config.
-        figures: by column; empty where it failed.
-        configs: canonical JSON of model, array, step and workflow; empty where they could not be made.
-        error, error_kind: the message, and one of INPUT, FAULT and WORKER; None where all went well.
+        figures: figures by column; empty if the point failed.
+        configs: canonical JSON of model, array, step and workflow; empty if they could not be made.
+        error, error_kind: the message, and one of INPUT, FAULT and WORKER; None if the point succeeded.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def key_of(settings: Settings, resolver: Resolver) -> str:
-    """The key that the row of these settings will have."""
+    """The key of the row that these settings will have."""
     try:
         return resolver.resolve(settings).key
     except InputError as error:
@@ -66,7 +66,7 @@ def key_of(settings: Settings, resolver: Resolver) -> str:
 
 
 def row_of(settings: Settings, resolver: Resolver) -> Row:
-    """The row of one point; nothing that goes wrong with it goes further than this row."""
+    """The row of one point; an error in it becomes part of the row and goes no further."""
     try:
         resolved = resolver.resolve(settings)
     except InputError as error:
@@ -83,13 +83,13 @@ def row_of(settings: Settings, resolver: Resolver) -> Row:
 
 
 def lost_row(key: str) -> Row:
-    """The row of a point over which its worker died, again and again."""
+    """The row of a point whose worker died again and again."""
     error = "the process that simulated this point was killed, again and again, also when it did nothing else"
     return Row(key, error=f"{error}; was the memory enough?", error_kind=WORKER)
 
 
 def _simulate(resolved: Resolved) -> list[Report]:
-    """The report of every step; a workflow that is searched is searched for all steps together."""
+    """The reports of all steps, in order; a workflow that is searched is searched for all steps together."""
     model, array, steps = resolved.model, resolved.array, resolved.steps.weighted
     workflow = resolved.workflow
     if workflow.searched:
@@ -119,7 +119,7 @@ def _figures(reports: Sequence[Report], steps: Steps) -> Figures:
 
 
 def figures_of(report: Report) -> Figures:
-    """The figures of one step, by column, equal to those of the report; the critical path is left out.
+    """The figures of one step by column, equal to those of its report; the critical path is left out.
 
     Cycles, bytes and counts are whole numbers; seconds, joules, tokens a second and shares are not.
     """
@@ -154,7 +154,7 @@ def figures_of(report: Report) -> Figures:
 
 
 def _together(each: Sequence[Figures], weights: Sequence[float]) -> Figures:
-    """The figures of several steps, each counted by its weight: sums, means over the time, and peaks."""
+    """The figures of several steps as one: weighted sums, means over the time, and peaks."""
     seconds = [weight * _number(figures["seconds"]) for figures, weight in zip(each, weights, strict=True)]
     names = list(dict.fromkeys(name for figures in each for name in figures))
     found: Figures = {}

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep: takes workers and numbers of points, gives what is done as it is done.
+"""Runs the points of a sweep: takes workers and numbers of points, hands on results as they come.
 
 Chunks of points are made so that each takes about a second: small enough that a kill loses little, large enough that
 handing them out costs little. When a worker dies, whatever was with it is tried again alone, halved until the point is
@@ -24,21 +24,21 @@ from pe_sim.units import IntArray
 CHUNK_SECONDS: Final = 1.0
 _MOST_POINTS: Final = 1024  # of a chunk
 _GROWTH: Final = 4
-_LAST_SHARE: Final = 8  # the last chunks are this much smaller than those before, at most
+_LAST_SHARE: Final = 8  # the last chunks are at most this many times smaller than those before
 _TRIES: Final = 3  # of one point alone
 _PATIENCE_SECONDS: Final = 10.0
 
 
 @dataclass
 class Runner:
-    """Hands points to workers and takes back what they did.
+    """A runner that hands points to workers and takes back their results.
 
     Args:
-        sweep, run: what a task needs to know.
-        workers: who does it.
-        give: called with the numbers of some points and what is done of them, each point once.
-        tell: called with what people should know while nothing comes back.
-        do: the work.
+        sweep, run_name: the sweep, and a name for this run of it.
+        workers: those that do the work.
+        give: called with the numbers of some points and their results, for each point once.
+        tell: called with what the user should know while nothing comes back.
+        do: the function that does a task.
     """
 
     sweep: Sweep
@@ -51,11 +51,11 @@ class Runner:
     _resolver: Resolver = field(init=False)
 
     def __post_init__(self) -> None:
-        """For points that are lost, keys are worked out here."""
+        """Makes the resolver that gives lost points their keys."""
         self._resolver = Resolver(self.sweep.folder)
 
     def run(self, points: IntArray, *, keys_only: bool = False) -> None:
-        """Does all points, in any order.
+        """Does all points, in any order, and hands on their results.
 
         Raises:
             InputError: the workers are gone for good, or are of another version.
@@ -73,7 +73,7 @@ class Runner:
                 self._one_by_one(lost, keys_only)
 
     def _size(self, left: int) -> int:
-        """Points of the next chunk; towards the end less, so that all workers end together."""
+        """Number of points in the next chunk; smaller towards the end, so that all workers end together."""
         return max(1, min(self._chunk_points, max(left // self.workers.ahead, self._chunk_points // _LAST_SHARE)))
 
     def _submit(self, chunk: IntArray, keys_only: bool) -> Future[Done]:
@@ -81,7 +81,7 @@ class Runner:
         return self.workers.submit(self.do, Task(self.run_name, self.sweep.folder, settings, keys_only))
 
     def _collect(self, pending: dict[Future[Done], IntArray]) -> list[IntArray]:
-        """Takes what is done, at least one chunk; when a worker died, everything. Gives the chunks that were lost."""
+        """Takes at least one finished chunk, or all of them if a worker died; returns the chunks that were lost."""
         lost = self._take(pending, self._first_done(pending))
         while lost and pending:
             lost += self._take(pending, self._first_done(pending))
@@ -103,7 +103,7 @@ class Runner:
         return lost
 
     def _given(self, future: Future[Done], chunk: IntArray) -> bool:
-        """Whether the chunk is done and handed on; if not, its worker died."""
+        """Whether the chunk is done and handed on; False if its worker died."""
         try:
             done = future.result()
         except Exception as error:
@@ -122,7 +122,7 @@ class Runner:
         return True
 
     def _one_by_one(self, lost: list[IntArray], keys_only: bool) -> None:
-        """Tries chunks alone; halves those that are lost again, and gives up a point that is lost alone."""
+        """Tries lost chunks alone, halves those that are lost again, and gives up a point that is lost alone."""
         waiting = [(chunk, 0) for chunk in lost]
         while waiting:
             chunk, tries = waiting.pop()

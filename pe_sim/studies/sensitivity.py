@@ -5,7 +5,7 @@ units are doubled and halved). Each time the step is simulated in full, and what
 
     worth of +1 % = (T' - T) / T * (x(1.01) - 1) / (x(s) - 1),  x(s) = s for latencies, 1 / s for rates and counts,
 
-for a parameter at s times its value, with T' the simulated time there. x is the variable in which the timing contract
+for a parameter at s times its value, with T' the time simulated there. x is the variable in which the timing contract
 is linear: a chain of work and messages takes the sum of its latencies and of its sizes over its rates. So where the
 critical path stays the same, the figure is exact up to the contract's own ceilings (a message of 64 bytes takes two
 beats of 63). Where it changes on the way, the figure is that of the chord. The elasticity is the chord from the lower
@@ -62,16 +62,16 @@ WeightedStep = tuple[api.Step, float]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A parameter at another value.
+    """A parameter at another value, and what that does to the time.
 
     Args:
-        scale: of the value now.
-        value: what that makes, for people.
-        cycles: of the step there; None if it cannot be simulated.
-        change: of the time in seconds, relative.
-        per_cent: the same brought to one per cent, in per cent.
+        scale: factor on the present value.
+        value: the new value as text.
+        cycles: cycles of the step at that value; None if it cannot be simulated.
+        change: relative change of the time in seconds.
+        per_cent: change of the time in per cent, brought to one per cent of the parameter.
         reason: why it cannot be simulated.
-        shortage: what does not fit the memories there, where `allow_overflow` let it pass.
+        shortage: what does not fit the memories at that value, where `allow_overflow` let it pass.
     """
 
     scale: float
@@ -83,7 +83,7 @@ class Move:
     shortage: InfeasibleError | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The move as a JSON-ready dict."""
         return {
             "scale": self.scale,
             "value": self.value,
@@ -97,11 +97,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What one parameter is worth.
+    """What one parameter is worth in a step's time.
 
     Args:
-        parameter: its name; `kind` and `unit` as of a `Parameter`, `value` what it is now.
-        more, less: it moved up and down; None where there is no whole number below.
+        parameter: its name; `kind` and `unit` are those of the `Parameter`, `value` is its present value.
+        more, less: the parameter moved up and down; None where there is no whole number below.
         elasticity: per cent of the time for one per cent of the parameter, from the lower to the upper value; None if
             neither can be simulated.
     """
@@ -117,12 +117,12 @@ class Worth:
 
     @property
     def weight(self) -> float:
-        """The larger of the two sides, in per cent: what tornado figures are sorted by."""
+        """The larger effect of the two moves, in per cent, by which tornado figures are sorted."""
         sides = [move.per_cent for move in (self.more, self.less) if move is not None and move.per_cent is not None]
         return max(map(abs, sides), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The worth as a JSON-ready dict."""
         return {
             "parameter": self.parameter,
             "kind": self.kind.value,
@@ -141,13 +141,13 @@ class Sensitivity:
 
     Args:
         model, array, workflow: what was simulated; the workflow stays the same throughout.
-        steps: each with its weight.
-        cycles: of the steps as they are, weighted.
-        change: by how much parameters were moved, to the nearest whole numbers, by one at least.
-        rows: a `Worth` each, the one with the most effect first.
-        left_out: parameters that cannot be moved, and why.
-        complete: whether all others were, not some that were asked for.
-        shortage: what does not fit the memories as they are, where `allow_overflow` let it pass.
+        steps: (step, weight) pairs.
+        cycles: weighted cycles of the steps on the array as it is.
+        change: relative change by which parameters were moved, to the nearest whole numbers, by one at least.
+        rows: a `Worth` for each parameter, the one with the most effect first.
+        left_out: why parameters cannot be moved, by name.
+        complete: whether all other parameters were moved, and not only some that were asked for.
+        shortage: what does not fit the memories of the array as it is, where `allow_overflow` let it pass.
     """
 
     model: ModelConfig
@@ -165,7 +165,7 @@ class Sensitivity:
         """The row of a parameter by its name.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no row of this name.
         """
         found = next((row for row in self.rows if row.parameter == parameter), None)
         if found is None:
@@ -174,7 +174,7 @@ class Sensitivity:
 
     @property
     def sum_of_elasticities(self) -> float | None:
-        """Of latencies, less those of rates: 1 where every bound is smooth; None if one of them is not known."""
+        """Sum of the latencies' elasticities less the rates': 1 where all bounds are smooth; None if one is unknown."""
         if not self.complete or EVERY_LATENCY in self.left_out:
             return None
         latencies = [row.elasticity for row in self.rows if row.parameter in (EVERY_LATENCY, COLUMN_TIME)]
@@ -189,7 +189,7 @@ class Sensitivity:
         return math.fsum(known[: len(latencies)]) - math.fsum(known[len(latencies) :])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The sensitivity as a JSON-ready dict."""
         from pe_sim.config.arrays.load import array_to_dict
 
         return {
@@ -209,7 +209,7 @@ class Sensitivity:
         }
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """A flat row a parameter, for a table or a CSV file."""
+        """A flat row for each parameter, for a table or a CSV file."""
         rows = []
         for row in self.rows:
             sides = {"more": row.more.to_dict(), "less": row.less.to_dict() if row.less else {}}
@@ -230,12 +230,12 @@ class Sensitivity:
         print_sensitivity(self, file)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The tornado figure: what one per cent more and less of each parameter is worth."""
+        """Draws the tornado figure, with the worth of one per cent of each parameter; returns the axes."""
 
         return plot_sensitivity(self, ax)
 
     def _repr_html_(self) -> str:
-        """The table a notebook shows."""
+        """HTML of the table for a notebook."""
 
         return html_of(self)
 
@@ -253,20 +253,20 @@ def sensitivity(
     allow_overflow: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Sensitivity:
-    """What one per cent more, and less, of each parameter of an array is worth in per cent of a step's time.
+    """The worth of one per cent more and less of each parameter of an array, in per cent of a step's time.
 
     Args:
         model: as loaded, or what `load_model` takes.
-        array: what `load_array` takes, so that `auto` latencies stay derived when the number of PEs changes; of one
-            that is loaded already, those that its floor plan would give are taken as `auto`.
-        step: one, or several as (step, weight), of which the weighted sum counts.
+        array: what `load_array` takes, so that `auto` latencies stay derived when the number of PEs changes; in an
+            ArrayConfig, latencies that its floor plan would give count as `auto`.
+        step: one step, or several as (step, weight), of which the weighted sum counts.
         workflow: as of `simulate`; "auto" is searched once, for the array as it is.
         engine: one of `ENGINES`.
-        change: by how much a parameter is moved, relative; 0.01 moves 64 by one, which is the least, 1 doubles it.
-        parameters: names of those to move; None: all.
+        change: relative change of a parameter; 0.01 moves 64 by one, which is the least, 1 doubles it.
+        parameters: names of the parameters to move; None: all.
         overrides: values of the array by dotted path that hold throughout.
         allow_overflow: simulate even what does not fit the memories.
-        progress: called with a parameter's name, how many are done, and of how many.
+        progress: called with a parameter's name, the number of parameters done, and their total.
 
     Raises:
         InputError: something given is wrong, or the step cannot be simulated on the array as it is.
@@ -307,7 +307,7 @@ def sensitivity(
 
 @dataclass(frozen=True, slots=True)
 class _Mover:
-    """Moves parameters of one array; `now` are its cycles, `timed_on` gives those of another, and what it lacks."""
+    """A mover of one array's parameters; `now` is its cycles, `timed_on` gives cycles and shortage of another array."""
 
     source: Source
     array: ArrayConfig
@@ -316,7 +316,7 @@ class _Mover:
     timed_on: Callable[[ArrayConfig], tuple[float, InfeasibleError | None]]
 
     def worth(self, parameter: Parameter) -> Worth:
-        """Moves it up and down."""
+        """The worth of a parameter, which is moved up and down."""
         up, down = parameter.scales(self.change)
         more = self._moved(parameter, up, 1 + _PER_CENT)
         less = self._moved(parameter, down, 1 - _PER_CENT) if down is not None else None
@@ -345,12 +345,12 @@ class _Mover:
 
 
 def _variable(kind: Kind, scale: Fraction) -> Fraction:
-    """x of the module's docstring: what the time is linear in."""
+    """x of the module's docstring at a scale: the variable in which the time is linear."""
     return scale if kind is Kind.LATENCY else 1 / scale
 
 
 def _elasticity(kind: Kind, more: Move, less: Move | None) -> float | None:
-    """The slope of the chord between what could be simulated, the value now in the place of what could not."""
+    """The slope of the chord between the moves that could be simulated; the present value stands in for one."""
     ends = [
         (float(_variable(kind, Fraction(move.scale))), move.change)
         for move in (less, more)
@@ -425,7 +425,7 @@ def print_sensitivity(found: Sensitivity, file: TextIO | None = None) -> None:
 
 
 def title_of(found: Sensitivity) -> str:
-    """What was simulated, in one line."""
+    """One line that tells what was simulated."""
     phases = " and ".join(dict.fromkeys(step.phase for step, _ in found.steps))
     where = f"{found.array.name} ({found.array.num_pes:,} PEs)"
     lacks = f" ({DOES_NOT_FIT})" if found.shortage else ""
@@ -433,7 +433,7 @@ def title_of(found: Sensitivity) -> str:
 
 
 def plot_sensitivity(found: Sensitivity, ax: Axes | None = None) -> Axes:
-    """The tornado figure, drawn into `ax` or a new figure."""
+    """Draws the tornado figure into `ax` or a new figure; returns the axes."""
     from pe_sim.report.plots.studies import plot_tornado
 
     return plot_tornado(_bars(found), title_of(found), ax)
@@ -456,7 +456,7 @@ def _bars(found: Sensitivity) -> list[Bar]:
 
 
 def html_of(found: Sensitivity) -> str:
-    """The table as HTML."""
+    """HTML of the table for a notebook."""
     return card(title_of(found), tables=[Table(_HEAD, [_cells(row) for row in found.rows])], notes=_notes(found))
 
 
@@ -479,7 +479,7 @@ def _elasticity_text(row: Worth) -> str:
 
 
 def _signed(value: float) -> str:
-    """Four decimals; no sign where they are all 0."""
+    """A signed number with four decimals; "0" if all its digits are 0."""
     text = f"{value:+.4f}"
     return "0" if float(text) == 0 else text
 

@@ -47,7 +47,7 @@ _TEMPORARY: Final = ".writing"
 
 
 class Store:
-    """The rows of a sweep in its folder; made by `open_store`, which holds the folder's lock."""
+    """The folder of a sweep with its rows; made by `open_store`, which holds the folder's lock."""
 
     def __init__(self, folder: Path) -> None:
         """Takes the folder as it is: what was being written when a sweep was killed is removed."""
@@ -60,13 +60,14 @@ class Store:
 
     @property
     def results(self) -> Path:
-        """Where the table is, when the sweep is done."""
+        """Path of the table that the sweep ends with."""
         return self.folder / RESULTS
 
     def finished(self) -> frozenset[str]:
-        """The keys that need not be computed again; a row file that cannot be read is set aside.
+        """The keys that need not be computed again; row files that cannot be read are set aside.
 
-        A row with the error of a wrong input is finished: it would fail again. One of a fault or a dead worker is not.
+        A row with the error of a wrong input is finished, as it would fail again; one of a fault or a dead worker is
+        not.
         """
         keys: set[str] = set()
         for path in self._parts():
@@ -79,7 +80,7 @@ class Store:
         return frozenset(keys)
 
     def add(self, rows: pa.Table) -> None:
-        """Keeps some rows; when this returns they outlive whatever happens to the process or the machine.
+        """Writes rows to the disk; once this returns they survive a crash of the process or the machine.
 
         Raises:
             InputError: the file cannot be written.
@@ -90,7 +91,7 @@ class Store:
         write_whole(path, lambda draft: write_rows(draft, rows))
 
     def merge(self, sweep: Sweep, keys: Keys) -> None:
-        """Writes the table of all points, and the configs behind it.
+        """Writes the table of all points, and the configs behind it, from all rows.
 
         Args:
             keys: (points,) the key of each point; every one has a row.
@@ -119,10 +120,10 @@ class Store:
 
 @contextmanager
 def open_store(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[Store]:
-    """The folder of a sweep, for one process at a time.
+    """The folder of a sweep, locked for one process at a time while the `with` lasts.
 
     Args:
-        resume: whether rows may be there already.
+        resume: whether the folder may hold rows of this sweep already.
 
     Raises:
         InputError: the folder cannot be made, is in use, holds another sweep, or this one without `resume`.
@@ -149,7 +150,7 @@ def open_store(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[Store]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place, makes sure that it is on the disk, and moves it there.
+    """Writes a file next to its place, makes sure that it is on the disk, and moves it there.
 
     Raises:
         InputError: it cannot be written.
@@ -191,7 +192,7 @@ def _take(lock: int, folder: Path) -> None:
 
 
 def _check_folder(folder: Path, sweep: Sweep, resume: bool) -> None:
-    """Refuses a folder that is not this sweep's."""
+    """Raises if the folder is not this sweep's, or holds it already without `resume`."""
     path = folder / _SWEEP
     if not path.exists():
         others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -221,7 +222,7 @@ def _check_folder(folder: Path, sweep: Sweep, resume: bool) -> None:
 
 
 def _difference(there: Sweep, here: Sweep) -> str:
-    """What differs between two sweeps; empty if they have the same points."""
+    """A difference between two sweeps in words; empty if they have the same points."""
     both = [sweep.to_dict() for sweep in (there, here)]
     for section in ("base", "grid", "points"):
         old, new = (told.get(section, {}) for told in both)
@@ -241,22 +242,22 @@ def _short(section: dict[str, Any], path: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML without anchors: equal values are written out."""
+    """A YAML dumper without anchors: equal values are written out each time."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Every value is written where it stands."""
+        """True: every value is written out where it stands."""
         return True
 
 
 def described(sweep: Sweep) -> str:
-    """The text of `sweep.yaml`: a sweep's file, whose points are those of this sweep."""
+    """The text of `sweep.yaml`: a sweep's file with the points of this sweep."""
     head = f"# {len(sweep):,} points, written out by pe-sim {__version__} ({SCHEMA}).\n"
     text: str = yaml.dump(sweep.to_dict(), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
     return head + text
 
 
 def _read(path: Path, wanted: Callable[[str], bool] = bool) -> pa.Table:
-    """The columns of a row file whose names are wanted, every byte of them checked.
+    """The columns of a row file that are wanted by name, read with checksums verified.
 
     Raises:
         InputError: it cannot be read, or is no row file.

@@ -37,7 +37,7 @@ _NOTEBOOK_ROWS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a sweep is: points done (those reused among them), failed, and in all; a note where there is one."""
+    """How far a sweep is: the numbers of points done (reused ones included), failed, and in all; and a note."""
 
     done: int
     failed: int
@@ -47,15 +47,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A finished sweep; the rows are in its folder and are read when they are asked for.
+    """A finished sweep; the rows are in its folder and are read when asked for.
 
     Args:
-        name: the sweep's.
-        folder: where everything is.
-        num_points: rows of the table.
-        num_failed: of them, those with an error.
-        num_reused: those that were there already.
-        errors: the first lines of the errors with how often each occurs, the most frequent first.
+        name: name of the sweep.
+        folder: the folder with all its files.
+        num_points: number of rows of the table.
+        num_failed: number of rows with an error.
+        num_reused: number of rows that were there already.
+        errors: (first line, count) of each error, the most frequent first.
         set_aside: row files that could not be read; their points were computed again.
     """
 
@@ -69,13 +69,13 @@ class SweepResult:
 
     @property
     def path(self) -> Path:
-        """The table, a Parquet file."""
+        """Path of the table, a Parquet file."""
         return self.folder / "results.parquet"
 
     def to_frame(self) -> DataFrame:
-        """The table as a pandas.DataFrame, a row a point in the order of the points.
+        """The table as a pandas.DataFrame, with a row for each point in the order of the points.
 
-        Whole numbers stay whole also where a point that failed has none: these columns are of pandas' Int64.
+        Whole numbers stay whole even where a failed point has none: such columns are of pandas' Int64.
         """
         from pandas import Int64Dtype  # heavy, and only needed here
 
@@ -87,7 +87,9 @@ class SweepResult:
         return frame
 
     def plot(self, x: str, y: str = "tokens_per_second", by: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draws a column of the table against another, a line for each value of `by`; points that failed are left out.
+        """Draws column `y` of the table against column `x`, a line for each value of `by`; returns the axes.
+
+        Points that failed are left out.
 
         Args:
             ax: where to draw; None: in a new figure.
@@ -100,7 +102,7 @@ class SweepResult:
         return plot_lines(self.to_frame(), x, y, by, ax)
 
     def config(self, key: str) -> dict[str, Any]:
-        """The resolved config behind a row: model, array, step and workflow, in the form of a report's JSON.
+        """The resolved config behind a row: model, array, step and workflow, as in a report's JSON.
 
         Raises:
             InputError: no row has this key.
@@ -114,7 +116,7 @@ class SweepResult:
         return {name: json.loads(rows[0][name]) for name in CONFIG_NAMES if rows[0][name] is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary, JSON-ready; the rows are in the table."""
+        """The summary as a JSON-ready dict; the rows are in the table."""
         return {
             "schema": SCHEMA,
             "pe_sim_version": __version__,
@@ -129,12 +131,12 @@ class SweepResult:
         }
 
     def __str__(self) -> str:
-        """One line: points, failures, reused."""
+        """One line: the numbers of points, of failed and of reused ones."""
         noun = "point" if self.num_points == 1 else "points"
         return f"{self.num_points:,} {noun}, {self.num_failed:,} failed, {self.num_reused:,} reused"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the summary and the first rows, of what tells points apart and the main figures."""
+        """HTML for a notebook: the summary, and the first rows with differing settings and main figures."""
         frame = self.to_frame()
         frame = frame.loc[:, [*_varying(frame), *_SHOWN]]
         words = sum(kind.kind not in "iuf" for kind in frame.dtypes)
@@ -163,9 +165,9 @@ def sweep(
         jobs: processes; None: as many as this process may use cores.
         backend: "process": on this machine; "dask": on a Dask cluster.
         scheduler: the address of the cluster's scheduler; None: a cluster of `jobs` workers on this machine.
-        resume: go on with what is in the folder, and compute nothing of it again.
-        yes: also more than 10^6 points.
-        progress: called as points are done.
+        resume: continue the sweep in the folder, without computing any point again.
+        yes: allow more than 10^6 points.
+        progress: called whenever points are done.
 
     Raises:
         InputError: the sweep or the folder cannot be used. A point that fails is a row with its error.
@@ -238,7 +240,7 @@ class _Run:
 
 
 def _varying(frame: DataFrame) -> list[str]:
-    """The columns of the points' settings that differ, which stand before their figures."""
+    """The columns of settings in which the points differ."""
     settings = frame.columns[: frame.columns.get_loc("cycles")].drop(["key", "point"])
     return [name for name in settings if frame[name].nunique(dropna=False) > 1]
 
@@ -248,4 +250,4 @@ def _factors(sweep: Sweep) -> str:
 
 
 def _silent(progress: Progress) -> None:
-    """Nobody wants to know."""
+    """Ignores all progress."""

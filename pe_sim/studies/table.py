@@ -23,8 +23,8 @@ Keys = npt.NDArray[np.bytes_]
 
 _CONFIG: Final = "config."  # before the names of a row file's columns that `configs.parquet` gets
 CONFIGS: Final = ("model", "array", "step", "workflow")
-SLICE: Final = 65536  # points of a row group: what is in memory at once beside the figures
-# Columns every table has, whatever became of its points; then those of figures, in the order of their groups.
+SLICE: Final = 65536  # points of a row group, which are in memory at once in addition to the figures
+# Columns that every table has, even if all points failed; then the groups of figures in their order.
 _ALWAYS: Final = {
     "phase": pa.string(),
     "batch": pa.int64(),
@@ -50,14 +50,14 @@ _GROUPS: Final = (
     "area_mm2",
     "memory.",
 )
-# Columns that a path of the sweep may share its name with, and what they hold: where a point leaves the path out, what
-# was simulated stands there.
+# Columns that a path of the sweep may share its name with, and values of their types: where a point leaves the path
+# out, the column holds what was simulated.
 _SIMULATED: Final = {"phase": "", "batch": 0, "num_pes": 0, "clock_ghz": 0.0}
 _FIRST_SETTINGS: Final = ("model", "array", "workflow", "situation", "phase", "batch", "context", "prompt")
 
 
 def rows_to_table(rows: Sequence[Row]) -> pa.Table:
-    """A row file's table: keys, figures, errors, and the configs as dictionaries of texts."""
+    """The table of a row file: keys, figures, errors, and the configs as dictionary-encoded texts."""
     names = dict.fromkeys(name for row in rows for name in row.figures)
     columns = {"key": pa.array([row.key for row in rows], pa.string())}
     for name in (*_ALWAYS, *(name for name in names if name not in _ALWAYS)):
@@ -79,17 +79,17 @@ def _figures_column(name: str, values: list[Any]) -> pa.Array:
 
 
 def is_config(name: str) -> bool:
-    """Whether a column of a row file is wanted for the configs: they, and the key."""
+    """Whether a column of a row file is needed for the configs: the key and the configs themselves."""
     return name == "key" or name.startswith(_CONFIG)
 
 
 def is_figure(name: str) -> bool:
-    """Whether a column of a row file is wanted for the table of results."""
+    """Whether a column of a row file is needed for the table of results: all but the configs."""
     return not name.startswith(_CONFIG)
 
 
 def write_rows(path: Path, rows: pa.Table) -> None:
-    """Writes a row file: small and soon read again, hence packed for speed."""
+    """Writes a row file, compressed for speed, as it is small and soon read again."""
     configs = [_CONFIG + name for name in CONFIGS]
     pq.write_table(
         rows, path, compression="lz4", use_dictionary=configs, write_statistics=False, write_page_checksum=True
@@ -102,12 +102,12 @@ def keys_of(table: pa.Table) -> Keys:
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables of rows below each other, each column with the widest of its types."""
+    """Several tables of rows as one, each column with the widest of its types."""
     return pa.concat_tables(tables, promote_options="permissive")
 
 
 def last_rows(known: Keys, wanted: Keys) -> IntArray:
-    """(wanted,) the last row that has each key; every one is there."""
+    """(wanted,) index of the last row with each wanted key, all of which must be there."""
     names, from_behind = np.unique(known[::-1], return_index=True)
     places = np.searchsorted(names, wanted)
     assert np.array_equal(names[places], wanted), "a point has no row"
@@ -119,8 +119,8 @@ def write_results(path: Path, sweep: Sweep, keys: Keys, figures: pa.Table) -> No
     """Writes the table of all points in their order, slice by slice.
 
     Args:
-        keys: (points,) the key of each.
-        figures: row files' tables together, without their configs.
+        keys: (points,) the key of each point.
+        figures: the concatenated tables of all row files, without their configs.
     """
     rows = last_rows(keys_of(figures), keys)
     settings = _settings_fields(sweep)
@@ -150,7 +150,7 @@ def write_results(path: Path, sweep: Sweep, keys: Keys, figures: pa.Table) -> No
 
 
 def _settings_fields(sweep: Sweep) -> list[pa.Field]:
-    """A typed column for every path that the sweep sets, what people look for first."""
+    """A typed field for every path that the sweep sets, the most looked-for paths first."""
     first = [path for path in _FIRST_SETTINGS if path in sweep.paths]
     ordered = [*first, *(path for path in sweep.paths if path not in first)]
     simulated = {path: [_SIMULATED[path]] for path in ordered if path in _SIMULATED}
@@ -158,7 +158,7 @@ def _settings_fields(sweep: Sweep) -> list[pa.Field]:
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType:
-    """The type that holds all values as they are; JSON as text where there is none."""
+    """The Arrow type that holds all values unchanged; text (of JSON) where no other type does."""
     types = {type(value) for value in values if value is not None}
     if types == {bool}:
         return pa.bool_()
@@ -170,7 +170,7 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
 
 
 def _filled(name: str, values: list[Any], figures: pa.Table, rows: IntArray) -> list[Any]:
-    """What points set a path to; of those of `_SIMULATED`, what was simulated where they leave it out."""
+    """The values that points give a path; for paths in `_SIMULATED`, what was simulated where it is left out."""
     if name not in _SIMULATED or None not in values:
         return values
     simulated = figures.column(name).take(rows).to_pylist()
@@ -186,7 +186,7 @@ def _settings_column(field: pa.Field, values: list[Any]) -> pa.Array:
 
 
 def _kept_columns(figures: pa.Table, rows: IntArray, given: set[str]) -> pa.Table:
-    """The columns of figures in their order: those that every table has, and those that one of the rows fills."""
+    """The columns of figures in their order: those of every table, and those that some row fills."""
     used = np.unique(rows)
     others = [name for name in figures.column_names if name not in _FIXED]
     filled = [name for name in others if figures.column(name).take(used).null_count < len(used)]
@@ -203,10 +203,10 @@ def _group_of(name: str) -> int:
 
 
 def write_configs(path: Path, parts: Iterator[pa.Table], keys: Keys) -> None:
-    """Writes the configs of all keys, each once.
+    """Writes the configs of all keys, each key once.
 
     Args:
-        parts: keys and configs of the row files, the latest first: of two rows with one key its configs count.
+        parts: keys and configs of the row files, the latest first; for a key in several rows the latest counts.
     """
     wanted = set(np.unique(keys).tolist())
     schema = pa.schema([pa.field("key", pa.string()), *(pa.field(name, pa.string()) for name in CONFIGS)])

@@ -1,4 +1,4 @@
-"""Who does the work: takes tasks, gives futures. This process, processes of this machine (joblib's), or a Dask cluster.
+"""Workers: takes tasks, gives futures. This process, processes of this machine (joblib's), or a Dask cluster.
 
 All three do the same work in the same code; which of them did it cannot be seen in a row.
 """
@@ -33,12 +33,12 @@ from pe_sim.studies.table import rows_to_table
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Points for a worker.
+    """A task for a worker: some points of a sweep.
 
     Args:
-        run: of the sweep's own; what a worker keeps for one run is not used for another.
-        folder: where files are looked up; None: where the process stands.
-        points: their settings.
+        run: name of the run; what a worker keeps for one run is not used for another.
+        folder: where files are looked up; None: the working directory of the worker.
+        points: settings of each point.
         keys_only: whether only the keys are asked for.
     """
 
@@ -50,14 +50,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a worker gives back.
+    """The result of a task.
 
     Args:
-        version: of pe-sim there.
-        keys: of the points, in their order.
-        rows: in the same order; None where only the keys were asked for.
-        failed: how many rows have an error.
-        seconds: what it took.
+        version: version of pe-sim at the worker.
+        keys: keys of the points, in their order.
+        rows: rows in the same order; None if only the keys were asked for.
+        failed: number of rows with an error.
+        seconds: time that the task took.
     """
 
     version: str
@@ -68,7 +68,7 @@ class Done:
 
 
 def work(task: Task) -> Done:
-    """Simulates the points of a task, or works out their keys."""
+    """The result of a task: its points are simulated, or only their keys worked out."""
     start = time.perf_counter()
     resolver = _resolver(task.run, task.folder)
     if task.keys_only:
@@ -78,7 +78,7 @@ def work(task: Task) -> Done:
 
 
 def done_of(rows: list[Row], start: float) -> Done:
-    """Rows as they are given back; `start` is when they were begun, of time.perf_counter."""
+    """Rows as the result of a task that began at `start` (of time.perf_counter)."""
     failed = sum(row.error is not None for row in rows)
     keys = tuple(row.key for row in rows)
     return Done(__version__, keys, rows_to_table(rows), failed, time.perf_counter() - start)
@@ -97,62 +97,62 @@ _CONNECT_SECONDS: Final = 10.0
 
 
 class Workers(Protocol):
-    """Somebody who takes tasks."""
+    """The interface of workers, which take tasks."""
 
     @property
     def ahead(self) -> int:
-        """How many tasks should be with them at a time, so that nobody waits."""
+        """Number of tasks that the workers should have at a time, so that none of them waits."""
         ...
 
     def submit(self, work: Work, task: Task) -> Future[Done]:
-        """Gives them a task; that a worker died is an exception of the future."""
+        """Gives the workers a task; the future raises an exception if its worker died."""
         ...
 
     def is_death(self, error: BaseException) -> bool:
-        """Whether this exception says that a worker died over its task."""
+        """Whether this exception means that a worker died over its task."""
         ...
 
     def renew(self) -> None:
-        """Takes new ones in the place of those that died."""
+        """Replaces workers that died."""
         ...
 
     def trouble(self) -> str:
-        """Why nothing may be coming back; empty if nothing is known."""
+        """Why nothing may be coming back, in words; empty if no reason is known."""
         ...
 
     def close(self) -> None:
-        """Lets them go, whatever they are doing."""
+        """Ends the workers, whatever they are doing."""
         ...
 
 
 class Here:
-    """This process, one task after the other."""
+    """This process as the only worker, one task after the other."""
 
     ahead = 1
 
     def submit(self, work: Work, task: Task) -> Future[Done]:
-        """Does the work at once."""
+        """Does the task at once; returns a finished future."""
         future: Future[Done] = Future()
         future.set_result(work(task))
         return future
 
     def is_death(self, error: BaseException) -> bool:
-        """It never does: nobody would be left to say so."""
+        """False: if this process died, nobody would be left to ask."""
         return False
 
     def renew(self) -> None:
-        """There is nothing to renew."""
+        """Does nothing: there is nothing to replace."""
 
     def trouble(self) -> str:
-        """None is known."""
+        """Empty: no trouble is ever known."""
         return ""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing: there is nothing to end."""
 
 
 class Processes:
-    """Processes of this machine, joblib's."""
+    """Processes of this machine as workers, by joblib."""
 
     def __init__(self, jobs: int) -> None:
         """Takes `jobs` processes, which start when the first task comes."""
@@ -162,11 +162,11 @@ class Processes:
 
     @property
     def ahead(self) -> int:
-        """Two tasks each: one that is worked on, one that waits."""
+        """Two tasks for each process: one that is worked on, one that waits."""
         return 2 * self._jobs
 
     def submit(self, work: Work, task: Task) -> Future[Done]:
-        """Queues a task; when the processes are broken, the future says so."""
+        """Queues a task; if the processes are broken, the future raises the error."""
         try:
             future: Future[Done] = self._pool.submit(work, task)
         except BrokenExecutor as error:
@@ -175,23 +175,23 @@ class Processes:
         return future
 
     def is_death(self, error: BaseException) -> bool:
-        """When one process dies, all tasks that are with the others end so too."""
+        """Whether the pool is broken: when one process dies, the tasks of all others end too."""
         self._broken = self._broken or isinstance(error, BrokenExecutor)
         return isinstance(error, BrokenExecutor)
 
     def renew(self) -> None:
-        """New processes, if they are broken."""
+        """Starts new processes if the present ones are broken."""
         if self._broken:
             self.close()
             self._pool = self._new_pool()
             self._broken = False
 
     def trouble(self) -> str:
-        """A process that dies is noticed at once, so none is known."""
+        """Empty: a process that dies is noticed at once."""
         return ""
 
     def close(self) -> None:
-        """Ends the processes, at work or not."""
+        """Ends the processes, whether at work or not."""
         self._pool.shutdown(wait=True, kill_workers=True)
 
     def _new_pool(self) -> Any:
@@ -199,7 +199,7 @@ class Processes:
 
 
 def _begin_process(parent: int) -> None:
-    """Ctrl-C is for the process that leads; when that is gone, nobody takes what is done here."""
+    """Prepares a worker process: it ignores Ctrl-C, which the parent handles, and ends when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -211,7 +211,7 @@ def _begin_process(parent: int) -> None:
 
 
 class Dask:
-    """Workers of a Dask cluster."""
+    """Workers of a Dask cluster, which may be started here."""
 
     def __init__(self, scheduler: str | None, jobs: int) -> None:
         """Connects to a scheduler; without one, starts a scheduler and `jobs` workers on this machine.
@@ -230,11 +230,11 @@ class Dask:
 
     @property
     def ahead(self) -> int:
-        """Two tasks for each thread of the workers that are there now."""
+        """Two tasks for each thread of the workers that are connected now."""
         return max(2, 2 * self._threads())
 
     def submit(self, work: Work, task: Task) -> Future[Done]:
-        """Sends a task."""
+        """Sends a task to the cluster."""
         there, here = self._client.submit(work, task, pure=False), Future[Done]()
 
         def hand_over(finished: Any) -> None:
@@ -247,15 +247,15 @@ class Dask:
         return here
 
     def is_death(self, error: BaseException) -> bool:
-        """The scheduler gives a task to others when its worker dies; this is what it says when it gives up."""
+        """Whether the scheduler gave the task up: it retries elsewhere first when a worker dies."""
         self.trouble()
         return isinstance(error, self._killed | OSError | CancelledError)
 
     def renew(self) -> None:
-        """The cluster does so itself."""
+        """Does nothing: the cluster replaces its workers itself."""
 
     def trouble(self) -> str:
-        """Whether there is anybody to work at all.
+        """That no worker is connected, in words; empty if one is.
 
         Raises:
             InputError: the scheduler is gone.
@@ -276,7 +276,7 @@ class Dask:
         )
 
     def close(self) -> None:
-        """Leaves the cluster; ends it if it was started here."""
+        """Disconnects from the cluster, and ends it if it was started here."""
         with suppress(Exception):  # of a cluster that is gone
             self._client.close(timeout=_CONNECT_SECONDS)
         if self._cluster is not None:
@@ -312,14 +312,14 @@ def _connect(distributed: Any, target: Any, address: str) -> Any:
 
 
 def workers_for(backend: str, jobs: int | None, scheduler: str | None, num_points: int) -> Workers:
-    """The workers of a sweep.
+    """The workers that a sweep runs on.
 
     Args:
         backend: one of BACKENDS.
         jobs: processes; None: as many as this process may use cores. Never more than points.
 
     Raises:
-        InputError: no such backend, a number of jobs that cannot be, or an address without Dask.
+        InputError: no such backend, an impossible number of jobs, or an address without Dask.
     """
     if backend not in BACKENDS:
         raise InputError(

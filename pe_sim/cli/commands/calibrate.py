@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _clock(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """GHz as text."""
+    """The clock in GHz that was typed."""
     if value is None:
         return None
     try:

@@ -106,7 +106,7 @@ def collective(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One size in one way; `best` where several were tried and none is done sooner."""
+    """The result for one size with one algorithm; `best` if it is the fastest of several that were tried."""
 
     size: int
     result: PartResult
@@ -128,7 +128,7 @@ def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -
 
 
 def _copies(kind: str, num_pes: int) -> int:
-    """How many living PEs or pairs of PEs have the size each."""
+    """The number of PEs, or pairs of PEs, that have `size` bytes each; 1 if the size is of the whole."""
     if kind == "all-to-all":
         return num_pes * (num_pes - 1)
     return num_pes if kind in _PER_PE else 1
@@ -173,7 +173,7 @@ def _cells(kind: str, array: ArrayConfig, row: _Row) -> tuple[str, ...]:
 
 
 def _carried(kind: str, array: ArrayConfig, total: int, result: PartResult) -> float:
-    """The bytes that busbw counts."""
+    """The bytes that busbw (bus bandwidth) counts."""
     if not array.network.is_graph:
         return sum(use.bytes for tag, use in result.traffic.items() if tag != "reduce")
     return total * _FACTORS[kind](array.num_living) if kind in _FACTORS else total
@@ -186,7 +186,7 @@ def _rate(num_bytes: float, seconds: float) -> str:
 # ---- `pe-sim gemm`: one matrix operator alone on one PE.
 
 
-_MAX_MACS: Final = 2**56  # cycles and bits of so many still count inside 64-bit integers
+_MAX_MACS: Final = 2**56  # cycles and bits of so many still fit 64-bit integers
 
 
 @click.command(short_help="How long does one PE take for one GEMM?")

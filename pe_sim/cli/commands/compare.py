@@ -73,11 +73,11 @@ mixed_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Arrays to compare.
+    """Arrays to compare, made equal as far as possible.
 
     Args:
-        arrays: by what the user called them.
-        unequal: those that could not be made equal, and how far off they are.
+        arrays: arrays by the names that the user gave.
+        unequal: how far off those arrays are that could not be made equal, by name.
     """
 
     arrays: dict[str, ArrayConfig]
@@ -85,11 +85,11 @@ class Beside:
 
 
 def load_arrays(names: Sequence[str], equal: str | None, overrides: Mapping[str, object], *, mixed: bool) -> Beside:
-    """The arrays by what the user called them, the overrides set in each, made equal as far as that goes.
+    """The arrays by the names the user gave, with the overrides applied, made equal as far as possible.
 
     Raises:
-        InputError: one is named twice, is wrong or cannot be made equal; there is only one to make equal; or areas of
-            different processes would be, unless `mixed`.
+        InputError: an array is named twice, is wrong or cannot be made equal; there is only one to make equal; or
+            areas of different processes would be made equal, unless `mixed`.
     """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -135,7 +135,7 @@ def _check_process(first: ArrayConfig, other: ArrayConfig) -> None:
 
 
 def _at_area(first: ArrayConfig, name: str, overrides: Mapping[str, object]) -> tuple[ArrayConfig, float, float]:
-    """The array, its area and that of the first one."""
+    """The array at the first one's area, the area it has, and that of the first one, in mm2."""
     from pe_sim.network.area import area_of, at_area
 
     wanted = area_of(first).total_mm2
@@ -144,7 +144,7 @@ def _at_area(first: ArrayConfig, name: str, overrides: Mapping[str, object]) -> 
 
 
 def _at_wire(first: ArrayConfig, array: ArrayConfig) -> tuple[ArrayConfig, float, float]:
-    """The array, its wire and that of the first one."""
+    """The array at the first one's wire, the wire it has, and that of the first one, in bit mm."""
     from pe_sim.network.metrics import scale_to_wire, wire_bits_mm
 
     wanted = wire_bits_mm(first)
@@ -153,8 +153,7 @@ def _at_wire(first: ArrayConfig, array: ArrayConfig) -> tuple[ArrayConfig, float
     return scaled.array, scaled.reached_bits_mm, wanted
 
 
-# ---- What `--reference` gives: takes names of known machines, gives their bounds for every step as a table and as
-# JSON.
+# ---- Bounds of `--reference`: takes names of known machines, gives their bounds for every step as a table and JSON.
 
 
 NONE: Final = "none"
@@ -172,17 +171,17 @@ reference_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The bounds of the machines that were asked for: a tuple a step; and the machines that have none, with why."""
+    """The bounds of known machines, a tuple for each step; and (name, reason) of machines without a bound."""
 
     of_steps: tuple[tuple[Reference, ...], ...]
     without: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, names: str, model: ModelConfig, array: ArrayConfig, steps: Sequence[WeightedStep]) -> References:
-        """Of a comma list of machines, or `none`, with the array's dtypes.
+        """The bounds of a comma list of machines (or `none`) with the array's dtypes.
 
         Raises:
-            InputError: there is no such machine, a fault in its file, or a step that does not fit the model.
+            InputError: there is no such machine, its file has a fault, or a step does not fit the model.
         """
         listed = split_names(names, "--reference")
         if NONE in listed and len(listed) > 1:
@@ -201,12 +200,12 @@ class References:
         return cls(tuple(_bounds(able, model, array, step) for step, _ in steps), tuple(without))
 
     def show(self, step: int, best_seconds: float | None, stream: TextIO) -> None:
-        """Prints the table of a step, apart from what was simulated; nothing where no machine was asked for.
+        """Prints the table of bounds for a step; nothing if no machine was asked for.
 
         Args:
-            step: its number.
-            best_seconds: what the bounds are set against; None: nothing, for what was simulated does not fit.
-            stream: where to.
+            step: index of the step.
+            best_seconds: the simulated time to compare with; None: nothing that was simulated fits.
+            stream: where to print.
         """
         if not self.of_steps:
             return
@@ -218,7 +217,7 @@ class References:
         emit((*reference_parts(self.of_steps[step], best_seconds), *notes), stream, width=WIDTH)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: a list a step; nothing where no machine was asked for."""
+        """The bounds as a JSON-ready dict, a list for each step; empty if no machine was asked for."""
         if not self.of_steps:
             return {}
         return {"references": [[bound.to_dict() for bound in of_step] for of_step in self.of_steps]}
@@ -350,7 +349,7 @@ def _show_steps(
     known: References,
     stream: TextIO,
 ) -> None:
-    """The comparison of every step, and the known machines."""
+    """Prints the comparison of every step, with the bounds of known machines."""
     from pe_sim.report.compare import Ranking, compare_table
 
     for index, of_step in enumerate(zip(*reports.values(), strict=True)):
@@ -368,7 +367,7 @@ def _served(situation: Situation, reports: Mapping[str, tuple[Report, ...]]) -> 
 def _cases(
     workflows: Mapping[str, Workflow], arrays: Mapping[str, ArrayConfig]
 ) -> dict[str, tuple[ArrayConfig, Workflow]]:
-    """Every workflow on every array, by what to call it."""
+    """Every workflow on every array, by label."""
     if len(arrays) == 1:
         return {label: (array, workflow) for array in arrays.values() for label, workflow in workflows.items()}
     return {

@@ -169,7 +169,7 @@ def _refuse_both(workflow: str | None, decode: str | None, pairs: str | None, *,
 
 
 def _num_pairs(names: tuple[str, ...]) -> int:
-    """`auto` stands for two workflows."""
+    """The number of pairs of workflows to try; `auto` stands for two workflows."""
     return (len(names) + names.count("auto")) ** 2
 
 

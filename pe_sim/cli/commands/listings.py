@@ -90,12 +90,12 @@ def situations() -> None:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """By the alphabet, numbers by their value: 64 before 256."""
+    """The names in alphabetical order, numbers in them by value: 64 before 256."""
     return sorted(names, key=lambda name: [part.zfill(9) if part.isdigit() else part for part in _PARTS.findall(name)])
 
 
 def _print_lines(lines: Iterable[str]) -> None:
-    """`name: text` lines with the texts below each other."""
+    """Prints `name: text` lines with the texts aligned."""
     pairs = [line.partition(": ")[::2] for line in lines]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, text in pairs:

@@ -177,10 +177,10 @@ def run(
 
 
 def _check_pes(report: Report, pes: str | Sequence[int]) -> None:
-    """Tells of the option what is wrong with it, before a file is begun.
+    """Checks that the PEs of --trace-pes exist, before a file is begun; an error names the option.
 
     Raises:
-        InputError: as `Report.save_trace`.
+        InputError: as `Report.save_trace` raises it.
     """
     from pe_sim.report.perfetto.tracks import check_pes
 

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _WIDTH: Final = 150
-_REASONS: Final = 8  # of what was refused
+_REASONS: Final = 8  # reasons of refused plans that are shown
 
 
 def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """Whole numbers from 1 on, with commas between."""
+    """The whole numbers (from 1 on) of a comma list."""
     if text is None:
         return ()
     parts = [part.strip() for part in text.split(",")]
@@ -60,7 +60,7 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tup
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Seconds above 0, or inf."""
+    """The seconds that were typed: a number above 0, or inf."""
     match = re.fullmatch(r"(\d{1,15}(\.\d*)?|\.\d+|inf)", text.strip().lower(), re.ASCII)
     seconds = float(match[1]) if match else 0.0
     if not seconds > 0:
@@ -102,7 +102,7 @@ _SYSTEM_OPTIONS: Final = (
 
 
 def system_options(command: _Command) -> _Command:
-    """Adds the options of a search on several arrays."""
+    """Adds the options of a search on several arrays to a command."""
     return add_options(_SYSTEM_OPTIONS, command)
 
 
@@ -334,7 +334,7 @@ def _shown(found: SearchResult, top: int, pareto: bool) -> list[RenderableType]:
 
 
 def _mapping_table(found: SearchResult) -> RenderableType:
-    """What every operator got: a column for every run of layers with the same plan."""
+    """A table of every operator's distribution: a column for each run of layers with the same plan."""
     from pe_sim.mapping_search.result import runs_of
     from pe_sim.report.table import make_table
 

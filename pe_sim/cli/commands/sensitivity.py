@@ -30,7 +30,7 @@ _PER_CENT: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%")
 
 
 def _change(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    """Per cent as text, for instance 1%."""
+    """The relative change that was typed in per cent, for instance 1%."""
     match = _PER_CENT.fullmatch(value.strip())
     if match is None or float(match[1]) == 0:
         raise InputError(

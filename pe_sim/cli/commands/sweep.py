@@ -120,7 +120,7 @@ def _tell_how_to_go_on(progress: _Speed, out: str) -> None:
 
 
 class _Speed:
-    """Passes on how far a sweep is, with its rate and what failed."""
+    """Passes on the progress of a sweep, with its rate and the number of failed points."""
 
     def __init__(self, tell: Progress) -> None:
         self._tell = tell
@@ -129,14 +129,14 @@ class _Speed:
         self.done = self.total = 0
 
     def __call__(self, news: SweepProgress) -> None:
-        """Tells it."""
+        """Takes news of the sweep and passes it on."""
         self.done, self.total = news.done, news.total
         failed = f"{news.failed:,} failed" if news.failed else ""
         notes = ", ".join(part for part in (self._speed(news), failed, news.note) if part)
         self._tell(f"points ({notes})" if notes else "points", self.done, self.total)
 
     def _speed(self, news: SweepProgress) -> str:
-        """Points a second since the first news of work; those that were there already do not count."""
+        """Points per second since the first news of work, without points that were there already, as text."""
         if self._at_start is None and (news.done or not news.note):
             self._at_start, self._begun = news.done, time.monotonic()
         rate = (news.done - (self._at_start or 0)) / max(time.monotonic() - self._begun, 1e-3)
