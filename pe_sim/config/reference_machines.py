@@ -1,4 +1,4 @@
-"""Known machines: takes a preset's name, a path or a mapping, gives what their vendors say of memory and peak."""
+"""Known machines: takes a preset's name, a path or a mapping, gives its vendor's figures of memory and peak."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rate = Annotated[float | None, Field(gt=0, le=_MAX_RATE)]
 
 
 class PeaksFile(Section):
-    """Dense matrix throughput by element type; what a machine has no hardware for is left out."""
+    """The schema of dense matrix throughput by element type; types without hardware support are left out."""
 
     fp32: Rate = Field(default=None, description="or TF32, where the matrix units have it")
     bf16: Rate = Field(default=None, description="flops a second")
@@ -30,7 +30,7 @@ class PeaksFile(Section):
 
 
 class MachineFile(Section):
-    """A file under topologies/machines, or the user's own."""
+    """The schema of a machine's file."""
 
     schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, min_length=1, description="what tables call it; the file's stem if left out")
@@ -52,11 +52,11 @@ class MachineFile(Section):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One device as its vendor describes it.
+    """The figures of one device as its vendor states them.
 
     Args:
-        memory_bytes, memory_bytes_per_second: of the memory that holds weights and KV cache.
-        peak_flops_per_second: dense, by element type.
+        memory_bytes, memory_bytes_per_second: size and peak rate of the memory that holds weights and KV cache.
+        peak_flops_per_second: dense peak by element type; a MAC counts 2.
         source, confirmed: where the figures come from, and how far they were checked.
     """
 
@@ -70,7 +70,7 @@ class Machine:
     confirmed: str
 
     def peak_for(self, dtype: str) -> tuple[str, float]:
-        """The fastest type that holds a `dtype` (as wide or wider, floats in no integers), and its peak in flops/s.
+        """(type, flops/s) of `dtype`, or else of the fastest type that can hold it (no integer holds floats).
 
         Raises:
             InputError: this machine has no such type.
@@ -109,5 +109,5 @@ def load_machine(given: str | Path | Mapping[str, Any]) -> Machine:
 
 
 def _holds(wide: str, dtype: str) -> bool:
-    """Whether values of a dtype can be computed with in another one."""
+    """Whether the type `wide` can hold the values of `dtype`."""
     return BITS[wide] >= BITS[dtype] and (dtype.startswith("int") or not wide.startswith("int"))

@@ -1,4 +1,4 @@
-"""Situations: takes the name or file of what an array has to serve, gives its steps, each with how often it occurs.
+"""Situations: takes the name or file of what an array has to serve, gives its steps with their weights.
 
 A situation is a batch of sequences: what their caches hold already, their prompts and their answers. The prompts are
 one prefill. Every decode step is a token longer than the one before. The first and the last stand for all, half of them
@@ -28,7 +28,7 @@ _LEAST: Final = {"context_tokens": 0, "prompt_tokens": 1, "output_tokens": 1}
 
 
 class SituationFile(Section):
-    """A file under workloads/situations, or the user's own."""
+    """The schema of a situation's file."""
 
     schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, min_length=1, description="what tables call it; the file's stem if left out")
@@ -71,7 +71,7 @@ class SituationFile(Section):
 
 
 def _tokens(given: object, least: int, which: str) -> int:
-    """The number of tokens that was given; raises a fault if it is none."""
+    """The number of tokens that was given; raises a fault if it is no valid one."""
     expected = f"a whole number from {least} to {MAX_LENGTH:,}, or a list with one for each sequence"
     if not isinstance(given, int) or isinstance(given, bool):
         raise fault(f"{which}not a whole number", expected)
@@ -82,12 +82,12 @@ def _tokens(given: object, least: int, which: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What an array has to serve: a batch of sequences from their prompts to the ends of their answers.
+    """What an array has to serve: a batch of sequences, from their prompts to the ends of their answers.
 
     Args:
-        name, description: for people.
-        phases: what counts.
-        context_tokens, prompt_tokens, output_tokens: one number a sequence.
+        name, description: texts for people.
+        phases: the phases that count.
+        context_tokens, prompt_tokens, output_tokens: one number for each sequence.
     """
 
     name: str
@@ -99,12 +99,12 @@ class Situation:
 
     @property
     def batch_sequences(self) -> int:
-        """How many sequences go in step."""
+        """Number of sequences that are processed together."""
         return len(self.prompt_tokens)
 
     @property
     def steps(self) -> tuple[WeightedStep, ...]:
-        """Steps that stand for all, each with the number of steps it stands for: what `pe_sim.search` takes."""
+        """Representative steps, each with the number of steps it stands for, as `pe_sim.search` takes them."""
         prefill: list[WeightedStep] = []
         if self.phases != "decode":
             step = Prefill(self.batch_sequences, prompt_len=self.prompt_tokens, context_len=self.context_tokens)
@@ -113,7 +113,7 @@ class Situation:
 
     @property
     def counted_tokens(self) -> int:
-        """Tokens of the answers that the counted phases give."""
+        """Number of answer tokens that the counted phases give."""
         firsts, all_of_them = self.batch_sequences, sum(self.output_tokens)
         return {"both": all_of_them, "prefill": firsts, "decode": all_of_them - firsts}[self.phases]
 
@@ -128,14 +128,14 @@ class Situation:
         return found
 
     def _decode(self, after: int) -> Decode:
-        """The step after so many decode steps, of those that are not done by then."""
+        """The decode step that follows `after` others, for the sequences that are not done by then."""
         lengths = zip(self.context_tokens, self.prompt_tokens, self.output_tokens, strict=True)
         return Decode(
             context_len=[context + prompt + after for context, prompt, output in lengths if after < output - 1]
         )
 
     def check_against(self, model: ModelConfig) -> None:
-        """Check that `model` can do every step.
+        """Checks that `model` can do every step.
 
         Raises:
             InputError: an encoder that would have to decode, or a sequence longer than the model's positions.
@@ -145,13 +145,13 @@ class Situation:
             step.check_against(model)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: its steps, each with how often it occurs."""
+        """HTML for a notebook: the steps, each with how often it occurs."""
         rows = [(step.phase, str(step.batch_size), f"{weight:,g}") for step, weight in self.steps]
         table = Table(("step", "sequences", "times"), rows)
         return card(describe_situation(self), tables=[table])
 
     def to_dict(self) -> dict[str, object]:
-        """A file's mapping; `load_situation` of it gives the same situation."""
+        """The situation as a file's mapping; `load_situation` of it gives the same situation."""
         tokens = {name: _compact(getattr(self, name)) for name in _FIELDS}
         return {
             "schema_version": 1,
@@ -164,7 +164,7 @@ class Situation:
 
 
 def load_situation(given: str | Path | Mapping[str, Any]) -> Situation:
-    """A situation from a preset's name, a path or a file's mapping.
+    """A situation by a preset's name, from a file, or from such a file's mapping.
 
     Raises:
         InputError: no such preset or file, or a fault in it.
@@ -183,7 +183,7 @@ def _compact(tokens: tuple[int, ...]) -> int | list[int]:
 
 
 def describe_situation(situation: Situation) -> str:
-    """One line: name, what it is, its lengths, and how many steps that makes."""
+    """One line: name, description, lengths, and the numbers of steps."""
     tokens = [_range(situation.prompt_tokens, "prompt"), _range(situation.output_tokens, "output")]
     if any(situation.context_tokens):
         tokens.insert(0, _range(situation.context_tokens, "context"))

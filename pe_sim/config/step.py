@@ -1,4 +1,4 @@
-"""One step of inference: takes a batch and its lengths, gives the sequences a decode or prefill step works on."""
+"""One step of inference: takes a batch and its lengths, gives the sequences that a decode or prefill step works on."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SequenceSpan:
 
     @property
     def total_len(self) -> int:
-        """Tokens the last new token attends to, itself included."""
+        """Number of tokens that the last new token attends to, itself included."""
         return self.context_len + self.new_len
 
 
 @dataclass(frozen=True, init=False)
 class Decode:
-    """One new token for every sequence, attending to its context and to itself.
+    """A decode step: one new token for every sequence, which attends to its context and to itself.
 
     Args:
         batch_size: the number of sequences; None: as many as lengths are given, or one.
@@ -60,16 +60,16 @@ class Decode:
 
     @property
     def num_rows(self) -> int:
-        """Rows of activations the step computes: one per sequence."""
+        """Rows of activations that the step computes: one per sequence."""
         return self.batch_size
 
     @property
     def logits_rows(self) -> int:
-        """Rows the LM head computes: every new one."""
+        """Rows that the LM head computes: one per sequence."""
         return self.batch_size
 
     def check_against(self, model: ModelConfig) -> None:
-        """Check that `model` can do this step.
+        """Checks that `model` can do this step.
 
         Raises:
             InputError: an encoder, a model without an LM head, or a sequence longer than the model's positions.
@@ -93,13 +93,13 @@ class Decode:
         _check_positions(self.sequences, model)
 
     def to_dict(self) -> dict[str, object]:
-        """Ready for JSON; a length that is the same for all sequences is one number."""
+        """The step as a JSON-ready dict; a length that all sequences share is one number."""
         return {"phase": self.phase, "batch_size": self.batch_size, "context_len": _compact(self.context_len)}
 
 
 @dataclass(frozen=True, init=False)
 class Prefill:
-    """All tokens of every prompt at once, or a chunk of it when some are in the KV cache already.
+    """A prefill step: all tokens of every prompt at once, or a chunk of them after tokens in the KV cache.
 
     Args:
         batch_size: the number of sequences; None: as many as lengths are given, or one.
@@ -144,16 +144,16 @@ class Prefill:
 
     @property
     def num_rows(self) -> int:
-        """Rows of activations the step computes: all new tokens."""
+        """Rows of activations that the step computes: all new tokens."""
         return sum(self.prompt_len)
 
     @property
     def logits_rows(self) -> int:
-        """Rows the LM head computes: one per sequence, or every new one with logits="all"."""
+        """Rows that the LM head computes: one per sequence, or every new one with logits="all"."""
         return self.num_rows if self.logits == "all" else self.batch_size
 
     def check_against(self, model: ModelConfig) -> None:
-        """Check that `model` can do this step.
+        """Checks that `model` can do this step.
 
         Raises:
             InputError: a context for an encoder, or a sequence longer than the model's positions.
@@ -168,7 +168,7 @@ class Prefill:
         _check_positions(self.sequences, model)
 
     def to_dict(self) -> dict[str, object]:
-        """Ready for JSON; a length that is the same for all sequences is one number."""
+        """The step as a JSON-ready dict; a length that all sequences share is one number."""
         return {
             "phase": self.phase,
             "batch_size": self.batch_size,
@@ -183,7 +183,7 @@ Step = Decode | Prefill
 
 
 def _normalise(batch_size: object, **lengths: tuple[object, int]) -> tuple[int, list[tuple[int, ...]]]:
-    """The batch size and, per entry of `lengths` (given, least allowed), one length per sequence."""
+    """The batch size, and one length per sequence for each entry of `lengths` (given, least allowed)."""
     batch = None if batch_size is None else _whole("batch_size", batch_size, 1, MAX_BATCH)
     told_by = "batch_size"
     values: dict[str, int | tuple[int, ...]] = {}

@@ -29,12 +29,12 @@ def _check_ffn_matrix(name: str) -> str:
     raise fault("not one of the known values", " or ".join(_OF_FFN), did_you_mean(name, _OF_FFN))
 
 
-# As `Matrix`, or a grid that cuts the hidden dim X ways.
+# The names of `Matrix`, or a grid that cuts the hidden dim X ways.
 FfnMatrix = Annotated[str, AfterValidator(_check_ffn_matrix)]
 
 
 class LayersFile(Section):
-    """What some layers are given; what is left out comes from `base` or from entries before this one."""
+    """The schema of the distributions of some layers; missing ones come from `base` or from earlier entries."""
 
     layers: str | int = Field("all", description="'all', one layer as 7, or a range as '0-15' (0-based, inclusive)")
     qkv: MatrixName = Field(None, description="q, k and v at once")
@@ -56,7 +56,7 @@ class LayersFile(Section):
 
 
 class WorkflowFile(Section):
-    """A workflow of the user's own."""
+    """The schema of a workflow's file."""
 
     schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, description="what reports call it; the file's stem if left out")
@@ -68,10 +68,10 @@ class WorkflowFile(Section):
 
 
 def check_workflow_file(raw: Mapping[str, Any], source: str) -> WorkflowFile:
-    """The checked file.
+    """The checked form of a workflow file's mapping.
 
     Raises:
-        InputError: unknown keys, wrong types or values; several faults in one message.
+        InputError: it has unknown keys, or wrong types or values; several faults are in one message.
     """
     listed = raw.get("layers")
     fitting = {**raw, "layers": tuple(listed)} if isinstance(listed, list) else dict(raw)

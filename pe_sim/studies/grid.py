@@ -241,7 +241,7 @@ def _plain(value: object, source: str, path: str) -> Any:
 
 
 def _rank(axis: Axis) -> tuple[int, int]:
-    """Sort key of an axis, slowest first: axes that change the graph, then those that change its placement, then all."""
+    """Sort key of an axis, slowest first: axes that change the graph, those that change its placement, then others."""
     for place, name in enumerate(_SLOWEST_FIRST):
         if any(path == name or path.startswith(f"{name}.") for path in axis.paths):
             return 0, place

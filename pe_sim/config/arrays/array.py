@@ -1,4 +1,4 @@
-"""The resolved machine: frozen, every latency an integer number of cycles; its costs and its dead PEs."""
+"""The resolved array: frozen, every latency an integer number of cycles; its costs and its dead PEs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pe_sim.errors import InputError
 from pe_sim.notebook import card
 from pe_sim.units import format_bytes
 
-# ---- What the parts of an array cost: frozen constants of energy and area, every default filled in.
+# ---- Costs of the parts of an array: frozen constants of energy and area, every default filled in.
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Dynamic energy of one event of each kind, and static power.
+    """The dynamic energy of one event of each kind, and static power.
 
     Args:
         mac_pj: by dtype, a multiply of two elements and the addition to their sum.
@@ -46,18 +46,18 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Silicon of one piece of each part.
+    """The silicon area of one piece of each part.
 
     Args:
         mac_um2: by dtype, a multiplier and an adder.
         vector_lane_um2: a lane of a vector unit.
         local_mm2_per_mib: a PE's local memory.
-        local_layers: dies of their own on which it is stacked over the PE; 0: it stands on the PE's die.
+        local_layers: number of dies on which it is stacked over the PE; 0: it is on the PE's own die.
         buffer_mm2_per_mib: SRAM buffers.
         root_mm2_per_mib: the root's memory; 0: it is on other dies.
-        joint_lane_um2: what a joint has for each element that arrives in a cycle.
+        joint_lane_um2: a joint, for each element that arrives in a cycle.
         wire_pitch_um: width of die that a wire takes; 0: wires run over the logic.
-        switch_pitch_um: from wire to wire inside a switch or router.
+        switch_pitch_um: wire pitch inside a switch or router.
     """
 
     mac_um2: Mapping[str, float]
@@ -91,7 +91,7 @@ DEFAULT_CYCLES_PER_ELEMENT: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class MatrixUnit:
-    """`outputs` dot-product units of `depth` multipliers each."""
+    """A matrix unit: `outputs` dot-product units of `depth` multipliers each."""
 
     outputs: int
     depth: int
@@ -100,7 +100,7 @@ class MatrixUnit:
 
 @dataclass(frozen=True, slots=True)
 class VectorUnit:
-    """Element-wise lanes with a cost per element and function."""
+    """A vector unit: element-wise lanes, with a cost in cycles per element for each function."""
 
     lanes: int
     latency_cycles: int
@@ -109,7 +109,7 @@ class VectorUnit:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A flat memory with one port; its energy and area are those of its `device`, `technology` is a text for people."""
+    """A flat memory with one port; energy and area follow its `device`, `technology` is a text for people."""
 
     technology: str
     capacity_bytes: int
@@ -120,7 +120,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class DramBank:
-    """A DRAM bank: a row has to be activated before its columns can be read, and precharged before the next one."""
+    """A DRAM bank: a row is activated before its columns can be read, and precharged before the next one."""
 
     technology: str
     capacity_bytes: int
@@ -133,19 +133,19 @@ class DramBank:
 
     @property
     def device(self) -> str:
-        """What its energy and area are those of."""
+        """Name of the device by which energy and area are chosen."""
         return "dram_bank"
 
     @property
     def row_cycles(self) -> int:
-        """Of one whole row, where rows are read back to back."""
+        """Cycles of one whole row if rows are read back to back."""
         columns = self.row_bytes // self.column_bytes
         opening = self.activate_cycles + self.read_to_precharge_cycles + self.precharge_cycles
         return opening + (columns - 1) * self.column_cycles
 
     @property
     def bytes_per_cycle(self) -> float:
-        """The rate of whole rows read back to back."""
+        """Bytes per cycle if whole rows are read back to back."""
         return self.row_bytes / self.row_cycles
 
 
@@ -154,7 +154,7 @@ LocalMemory = Memory | DramBank  # of a PE
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """The activations' buffer and, apart from it, the prefetch buffer of overlap 2."""
+    """A PE's buffers: that of the activations, and the separate prefetch buffer of overlap 2."""
 
     capacity_bytes: int
     prefetch_bytes: int
@@ -172,7 +172,7 @@ class Pe:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The global buffer with its own vector unit and memory."""
+    """The root: the global buffer with its own vector unit and memory."""
 
     vector: VectorUnit
     memory: Memory
@@ -180,7 +180,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Floorplan:
-    """PEs on a near-square grid; what `auto` latencies are derived from."""
+    """The floor plan: a near-square grid of PEs, from which `auto` latencies are derived."""
 
     pe_pitch_mm: float
     mm_per_cycle: float
@@ -190,9 +190,9 @@ class Floorplan:
 class ArrayConfig:
     """A PE array with everything resolved; times are cycles of one clock.
 
-    `process` is that of the logic, by which energy and area were filled in; `assumed` are the paths of what decides
-    constants of energy and area, and was left out of the file. `dead_pes`, in order, keep their places
-    on the floor plan and in the interconnect, but hold nothing, work nothing and send nothing.
+    `process` is the logic's, by which energy and area were filled in; `assumed` are paths that the file left out
+    although constants of energy and area depend on them. `dead_pes`, in order, keep their places on the floor plan and
+    in the interconnect, but hold nothing, compute nothing and send nothing.
     """
 
     name: str
@@ -212,7 +212,7 @@ class ArrayConfig:
 
     @property
     def cost_basis(self) -> str:
-        """What energy and area are those of, in words, with what the array's file does not say marked as assumed."""
+        """The basis of energy and area in words: process and memory devices, marked where they are assumed."""
         said = {
             "process": f"{self.process} logic",
             "pe.memory.device": f"{self.pe.memory.device} in the PEs",
@@ -222,7 +222,7 @@ class ArrayConfig:
 
     @property
     def cost_basis_note(self) -> str | None:
-        """A line that says what was assumed and which keys say otherwise; None if nothing was."""
+        """A line on what was assumed for energy and area, and the keys that set it; None if nothing was."""
         if not self.assumed:
             return None
         otherwise = ", ".join(self.assumed)
@@ -230,7 +230,7 @@ class ArrayConfig:
 
     @property
     def num_living(self) -> int:
-        """PEs that work."""
+        """Number of PEs that work."""
         return self.num_pes - len(self.dead_pes)
 
     @property
@@ -246,25 +246,25 @@ class ArrayConfig:
         return self.network
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML of the array for a notebook."""
 
         return array_card(self)
 
 
-# ---- PEs that do not work: takes what a file says of them, gives them checked and in order, and named for people.
+# ---- Dead PEs: takes their numbers from a file, gives them checked and in order, and as text for people.
 
 
-_NAMED: Final = 8  # in one line
+_NAMED: Final = 8  # PEs that are named in one line
 
 
 def check_dead_pes(
     given: Sequence[int], num_pes: int, source: str | None = None, overridden: Sequence[str] = ()
 ) -> tuple[int, ...]:
-    """The dead PEs in order.
+    """The dead PEs in ascending order, checked.
 
     Args:
-        given: their numbers.
-        num_pes: of the array.
+        given: numbers of the dead PEs.
+        num_pes: number of PEs of the array.
         source: what error messages call the file.
         overridden: dotted paths that `--set` changed, for the messages.
 
@@ -291,25 +291,25 @@ def check_dead_pes(
 
 
 def name_pes(pes: Sequence[int]) -> str:
-    """The numbers of PEs; of many the first ones and how many more."""
+    """The numbers of PEs as text; of many, the first ones and how many more there are."""
     named = ", ".join(map(str, pes[:_NAMED]))
     return named if len(pes) <= _NAMED else f"{named} and {len(pes) - _NAMED} more"
 
 
 def describe_dead_pes(dead_pes: Sequence[int], num_pes: int) -> str:
-    """A few words: 2 of 64 PEs: 3, 17."""
+    """The dead PEs in a few words: 2 of 64 PEs: 3, 17."""
     return f"{len(dead_pes):,} of {num_pes:,} PEs: {name_pes(dead_pes)}"
 
 
 def describe_rate(memory: LocalMemory) -> str:
-    """The rate of a PE's memory in words; of a bank that of whole rows."""
+    """The rate of a PE's memory in words; for a bank, that of whole rows."""
     if isinstance(memory, DramBank):
         return f"{memory.bytes_per_cycle:.3g} B/cycle of whole rows"
     return f"{memory.bytes_per_cycle} B/cycle"
 
 
 def describe_network_of(array: ArrayConfig) -> str:
-    """A few words: the structure of the interconnect, its widths and latencies."""
+    """The interconnect in a few words: its structure, widths and latencies."""
     network = array.network
     if isinstance(network, GraphNetwork):
         from pe_sim.config.networks.to_dict import describe_network
@@ -324,7 +324,7 @@ def describe_network_of(array: ArrayConfig) -> str:
 
 
 def array_card(array: ArrayConfig) -> str:
-    """Its PEs, its interconnect, its root."""
+    """HTML for a notebook: the array's PEs, interconnect and root."""
     pe, root = array.pe, array.root
     macs = pe.matrix.outputs * pe.matrix.depth
     whole = array.num_pes * pe.memory.capacity_bytes

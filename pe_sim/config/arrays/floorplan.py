@@ -38,13 +38,13 @@ if TYPE_CHECKING:  # the schema needs pydantic, the arithmetic does not
 
 
 def grid_shape(num_pes: int) -> tuple[int, int]:
-    """Columns and rows of the near-square grid: ceil(sqrt(N)) columns, as many rows as needed."""
+    """(columns, rows) of the near-square grid: ceil(sqrt(N)) columns, and as many rows as needed."""
     cols = math.isqrt(num_pes - 1) + 1
     return cols, -(-num_pes // cols)
 
 
 def num_tree_levels(num_pes: int, arity: int) -> int:
-    """D = ceil(log_k N), the levels of a k-ary tree over N leaves; 0 for one leaf."""
+    """Number of levels of a k-ary tree over N leaves: D = ceil(log_k N); 0 for one leaf."""
     levels, leaves = 0, 1
     while leaves < num_pes:
         leaves *= arity
@@ -53,7 +53,7 @@ def num_tree_levels(num_pes: int, arity: int) -> int:
 
 
 def auto_bus_latency_cycles(num_pes: int, floorplan: Floorplan) -> int:
-    """Cycles across width plus height of the grid, at least 1."""
+    """Cycles of a wire across width plus height of the grid, at least 1."""
     return wire_cycles(sum(grid_shape(num_pes)), floorplan)
 
 
@@ -61,28 +61,28 @@ def auto_tree_latency_cycles(level: int, arity: int, floorplan: Floorplan, leaf_
     """Cycles of the hop from `level` (0 at the leaves) upwards: pitch · 2^floor(level·log2(k)/2), at least 1.
 
     Args:
-        level: the lower end's.
-        arity: k.
-        floorplan: the pitch, and how far a cycle reaches.
-        leaf_pes: PEs below one leaf of this tree; k^level is multiplied by them.
+        level: level of the hop's lower end.
+        arity: arity of the tree, k.
+        floorplan: the pitch, and the reach of a signal in one cycle.
+        leaf_pes: number of PEs below one leaf of this tree, by which k^level is multiplied.
     """
     return wire_cycles(tree_hop_pitches(level, arity, leaf_pes), floorplan)
 
 
 def tree_hop_pitches(level: int, arity: int, leaf_pes: int = 1) -> int:
-    """PE pitches of the hop from `level` (0 at the leaves) upwards: 2^floor(level·log2(k)/2)."""
+    """Length of the hop from `level` (0 at the leaves) upwards in PE pitches: 2^floor(level·log2(k)/2)."""
     doublings: int = ((leaf_pes * arity**level).bit_length() - 1) // 2  # the largest e with 4^e <= PEs below the hop
     return 1 << doublings
 
 
 def bus_wire_pitches(num_pes: int) -> int:
-    """PE pitches of a shared bus that runs along every row of the grid and down the side: all of it is driven."""
+    """Length in PE pitches of a shared bus along every row and down the side of the grid, all of it driven."""
     return num_pes + grid_shape(num_pes)[1]
 
 
 @lru_cache(maxsize=4096)  # fractions are slow, and the levels of trees and the arrays of a sweep share lengths
 def wire_cycles(pitches: float | Fraction, floorplan: Floorplan) -> int:
-    """Cycles of a wire of so many PE pitches, at least 1."""
+    """Cycles of a wire of `pitches` PE pitches, at least 1."""
     length_mm = Fraction(pitches) * _exact(floorplan.pe_pitch_mm)
     return max(1, math.ceil(length_mm / _exact(floorplan.mm_per_cycle)))
 

@@ -23,7 +23,7 @@ from pe_sim.config.networks.network import GraphNetwork
 from pe_sim.errors import InputError, did_you_mean, printable
 from pe_sim.units import format_bytes
 
-_DEFAULT_NAME = "array"  # of a mapping without a name
+_DEFAULT_NAME = "array"  # name of a mapping without one
 _KIND, _FILE = "network.kind", "network.file"
 
 
@@ -39,7 +39,7 @@ def load_array(
     Raises:
         InputError: there is no such preset or file, or it or an override is wrong; several faults in one message.
     """
-    # Imported here: whoever only handles a finished ArrayConfig does not pay for pydantic.
+    # Imported here: code that only handles a finished ArrayConfig does not pay for pydantic.
     from pe_sim.config.arrays.schemas import array_schema, check_array_file, memory_kind
     from pe_sim.config.files.schema import known_paths, scalar_keys
 
@@ -48,7 +48,7 @@ def load_array(
     schema = array_schema(_network_kind(raw, changes, source), memory_kind(raw, changes, source))
     changed = apply_overrides(raw, changes, known_paths(schema), scalar_keys(schema))
     if _FILE in changes or "network" in changes:
-        folder = None  # what is named on the command line is named from where the user stands
+        folder = None  # paths on the command line are relative to the working directory
     return resolve_array(check_array_file(changed, source, tuple(changes)), name, source, folder, tuple(changes))
 
 
@@ -60,11 +60,11 @@ def as_array(array: ArrayConfig | str | Path | Mapping[str, Any]) -> ArrayConfig
 def array_paths(
     name_or_path_or_dict: str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None = None
 ) -> frozenset[str]:
-    """The dotted paths that `overrides` can have for an array, those of whole sections among them.
+    """The dotted paths that `overrides` can set for an array, including those of whole sections.
 
     Args:
-        name_or_path_or_dict, overrides: as of `load_array`; of the overrides only those count that change the kind of
-            the network or of the PEs' memory, and with it what there is to be set.
+        name_or_path_or_dict, overrides: as for `load_array`; only overrides that change the kind of the network or of
+            the PEs' memory matter here.
 
     Raises:
         InputError: there is no such preset, file or kind.
@@ -80,7 +80,7 @@ def array_paths(
 
 
 def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
-    """The array in the shape of its YAML, JSON-ready, latencies in cycles; load_array() of it gives the same array."""
+    """The array in the shape of its YAML, JSON-ready, latencies in cycles; `load_array` of it gives the same array."""
     from pe_sim.config.arrays.schema import SCHEMA_VERSION, ArrayFile
     from pe_sim.config.files.schema import section_to_dict
 
@@ -99,7 +99,7 @@ def array_to_dict(array: ArrayConfig) -> dict[str, Any]:
 
 
 def cost_basis_to_dict(array: ArrayConfig) -> dict[str, Any]:
-    """What energy and area are those of, JSON-ready: the process, the memories' devices, and which were assumed."""
+    """The basis of energy and area, JSON-ready: the process, the memories' devices, and which were assumed."""
     return {
         "process": array.process,
         "pe_memory": array.pe.memory.device,
@@ -109,7 +109,7 @@ def cost_basis_to_dict(array: ArrayConfig) -> dict[str, Any]:
 
 
 def describe_array(array: ArrayConfig) -> str:
-    """One line: name, PEs, what one PE has, the memory in total, the interconnect, the clock."""
+    """One line: name, number of PEs, what a PE has, the memory in total, the interconnect, the clock."""
     pe = array.pe
     total = format_bytes(array.num_pes * pe.memory.capacity_bytes)
     return (
@@ -122,7 +122,7 @@ def describe_array(array: ArrayConfig) -> str:
 
 
 def _network_kind(raw: Mapping[str, Any], changes: Mapping[str, object], source: str) -> object:
-    """The kind of network after the overrides.
+    """The kind of the network after the overrides; None if it is missing.
 
     Raises:
         InputError: there is no such kind, or a new kind does not take the keys that the file's network has.
@@ -166,7 +166,7 @@ def _network_kind(raw: Mapping[str, Any], changes: Mapping[str, object], source:
 
 
 def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
-    """The raw mapping, the default name, what messages call the source, and the folder of its file."""
+    """The raw mapping, the default name, the name of the source for messages, and the folder of its file."""
     if isinstance(given, Mapping):
         return given, _DEFAULT_NAME, "array", None
     if not isinstance(given, str | Path):
@@ -179,7 +179,7 @@ def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
 
 @cache
 def _load_preset(path: Path) -> dict[str, Any]:
-    """A preset's raw mapping, read once a process; callers copy before they change it."""
+    """The raw mapping of a preset, read once per process; callers copy it before they change it."""
     return load_mapping(path)
 
 

@@ -34,19 +34,19 @@ from pe_sim.errors import did_you_mean
 # ---- The sections of an array file that say what its parts cost; all optional, `technology` has the defaults.
 
 
-MAX_COST = 10**9  # of one event or one piece, in any of the units below; far above any machine one would build
+MAX_COST = 10**9  # of one event or one piece, in any of the units below; far above any real machine
 
 Cost = Annotated[float | None, Field(ge=0, le=MAX_COST)]
 
 
 def _optional_cost(meaning: str) -> Cost:
-    """An optional field; what is left out follows from process, technology and dtypes."""
+    """An optional field of a cost, whose default follows from process, technology and dtypes."""
     found: Cost = Field(default=None, description=f"{meaning}; default: by process, technology and dtypes")
     return found
 
 
 class ByDtypeFile(Section):
-    """A number for each dtype that is multiplied."""
+    """The schema of a cost for each dtype that is multiplied."""
 
     fp32: Cost = _optional_cost("of a multiply-accumulate in fp32")
     bf16: Cost = _optional_cost("of a multiply-accumulate in bf16")
@@ -57,7 +57,7 @@ class ByDtypeFile(Section):
 
 
 class EnergyFile(Section):
-    """Energy of one event of each kind, in pJ, and static power."""
+    """The schema of the energy of one event of each kind, in pJ, and of static power."""
 
     mac_pj: ByDtypeFile = Field(default_factory=ByDtypeFile, description="pJ of a multiply-accumulate, by dtype")
     vector_pj: Cost = _optional_cost("pJ of one lane of a vector unit in one cycle of its cost table")
@@ -75,7 +75,7 @@ class EnergyFile(Section):
 
 
 class AreaFile(Section):
-    """Silicon of one piece of each part."""
+    """The schema of the silicon area of one piece of each part."""
 
     mac_um2: ByDtypeFile = Field(default_factory=ByDtypeFile, description="um2 of a multiplier and adder, by dtype")
     vector_lane_um2: Cost = _optional_cost("um2 of a lane of a vector unit")
@@ -93,7 +93,7 @@ class AreaFile(Section):
 
 
 def assumed_paths(file: ArrayFile) -> tuple[str, ...]:
-    """The paths that an array's file leaves out, of those by which constants of energy and area are filled in."""
+    """The paths that a file leaves out although constants of energy and area depend on them."""
     energy, area, found = file.energy, file.area, []
     sections = (energy, energy.mac_pj, area, area.mac_um2)
     if "process" not in file.model_fields_set and any(None in dict(section).values() for section in sections):
@@ -107,14 +107,14 @@ def assumed_paths(file: ArrayFile) -> tuple[str, ...]:
 
 
 def filled_energy(section: EnergyFile, default: Energy) -> Energy:
-    """What the section says, and the defaults for what it does not say."""
+    """The energies that the section states, completed by `default`."""
     given = section.model_dump(exclude_none=True)
     mac_pj = {**default.mac_pj, **given.pop("mac_pj")}
     return replace(default, mac_pj=mac_pj, **given)
 
 
 def filled_area(section: AreaFile, default: Area) -> Area:
-    """What the section says, and the defaults for what it does not say."""
+    """The areas that the section states, completed by `default`."""
     given = section.model_dump(exclude_none=True)
     mac_um2 = {**default.mac_um2, **given.pop("mac_um2")}
     return replace(default, mac_um2=mac_um2, **given)
@@ -125,11 +125,11 @@ QUANTISED: Final = ("fp8", "int8", "int4")
 
 MEMORY_KINDS: Final = ("flat", "sram", "dram_bank")
 Device = Literal["sram", "dram_bank", "hbm", "lpddr", "gddr", "ddr"]
-PE_DEVICE, ROOT_DEVICE = "dram_bank", "hbm"  # where an array does not say
+PE_DEVICE, ROOT_DEVICE = "dram_bank", "hbm"  # defaults
 
 
 def check_pe_list(value: Any) -> Any:
-    """A validator: refuse all but a list of numbers of PEs; which PEs there are is checked with the whole array."""
+    """The value as a tuple, if it is a list of PE numbers, else raises a fault; the PEs need not exist."""
     if isinstance(value, tuple):
         value = list(value)
     if not isinstance(value, list):
@@ -150,7 +150,7 @@ DeadPes = Annotated[tuple[int, ...], BeforeValidator(check_pe_list)]
 
 
 class DtypeFile(Section):
-    """An element type, with its groups of shared scales when it is quantised."""
+    """The schema of an element type, with groups of shared scales if it is quantised."""
 
     scalar_key: ClassVar[str | None] = "dtype"
 
@@ -177,7 +177,7 @@ class DtypeFile(Section):
 
 
 def _expand_dtype(value: Any) -> Any:
-    """A dtype's name stands for {dtype: name}."""
+    """The mapping of a dtype; a name alone stands for {dtype: name}."""
     if isinstance(value, Mapping | DtypeFile):
         return value
     if isinstance(value, str) and value in BITS:
@@ -190,7 +190,7 @@ DtypeEntry = Annotated[DtypeFile, BeforeValidator(_expand_dtype)]
 
 
 class DtypesFile(Section):
-    """The dtype of each role a tensor can have."""
+    """The schema of the dtype of each role that a tensor can have."""
 
     weight: DtypeEntry = Field(description="the model's matrices")
     activation: DtypeEntry = Field(description="vectors between operators")
@@ -213,14 +213,14 @@ class DtypesFile(Section):
 
 
 class FloorplanFile(Section):
-    """PEs on a near-square grid; what `auto` latencies are derived from."""
+    """The schema of the floor plan: a near-square grid of PEs, from which `auto` latencies are derived."""
 
     pe_pitch_mm: float = Field(gt=0, le=1e6, description="distance between the centres of neighbouring PEs, mm")
     mm_per_cycle: float = Field(gt=0, le=1e6, description="how far a signal travels on a wire in one cycle, mm")
 
 
 class MatrixFile(Section):
-    """The matrix unit: `outputs` dot-product units of `depth` multipliers."""
+    """The schema of the matrix unit: `outputs` dot-product units of `depth` multipliers."""
 
     outputs: Units = Field(description="dot-product units, R")
     depth: Units = Field(description="multipliers of each dot-product unit, C")
@@ -228,13 +228,13 @@ class MatrixFile(Section):
 
 
 def _cost(function: str) -> Any:
-    """A field of the cost table with the default of the machine model, section 6."""
+    """A field of the cost table, with the default of the machine model, section 6."""
     cycles = DEFAULT_CYCLES_PER_ELEMENT[function]
     return Field(default=cycles, ge=1, le=MAX_CYCLES, description=f"cycles per element of {function}")
 
 
 class CyclesPerElementFile(Section):
-    """Cost of the vector functions; those not named keep their default."""
+    """The schema of the costs of vector functions; missing ones keep their default."""
 
     add: int = _cost("add")
     mul: int = _cost("mul")
@@ -252,7 +252,7 @@ class CyclesPerElementFile(Section):
 
 
 class VectorFile(Section):
-    """A vector unit."""
+    """The schema of a vector unit."""
 
     lanes: Units = Field(description="elements worked on at once")
     latency_cycles: Cycles = Field(description="pipeline latency")
@@ -262,7 +262,7 @@ class VectorFile(Section):
 
 
 class MemoryFile(Section):
-    """A flat memory with one port; `schemas` has the other kind, which only PEs can have."""
+    """The schema of a flat memory with one port; `schemas` has the other kind, which only PEs can have."""
 
     kind: Literal["flat", "sram"] = Field(default="flat", description="flat (alias sram): one latency, one rate")
     technology: Text = Field(description="the technology the numbers come from, for people: nothing depends on it")
@@ -277,14 +277,14 @@ class MemoryFile(Section):
 
 
 class BufferFile(Section):
-    """The activations' buffer and the prefetch buffer."""
+    """The schema of the activations' buffer and the prefetch buffer."""
 
     capacity_bytes: Capacity = Field(description="inputs and outputs of one pass of a GEMM")
     prefetch_bytes: int = Field(ge=0, le=MAX_BYTES, description="weights fetched ahead at overlap 2; 0: none")
 
 
 class PeFile(Section):
-    """One processing element."""
+    """The schema of one processing element."""
 
     matrix: MatrixFile = Field(description="the matrix unit")
     vector: VectorFile = Field(description="the vector unit")
@@ -293,14 +293,14 @@ class PeFile(Section):
 
 
 class RootFile(Section):
-    """The global buffer with its own vector unit and memory."""
+    """The schema of the root: the global buffer with its own vector unit and memory."""
 
     vector: VectorFile = Field(description="the root's vector unit")
     memory: MemoryFile = Field(description="the root's memory")
 
 
 class ArrayFile(Section):
-    """A whole array file."""
+    """The schema of a whole array file."""
 
     schema_version: int = Field(description="version of this format")
     name: Annotated[str | None, Field(min_length=1)] = Field(

@@ -1,4 +1,4 @@
-"""Which schema an array file has: takes its kinds of network and memory, gives the schema, or the checked file."""
+"""Schemas of array files by kind: takes the kinds of network and memory, gives the schema, or the checked file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _KIND: Final = "pe.memory.kind"
 
 
 class DramBankFile(Section):
-    """A DRAM bank: rows that are opened and closed, read column by column."""
+    """The schema of a DRAM bank, whose rows are opened, read column by column, and closed."""
 
     kind: Literal["dram_bank"] = Field(description="dram_bank: a row is activated, read by columns, and precharged")
     technology: Text = Field(description="the technology the numbers come from")
@@ -60,7 +60,7 @@ class DramBankFile(Section):
 
 @cache
 def schema_with_bank(schema: type[ArrayFile]) -> type[ArrayFile]:
-    """The schema with a bank as the PEs' memory."""
+    """The schema of array files with a DRAM bank as the PEs' memory."""
     pe = create_model(
         "PeFile", __base__=PeFile, memory=(DramBankFile, Field(description="the local memory, a DRAM bank"))
     )
@@ -68,7 +68,7 @@ def schema_with_bank(schema: type[ArrayFile]) -> type[ArrayFile]:
 
 
 def memory_kind(raw: Mapping[str, Any], changes: Mapping[str, object], source: str) -> object:
-    """The kind of the PEs' memory after the overrides; None if it is not said.
+    """The kind of the PEs' memory after the overrides; None if none is stated.
 
     Raises:
         InputError: there is no such kind, or a new kind does not take the keys that the file's memory has.
@@ -108,13 +108,12 @@ def _is_bank(kind: object) -> bool:
 
 
 def array_schema(kind: object, memory_kind: object = None) -> type[ArrayFile]:
-    """The schema of array files with a network and a memory of these kinds; bus_tree and flat if there is no such.
+    """The schema of array files with a network and a memory of these kinds; unknown kinds count as bus_tree and flat.
 
     Args:
-        kind: what stands under network.kind.
-        memory_kind: what stands under pe.memory.kind.
+        kind: the value of network.kind.
+        memory_kind: the value of pe.memory.kind.
     """
-    # Imported here: most arrays have a bus and a tree and a flat memory, and start-up time counts.
     schema = ArrayFile
     if kind != "bus_tree" and kind in KINDS:
         schema = schema_with(str(kind))
@@ -139,7 +138,7 @@ def check_array_file(raw: Mapping[str, Any], source: str | None = None, overridd
 
 
 def _kind(raw: Mapping[str, Any], *sections: str) -> object:
-    """What stands under `kind` in a section."""
+    """The value of `kind` in a section; None if there is none."""
     inside: object = raw
     for name in (*sections, "kind"):
         inside = inside.get(name) if isinstance(inside, Mapping) else None
@@ -148,8 +147,8 @@ def _kind(raw: Mapping[str, Any], *sections: str) -> object:
 
 @cache
 def schema_with(kind: str) -> type[ArrayFile]:
-    """The schema of an array file whose network is of this kind."""
-    from pe_sim.config.networks.schema import SECTIONS
+    """The schema of array files whose network is of this kind."""
+    from pe_sim.config.networks.schema import SECTIONS  # most arrays do not need it, and start-up time counts
 
     section = SECTIONS[kind]
     return create_model("ArrayFile", __base__=ArrayFile, network=(section, Field(description="the interconnect")))

@@ -1,4 +1,4 @@
-"""Published constants of energy and area, and what follows from them where an array file says nothing.
+"""Published constants of energy and area, and the defaults that follow where an array file states none.
 
 Every constant says where it comes from. "Assumption" marks what nobody published in this form, with the reason.
 
@@ -24,20 +24,20 @@ from typing import Final
 from pe_sim.config.arrays.array import Area, Energy, LocalMemory, Pe, Root
 from pe_sim.config.dtypes import BITS, Dtypes
 
-_MBIT_PER_MIB: Final = 8 * 2**20 / 1e6  # so many mm2 take cells of 1 um2
+_MBIT_PER_MIB: Final = 8 * 2**20 / 1e6  # also the mm2 that a MiB of cells of 1 um2 takes
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A logic process.
+    """The constants of a logic process.
 
     Args:
-        multiply_pj, add_pj: by dtype, and int32 of additions.
-        multiply_um2, add_um2: the same.
-        sram_pj_per_64_bits: (KiB, pJ) of an access to SRAMs of some sizes.
-        sram_cell_um2: the smallest published six-transistor cell.
-        wire_pj_per_bit_mm: full swing.
-        switch_pitch_um: from wire to wire on the metal layers a crossbar of buses runs on.
+        multiply_pj, add_pj: energy of a multiplication and of an addition, by dtype; additions have int32 too.
+        multiply_um2, add_um2: area of a multiplier and of an adder, likewise.
+        sram_pj_per_64_bits: (KiB, pJ of an access) for SRAMs of some sizes.
+        sram_cell_um2: area of the smallest published six-transistor cell.
+        wire_pj_per_bit_mm: energy of a wire with full swing.
+        switch_pitch_um: wire pitch on the metal layers of a crossbar of buses.
     """
 
     multiply_pj: dict[str, float]
@@ -50,8 +50,8 @@ class Process:
     switch_pitch_um: float
 
 
-# Assumption, for dtypes that nobody measured: fp8 as the 16-bit floats, int4 as int8: upper bounds, for they are
-# narrower. bf16 in 45 nm as fp16: its mantissa is shorter, hence an upper bound too.
+# Assumption for dtypes that nobody measured: fp8 as the 16-bit floats, int4 as int8, which are upper bounds, as they
+# are narrower. bf16 in 45 nm as fp16: its mantissa is shorter, hence an upper bound too.
 _HOROWITZ_MULTIPLY_UM2: Final = {
     "fp32": 7700.0,
     "fp16": 1640.0,
@@ -102,7 +102,7 @@ SRAM: Final = "sram"  # the device whose cells are of the logic's process
 DRAM_BANK_PJ_PER_BIT: Final = 0.55
 DRAM_STACK_PJ_PER_BIT: Final = 3.6
 
-# pJ a bit of DRAM by its device: at its bank, or of another die.
+# pJ a bit of DRAM by its device: at its bank, or on another die.
 _DRAM_PJ_PER_BIT: Final[dict[str, float]] = {
     "dram_bank": DRAM_BANK_PJ_PER_BIT,
     "hbm": DRAM_STACK_PJ_PER_BIT,
@@ -111,14 +111,14 @@ _DRAM_PJ_PER_BIT: Final[dict[str, float]] = {
     "ddr": 20.3,  # Horowitz, Jouppi: DDR3 and DDR4 1300 pJ for 64 bits
 }
 
-# Bits of an SRAM's area that are cells: a published 7 nm macro has 29.2 Mbit on a mm2 with cells of 0.027 um2.
+# Share of an SRAM's area that is cells: a published 7 nm macro has 29.2 Mbit on a mm2 with cells of 0.027 um2.
 _SRAM_CELLS: Final = 29.2 * 0.027
-# mm2 of DRAM a MiB, of one layer. Assumption: 16 Gbit on a die of 85 mm2, as of dies made around 2020.
+# mm2 of a MiB of DRAM in one layer. Assumption: 16 Gbit on a die of 85 mm2, like dies made around 2020.
 _DRAM_MM2_PER_MIB: Final = 85.0 / (16 * 1024 / 8)
 
 
 def default_energy(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Energy:
-    """The energy of everything that a file leaves open.
+    """The default energies of an array with these parts, in the units of `Energy`.
 
     A multiply-accumulate is a product and an addition to its sum, of floats in the dtype of partial sums and of
     integers in int32. Writing costs what reading costs (assumption; FGDRAM gives one figure for both).
@@ -145,7 +145,7 @@ def default_energy(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Ener
 
 
 def default_area(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Area:
-    """The area of everything that a file leaves open."""
+    """The default areas of an array with these parts, in the units of `Area`."""
     multiply, add, partial = process.multiply_um2, process.add_um2, dtypes.partial.name
     sram = _tidy(_MBIT_PER_MIB * process.sram_cell_um2 / _SRAM_CELLS)
     return Area(
@@ -164,16 +164,16 @@ def default_area(process: Process, dtypes: Dtypes, pe: Pe, root: Root) -> Area:
 
 
 def memory_pj_per_bit(process: Process, memory: LocalMemory) -> float:
-    """A bit read from, or (assumption: for as much) written to a memory of this device and size."""
+    """pJ of a bit read from a memory of this device and size; writes cost the same (assumption)."""
     if memory.device == SRAM:
         return sram_pj_per_bit(process, memory.capacity_bytes)
     return _DRAM_PJ_PER_BIT[memory.device]
 
 
 def sram_pj_per_bit(process: Process, capacity_bytes: int) -> float:
-    """A bit of an SRAM: on a straight line between the published sizes, if both axes are logarithmic.
+    """pJ of a bit of an SRAM, interpolated linearly between published sizes on logarithmic axes.
 
-    Assumption: smaller ones cost what the smallest does, larger ones are made of the largest.
+    Assumption: smaller SRAMs cost as much as the smallest published one, larger ones are made of the largest.
     """
     points = process.sram_pj_per_64_bits
     kib = min(max(capacity_bytes / 1024, points[0][0]), points[-1][0])
@@ -183,12 +183,12 @@ def sram_pj_per_bit(process: Process, capacity_bytes: int) -> float:
 
 
 def _tidy(value: float) -> float:
-    """Without the digits that binary fractions add: three more than any source has."""
+    """The value without the digits that binary fractions add; it keeps three more than any source has."""
     return round(value, 6)
 
 
 def _sum_dtype(dtype: str, partial: str) -> str:
-    """What products of this dtype are summed in."""
+    """The dtype in which products of this dtype are summed."""
     if dtype.startswith("int"):
         return "int32"
     return "fp32" if partial.startswith("int") else partial

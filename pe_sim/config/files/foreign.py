@@ -1,4 +1,4 @@
-"""Foreign files: finds the dialect by its keys, and takes the entries we know, refuses or ignores the others."""
+"""Foreign files: finds the dialect by its keys, takes the known entries, refuses or ignores the others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Schema = TypeVar("Schema", bound=Section)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A key that changes what the model computes in a way we do not follow, unless its value is a harmless one."""
+    """A key of a feature that is not supported: refused unless its value is a harmless one."""
 
     reason: str
     harmless: tuple[object, ...] = (None,)
 
     def allows(self, value: object) -> bool:
-        """Whether `value` leaves the feature off: a harmless one or a list of such, empty as null; 0 is not False."""
+        """Whether `value` leaves the feature off: harmless, a list of such, or empty (as null); 0 is not False."""
         if value in ("", [], {}):
             value = None
         if isinstance(value, list):
@@ -30,42 +30,42 @@ class Refusal:
         return any(type(value) is type(item) and value == item for item in self.harmless)
 
     def error(self, key: str, value: object) -> InputError:
-        """What to raise for a value that is not allowed."""
+        """The error to raise for a value that is not allowed."""
         harmless = " or ".join(_json_word(item) for item in self.harmless)
         problem, expected = f"not supported: {self.reason}", f"{harmless}, or no such key"
         return InputError(problem, path=key, given=value, expected=expected)
 
 
 class UnknownKey(Refusal):
-    """A key nobody knows: ignored and told where its value is a single one or empty, refused where it holds more."""
+    """An unknown key: ignored and reported if its value is a single one or empty, refused if it holds more."""
 
     def allows(self, value: object) -> bool:
         """Whether the value is too small to describe a part of a model."""
         return not value or not isinstance(value, list | dict)
 
     def error(self, key: str, value: object) -> InputError:
-        """What to raise for a value that is not allowed."""
+        """The error to raise for a value that is not allowed."""
         return InputError("unknown key", path=key, given=value)
 
 
 class Bookkeeping(UnknownKey):
-    """A key that is known to say nothing of the model's shape: ignored and told whatever it holds."""
+    """A key that says nothing of the model's shape: ignored and reported whatever its value is."""
 
     def allows(self, value: object) -> bool:
-        """Always."""
+        """True for every value."""
         return True
 
 
 UNKNOWN_KEY: Final = UnknownKey("unknown key")
 BOOKKEEPING: Final = Bookkeeping("bookkeeping")
-_MISSPELT: Final = 0.9  # how alike an unknown key and a missing one are, so that the first is taken for the second
+_MISSPELT: Final = 0.9  # least similarity at which an unknown key is taken for a misspelt missing one
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What to do with the keys a schema does not have: `ignored` cannot matter, `refused` can.
+    """Rules for keys that a schema does not have: `ignored` ones cannot matter, `refused` ones can.
 
-    `others` judges the rest: None, a Refusal, UNKNOWN_KEY or BOOKKEEPING; without it they are refused as unknown.
+    `others` judges the rest as None, a Refusal, UNKNOWN_KEY or BOOKKEEPING; without it they are refused as unknown.
     """
 
     ignored: frozenset[str]
@@ -74,7 +74,7 @@ class KeyRules:
     others: Callable[[str], Refusal | None] | None = None
 
     def refusal(self, key: str) -> Refusal | None:
-        """What to hold a key's value against; None where the key cannot change what inference computes."""
+        """The refusal that judges a key's value; None if the key cannot change what inference computes."""
         if key in self.refused:
             return self.refused[key]
         if key in self.ignored or key.startswith(self.ignored_prefixes):
@@ -82,17 +82,17 @@ class KeyRules:
         return self.others(key) if self.others else UNKNOWN_KEY
 
     def not_understood(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Those of the ignored keys that nobody knows."""
+        """The keys among ignored ones that nobody knows."""
         return tuple(key for key in keys if isinstance(self.refusal(key), UnknownKey))
 
 
 def sort_keys(
     raw: Mapping[str, object], known: Iterable[str], rules: KeyRules
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """The entries of `raw` a schema knows, and the names of those that are ignored, in the file's order.
+    """The entries of `raw` that a schema knows, and the names of ignored ones, in the file's order.
 
     Raises:
-        InputError: a refused feature is switched on, or an unknown key that is not ignored, or looks misspelt.
+        InputError: a refused feature is switched on, or an unknown key is not ignored or looks misspelt.
     """
     known = frozenset(known)
     missing = known - raw.keys()
@@ -119,10 +119,10 @@ def _json_word(value: object) -> str:
 
 
 def read_entries(schema: type[Schema], raw: Mapping[str, object], rules: KeyRules) -> tuple[Schema, tuple[str, ...]]:
-    """The entries of `raw` that `schema` knows, checked, and the names of those that are ignored.
+    """The entries of `raw` that `schema` knows, checked, and the names of ignored ones.
 
     Raises:
-        InputError: as `sort_keys` and `validate`.
+        InputError: as `sort_keys` and `validate` raise it.
     """
     values, ignored = sort_keys(raw, schema.model_fields, rules)
     return validate(schema, values, None), ignored
@@ -135,7 +135,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class Dialect(Generic[Read]):
-    """A form of file: its name, the keys it is known by, and how to recognise and read it."""
+    """A dialect of files: its name, the keys it is known by, and how to recognise and read it."""
 
     name: str
     marks: str
@@ -144,7 +144,7 @@ class Dialect(Generic[Read]):
 
 
 def check_keys(raw: Mapping[str, object]) -> None:
-    """Raises InputError where a key is not a text."""
+    """Checks that all keys are texts; raises InputError if not."""
     for key in raw:
         if not isinstance(key, str):
             raise InputError("a key is not a text", given=key)
@@ -154,12 +154,12 @@ def detect(dialects: Registry[Dialect[Read]], raw: Mapping[str, object], noun: s
     """The first dialect that recognises the keys.
 
     Args:
-        dialects: in the order in which they are asked, those of installed packages last.
+        dialects: the dialects in the order in which they are tried, those of installed packages last.
         raw: the mapping of the file.
-        noun: what the dialects are of, for the error.
+        noun: the kind of file, for the error.
 
     Raises:
-        InputError: none does.
+        InputError: no dialect does.
     """
     for dialect in dialects.values():
         if dialect.recognises(raw):

@@ -1,4 +1,4 @@
-"""Finds and reads files: takes a name of a preset, a path or a text of YAML or JSON, gives a plain dict, strictly."""
+"""Finds and reads files: takes a preset's name, a path or a text of YAML or JSON, gives a plain dict."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
 
 def load_value(path: Path) -> Any:
-    """What a `.json` file (read as JSON) or any other file (read as YAML) holds, a mapping or not.
+    """The content of a `.json` file (read as JSON) or of any other file (read as YAML), mapping or not.
 
     Raises:
-        InputError: as `load_mapping`, but for the last.
+        InputError: as `load_mapping` raises it, except for values that are no mapping.
     """
     text, source = read_text(path), str(path)
     if path.suffix.lower() == ".json":
         return parse_json_value(text, source)
-    # Imported here: reading the model presets needs JSON alone, and start-up time counts.
+    # Imported here: the model presets are JSON, and start-up time counts.
     from pe_sim.config.files.strict_yaml import parse_yaml_value
 
     return printable_tree(parse_yaml_value(text, source))
 
 
 def printable_tree(value: Any) -> Any:
-    """A file's value, what steers a terminal escaped in every text of it: names and keys are shown to people."""
+    """The value of a file with terminal control characters escaped in all its texts, which are shown to people."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -66,9 +66,9 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
 
 
 def parse_json_value(text: str, source: str) -> Any:
-    """The value of a JSON text, whatever it is; `source` is what error messages call it.
+    """The value of a JSON text of any type; `source` is what error messages call it.
 
-    NaN, Infinity and numbers beyond a double are read, as YAML reads them: what takes a number refuses them.
+    NaN, Infinity and numbers beyond a double are read as in YAML; they are refused where numbers are checked.
 
     Raises:
         InputError: malformed text or a duplicate key.
@@ -128,9 +128,9 @@ _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
     "machines": _YAML,
 }
 SINGULAR: Final[dict[str, str]] = {kind: kind.removesuffix("s") for kind in _FOLDERS}
-_MOST_BYTES: Final = 64 << 20  # the largest that people have, profiles and indices of shards, have some MiB
+_MOST_BYTES: Final = 64 << 20  # the largest real files, profiles and indices of shards, have some MiB
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
-# The wheel carries the data inside the package; a source tree has it beside the package.
+# A wheel has the data inside the package, a source tree next to the package.
 _DATA_ROOTS: Final = (_PACKAGE / "_presets", _PACKAGE.parent)
 # A file's ending starts with a letter: `.yaml` is one, the `.1-405b` of `llama-3.1-405b` is not.
 _FILE_ENDING: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
@@ -183,7 +183,7 @@ def read_text(path: Path, most_bytes: int = _MOST_BYTES) -> str:
     """The UTF-8 text of a file, without a byte order mark.
 
     Args:
-        most_bytes: a larger file is refused, and no more of it is read.
+        most_bytes: the largest size; a larger file is refused without reading all of it.
 
     Raises:
         InputError: no such file, a folder, too large, not readable, or not UTF-8.

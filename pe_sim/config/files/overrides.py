@@ -8,7 +8,12 @@ from typing import Any
 from pe_sim.errors import InputError, did_you_mean
 
 _FORM = "dotted.path=value, for instance num_pes=64"
-_PLAIN = (int, str, float, bool)  # nearly all values; asking an abstract class about each takes ten times as long
+_PLAIN = (
+    int,
+    str,
+    float,
+    bool,
+)  # nearly all values; an isinstance check with an abstract class takes ten times as long
 
 
 def parse_override(text: str) -> tuple[str, object]:
@@ -35,16 +40,16 @@ def apply_overrides(
     known_paths: Collection[str],
     scalar_keys: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A copy of `raw` with the overrides set, in their order; values are not checked here but with the file.
+    """A copy of `raw` with the overrides applied in order; their values are checked later, with the file.
 
     Args:
         raw: a file's mapping; not changed.
-        overrides: new values by dotted path. A section can be replaced by a mapping only.
+        overrides: new values by dotted path; a section can only be replaced by a mapping.
         known_paths: the dotted paths of all values a file can hold, optional ones included.
-        scalar_keys: sections that a scalar can stand for, with the key the scalar is the value of.
+        scalar_keys: by path of a section that may be written as a scalar, the key that the scalar stands for.
 
     Raises:
-        InputError: an unknown path, or a section set to something that is no mapping.
+        InputError: a path is unknown, or a section is set to something that is no mapping.
     """
     result: dict[str, Any] = _copy(raw)
     for path, value in overrides.items():
@@ -60,7 +65,7 @@ def apply_overrides(
 
 
 def prefixes(paths: Collection[str]) -> set[str]:
-    """All paths and all their dotted beginnings."""
+    """All paths and all their beginnings that end before a dot."""
     return {".".join(parts[:end]) for path in paths for parts in [path.split(".")] for end in range(1, len(parts) + 1)}
 
 
@@ -80,7 +85,7 @@ def _children(section: str, paths: Collection[str]) -> list[str]:
 
 
 def nearest_path(path: str, paths: Collection[str]) -> str:
-    """A hint: paths with the same last name, else the nearest path, else what the nearest known section holds."""
+    """A hint: paths with the same last name, else the nearest path, else the content of the nearest known section."""
     same = sorted(known for known in paths if known.rpartition(".")[2] == path.rpartition(".")[2])
     if same and "." not in path:
         return "did you mean " + " or ".join(repr(known) for known in same) + "?"

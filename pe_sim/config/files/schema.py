@@ -1,4 +1,4 @@
-"""What file schemas share: takes a schema and a plain mapping, gives the checked sections or one InputError."""
+"""Basics of file schemas: takes a schema and a plain mapping, gives the checked sections or one InputError."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from pe_sim.config.files.loading import (
 from pe_sim.errors import InputError, did_you_mean, printable, short_repr, shown_lines
 from pe_sim.registry import Registry
 
-_MORE: Final = 10  # faults that are told beside the first
+_MORE: Final = 10  # faults that are told in addition to the first
 FAULT: Final = "pe_sim"  # the type of the errors that `fault` makes
 _TEXT_NUMBER: Final = re.compile(r"([-+]?)([0-9]+)(?:\.([0-9]*))?(?:[eE]([-+]?)([0-9]{1,3}))?")
 
 
 class Section(BaseModel):
-    """A mapping in a file: unknown keys, texts or booleans in place of numbers, NaN and inf are refused."""
+    """The schema of a mapping in a file: refuses unknown keys, texts or booleans for numbers, NaN and inf."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -50,12 +50,12 @@ _S = TypeVar("_S", bound=Section)
 
 
 def fault(problem: str, expected: str = "", hint: str = "") -> PydanticCustomError:
-    """What a validator raises: the three texts of the InputError that `input_error` will make of it."""
+    """The error for a validator to raise, with the three texts of the InputError that `input_error` makes of it."""
     return PydanticCustomError(FAULT, "{problem}", {"problem": problem, "expected": expected, "hint": hint})
 
 
 def or_installed(names: object, group: str, prefix: str = "") -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
-    """A validator that lets pass, beside a Literal of built-in names, those that installed packages have in a group."""
+    """A validator that accepts a Literal's built-in names, and those that installed packages have in a group."""
     registry: Registry[None] = Registry(group, dict.fromkeys(get_args(names)), prefix=prefix)
 
     def check(given: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -73,7 +73,7 @@ def or_installed(names: object, group: str, prefix: str = "") -> Callable[[Any, 
 
 
 def subsection(field: FieldInfo) -> type[Section] | None:
-    """The Section a field holds, or None for a plain value."""
+    """The Section that a field holds, or None for a plain value."""
     annotation = field.annotation
     if get_origin(annotation) is tuple:  # a list of sections
         annotation = get_args(annotation)[0]
@@ -81,7 +81,7 @@ def subsection(field: FieldInfo) -> type[Section] | None:
 
 
 def _annotation(field: FieldInfo) -> tuple[Any, list[Any]]:
-    """The field's annotation without the None of an optional one, and what limits its values."""
+    """The field's annotation, without the None of an optional one, and the constraints on its values."""
     parts = [part for part in get_args(field.annotation) if part is not type(None)]
     optional = type(None) in get_args(field.annotation) and len(parts) == 1
     annotation, limits = parts[0] if optional else field.annotation, list(field.metadata)
@@ -93,13 +93,13 @@ def _annotation(field: FieldInfo) -> tuple[Any, list[Any]]:
 
 @cache
 def known_paths(schema: type[Section]) -> tuple[str, ...]:
-    """The dotted path of every value a file of this schema can hold, optional ones included."""
+    """The dotted paths of all values that a file of this schema can hold, optional ones included."""
     return tuple(path for path, section in _walk(schema, "") if section is None or section.scalar_key)
 
 
 @cache
 def scalar_keys(schema: type[Section]) -> dict[str, str]:
-    """The dotted paths of the sections that may be written as one scalar, with the key the scalar stands for."""
+    """By dotted path of a section that may be written as a scalar, the key that the scalar stands for."""
     return {path: section.scalar_key for path, section in _walk(schema, "") if section and section.scalar_key}
 
 
@@ -111,11 +111,11 @@ def _walk(schema: type[Section], prefix: str) -> Iterator[tuple[str, type[Sectio
 
 
 def section_to_dict(schema: type[Section], part: object) -> dict[str, Any]:
-    """What a file of `schema` would hold for `part`, JSON-ready, in the order of the schema.
+    """The mapping that a file of `schema` would hold for `part`, JSON-ready, in the order of the schema.
 
     Args:
-        schema: names the values.
-        part: an object with attributes of these names; what it does not have is left out.
+        schema: the schema that names the values.
+        part: an object with attributes of these names; missing ones are left out.
     """
     found: dict[str, Any] = {}
     for name, section in _sections(schema):
@@ -137,11 +137,11 @@ def _sections(schema: type[Section]) -> tuple[tuple[str, type[Section] | None], 
 
 
 def number_advice(given: object, whole: bool) -> str | None:
-    """What to write instead of `given` where a number belongs; None when nothing helps.
+    """Advice on what to write instead of `given` where a number belongs; None if there is none.
 
     Args:
-        given: what was found.
-        whole: whether the place wants an integer.
+        given: the value that was found.
+        whole: whether an integer is needed.
     """
     if isinstance(given, bool):
         return "true and false are no numbers"
@@ -168,14 +168,14 @@ def input_error(
     overridden: Collection[str] = (),
     prefix: str = "",
 ) -> InputError:
-    """All faults of a ValidationError as one InputError: the first in full, the others one a line.
+    """All faults of a ValidationError as one InputError: the first in full, the others in a line each.
 
     Args:
         error: what pydantic raised for `schema`.
         schema: the class the file was checked against.
         source: the file or preset.
         overridden: dotted paths that `--set` gave; a fault at or below one names `--set` as its source.
-        prefix: of every path, ending in a dot where it is not empty.
+        prefix: beginning of every path, ending in a dot if not empty.
     """
     found = error.errors(include_url=False)
     first, *others = (_Fault.of(details, schema, prefix) for details in found[: 1 + _MORE])
@@ -234,7 +234,7 @@ class _Fault:
 
 
 def _find(schema: type[Section], loc: tuple[int | str, ...]) -> tuple[type[Section] | None, FieldInfo | None]:
-    """The section that holds the last part of `loc`, and its field (None: the section has no such key)."""
+    """The section that holds the last part of `loc`, and its field; None if the section has no such key."""
     section: type[Section] | None = schema
     field: FieldInfo | None = None
     for part in loc:
@@ -271,7 +271,7 @@ def _problem(kind: str, given: object) -> str:
 
 
 def _expected(field: FieldInfo | None) -> str | None:
-    """What a field accepts, in words, from its annotation and bounds."""
+    """What a field accepts, in words, from its annotation and constraints."""
     if field is None:
         return None
     section, (annotation, limits) = subsection(field), _annotation(field)
@@ -324,7 +324,7 @@ def validate(
 
     Args:
         schema: the class of the mapping.
-        raw: what the file holds.
+        raw: the mapping of the file.
         source: what errors call the file.
         overridden: dotted paths that `--set` gave.
         prefix: the dotted path of `raw` inside its source, ending in a dot, or empty.
@@ -339,10 +339,10 @@ def validate(
 
 
 def check_schema_version(raw: Mapping[str, Any], known: int, source: str | None) -> None:
-    """Nothing, where a file's mapping is of the known version, or does not say.
+    """Checks that a file's mapping is of the known version, or states none.
 
     Raises:
-        InputError: it is of another one.
+        InputError: it is of another version.
     """
     version = raw.get("schema_version", known)
     if type(version) is not int or version != known:
@@ -359,10 +359,10 @@ def check_schema_version(raw: Mapping[str, Any], known: int, source: str | None)
 
 
 def checked_file(kind: PresetKind, given: str | Path | Mapping[str, Any], schema: type[_S]) -> tuple[_S, str]:
-    """What was given as an instance of `schema`, and what to call it where it has no name of its own.
+    """The checked file, as an instance of `schema`, and a name for it if it states none.
 
     Raises:
-        InputError: no such preset or file, or a fault in it.
+        InputError: there is no such preset or file, or it has a fault.
     """
     noun = SINGULAR[kind]
     if isinstance(given, Mapping):
@@ -384,14 +384,14 @@ Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
 Cycles = Annotated[int, Field(ge=0, le=MAX_CYCLES)]
 Text = Annotated[str, Field(min_length=1)]
-MAX_SIZE: Final = 2**31  # far above any real model; keeps products of two sizes inside 64 bits
+MAX_SIZE: Final = 2**31  # far above any real model; products of two sizes fit 64 bits
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 def check_latency(value: Any, minimum: int, levels: bool = False) -> Any:
-    """A validator: refuse all but whole cycles, `auto` and, with `levels`, a list of whole cycles."""
+    """The value if it is a whole number of cycles, `auto` or (with `levels`) a list of cycles; else raises a fault."""
     if isinstance(value, str) and value == "auto":
         return value
     for item in value if levels and isinstance(value, list) else [value]:

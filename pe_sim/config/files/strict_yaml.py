@@ -1,8 +1,8 @@
 """Strict YAML: takes text, gives plain Python values, or an InputError with line and column.
 
-Stricter than PyYAML's safe loader where YAML 1.1 surprises: a key may stand once, keys are text, only true and false
-are booleans (`no` and `on` stay text), 016 is not octal, 1:30 is not base sixty, dates stay text.
-`1e9` stays text as YAML 1.1 wants it; the schema that meets it says what to write.
+Stricter than PyYAML's safe loader where YAML 1.1 surprises: keys are text and must not repeat, only true and false are
+booleans (`no` and `on` stay text), 016 is not octal, 1:30 is not base sixty, dates stay text. `1e9` stays text as in
+YAML 1.1; where a number is needed, the schema says what to write.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ _FLOAT: Final = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _MAX_DEPTH: Final = 100
-_MAX_ALIASES: Final = 32  # aliases of aliases multiply what they stand for
+_MAX_ALIASES: Final = 32  # aliases of aliases multiply the size of a document
 _TAG: Final = "tag:yaml.org,2002:"
 _REPLACED_TAGS: Final = frozenset(_TAG + name for name in ("bool", "int", "float", "timestamp"))
 
 
 class _StrictLoader(_BaseLoader):
-    """The safe loader with the rules of the module's docstring."""
+    """A YAML loader with the rules of the module's docstring."""
 
     _depth = 0
 
     def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
-        """Count the nesting: the C parser recurses without a limit and would crash the process."""
+        """Counts the nesting on the way down: the C parser recurses without a limit and would crash the process."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise yaml.YAMLError("nested too deeply")
         super().descend_resolver(current_node, current_index)
 
     def ascend_resolver(self) -> None:
-        """The way back."""
+        """Counts the nesting on the way up."""
         self._depth -= 1
         super().ascend_resolver()
 
 
 def parse_yaml_value(text: str, source: str) -> Any:
-    """The value of one YAML document: mapping, list or scalar; None when it is empty.
+    """The value of one YAML document: mapping, list or scalar; None if it is empty.
 
     Args:
         text: the document.
@@ -71,7 +71,7 @@ def parse_yaml_value(text: str, source: str) -> Any:
         raise InputError(f"malformed YAML: {_one_line(str(error))}", source=source) from None
     except RecursionError:
         raise InputError("malformed YAML: nested too deeply", source=source) from None
-    except (ValueError, LookupError, AttributeError) as error:  # PyYAML's on `!!bool 3`, 5000 digits and the like
+    except (ValueError, LookupError, AttributeError) as error:  # from PyYAML on `!!bool 3`, 5000 digits and the like
         raise InputError(
             f"malformed YAML: a value does not read as its type ({_one_line(str(error))})", source=source
         ) from None
@@ -96,7 +96,7 @@ def _one_line(text: str) -> str:
 
 
 def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """A mapping whose keys are text and stand once; built at once, so that a mapping inside itself is refused."""
+    """The mapping of a node, with distinct text keys; it is built at once, so one inside itself is refused."""
     first_lines: dict[str, int] = {}
     for key, _ in node.value:
         if key.tag == _TAG + "merge":

@@ -27,12 +27,12 @@ _LLAMA_KEYS: Final = KeyRules(
         "sliding_window": Refusal("attention over a sliding window"),
     },
 )
-# A BERT config of Galvatron's is told from others with Hugging Face names by what it does not have.
+# Keys that Galvatron's BERT configs do not have, unlike other configs with Hugging Face names.
 _NOT_BERT: Final = frozenset({"num_key_value_heads", "rms_norm_eps", "rope_theta", "num_layers", "head_dim"})
 
 
 class GalvatronLlama(Section):
-    """What a meta config of a llama says."""
+    """The schema of a llama's meta config."""
 
     dim: Size = Field(description="width of a row")
     n_layers: Size = Field(description="blocks")
@@ -47,28 +47,28 @@ class GalvatronLlama(Section):
 
 
 def is_galvatron_llama(raw: Mapping[str, object]) -> bool:
-    """Whether it is a llama's meta config: Meta's names, and a key that a params.json never has."""
+    """Whether the mapping is a llama's meta config: Meta's names, and a key that a params.json never has."""
     return "dim" in raw and "n_layers" in raw and ("n_positions" in raw or "ffn_dim" in raw)
 
 
 def is_galvatron_gpt(raw: Mapping[str, object]) -> bool:
-    """Whether it is a gpt's meta config: gpt2's names without a model type."""
+    """Whether the mapping is a gpt's meta config: gpt2's names without a model type."""
     return "n_embd" in raw and "n_layer" in raw
 
 
 def is_galvatron_bert(raw: Mapping[str, object]) -> bool:
-    """Whether it is a bert's meta config: bert's names without a model type."""
+    """Whether the mapping is a bert's meta config: bert's names without a model type."""
     named = "hidden_size" in raw and "num_hidden_layers" in raw and "num_attention_heads" in raw
     return named and not _NOT_BERT & raw.keys() and raw.get("hidden_act", "gelu") != "silu"
 
 
 def galvatron_ffn_size(dim: int, multiple_of: int) -> int:
-    """The width of an FFN that is not stated: ceil((8 * dim // 3) / multiple_of) * multiple_of."""
+    """The default width of an FFN: ceil((8 * dim // 3) / multiple_of) * multiple_of."""
     return -(-(8 * dim // 3) // multiple_of) * multiple_of
 
 
 def read_galvatron_llama(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model a llama's meta config describes; its LM head is apart from the token table.
+    """The model that a llama's meta config describes, with an LM head apart from the token table.
 
     Args:
         raw: the mapping of the file.
@@ -96,10 +96,10 @@ def read_galvatron_llama(raw: Mapping[str, object], name: str, vocab_size: int |
 
 
 def read_galvatron_gpt(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model a gpt's meta config describes: gpt2's keys, and `head_dim`, which must fit.
+    """The model that a gpt's meta config describes: gpt2's keys, and `head_dim`, which must fit.
 
     Raises:
-        InputError: as `read_galvatron_llama`, or a head_dim that is not n_embd / n_head.
+        InputError: as `read_galvatron_llama` raises it, or head_dim is not n_embd / n_head.
     """
     model = read_gpt2({key: value for key, value in raw.items() if key != "head_dim"}, name)
     head_dim = raw.get("head_dim")
@@ -114,10 +114,10 @@ def read_galvatron_gpt(raw: Mapping[str, object], name: str, vocab_size: int | N
 
 
 def read_galvatron_bert(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model a bert's meta config describes; an FFN that is not stated is 4 * hidden_size wide.
+    """The model that a bert's meta config describes; the FFN is by default 4 * hidden_size wide.
 
     Raises:
-        InputError: as `read_galvatron_llama`.
+        InputError: as `read_galvatron_llama` raises it.
     """
     entries, hidden = dict(raw), raw["hidden_size"]
     if entries.get("intermediate_size") is None and isinstance(hidden, int):
@@ -125,10 +125,10 @@ def read_galvatron_bert(raw: Mapping[str, object], name: str, vocab_size: int | 
     return read_bert(entries, name)
 
 
-# ---- Galvatron's `model_configs/*.yaml`, which speak Megatron's words: takes the mapping, gives a model.
+# ---- Galvatron's `model_configs/*.yaml`, which use Megatron's names: takes the mapping, gives a model.
 
 
-# The files do not say how long a context may be; llama2's and gpt2's lengths stand in.
+# The files do not say how long a context may be; llama2's and gpt2's lengths are the defaults.
 _ROPE_POSITIONS: Final = 4096
 _LEARNED_POSITIONS: Final = 1024
 _SILU: Final = {"torch.nn.functional.silu": "silu", "silu": "silu", "swiglu": "silu"}
@@ -136,7 +136,7 @@ _GELU: Final = {"torch.nn.functional.gelu": "gelu", "gelu": "gelu"}
 _OFF: Final = (None, False)
 _ELSEWHERE: Final = Refusal("sizes that stand in another model's config; give that model's config.json")
 _KEYS: Final = KeyRules(
-    # What GalvatronModelArgs has for training and kernels, and Megatron's words of the same kind.
+    # Keys of GalvatronModelArgs for training and kernels, and Megatron's keys of the same kind.
     ignored=frozenset(
         """
         activation_func_fp8_input_store apply_rope_fusion attention_dropout attention_softmax_in_fp32
@@ -147,7 +147,7 @@ _KEYS: Final = KeyRules(
         set_seqlen_manually shape_order use_flash_attn wgrad_deferral_limit
         """.split()  # noqa: SIM905 - a list of words reads better than thirty quoted lines
     ),
-    ignored_prefixes=("moe_",),  # without experts they say nothing
+    ignored_prefixes=("moe_",),  # without experts they have no meaning
     refused={
         "hf_model_name_or_path": _ELSEWHERE,
         "model_config_path": _ELSEWHERE,
@@ -173,7 +173,7 @@ _MARKS: Final = frozenset(
 
 
 class GalvatronModel(Section):
-    """What a model config says; an entry that is left out or null means what GalvatronModelArgs has by default."""
+    """The schema of a model config; missing and null entries have GalvatronModelArgs' defaults."""
 
     hidden_size: Size = Field(description="width of a row")
     num_layers: Size = Field(description="blocks")
@@ -196,12 +196,12 @@ class GalvatronModel(Section):
 
 
 def is_galvatron_yaml(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries a mark of a model config, or names its sizes as one does."""
+    """Whether the mapping has a key by which model configs are known, or their names of sizes."""
     return not _MARKS.isdisjoint(raw) or raw.keys() >= _SIZES
 
 
 def read_galvatron_yaml(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model a model config describes: a llama (RMSNorm, rope, gated) or a gpt2 (LayerNorm, learned, no gate).
+    """The model that a model config describes: a llama (RMSNorm, rope, gate) or a gpt2 (LayerNorm, learned, no gate).
 
     Args:
         raw: the mapping of the file.
@@ -209,7 +209,7 @@ def read_galvatron_yaml(raw: Mapping[str, object], name: str, vocab_size: int | 
         vocab_size: unused; the file has one.
 
     Raises:
-        InputError: a missing, wrong or unknown entry, experts, or parts that are not of one family.
+        InputError: a missing, wrong or unknown entry, experts, or parts of different families.
     """
     stated = {key: value for key, value in raw.items() if value is not None or key not in GalvatronModel.model_fields}
     config, ignored = read_entries(GalvatronModel, stated, _KEYS)
@@ -243,7 +243,7 @@ def read_galvatron_yaml(raw: Mapping[str, object], name: str, vocab_size: int | 
 
 
 def _check_family(config: GalvatronModel, *, llama: bool) -> None:
-    """The parts a family always has together; what does not fit is refused by its key."""
+    """Checks that the norm and the gate are those of the family that the positions imply."""
     if not llama and config.position_embedding_type != "learned_absolute":
         raise InputError(
             "these positions are not supported",
@@ -266,7 +266,7 @@ def _check_family(config: GalvatronModel, *, llama: bool) -> None:
 
 
 def _left_out(config: GalvatronModel, key: str) -> str | None:
-    """Where a value comes from that the file does not state."""
+    """A hint that a value is Galvatron's default; None if the file states it."""
     return None if key in config.model_fields_set else f"Galvatron's default: the file leaves {key} out"
 
 

@@ -19,7 +19,7 @@ from pe_sim.config.models.meta import plain_llama
 from pe_sim.config.models.model import ModelConfig, derive_head_dim
 from pe_sim.errors import InputError
 
-DEFAULT_POSITIONS: Final = 2048  # of LlamaConfig; LLaMAConfig does not say
+DEFAULT_POSITIONS: Final = 2048  # of LlamaConfig; LLaMAConfig states none
 _QUANTISED: Final = Refusal(
     "quantised weights; quantisation is the array's `dtypes.weight`",
     (None, "fp32", "fp16", "bf16", "float32", "float16", "bfloat16"),
@@ -36,7 +36,7 @@ _CURRENT_ONLY_KEYS: Final = KeyRules(
     ignored=_IGNORED_HERE,
     refused={"dqtype": _QUANTISED, "gated_linear_unit": Refusal("an FFN without a gate", (True,))},
 )
-# Of the documented signature of LlamaConfig; intermediate_size is filled in apart.
+# Defaults of the documented signature of LlamaConfig; intermediate_size is filled in separately.
 _CURRENT_DEFAULTS: Final[Mapping[str, object]] = {
     "vocab_size": 50257,
     "hidden_size": 4096,
@@ -52,7 +52,7 @@ FfnSize = Annotated[int, Field(ge=-1, le=2**31)]
 
 
 class HetuLlama(Section):
-    """What the documented LLaMAConfig is given."""
+    """The schema of the documented LLaMAConfig's arguments."""
 
     vocab_size: Size = Field(50257, description="rows of the token table")
     n_embd: Size = Field(768, description="width of a row")
@@ -65,14 +65,14 @@ class HetuLlama(Section):
 
 
 def is_hetu(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries the marks of either form."""
+    """Whether the mapping has the keys by which either form is known."""
     if raw.get("model_type", "llama") != "llama":
         return False
     return _is_documented(raw) or _is_current(raw)
 
 
 def read_hetu(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model the keyword arguments describe; what is left out has its documented default.
+    """The model that the keyword arguments describe; missing ones have their documented defaults.
 
     Args:
         raw: the mapping of the file.
@@ -113,7 +113,7 @@ def _read_documented(raw: Mapping[str, object], name: str) -> ModelConfig:
 
 
 def _documented_ffn(config: HetuLlama) -> int:
-    """The width of the FFN; Hetu takes 4 * n_embd where -1 leaves it open."""
+    """The width of the FFN; if it is -1, n_inner, or without that 4 * n_embd."""
     size = config.ffn_hidden_size
     if size == 0:
         raise _no_width()
@@ -136,7 +136,7 @@ def _read_current(raw: Mapping[str, object], name: str) -> ModelConfig:
 
 
 def _settle_current_ffn(entries: dict[str, object]) -> None:
-    """Give the width of the FFN under its Hugging Face name alone."""
+    """Replaces the FFN's width by an entry under its Hugging Face name alone."""
     stated = "ffn_hidden_size" in entries
     size = entries.pop("ffn_hidden_size", -1)
     if not stated:

@@ -24,8 +24,8 @@ from pe_sim.registry import Registry
 
 # ---- The keys of Hugging Face configs that are not sizes: which cannot matter for inference, which must be refused.
 #
-# `transformers_keys.json` judges the fields of transformers' configuration classes; what is here has a better reason,
-# is a family's own, or occurs in checkpoints and not in transformers.
+# `transformers_keys.json` judges the fields of transformers' configuration classes; keys listed here have a better
+# reason, are a family's own, or occur in checkpoints and not in transformers.
 
 
 _OFF: Final = (None, False)
@@ -87,7 +87,7 @@ _REFUSED_BY_ALL: Final[dict[str, Refusal]] = {
 
 @cache
 def _transformers_keys() -> dict[str, Refusal | None]:
-    """The table of transformers' fields: None where a field is neutral."""
+    """The table of transformers' fields by name: a Refusal, or None for a neutral field."""
     table: dict[str, Any] = json.loads(Path(__file__).with_name("transformers_keys.json").read_text(encoding="utf-8"))
     judged: dict[str, Refusal | None] = dict.fromkeys(table["neutral"])
     for name, entry in table["computing"].items():
@@ -97,7 +97,7 @@ def _transformers_keys() -> dict[str, Refusal | None]:
 
 
 def judge_key(key: str) -> Refusal | None:
-    """What a key of no schema means: None where it cannot matter, UNKNOWN_KEY where nobody knows it."""
+    """The judgement on a key that no schema has: None if it cannot matter, UNKNOWN_KEY if nobody knows it."""
     if key in _BOOKKEEPING or key.startswith("_flash_"):
         return BOOKKEEPING
     return _transformers_keys().get(key, UNKNOWN_KEY)
@@ -146,7 +146,7 @@ Table = dict[str, object]
 
 
 class HfLlama(Section):
-    """What a llama config says; a missing entry means what it means in transformers."""
+    """The schema of a llama config; defaults are those of transformers."""
 
     hidden_size: Size = Field(description="width of a row")
     intermediate_size: Size = Field(description="width of the FFN")
@@ -168,7 +168,7 @@ class HfLlama(Section):
 
 
 class HfGpt2(Section):
-    """What a gpt2 config says."""
+    """The schema of a gpt2 config."""
 
     n_embd: Size = Field(description="width of a row")
     n_head: Size = Field(description="attention heads")
@@ -183,7 +183,7 @@ class HfGpt2(Section):
 
 
 class HfBert(Section):
-    """What a bert config says."""
+    """The schema of a bert config."""
 
     hidden_size: Size = Field(description="width of a row")
     intermediate_size: Size = Field(description="width of the FFN")
@@ -197,12 +197,12 @@ class HfBert(Section):
 
 
 def is_hf(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries a mark of a Hugging Face config."""
+    """Whether the mapping has a key by which Hugging Face configs are known."""
     return "model_type" in raw or "architectures" in raw
 
 
 def read_hf(raw: Mapping[str, object], name: str) -> ModelConfig:
-    """The model a Hugging Face config describes.
+    """The model that a Hugging Face config describes.
 
     Args:
         raw: the mapping of the file.
@@ -217,7 +217,7 @@ def read_hf(raw: Mapping[str, object], name: str) -> ModelConfig:
 
 
 def read_llama(raw: Mapping[str, object], name: str) -> ModelConfig:
-    """A `model_type: llama` config as a model; errors as in `read_hf`."""
+    """The model that a `model_type: llama` config describes; errors as in `read_hf`."""
     config, ignored = _read(raw, HfLlama)
     theta, scaling = read_rope(config.rope_theta, config.rope_parameters, config.rope_scaling)
     return plain_llama(
@@ -243,7 +243,7 @@ def read_llama(raw: Mapping[str, object], name: str) -> ModelConfig:
 
 
 def read_gpt2(raw: Mapping[str, object], name: str) -> ModelConfig:
-    """A `model_type: gpt2` config as a model; errors as in `read_hf`."""
+    """The model that a `model_type: gpt2` config describes; errors as in `read_hf`."""
     config, ignored = _read(rename(raw, GPT2_ALIASES), HfGpt2)
     positions = config.n_positions or config.n_ctx
     if positions is None:
@@ -273,7 +273,7 @@ def read_gpt2(raw: Mapping[str, object], name: str) -> ModelConfig:
 
 
 def read_bert(raw: Mapping[str, object], name: str) -> ModelConfig:
-    """A `model_type: bert` config as a model (an encoder with its pooler); errors as in `read_hf`."""
+    """The model (an encoder with its pooler) that a `model_type: bert` config describes; errors as in `read_hf`."""
     config, ignored = _read(raw, HfBert)
     return ModelConfig(
         name=name,
@@ -317,25 +317,25 @@ GPT2_ALIASES: Final = {
 
 
 def _read(raw: Mapping[str, object], schema: type[Schema]) -> tuple[Schema, tuple[str, ...]]:
-    """The entries the schema knows, and the ignored keys; what names the family and the class is neither."""
+    """The entries that the schema knows, and the ignored keys; those that name family and class are neither."""
     entries = {key: value for key, value in raw.items() if key not in ("model_type", "architectures")}
     return read_entries(schema, entries, _RULES[schema])
 
 
 def _outweighed(config: Section, old: str, *, by: str) -> tuple[str, ...]:
-    """The old name of an entry, as an ignored key, when the file gives the entry under its new name too."""
+    """The old name of an entry, as an ignored key, if the file gives the new name too; else nothing."""
     return (old,) if old in config.model_fields_set and getattr(config, by) is not None else ()
 
 
 def rename(raw: Mapping[str, object], aliases: Mapping[str, str]) -> dict[str, object]:
-    """`raw` under the family's own names.
+    """`raw` with entries under the family's own names.
 
     Args:
         raw: the mapping of the file.
-        aliases: other names of entries, with the family's own.
+        aliases: the family's own names by other names.
 
     Raises:
-        InputError: an entry stands under both names, with different values.
+        InputError: an entry is given under both names, with different values.
     """
     renamed = dict(raw)
     for alias, key in aliases.items():
@@ -349,7 +349,7 @@ def rename(raw: Mapping[str, object], aliases: Mapping[str, str]) -> dict[str, o
 
 
 def _family(raw: Mapping[str, object]) -> str:
-    """The family by `model_type`, or by the class name in `architectures` when there is none."""
+    """The family by `model_type`, or without one by the class name in `architectures`."""
     kind = raw.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES:
         return kind
@@ -366,7 +366,7 @@ def _family(raw: Mapping[str, object]) -> str:
 
 
 def _nearest_family(kind: object) -> str | None:
-    """What sets a family we do not have apart from the nearest one that we have; None where we do not know it."""
+    """A hint on how an unsupported family differs from the nearest supported one; None if it is unknown."""
     if not isinstance(kind, str):
         return None
     table = json.loads(Path(__file__).with_name("absent_families.json").read_text(encoding="utf-8"))
@@ -379,12 +379,12 @@ def _nearest_family(kind: object) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """A family's name as its classes are called: GPTNeoX and gpt_neox are one."""
+    """A family's name in the form of its classes' names: GPTNeoX and gpt_neox become the same."""
     return re.sub(r"[-_.]", "", name[:99]).lower()
 
 
 def _ends_of_class(architectures: object) -> tuple[bool, str]:
-    """Whether a model class has an LM head, and what else it has at its end, in words; no class: an LM head alone."""
+    """Whether a model class has an LM head, and what other head it has, in words; no class means an LM head alone."""
     if architectures in (None, []):
         return True, ""
     name = architectures[0] if isinstance(architectures, list) else None

@@ -1,4 +1,4 @@
-"""Loads models: takes a preset, a path or a mapping of any known dialect, gives a frozen model; or a line about it."""
+"""Loads models: takes a preset, a path or a mapping of any known dialect, gives a frozen model, or a line on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pe_sim.errors import InputError, did_you_mean, printable, told_of
 from pe_sim.registry import Registry
 from pe_sim.units import format_count
 
-_NAMELESS_STEMS = ("config", "params")  # every published file is called so; the folder says which model it is
+_NAMELESS_STEMS = ("config", "params")  # names of all published files; the folder says which model it is
 
 
 def load_model(
@@ -46,7 +46,7 @@ def load_model(
     Args:
         name_or_path_or_dict: for instance "llama-2-7b", "my/config.json", or {"model_type": "llama", ...}.
         overrides: new values by the names of ModelConfig's fields, for instance {"max_position_embeddings": 32768}.
-        ignore_keys: keys of the config to read it without, told as `unknown_keys`.
+        ignore_keys: keys of the config to ignore, which are reported as `unknown_keys`.
 
     Raises:
         InputError: there is no such preset or file, its dialect is unknown, or an entry or override is wrong.
@@ -64,7 +64,7 @@ def as_model(model: ModelConfig | str | Path | Mapping[str, object]) -> ModelCon
 
 
 def describe_model(model: ModelConfig) -> str:
-    """One line: name, family, sizes, parameters; sizes are elements and tokens."""
+    """One line: name, family, number of parameters, and sizes in elements and tokens."""
     heads = f"{model.num_heads} heads"
     if model.num_kv_heads != model.num_heads:
         heads += f" on {model.num_kv_heads} kv heads"
@@ -105,30 +105,30 @@ def _name_of_path(path: Path) -> str:
 
 
 def _name_of_mapping(raw: Mapping[str, object]) -> str:
-    """The last part of `_name_or_path`, which may be a hub name or somebody's folder; else 'model'."""
+    """The last part of `_name_or_path` (a hub name or a folder); "model" if there is none."""
     given = raw.get("_name_or_path")
     parts = [part for part in given.replace("\\", "/").split("/") if part] if isinstance(given, str) else []
     return printable(parts[-1]) if parts else "model"
 
 
-# ---- The dialects a model file may speak: takes a mapping, finds its dialect by its keys, gives a checked model.
+# ---- Dialects of model files: takes a mapping, finds its dialect by its keys, gives a checked model.
 
 
 OWN_KEY: Final = "_pe_sim"
 
 
 class Reader(Protocol):
-    """Turns a mapping of one dialect into a model; `vocab_size` is the caller's, for files that leave it open."""
+    """A reader of one dialect; `vocab_size` is the caller's, for files that leave it open."""
 
     def __call__(self, raw: Mapping[str, object], name: str, vocab_size: int | None) -> ModelConfig:
-        """The model; raises InputError."""
+        """The model that the mapping describes; raises InputError."""
 
 
 def _read_hf(raw: Mapping[str, object], name: str, vocab_size: int | None) -> ModelConfig:
     return read_hf(raw, name)
 
 
-# The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
+# The first dialect that recognises the keys reads them, so those with the most specific keys come first.
 _BUILT_IN: Final[tuple[Dialect[Reader], ...]] = (
     Dialect("Hetu LlamaConfig", "ffn_hidden_size beside n_embd or Hugging Face names", is_hetu, read_hetu),
     Dialect("Hugging Face config.json", "model_type or architectures", is_hf, _read_hf),
@@ -159,14 +159,14 @@ DIALECTS: Registry[Dialect[Reader]] = Registry(
 
 
 class OwnEntry(Section):
-    """What our presets add to a config: the parameter count it must give, and where its numbers come from."""
+    """The schema of what pe-sim's presets add to a config: the parameter count it must give, and its source."""
 
     parameters: Annotated[int, Field(gt=0)]
     source: Text
 
 
 def detect_dialect(raw: Mapping[str, object]) -> Dialect[Reader]:
-    """The dialect of a model file.
+    """The dialect that a model's mapping is written in.
 
     Raises:
         InputError: no dialect recognises the keys.
@@ -180,13 +180,13 @@ def read_model(
     vocab_size: int | None = None,
     ignore_keys: Collection[str] = (),
 ) -> ModelConfig:
-    """The checked model a mapping of any known dialect describes.
+    """The checked model that a mapping of any known dialect describes.
 
     Args:
         raw: the mapping of the file.
-        name: the name the model gets.
-        vocab_size: the caller's vocabulary size, used when the file leaves it open.
-        ignore_keys: keys to read the mapping without.
+        name: the name for the model.
+        vocab_size: the vocabulary size to use if the file leaves it open.
+        ignore_keys: keys of the mapping to ignore.
 
     Raises:
         InputError: an unknown dialect, a key to ignore that is not there, a bad entry, or sizes that do not agree, also

@@ -42,7 +42,7 @@ _KEYS: Final = KeyRules(
 
 
 class MetaParams(Section):
-    """What a params.json says; a missing entry means what ModelArgs defaults to."""
+    """The schema of a params.json; defaults are those of ModelArgs."""
 
     dim: Size = Field(description="width of a row")
     n_layers: Size = Field(description="blocks")
@@ -58,12 +58,12 @@ class MetaParams(Section):
 
 
 def is_meta(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries the marks of a params.json."""
+    """Whether the mapping has the keys by which a params.json is known."""
     return "dim" in raw and "n_layers" in raw
 
 
 def meta_ffn_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = None) -> int:
-    """The width of the FFN: two thirds of 4 * dim, widened, rounded up to a multiple of `multiple_of`."""
+    """The width of the FFN: two thirds of 4 * dim, times the multiplier, rounded up to a multiple of `multiple_of`."""
     hidden = int(2 * (4 * dim) / 3)
     if ffn_dim_multiplier is not None:
         hidden = int(ffn_dim_multiplier * hidden)
@@ -71,15 +71,15 @@ def meta_ffn_size(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | 
 
 
 def read_meta(raw: Mapping[str, object], name: str, vocab_size: int | None = None) -> ModelConfig:
-    """The model a params.json describes. Meta's code keeps the LM head apart, so it is never tied here.
+    """The model that a params.json describes; its LM head is never tied, as Meta's code keeps it apart.
 
     Args:
         raw: the mapping of the file.
         name: the name of the model.
-        vocab_size: the caller's own vocabulary size, used when the file leaves it to the tokenizer.
+        vocab_size: the vocabulary size to use if the file leaves it to the tokenizer.
 
     Raises:
-        InputError: a missing, wrong or unknown entry, an unsupported feature, or no vocabulary size from either side.
+        InputError: a missing, wrong or unknown entry, an unsupported feature, or no vocabulary size.
     """
     params, ignored = read_entries(MetaParams, raw, _KEYS)
     return plain_llama(
@@ -125,7 +125,7 @@ def _vocab_size(params: MetaParams, override: int | None) -> int:
     )
 
 
-# ---- The llama of files that state sizes alone: takes the sizes, gives a model; all else is as in the first Llama.
+# ---- The llama of files that state only sizes: takes the sizes, gives a model that is otherwise the first Llama.
 
 
 def plain_llama(
@@ -149,13 +149,13 @@ def plain_llama(
     ignored_keys: tuple[str, ...] = (),
     unknown_keys: tuple[str, ...] = (),
 ) -> ModelConfig:
-    """A llama, if not said otherwise without biases and with an LM head apart from the token table.
+    """A llama model; by default it has no biases, and an LM head apart from the token table.
 
     Args:
         num_kv_heads: None: as many as query heads.
         rope_scaling: None: not scaled.
         name, num_layers, hidden_size, num_heads, head_dim, ffn_size, vocab_size, max_position_embeddings, norm_eps,
-            activation, tie_word_embeddings, attention_bias, mlp_bias, rope_theta, ignored_keys, unknown_keys: as of
+            activation, tie_word_embeddings, attention_bias, mlp_bias, rope_theta, ignored_keys, unknown_keys: as in
             `ModelConfig`.
     """
     return ModelConfig(

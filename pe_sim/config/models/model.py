@@ -1,4 +1,4 @@
-"""The resolved transformer: one frozen description for every family and dialect, its checks and its parameters."""
+"""The resolved transformer: one frozen description for all families and dialects, its checks and parameter counts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pe_sim.units import format_bytes, format_count
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A transformer's shape. Sizes are elements; `family` is llama, gpt2 or bert.
+    """The shape of a transformer. Sizes are elements; `family` is llama, gpt2 or bert.
 
     `norm` is rmsnorm or layernorm; `activation` is silu, gelu or gelu_tanh; `position` is rope or learned;
     `rope_scaling` holds the parameters of a scaled RoPE (rope_type and its factors) and is empty without one.
-    `attention_bias` is biases on query, key, value and output projections, `qkv_bias` on the first three (Qwen2).
-    Without `has_lm_head` a step ends with hidden states (of a decoder: after its final norm); `left_out` names what
-    else the file's model class computes and no step here does, and is empty where there is nothing.
-    `ignored_keys` are the keys of the file that were not read; those of them that nobody knows, or that the user asked
-    to ignore, are `unknown_keys`.
+    `attention_bias` means biases on query, key, value and output projections, `qkv_bias` on the first three (Qwen2).
+    Without `has_lm_head` a step ends with hidden states (in a decoder: after its final norm); `left_out` names what
+    else the file's model class computes and no step here does, and is empty if there is nothing.
+    `ignored_keys` are the keys of the file that were not read; those among them that are unknown, or that the user
+    asked to ignore, are `unknown_keys`.
     """
 
     name: str
@@ -65,12 +65,12 @@ class ModelConfig:
 
     @property
     def heads_per_kv_head(self) -> int:
-        """Query heads that share one kv head."""
+        """Number of query heads that share one kv head."""
         return self.num_heads // self.num_kv_heads
 
     @property
     def has_qkv_bias(self) -> bool:
-        """Whether the query, key and value projections have biases; `attention_bias` says it of the output's."""
+        """Whether the query, key and value projections have biases; for the output's see `attention_bias`."""
         return self.attention_bias or self.qkv_bias
 
     @property
@@ -80,7 +80,7 @@ class ModelConfig:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of results has to know of how the model ends and how it was read; mostly nothing."""
+        """Notes for readers of results on how the model ends and on keys that were not understood; often none."""
         unknown = f"keys of the model's config that are not understood, ignored: {listed(self.unknown_keys)}"
         told = (unknown,) if self.unknown_keys else ()
         end = "the LM head" if self.has_lm_head else "the final norm" if self.has_kv_cache else "the pooler"
@@ -92,16 +92,16 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all weights, counted as Hugging Face counts them (a tied LM head once, BERT with its pooler)."""
+        """Number of elements of all weights, as Hugging Face counts: a tied LM head once, BERT with its pooler."""
         return count_parameters(self).total
 
     @property
     def num_parameters_per_layer(self) -> int:
-        """Elements of one transformer block, norms and biases included."""
+        """Number of elements of one transformer block, norms and biases included."""
         return count_parameters(self).layer.total
 
     def kv_bytes_per_token(self, dtype: Dtype | str) -> int:
-        """Bytes one token adds to the KV cache over all layers, shared scales included; 0 for an encoder.
+        """Bytes that one token adds to the KV cache over all layers, with shared scales; 0 for an encoder.
 
         Args:
             dtype: the cache's element type, or its name (without scales).
@@ -119,12 +119,12 @@ class ModelConfig:
         return 2 * self.num_layers * int(per_tensor)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML of the model for a notebook."""
 
         return model_card(self)
 
     def to_dict(self) -> dict[str, object]:
-        """Every field, ready for JSON, and the parameter count as `parameters` right after the name."""
+        """All fields as a JSON-ready dict, with the parameter count as `parameters` right after the name."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["rope_scaling"] = dict(self.rope_scaling)
         values |= {"ignored_keys": list(self.ignored_keys), "unknown_keys": list(self.unknown_keys)}
@@ -136,7 +136,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class LayerParameters:
-    """The parameters of one transformer block, biases included; each number counts elements."""
+    """The parameter counts of one transformer block in elements, biases included."""
 
     attention: int
     ffn: int
@@ -144,15 +144,15 @@ class LayerParameters:
 
     @property
     def total(self) -> int:
-        """Elements of one block."""
+        """Number of elements of one block."""
         return self.attention + self.ffn + self.norms
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """The parameters of a whole model, item by item; each number counts elements.
+    """The itemised parameter count of a whole model, in elements.
 
-    `norms` are the norms outside the blocks; `head` is the LM head (0 when there is none, or it shares the embedding
+    `norms` are the norms outside the blocks; `head` is the LM head (0 if there is none, or it shares the embedding
     table) or, for BERT, the pooler.
     """
 
@@ -164,12 +164,12 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """Elements of the whole model."""
+        """Number of elements of the whole model."""
         return self.embedding + self.num_layers * self.layer.total + self.norms + self.head
 
 
 def count_llama(model: ModelConfig) -> ParameterCount:
-    """LlamaForCausalLM: token table, blocks, final norm, and an LM head unless it is tied or the class has none."""
+    """Parameters of LlamaForCausalLM: token table, blocks, final norm, and the LM head unless it is tied or absent."""
     table = model.vocab_size * model.hidden_size
     return ParameterCount(
         embedding=table,
@@ -185,7 +185,7 @@ def count_llama(model: ModelConfig) -> ParameterCount:
 
 
 def count_gpt2(model: ModelConfig) -> ParameterCount:
-    """GPT2LMHeadModel: token and position tables, blocks, final norm, and an LM head as in `count_llama`."""
+    """Parameters of GPT2LMHeadModel: token and position tables, blocks, final norm, LM head as in `count_llama`."""
     table = model.vocab_size * model.hidden_size
     return ParameterCount(
         embedding=table + model.max_position_embeddings * model.hidden_size,
@@ -201,7 +201,7 @@ def count_gpt2(model: ModelConfig) -> ParameterCount:
 
 
 def count_bert(model: ModelConfig) -> ParameterCount:
-    """BertModel with its pooler: token, position and segment tables, the embedding's norm, blocks, pooler."""
+    """Parameters of BertModel with its pooler: token, position and segment tables, embedding norm, blocks, pooler."""
     rows = model.vocab_size + model.max_position_embeddings + model.type_vocab_size
     return ParameterCount(
         embedding=rows * model.hidden_size,
@@ -224,16 +224,16 @@ COUNTERS: Registry[Callable[[ModelConfig], ParameterCount]] = Registry(
 
 
 def count_parameters(model: ModelConfig) -> ParameterCount:
-    """The itemised count of `model`, by its family.
+    """The itemised parameter count of `model`, by its family.
 
     Raises:
-        KeyError: the family has no counter; a reader that makes such a model is at fault, not the user.
+        KeyError: the family has no counter; the reader that made such a model is at fault, not the user.
     """
     return COUNTERS[model.family](model)
 
 
 def _lm_head(model: ModelConfig) -> int:
-    """Of a table of its own."""
+    """Elements of the LM head; 0 if the model has none, or it is tied to the token table."""
     return model.vocab_size * model.hidden_size if model.has_lm_head and not model.tie_word_embeddings else 0
 
 
@@ -246,7 +246,7 @@ def _layernorm(model: ModelConfig) -> int:
 
 
 def _attention(model: ModelConfig) -> int:
-    """The query, key, value and output projections."""
+    """Elements of the query, key, value and output projections."""
     query = _linear(model.hidden_size, model.q_size, bias=model.has_qkv_bias)
     key_and_value = 2 * _linear(model.hidden_size, model.kv_size, bias=model.has_qkv_bias)
     output = _linear(model.q_size, model.hidden_size, bias=model.attention_bias)
@@ -254,13 +254,13 @@ def _attention(model: ModelConfig) -> int:
 
 
 def _ffn(model: ModelConfig, *, up_matrices: int) -> int:
-    """The up (and gate) projections and the down projection."""
+    """Elements of the up (and gate) projections and the down projection."""
     up = up_matrices * _linear(model.hidden_size, model.ffn_size, bias=model.mlp_bias)
     down = _linear(model.ffn_size, model.hidden_size, bias=model.mlp_bias)
     return up + down
 
 
-# ---- What must hold between the sizes of a model: takes a resolved model, gives it back or says which two disagree.
+# ---- Checks of a model's sizes: takes a resolved model, gives it back or says which two sizes disagree.
 
 
 ACTIVATIONS: Registry[tuple[str, ...]] = Registry(
@@ -272,7 +272,7 @@ ACTIVATIONS: Registry[tuple[str, ...]] = Registry(
 
 
 def derive_head_dim(hidden_size: int, num_heads: int) -> int:
-    """The width of a head when nothing states it: hidden_size / num_heads.
+    """The default width of a head: hidden_size / num_heads.
 
     Raises:
         InputError: the heads do not divide the hidden size.
@@ -286,7 +286,7 @@ def derive_head_dim(hidden_size: int, num_heads: int) -> int:
 
 
 def check_model(model: ModelConfig) -> ModelConfig:
-    """`model` itself, when its sizes agree with each other and with its family.
+    """`model` itself if its sizes agree with each other and with its family.
 
     Raises:
         InputError: heads that cannot share kv heads, or a head width or an activation the family cannot have.
@@ -321,7 +321,7 @@ def _check_heads(model: ModelConfig) -> None:
 
 
 def model_card(model: ModelConfig) -> str:
-    """Its size, its shape, and what a token of context costs."""
+    """HTML for a notebook: the model's size, its shape, and the bytes that a token of context takes."""
     heads = f"{model.num_heads} of {model.head_dim}"
     if model.num_kv_heads != model.num_heads:
         heads += f", sharing {model.num_kv_heads} kv heads"

@@ -22,7 +22,7 @@ _FOLLOWS_FAMILY: Final = (
     "ignored_keys",
     "unknown_keys",
 )
-# Fields that mean something in some families only; in the others they are fixed.
+# Fields that only some families have; in the others they are fixed.
 _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "attention_bias": ("llama",),
     "qkv_bias": ("llama",),
@@ -35,7 +35,7 @@ _ONLY_IN: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class ModelOverrides(Section):
-    """The fields a user may change. The defaults are placeholders: only what is given is used."""
+    """The schema of fields that a user may change; defaults are placeholders, as only given fields are used."""
 
     name: Text = "-"
     num_layers: Size = 1
@@ -58,7 +58,7 @@ class ModelOverrides(Section):
 
 
 def read_overrides(overrides: Mapping[str, object]) -> ModelOverrides:
-    """The overrides with their types checked.
+    """The overrides with their names and types checked.
 
     Raises:
         InputError: an unknown field, one that follows from the family, or a value of a wrong type or range.
@@ -77,10 +77,10 @@ def read_overrides(overrides: Mapping[str, object]) -> ModelOverrides:
 
 
 def apply_overrides(model: ModelConfig, overrides: ModelOverrides) -> ModelConfig:
-    """`model` with the given fields changed and checked again.
+    """`model` with the given fields changed, and checked again.
 
-    What was derived follows unless it is given too: kv heads follow the attention heads of a model without grouped
-    heads, and the width of a head follows hidden_size / num_heads where it was that. The FFN keeps its width.
+    Derived fields follow unless they are given too: kv heads follow the attention heads of a model without grouped
+    heads, and the width of a head follows hidden_size / num_heads if it was that. The FFN keeps its width.
 
     Raises:
         InputError: a field the family does not have, or sizes that no longer agree.
@@ -106,7 +106,7 @@ def _check_family(model: ModelConfig, name: str, value: object) -> None:
 
 
 def _scaling_changes(table: Mapping[str, object] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The scaling in its normal form, and the base when the mapping holds one and nothing else states it."""
+    """The changed scaling in its normal form, and the base if the mapping holds one and nothing else sets it."""
     theta, scaling = parse_rope(table, path=_PREFIX + "rope_scaling", default_type=None)
     result: dict[str, Any] = {"rope_scaling": scaling}
     if theta is not None:

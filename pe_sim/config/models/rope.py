@@ -1,4 +1,4 @@
-"""Rotary position parameters of every age: takes the raw entries, gives the base and the scaling we can honour."""
+"""Rotary position parameters in old and new forms: takes the raw entries, gives the base and a supported scaling."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Scaling = dict[str, float | int | str]
 
 
 class LinearScaling(Section):
-    """Positions divided by `factor`."""
+    """The schema of linear scaling: positions are divided by `factor`."""
 
     factor: AtLeastOne
 
 
 class Llama3Scaling(Section):
-    """Low frequencies divided by `factor`, high ones kept, the band between them blended."""
+    """The schema of llama3 scaling: low frequencies are divided by `factor`, high ones kept, others blended."""
 
     factor: AtLeastOne
     low_freq_factor: Positive
@@ -34,7 +34,7 @@ def read_rope(
     parameters: Mapping[str, object] | None,
     scaling: Mapping[str, object] | None,
 ) -> tuple[float, Scaling]:
-    """The base of the rotary frequencies and the scaling (empty without one).
+    """The base of the rotary frequencies, and the scaling (empty if there is none).
 
     Args:
         theta: the `rope_theta` entry at the top level.
@@ -42,7 +42,7 @@ def read_rope(
         scaling: the `rope_scaling` entry: the older form.
 
     Raises:
-        InputError: the forms contradict each other, or ask for a scaling we cannot honour.
+        InputError: the forms contradict each other, or ask for a scaling that is not supported.
     """
     from_parameters, new = parse_rope(parameters, path="rope_parameters", default_type="default")
     from_scaling, old = parse_rope(scaling, path="rope_scaling", default_type=None)
@@ -63,12 +63,12 @@ def read_rope(
 def parse_rope(
     table: Mapping[str, object] | None, *, path: str, default_type: str | None
 ) -> tuple[float | None, Scaling]:
-    """The base (None when absent) and the scaling of one `rope_parameters` or `rope_scaling` mapping.
+    """The base (None if absent) and the scaling of one `rope_parameters` or `rope_scaling` mapping.
 
     Args:
         table: the mapping; None or empty means no scaling.
         path: the dotted path of the mapping inside its source.
-        default_type: the rope_type of a mapping that does not say; None: it must say.
+        default_type: the rope_type of a mapping that states none; None: it must state one.
 
     Raises:
         InputError: the type is missing, contradictory or not supported, or a factor of it is wrong.
@@ -98,7 +98,7 @@ def parse_rope(
 
 
 def _take_type(entries: dict[str, object], path: str, default: str | None) -> str:
-    """Remove and give the type, under its new name (rope_type), its old one (type) or both."""
+    """The type, under its new name (rope_type), its old one (type) or both, which are removed from the entries."""
     named = [(key, entries.pop(key)) for key in ("rope_type", "type") if key in entries]
     if not named:
         if default is None:

@@ -1,4 +1,4 @@
-"""The sections of the interconnect of kind bus_tree, and the kinds there are."""
+"""The schema of the interconnect of kind bus_tree, and the names of all kinds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Kind = Literal[
     "crossbar",
     "graph",
 ]
-# Of a package: `section`, the Section of its kind; `shape(section, num_pes)`; `builder`, a TopologyBuilder.
+# An entry of a package has `section`, the Section of its kind; `shape(section, num_pes)`; `builder`, a TopologyBuilder.
 KINDS: Registry[Any] = Registry("pe_sim.topologies", dict.fromkeys(get_args(Kind)), ("section", "shape", "builder"))
 
 
 class BusFile(Section):
-    """The one shared channel."""
+    """The schema of the bus: the one shared channel."""
 
     bytes_per_cycle: Rate = Field(description="width, W")
     latency_cycles: BusLatency = Field(description="time of flight; auto: from the floorplan")
@@ -50,7 +50,7 @@ class BusFile(Section):
 
 
 class TreeFile(Section):
-    """The reduction tree."""
+    """The schema of the reduction tree."""
 
     arity: int = Field(ge=2, le=MAX_PES, description="children of a joint, k")
     bytes_per_cycle: Rate = Field(description="width of every edge")
@@ -61,14 +61,14 @@ class TreeFile(Section):
 
 
 class CollectivesFile(Section):
-    """How gathers and scatters are done."""
+    """The schema of the algorithms of gathers and scatters."""
 
     gather: GatherWay = Field(default="best", description="gather and all-gather")
     scatter: GatherWay = Field(default="best", description="scatter")
 
 
 class NetworkFile(Section):
-    """The interconnect of kind bus_tree; `schema` has the other kinds."""
+    """The schema of the interconnect of kind bus_tree; `schema` has the other kinds."""
 
     kind: Kind = Field(description="bus_tree: one bus down, one tree up")
     bus: BusFile = Field(description="the bus")

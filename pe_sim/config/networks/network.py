@@ -1,4 +1,4 @@
-"""The resolved interconnects other than bus_tree, and what is checked of them when an array is loaded."""
+"""The resolved interconnects: frozen networks of kind bus_tree, and of graphs of channels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 if TYPE_CHECKING:
     from pe_sim.config.networks.shapes import Shape
 
-_SHOWN: Final = 8  # attributes that are not used
+_SHOWN: Final = 8  # unused attributes that are named
 
 
 @dataclass(frozen=True, slots=True)
 class Collectives:
-    """How gathers and scatters are done: serial, by_reduction or best."""
+    """The algorithms of gathers and scatters: serial, by_reduction or best."""
 
     gather: str
     scatter: str
@@ -21,7 +21,7 @@ class Collectives:
 
 @dataclass(frozen=True, slots=True)
 class GraphCollectives(Collectives):
-    """The algorithm of every collective by name; best: the smallest closed form."""
+    """The algorithm of every collective by name; best is the one with the smallest closed form."""
 
     broadcast: str = "best"
     reduce: str = "best"
@@ -33,9 +33,9 @@ class GraphCollectives(Collectives):
 
 @dataclass(frozen=True, slots=True)
 class GraphNetwork:
-    """An interconnect as a graph of channels (machine model, section 8).
+    """An interconnect that is a graph of channels (machine model, section 8).
 
-    `arity` is the k whose powers are the sizes of PE groups.
+    Powers of `arity` (k) are the sizes of PE groups.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class GraphNetwork:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of results has to know of it: what its file says that is not used."""
+        """Notes for readers of results: attributes of the graph's file that are not used."""
         unused = getattr(self.shape, "unused", ())
         more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
         return (f"attributes of the graph that are not used: {', '.join(unused[:_SHOWN])}{more}",) if unused else ()
@@ -59,7 +59,7 @@ class GraphNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """The one shared channel."""
+    """The bus: the one shared channel."""
 
     bytes_per_cycle: int
     latency_cycles: int
@@ -81,12 +81,12 @@ class Tree:
 
     @property
     def latency_cycles(self) -> tuple[int, ...]:
-        """What a file calls the latencies of the levels."""
+        """Latencies of the levels in cycles, under the name that files use."""
         return self.level_latency_cycles
 
     @property
     def num_levels(self) -> int:
-        """D = ceil(log_k N)."""
+        """Number of levels: D = ceil(log_k N)."""
         return len(self.level_latency_cycles)
 
 
@@ -99,10 +99,10 @@ class Network:
     tree: Tree
     collectives: Collectives
     arbitration: str = "fifo"
-    notes: ClassVar[tuple[str, ...]] = ()  # as of a graph of channels
+    notes: ClassVar[tuple[str, ...]] = ()  # a graph of channels may have some
     is_graph: ClassVar[bool] = False
 
     @property
     def arity(self) -> int:
-        """The k whose powers are the sizes of PE groups."""
+        """Arity k of the tree, whose powers are the sizes of PE groups."""
         return self.tree.arity

@@ -41,9 +41,9 @@ from pe_sim.errors import InputError, told_of
 
 
 def only_cluster(section: object, num_pes: int) -> NetworkFile | None:
-    """A hierarchy of one cluster is one bus and one tree, and is simulated as such; None for any other network.
+    """The bus and tree that a hierarchy of a single cluster is simulated as; None for any other network.
 
-    It stays a graph where it asks for what a bus and a tree do not have.
+    It stays a graph (None) if it asks for something that a bus and a tree do not have.
     """
     if not isinstance(section, HierarchicalBusFile) or section.cluster_pes < num_pes:
         return None
@@ -65,11 +65,11 @@ def only_cluster(section: object, num_pes: int) -> NetworkFile | None:
 
 
 def resolve_network(section: object, num_pes: int, source: str | None, folder: Path | None) -> GraphNetwork:
-    """The network of a section.
+    """The resolved network of a checked section.
 
     Args:
         section: the checked Section of its kind.
-        num_pes: N.
+        num_pes: number of PEs, N.
         source: what error messages call the array's file.
         folder: where the file of a user's graph is looked up; None: the current folder.
 
@@ -137,7 +137,7 @@ def _place(given: int | str, num_pes: int, center: int, source: str | None) -> i
 
 
 def _sides(section: GridFile, num_pes: int, source: str | None) -> tuple[int, int]:
-    """Rows and columns; what is not given follows from N, the most square pair if both are not."""
+    """Rows and columns of a grid; missing ones follow from N, the most square pair if both are missing."""
     rows, cols = section.rows, section.cols
     square = next(side for side in range(math.isqrt(num_pes), 0, -1) if num_pes % side == 0)
     if rows is None and cols is None:

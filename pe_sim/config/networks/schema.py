@@ -1,4 +1,4 @@
-"""The sections of the interconnects other than bus_tree: one Section a kind, chosen by `network.kind`."""
+"""The schemas of interconnects other than bus_tree: one Section for each kind, chosen by `network.kind`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Side = Annotated[int | None, Field(ge=1, le=MAX_PES)]
 
 
 def _check_place(value: Any) -> Any:
-    """Refuse all but a PE's number and `center`."""
+    """The value, if it is a PE's number or `center`; else raises a fault."""
     if value == "center" and isinstance(value, str):
         return value
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -42,7 +42,7 @@ def _check_place(value: Any) -> Any:
 
 
 def _check_graph(value: Any) -> Any:
-    """Refuse all but a mapping; what is in it is checked by whoever reads graphs."""
+    """The value, if it is a mapping or None; else raises a fault. Its entries are checked where graphs are read."""
     if value is not None and not isinstance(value, dict):
         raise fault(
             "not a graph", "a mapping with nodes and edges: the node-link form", "or name a file: file: my.graphml"
@@ -55,7 +55,7 @@ InlineGraph = Annotated[dict[str, Any] | None, BeforeValidator(_check_graph)]
 
 
 class LinkFile(Section):
-    """The parameters of every channel of one level."""
+    """The schema of the parameters of every channel of one level."""
 
     bytes_per_cycle: Rate = Field(description="width of a channel")
     latency_cycles: BusLatency = Field(description="time of flight; auto: from the wire's length in the floorplan")
@@ -65,7 +65,7 @@ class LinkFile(Section):
 
 
 class EdgeDefaultsFile(Section):
-    """What holds for the edges of the user's graph that do not say it themselves."""
+    """The schema of the defaults for edges of the user's graph."""
 
     bytes_per_cycle: Annotated[int | None, Field(ge=1, le=MAX_RATE)] = Field(
         default=None, description="width of a channel; null: every edge has to say it"
@@ -76,18 +76,18 @@ class EdgeDefaultsFile(Section):
     ramp_cycles: Cycles = Field(default=0, description="from a PE to its router and back, paid at either end")
 
 
-# What `pe_sim.network.collectives.plans` can do; a test holds the two together.
+# The algorithms that `pe_sim.network.collectives.plans` has; a test keeps the two equal.
 Broadcast = Literal["best", "multicast", "star", "chain", "tree"]
 Reduce = Literal["best", "in_network", "star", "chain", "tree"]
 AllReduce = Literal["best", "reduce_broadcast", "ring", "recursive_doubling", "halving_doubling", "dimension_wise"]
 AllGather = Literal["best", "by_reduction", "serial", "ring", "recursive_doubling", "dimension_wise"]
 ReduceScatter = Literal["best", "by_broadcast", "serial", "ring", "recursive_halving", "dimension_wise"]
 AllToAll = Literal["best", "pairwise"]
-Scatter = Literal["best", "serial", "by_broadcast", "by_reduction"]  # the last two are one
+Scatter = Literal["best", "serial", "by_broadcast", "by_reduction"]  # the last two mean the same
 
 
 class GraphCollectivesFile(CollectivesFile):
-    """The algorithm of each collective."""
+    """The schema of the algorithm of each collective."""
 
     scatter: Scatter = Field(default="best", description="scatter")  # type: ignore[assignment]  # one more word for it
     broadcast: Broadcast = Field(default="best", description="algorithm of broadcasts")
@@ -105,7 +105,7 @@ class GraphCollectivesFile(CollectivesFile):
 
 
 class GraphNetworkFile(Section):
-    """What all graphs of channels have."""
+    """The schema of what all graphs of channels have in common."""
 
     kind: str
     combine_cycles: Cycles = Field(default=2, description="a router's or a switch's time to combine")
@@ -136,7 +136,7 @@ class RingFile(GraphNetworkFile):
 
 
 class GridFile(GraphNetworkFile):
-    """What a mesh and a torus have."""
+    """The schema of what a mesh and a torus have in common."""
 
     rows: Side = Field(default=None, description="rows; default: the most square rows x cols = N")
     cols: Side = Field(default=None, description="columns; default: the most square rows x cols = N")
@@ -199,7 +199,7 @@ class FatTreeFile(GraphNetworkFile):
 
 
 class ClusterTreeFile(Section):
-    """A reduction tree of one level of the hierarchy."""
+    """The schema of the reduction tree of one level of the hierarchy."""
 
     arity: int = Field(default=2, ge=2, le=MAX_PES, description="children of a joint")
     bytes_per_cycle: Rate = Field(description="width of every edge")
@@ -208,7 +208,7 @@ class ClusterTreeFile(Section):
 
 
 class ClusterBusFile(Section):
-    """A shared bus of one level of the hierarchy."""
+    """The schema of the shared bus of one level of the hierarchy."""
 
     bytes_per_cycle: Rate = Field(description="width")
     latency_cycles: BusLatency = Field(description="time of flight; auto: from the floorplan")
@@ -217,14 +217,14 @@ class ClusterBusFile(Section):
 
 
 class BusLevelFile(Section):
-    """One level of the hierarchy."""
+    """The schema of one level of the hierarchy."""
 
     bus: ClusterBusFile = Field(description="the bus of this level")
     tree: ClusterTreeFile = Field(description="the reduction tree of this level")
 
 
 class HierarchicalBusFile(GraphNetworkFile):
-    """Buses and trees in two levels."""
+    """The schema of a hierarchical bus: buses and trees on two levels."""
 
     kind: Literal["hierarchical_bus"] = Field(description="hierarchical_bus: clusters with a bus and a tree each")
     cluster_pes: int = Field(ge=2, le=MAX_PES, description="PEs of a cluster; the last one has what remains")
@@ -233,7 +233,7 @@ class HierarchicalBusFile(GraphNetworkFile):
 
 
 class GraphFile(GraphNetworkFile):
-    """The user's own graph."""
+    """The schema of the user's own graph."""
 
     kind: Literal["graph"] = Field(description="graph: your own, from a file or written here")
     file: Annotated[str | None, Field(min_length=1)] = Field(

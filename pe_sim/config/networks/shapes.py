@@ -1,4 +1,4 @@
-"""The parameters of every kind of interconnect other than bus_tree: frozen, hashable, one shape a kind.
+"""The parameters of every kind of interconnect other than bus_tree: frozen, hashable, one shape for each kind.
 
 `auto` latencies stay here until the channels are laid out (`pe_sim.network`), because every wire has its own length.
 """
@@ -52,7 +52,7 @@ class CubeShape:
 
 @dataclass(frozen=True, slots=True)
 class ButterflyShape:
-    """log_radix N stages of N / radix switches."""
+    """A butterfly: log_radix N stages of N / radix switches."""
 
     radix: int
     link: Link
@@ -60,14 +60,14 @@ class ButterflyShape:
 
 @dataclass(frozen=True, slots=True)
 class CrossbarShape:
-    """One switch with an input and an output port for every PE."""
+    """A crossbar: one switch with an input and an output port for every PE."""
 
     link: Link
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchTreeShape:
-    """A tree of switches with a link each way; a level's links are `growth` times as wide as those below."""
+    """A tree of switches with a channel each way; a level's links are `growth` times as wide as those below."""
 
     arity: int
     growth: float
@@ -76,7 +76,7 @@ class SwitchTreeShape:
 
 @dataclass(frozen=True, slots=True)
 class BusLevel:
-    """One bus down and one tree up; the tree's overhead and request are 0."""
+    """One level of a hierarchical bus: a bus down and a tree up; the tree's overhead and request are 0."""
 
     bus: Link
     tree: Link
@@ -86,7 +86,7 @@ class BusLevel:
 
 @dataclass(frozen=True, slots=True)
 class HierarchicalBusShape:
-    """Clusters of `cluster_pes` neighbours with a bus and a tree of their own, and a bus and a tree above them."""
+    """A hierarchical bus: clusters of `cluster_pes` PEs with a bus and a tree each, under a top bus and tree."""
 
     cluster_pes: int
     cluster: BusLevel
@@ -95,7 +95,7 @@ class HierarchicalBusShape:
 
 @dataclass(frozen=True, slots=True)
 class UserNode:
-    """A node of the user's graph; `pe` is -1 for what is none, `link` belongs to a bus alone."""
+    """A node of the user's graph; `pe` is -1 if it is no PE, and only a bus has a `link`."""
 
     name: str
     kind: str
@@ -108,7 +108,7 @@ class UserNode:
 
 @dataclass(frozen=True, slots=True)
 class UserEdge:
-    """One direction of an edge of the user's graph; into and out of a bus there is no link."""
+    """One direction of an edge of the user's graph; `link` is None if an end is a bus."""
 
     source: str
     target: str
@@ -118,9 +118,9 @@ class UserEdge:
 
 @dataclass(frozen=True, slots=True)
 class UserGraphShape:
-    """The user's own graph; `digest` stands for it in hashes, which are taken often.
+    """The user's own graph; hashes, which are taken often, use its `digest` alone.
 
-    `unused` names attributes of the file that say nothing here, a few words each.
+    `unused` names attributes of the file that have no meaning here, a few words each.
     """
 
     digest: str
@@ -130,7 +130,7 @@ class UserGraphShape:
 
 
 def user_graph(nodes: tuple[UserNode, ...], edges: tuple[UserEdge, ...]) -> UserGraphShape:
-    """The shape with its digest."""
+    """The shape of a user's graph, with its digest."""
     return UserGraphShape(hashlib.sha256(repr((nodes, edges)).encode()).hexdigest(), nodes, edges)
 
 

@@ -22,11 +22,11 @@ from pe_sim.config.networks.shapes import (
 
 
 def network_to_dict(network: GraphNetwork) -> dict[str, Any]:
-    """The section in the shape of its YAML; `auto` stays, a user's graph stands in it whole."""
+    """The network in the shape of its YAML section; `auto` stays, and a user's graph is written out in it."""
     plain: dict[str, Any] = {"kind": network.kind, **_shape_to_dict(network.shape, network.kind)}
     for each in fields(network):
         if each.name not in ("kind", "shape"):
-            plain.setdefault(each.name, getattr(network, each.name))  # the arity of a tree of switches is its own
+            plain.setdefault(each.name, getattr(network, each.name))  # a tree of switches has an arity of its own
     return {**plain, "collectives": asdict(network.collectives)}
 
 
@@ -57,7 +57,7 @@ def _bus_level_to_dict(level: BusLevel) -> dict[str, Any]:
 
 
 def graph_to_dict(shape: UserGraphShape) -> dict[str, Any]:
-    """A user's graph in the node-link form, every direction an edge of its own."""
+    """A user's graph in the node-link form, with an edge for every direction."""
     nodes, edges = [], []
     for node in shape.nodes:
         place = {"pe": node.pe} if node.pe >= 0 else {}
@@ -73,12 +73,12 @@ def graph_to_dict(shape: UserGraphShape) -> dict[str, Any]:
 
 
 def describe_links(network: GraphNetwork) -> str:
-    """As `describe_network`, of links between arrays, whose root has no place."""
+    """The structure of links between arrays in a few words, as `describe_network` without the root's place."""
     return describe_network(network).partition(", root at PE ")[0].replace("PEs", "arrays")
 
 
 def describe_network(network: GraphNetwork) -> str:
-    """A few words for a listing: the structure, and the width and latency of its channels."""
+    """The structure of a network in a few words, with the width and latency of its channels."""
     match network.shape:
         case PathShape(link, root_at):
             return f"{network.kind}, {_link(link)}, root at PE {root_at}"

@@ -54,27 +54,27 @@ _MAX_MM: Final = 1e6
 
 
 def read_graph(path: Path, num_pes: int, defaults: EdgeDefaultsFile) -> UserGraphShape:
-    """The graph of a file.
+    """The interconnect that a graph file describes.
 
     Args:
         path: GraphML or node-link JSON.
-        num_pes: the number of PEs it has to have.
-        defaults: parameters of the edges that give none themselves.
+        num_pes: the number of PEs that it must have.
+        defaults: parameters of edges that state none of their own.
 
     Raises:
-        InputError: the file cannot be read, or the graph is no interconnect of so many PEs.
+        InputError: the file cannot be read, or the graph is no interconnect of `num_pes` PEs.
     """
     source = str(path)
     return _Reader(parse_graph(read_graph_text(path), source), num_pes, defaults, source).shape()
 
 
 def inline_graph(raw: Mapping[str, Any], num_pes: int, defaults: EdgeDefaultsFile, source: str) -> UserGraphShape:
-    """The graph of a node-link mapping; as `read_graph`."""
+    """The interconnect that a node-link mapping describes; arguments and errors as in `read_graph`."""
     return _Reader(node_link(raw, source), num_pes, defaults, source).shape()
 
 
 class _Reader:
-    """Checks a raw graph part by part."""
+    """A checker of one raw graph, which gives the shape."""
 
     def __init__(self, graph: RawGraph, num_pes: int, defaults: EdgeDefaultsFile, source: str) -> None:
         self._graph, self._num_pes, self._source = graph, num_pes, source
@@ -116,7 +116,7 @@ class _Reader:
         return UserNode(name, kind, pe, combines, x_mm, y_mm, link)
 
     def _kind(self, name: str, attributes: dict[str, Any], where: str) -> tuple[str, int]:
-        """The kind of a node, and its number if it is a PE."""
+        """The kind of a node, and its number if it is a PE, else -1."""
         kind, pe = attributes.get("kind"), _whole(attributes.get("pe"))
         if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
             hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else None
@@ -165,7 +165,7 @@ class _Reader:
             raise self._fault(problem, None, expected="one node called root, or with kind: root")
 
     def _edges(self, raw: RawEdge, buses: frozenset[str]) -> list[UserEdge]:
-        """The one or two directions of an edge."""
+        """The edge in its one or two directions."""
         where, attributes = raw.label, raw.attributes
         self._check_keys(attributes, _EDGE_KEYS, "edge", where)
         ends = [end for end in (raw.source, raw.target) if end in buses]
@@ -213,7 +213,7 @@ class _Reader:
                 )
 
     def _check_keys(self, attributes: dict[str, Any], known: Collection[str], sort: str, where: str) -> None:
-        """Refuse what is nearly a name we know, or may stand for one; labels, colours and weights are noted."""
+        """Refuses unknown attributes that resemble or may stand for known ones; counts others as unused."""
         for key, value in attributes.items():
             if key in known:
                 continue
@@ -268,7 +268,7 @@ class _Reader:
 
 
 def _meant(key: str, value: object, sort: str) -> tuple[str, str]:
-    """The attribute of ours that one of another name may stand for, and its unit; empty where there is none."""
+    """The known attribute that another name may stand for, and its unit; both empty if there is none."""
     if sort == "node" and isinstance(value, str) and value.lower() in KINDS:
         return "kind", ""
     words = {word.lower() for word in _WORD.findall(key)}
@@ -276,7 +276,7 @@ def _meant(key: str, value: object, sort: str) -> tuple[str, str]:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number as an int: some writers, igraph's for one, know doubles alone."""
+    """The value, as an int if it is a whole float: some writers (igraph's) know doubles only."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -311,7 +311,7 @@ _CASTS: Final[dict[str, type]] = {
 
 @dataclass(slots=True)
 class RawEdge:
-    """An edge as it was written; `label` is what messages call it."""
+    """An edge as written in the file."""
 
     source: str
     target: str
@@ -320,20 +320,20 @@ class RawEdge:
 
     @property
     def label(self) -> str:
-        """As messages call it."""
+        """The name of the edge in messages."""
         return f"edge {self.source} {'->' if self.directed else '--'} {self.target}"
 
 
 @dataclass(slots=True)
 class RawGraph:
-    """Nodes by name and edges as they were written."""
+    """A graph as written in the file: nodes by name, and edges."""
 
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     edges: list[RawEdge] = field(default_factory=list)
 
 
 def read_graph_text(path: Path) -> str:
-    """The text of the file of a graph.
+    """The text of a graph's file.
 
     Raises:
         InputError: no such file, not a plain file, larger than 64 MiB, or not UTF-8.
@@ -359,10 +359,10 @@ def read_graph_text(path: Path) -> str:
 
 
 def parse_graph(text: str, source: str) -> RawGraph:
-    """The graph of a GraphML or node-link JSON text, told apart by the first character.
+    """The graph in a GraphML or node-link JSON text, told apart by the first character.
 
     Raises:
-        InputError: malformed, or neither of the two.
+        InputError: the text is malformed, or neither of the two.
     """
     start = text.lstrip()[:1]
     if start == "<":
@@ -374,10 +374,10 @@ def parse_graph(text: str, source: str) -> RawGraph:
 
 
 def node_link(raw: Mapping[str, Any], source: str) -> RawGraph:
-    """The graph of a node-link mapping as networkx.node_link_data writes it, its edges under `edges` or `links`.
+    """The graph in a node-link mapping as networkx.node_link_data writes it, with its edges under `edges` or `links`.
 
     Raises:
-        InputError: it is none.
+        InputError: it is no such mapping.
     """
     directed = raw.get("directed", False)
     if not isinstance(directed, bool):
@@ -406,7 +406,7 @@ def _entry(value: Any, path: str, source: str) -> dict[str, Any]:
 
 
 def _name(entry: dict[str, Any], key: str, path: str, source: str) -> str:
-    """Takes the name under `key` out of the entry."""
+    """The node's name under `key`, which is removed from the entry."""
     name = entry.pop(key, None)
     if isinstance(name, bool) or not isinstance(name, int | str) or name == "":
         facts: dict[str, Any] = {} if name is None else {"given": name}
@@ -489,7 +489,7 @@ def _parse_graphml(text: str, source: str) -> RawGraph:
 
 
 def _key_name(key: ElementTree.Element) -> str:
-    """Of an attribute; what yEd draws with has a type in place of a name."""
+    """The name of a GraphML attribute; those that yEd draws with have a type instead of a name."""
     return printable(key.get("attr.name") or key.get("yfiles.type") or key.get("id") or "")
 
 
@@ -500,7 +500,7 @@ def _tag(element: ElementTree.Element) -> str:
 def _data(
     element: ElementTree.Element, sort: str, keys: dict[str, _Key], targets: dict[str, str], where: str, source: str
 ) -> dict[str, Any]:
-    """The attributes of a node or an edge, defaults included."""
+    """The attributes of a node or an edge, with defaults filled in."""
     texts = {
         name: key.default for name, key in keys.items() if key.default is not None and targets[name] in (sort, "all")
     }

@@ -1,4 +1,4 @@
-"""What must hold inside a plan or a file of one: gives what it took, or names the field and what would fit."""
+"""Checks of a plan or of a plan's file: gives what it took, or raises with the field and what would fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVERLAPS: Final = range(4)
 
 
 def check_plan(plan: ParallelPlan) -> ParallelPlan:
-    """`plan` itself, when its parts agree; paths in errors are those of a plan file.
+    """`plan` itself if its parts agree; paths in errors are those of a plan file.
 
     Raises:
         InputError: degrees that do not multiply, bounds that skip a layer or do not rise, a rank named twice, a list
@@ -52,7 +52,7 @@ def _at_least_one(plan: ParallelPlan) -> Iterator[tuple[str, int]]:
 
 
 def check_bounds(bounds: tuple[int, ...], num_stages: int, num_layers: int | None, path: str) -> tuple[int, ...]:
-    """The bounds (0, ..., number of layers) of `num_stages` stages themselves.
+    """The bounds (0, ..., number of layers) themselves if they suit `num_stages` stages.
 
     Raises:
         InputError: too many or too few, layers left out at either end, or bounds that do not rise.
@@ -96,7 +96,7 @@ def _check_partition(plan: ParallelPlan) -> None:
 
 
 def _check_layers(plan: ParallelPlan) -> None:
-    """Degrees of single layers: as many as there are layers, and the same number of arrays under all of them."""
+    """Checks degrees of single layers: one for each layer, all with the same number of arrays."""
     if not plan.layers:
         return
     for name in ("dp", "tp", "cp"):
@@ -182,7 +182,7 @@ def _check_pipelines(plan: ParallelPlan) -> None:
 
 
 def _check_stages(pipeline: PipelinePlan, path: str) -> int:
-    """The layers of the pipeline; its stages follow one another without a gap."""
+    """Number of layers of the pipeline, whose stages are checked to follow one another without a gap."""
     if not pipeline.stages:
         raise InputError("no stages", path=f"{path}.stages", given=[], expected="at least one")
     ends = 0
@@ -211,7 +211,7 @@ def _check_stages(pipeline: PipelinePlan, path: str) -> int:
 
 
 def _check_ranks(pipeline: PipelinePlan, path: str, used: dict[int, str]) -> None:
-    """No rank works in two places, but for stages that share tokens: see `may_stay`."""
+    """Checks that no rank works in two places, except on stages that share tokens (see `may_stay`)."""
     here: dict[int, tuple[str, StagePlan]] = {}
     for index, item in enumerate(pipeline.stages):
         at = f"{path}.stages.{index}.arrays"
@@ -229,15 +229,15 @@ def _check_ranks(pipeline: PipelinePlan, path: str, used: dict[int, str]) -> Non
 
 
 def may_stay(earlier: StagePlan, later: StagePlan) -> bool:
-    """Whether an array may work on both stages of a pipeline.
+    """Whether an array may work on two stages of a pipeline.
 
-    Only where both share tokens: of arrays with the shares of one sequence, some may go on while the layers of another
-    move to its next array (Hetu's cp_list over pipelines that are cut at different layers).
+    Only if both share tokens: of the arrays that share a sequence, some may go on while the layers of another move to
+    its next array (Hetu's cp_list over pipelines that are cut at different layers).
     """
     return all(degrees.cp > 1 for item in (earlier, later) for degrees in item.degrees)
 
 
-# ---- What readers of foreign plans share: strict values, and what is written down of keys nobody needs.
+# ---- What readers of foreign plans share: strict values, and lines on keys that are ignored.
 
 
 MAX_COUNT: Final = 2**20  # far above any real number of arrays, layers or parts
@@ -245,10 +245,10 @@ _LONGEST_VALUE: Final = 60
 
 
 def whole(value: object, path: str, *, least: int = 1) -> int:
-    """`value` as a whole number of at least `least`.
+    """`value` as a whole number, checked to be at least `least`.
 
     Raises:
-        InputError: another type (true is no number), or out of range.
+        InputError: it has another type (true is no number), or is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError("not a whole number", path=path, given=value, expected="a whole number")
@@ -259,10 +259,10 @@ def whole(value: object, path: str, *, least: int = 1) -> int:
 
 
 def whole_list(value: object, path: str, *, least: int = 0) -> tuple[int, ...]:
-    """`value` as whole numbers: a list, or a text with commas between.
+    """`value`, a list or a text with commas between, as whole numbers.
 
     Raises:
-        InputError: neither, or an entry that is none.
+        InputError: it is neither, or an entry is no whole number.
     """
     entries: object = value
     if isinstance(value, str):
@@ -274,12 +274,12 @@ def whole_list(value: object, path: str, *, least: int = 0) -> tuple[int, ...]:
 
 
 def require(raw: Mapping[str, object], key: str, *, path: str = "") -> object:
-    """What stands under `key`.
+    """The value under `key`.
 
     Args:
         raw: the mapping.
-        key: that has no default.
-        path: of the key in the file, where the mapping is not all of it.
+        key: a key that has no default.
+        path: path of the key in the file, if the mapping is only a part of it.
 
     Raises:
         InputError: there is no such key.
@@ -290,10 +290,10 @@ def require(raw: Mapping[str, object], key: str, *, path: str = "") -> object:
 
 
 def distinct(ranks: Iterable[int], path: str, what: str = "rank") -> tuple[int, ...]:
-    """The ranks themselves.
+    """The ranks themselves, checked to be distinct.
 
     Raises:
-        InputError: one is named twice.
+        InputError: a rank is named twice.
     """
     seen: set[int] = set()
     listed = tuple(ranks)
@@ -306,10 +306,10 @@ def distinct(ranks: Iterable[int], path: str, what: str = "rank") -> tuple[int, 
 
 
 def flag(value: object, path: str) -> bool:
-    """`value` as true or false, never a number.
+    """`value` itself, checked to be true or false, not a number.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is no boolean.
     """
     if isinstance(value, bool):
         return value
@@ -317,7 +317,7 @@ def flag(value: object, path: str) -> bool:
 
 
 def ignored_line(key: str, value: object, reason: str = "") -> str:
-    """`key: value`, cut short where it is long, and why nobody needs it where that is worth a word."""
+    """A line `key: value` on an ignored key, shortened if long, with the reason if there is one."""
     text = json.dumps(value, default=str)
     if len(text) > _LONGEST_VALUE:
         text = text[: _LONGEST_VALUE - 3] + "..."
@@ -327,13 +327,13 @@ def ignored_line(key: str, value: object, reason: str = "") -> str:
 def sort_plan_keys(
     raw: Mapping[str, object], known: Iterable[str], rules: KeyRules
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """The entries that matter, and a line for each that does not; errors as in `sort_keys`."""
+    """The entries that matter, and a line for each ignored one; errors as `sort_keys` raises them."""
     values, ignored = sort_keys(raw, known, rules)
     return values, tuple(ignored_line(key, raw[key]) for key in ignored)
 
 
 def bounds_of(counts: Iterable[int]) -> tuple[int, ...]:
-    """Numbers of units, layers of each stage for instance, as bounds: (0, ..., number of units)."""
+    """Counts (such as the layers of each stage) as bounds: (0, ..., sum of the counts)."""
     return (0, *accumulate(counts))
 
 

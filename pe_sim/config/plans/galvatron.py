@@ -1,8 +1,8 @@
 """Galvatron's strategy JSON of both generations: takes the mapping, gives a plan with degrees of each layer.
 
 Inside a stage of W arrays a layer has tp neighbours that share its operators (or, with use_sp, its tokens), cp shares
-of the tokens, and W / (tp * cp) shares of the batch. The file does not say W; it is num_arrays / pp_deg. What is left
-out means what config2strategy and get_hybrid_parallel_configs_api there take it for, and null is as if left out.
+of the tokens, and W / (tp * cp) shares of the batch. The file does not say W; it is num_arrays / pp_deg. Missing keys
+have the defaults of Galvatron's config2strategy and get_hybrid_parallel_configs_api, and null counts as left out.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _KEYS: Final = KeyRules(
 
 
 def is_galvatron_plan(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping carries a mark of a strategy."""
+    """Whether the mapping has a key by which Galvatron's strategies are known."""
     return "pp_deg" in raw or "tp_sizes_enc" in raw
 
 
 def read_galvatron_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
-    """The plan a strategy describes.
+    """The plan that a strategy describes.
 
     Args:
         raw: the mapping of the file.
-        name: of the plan.
-        num_arrays: how many arrays take part in all; None: as few as its degrees need.
+        name: name of the plan.
+        num_arrays: number of arrays that take part; None: as few as its degrees need.
 
     Raises:
         InputError: an unknown or wrong entry, lists of different lengths, stages that are not all layers, degrees that
@@ -68,7 +68,7 @@ def read_galvatron_plan(raw: Mapping[str, object], name: str, num_arrays: int | 
 
 
 def _lists(values: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-    """Every list with an entry for each layer, all of the same length."""
+    """Every list with an entry for each layer, by key, checked to have the same length."""
     lists: dict[str, tuple[int, ...]] = {}
     for key in (*_PER_LAYER, *_PER_LAYER_IGNORED, *_EXPERTS):
         if key in values:
@@ -101,7 +101,7 @@ def _check_experts(lists: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _layer_shares(lists: Mapping[str, tuple[int, ...]]) -> list[Degrees]:
-    """tp and cp of each layer; dp is left for the number of arrays to say."""
+    """The tp and cp of each layer; dp follows later from the number of arrays."""
     sizes = lists["tp_sizes_enc"]
     ones, zeros = (1,) * len(sizes), (0,) * len(sizes)
     rows = zip(
@@ -119,7 +119,7 @@ def _share(size: int, cp: int, sequence: bool, consecutive: bool) -> Degrees:
 
 
 def _head_shares(values: Mapping[str, object]) -> Degrees:
-    """tp and cp of the LM head, which is whole on every array where the file does not say; vsp is a flag, as use_sp."""
+    """The tp and cp of the LM head, which by default is whole on every array; vsp is a flag, as use_sp."""
     size, cp = whole(values.get("vtp", 1), "vtp"), whole(values.get("vcp", 1), "vcp")
     sequence = whole(values.get("vsp", 0), "vsp", least=0)
     if sequence > 1:
@@ -133,7 +133,7 @@ def _head_shares(values: Mapping[str, object]) -> Degrees:
 
 
 def _stage_arrays(shares: list[Degrees], head: Degrees, pp: int, num_arrays: int | None) -> tuple[int, tuple[str, ...]]:
-    """Arrays of a stage, and a line that says so where the file and the caller leave it open."""
+    """Number of arrays of a stage, and a line that tells it if neither the file nor the caller does."""
     if num_arrays is None:
         width = max(share.num_arrays for share in (*shares, head))
         return width, (f"num_arrays: {width * pp} (not in the file: the largest degrees times pp_deg)",)
@@ -148,7 +148,7 @@ def _stage_arrays(shares: list[Degrees], head: Degrees, pp: int, num_arrays: int
 
 
 def _complete(share: Degrees, width: int, path: str) -> Degrees:
-    """The degrees with the shares of the batch that fill the stage; `consecutive` only where it says something."""
+    """The degrees with dp chosen to fill the stage; `consecutive` is False only where that makes a difference."""
     part = share.num_arrays
     if width % part:
         raise InputError(
@@ -170,7 +170,7 @@ def _complete(share: Degrees, width: int, path: str) -> Degrees:
 
 
 def _partition(values: Mapping[str, object], pp: int, num_layers: int) -> tuple[int, ...]:
-    """Bounds of the stages; left out: what does not divide goes to the last."""
+    """The bounds of the stages; by default equal ones, with the remainder in the last."""
     if "pp_division" not in values:
         each = num_layers // pp
         return (*(at * each for at in range(pp)), num_layers)

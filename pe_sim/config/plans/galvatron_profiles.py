@@ -1,7 +1,7 @@
-"""Reads what Galvatron's profilers wrote: takes JSON files of measured rates and times, gives them in SI units.
+"""Galvatron's profiles: takes JSON files of measured rates and times, gives them in SI units.
 
-What the numbers mean, as Galvatron's `core/profiler/hardware_profiler.py`, `profile_hardware/profile_*.py` and
-`utils/config_utils.py` (repository PKU-DAIR/Hetu-Galvatron) have it:
+Meaning of the numbers, after Galvatron's `core/profiler/hardware_profiler.py`, `profile_hardware/profile_*.py` and
+`utils/config_utils.py` (repository PKU-DAIR/Hetu-Galvatron):
 
 - `allreduce_size_8_1MB_time`, `all2all_size_8_1MB_time`: milliseconds of one collective over 8 devices. 1 MB is 2^20
   bytes: the profiler divides the bytes of nccl-tests by 1024 twice, and `remap_config` multiplies by them again. The
@@ -59,7 +59,7 @@ Profile = str | Path | Mapping[str, Any]
 
 
 class Kind(StrEnum):
-    """What was measured: the time of a collective of one size, or a rate alone, a mean over sizes."""
+    """A kind of measurement: the time of a collective of one size, or a rate alone, which is a mean over sizes."""
 
     ALL_REDUCE = "all-reduce"
     ALL_TO_ALL = "all-to-all"
@@ -69,7 +69,7 @@ class Kind(StrEnum):
 
     @property
     def is_rate(self) -> bool:
-        """Whether bytes a second were measured, not seconds."""
+        """Whether bytes per second were measured, and not seconds."""
         return self not in (Kind.ALL_REDUCE, Kind.ALL_TO_ALL)
 
 
@@ -78,10 +78,10 @@ class Measurement:
     """One number of a profile.
 
     Args:
-        kind: what was measured.
-        devices: how many took part; of point to point how many stages there were.
-        num_bytes: size of the collective; None of a rate.
-        value: seconds; of a rate bytes per second.
+        kind: kind of the measurement.
+        devices: number of devices; for point to point, number of stages.
+        num_bytes: size of the collective in bytes; None for a rate.
+        value: seconds, or bytes per second for a rate.
     """
 
     kind: Kind
@@ -92,12 +92,12 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """What one more layer takes: the least-squares slope of the time over the number of layers.
+    """The time of one more layer: the least-squares slope of the time over the number of layers.
 
     Args:
-        batch_size, seq_len: of the step; seq_len is None where the key does not tell.
+        batch_size, seq_len: of the step; seq_len is None if the key does not tell.
         layers: the numbers of layers that were measured.
-        seconds: of one layer with the whole batch.
+        seconds: time of one layer with the whole batch.
     """
 
     batch_size: int
@@ -108,13 +108,13 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class GalvatronProfiles:
-    """Several files as one.
+    """The measurements of several profiles together.
 
     Args:
-        sources: what the files are called.
+        sources: names of the files.
         measurements: ordered by kind, devices and size.
-        layer_times: of model profiles.
-        overlap_coefficient: None where none was measured.
+        layer_times: times from profiles of models.
+        overlap_coefficient: how many times as long overlapped work takes; None if not measured.
         ignored: keys that were read and are of no use here.
     """
 
@@ -139,14 +139,14 @@ def is_galvatron_profile(raw: Mapping[str, Any]) -> bool:
 
 
 def load_galvatron_profiles(profiles: Profile | Iterable[Profile]) -> GalvatronProfiles:
-    """What the files say, merged.
+    """The measurements of several profiles, merged.
 
     Args:
         profiles: paths of JSON or YAML files, or the mappings of such files; or one of them.
 
     Raises:
-        InputError: no file at all, a file that cannot be read or has no entry, an unknown key, a value that is not a
-            positive finite number, or a key that two files give different values.
+        InputError: no file is given, a file cannot be read or has no entry, a key is unknown, a value is no positive
+            finite number, or two files give a key different values.
     """
     if isinstance(profiles, str | Path | Mapping):
         profiles = [profiles]
@@ -172,7 +172,7 @@ def load_galvatron_profiles(profiles: Profile | Iterable[Profile]) -> GalvatronP
 
 
 def _read(profile: object, index: int) -> tuple[Mapping[str, Any], str]:
-    """The mapping of a file that has entries, and what to call it."""
+    """The mapping of a file, checked to have entries, and its name for messages."""
     if isinstance(profile, Mapping):
         raw, source = profile, f"profile {index + 1}"
     elif isinstance(profile, str | Path):
@@ -203,7 +203,7 @@ def _is_known(key: object) -> bool:
 
 
 def _checked(key: object, value: object, source: str) -> float:
-    """The value of a known key."""
+    """The value of an entry, with key and value checked."""
     if not _is_known(key):
         hint = did_you_mean(str(key), _KNOWN)
         raise InputError("unknown key of a Galvatron profile", source=source, path=str(key), given=value, hint=hint)
@@ -221,7 +221,7 @@ def _checked(key: object, value: object, source: str) -> float:
 
 
 def _check_place(key: str, source: str) -> None:
-    """The number of devices and the size inside a key."""
+    """Checks the number of devices and the size inside a key."""
     time, rate = _TIME.fullmatch(key), _RATE.fullmatch(key) or _STAGES.fullmatch(key)
     devices = int(time[2]) if time else int(rate[1]) if rate else 2
     if not 2 <= devices <= MAX_DEVICES:
@@ -257,7 +257,7 @@ def _order(measured: Measurement) -> tuple[int, int, int]:
 
 
 def _layer_times(found: Mapping[str, _Found]) -> tuple[tuple[LayerTime, ...], set[str]]:
-    """Slopes by batch and length, and the keys from which none can be had: of several types of layers, or alone."""
+    """Layer times by batch and length, and the keys of no use: those of several layer types, or without a second."""
     groups: dict[tuple[int, int | None], dict[int, str]] = {}
     unused: set[str] = set()
     for key in found:
@@ -287,7 +287,7 @@ def _layer_times(found: Mapping[str, _Found]) -> tuple[tuple[LayerTime, ...], se
 
 
 def _slope(layers: Sequence[int], seconds: Sequence[float]) -> float:
-    """The least-squares slope; of two points the difference over the difference."""
+    """The least-squares slope of seconds over layers."""
     middle, level = sum(layers) / len(layers), math.fsum(seconds) / len(seconds)
     above = math.fsum((count - middle) * (time - level) for count, time in zip(layers, seconds, strict=True))
     return above / math.fsum((count - middle) ** 2 for count in layers)

@@ -1,8 +1,9 @@
 """Hetu's ds_parallel_config JSON, root `llama` or `gpt`: takes the mapping, gives a plan that names every array.
 
 qkv and dense_h_to_4h split dim 1 (outputs sharded), dense and dense_4h_to_h split dim 0 (inputs sharded): the shares
-of the operators. What a group has more of is replicas. Blocks on other groups are other stages, and members of a union
-are pipelines. `cp_list`, which Hetu passes over, is read where `generate_llama_4d_config` of this package wrote it.
+of the operators. If a group has more devices than shares, these are replicas. Blocks on other groups are other stages,
+and members of a union are pipelines. `cp_list`, which Hetu ignores, is read where `generate_llama_4d_config` of this
+package wrote it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ Groups = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class HetuTensor:
-    """How a tensor lies on the members of a union.
+    """The layout of a tensor on the members of a union.
 
     Args:
-        path: where it stands in the file.
+        path: its path in the file.
         groups: the devices of each member.
-        splits: of each member its degrees by dim.
-        dups: of each member its copies, over the whole union.
+        splits: the degrees of each member, by dim.
+        dups: the copies of each member, over the whole union.
     """
 
     path: str
@@ -49,11 +50,11 @@ class HetuTensor:
 
 
 def read_tensor(raw: object, path: str) -> HetuTensor:
-    """The tensor, with what must hold: for each member, split * dup = devices of the member * number of members.
+    """The tensor that a mapping describes; for each member, split * dup = its devices * number of members.
 
     Raises:
-        InputError: an unknown key, lists that are not of all members, a device named twice, or degrees that do not
-            multiply.
+        InputError: an unknown key, lists without an entry for each member, a device named twice, or degrees that do
+            not multiply.
     """
     if not isinstance(raw, Mapping):
         raise InputError("not a tensor", path=path, given=raw, expected=f"a mapping with {_words()}")
@@ -104,7 +105,7 @@ def _groups(raw: Mapping[str, object], path: str) -> Groups:
 
 
 def _per_member(value: object, num_groups: int, path: str) -> tuple[int, ...]:
-    """A number for each member; one number stands for all."""
+    """The number of each member; a single number holds for all."""
     if not isinstance(value, list | tuple):
         return (whole(value, path),) * num_groups
     numbers = whole_list(value, path, least=1)
@@ -132,7 +133,7 @@ def _splits(value: object, num_groups: int, path: str) -> tuple[Mapping[int, int
 
 ROOTS: Final = ("llama", "gpt")
 _NORMS: Final = ("layernorm1", "layernorm2", "rmsnorm1", "rmsnorm2")
-# The matrices of a block, and the dim that the arrays that share its operators split.
+# The matrices of a block, and the dim along which arrays that share its operators split each.
 _MATRICES: Final = {"attn": {"qkv": 1, "dense": 0}, "mlp": {"dense_h_to_4h": 1, "dense_4h_to_h": 0}}
 _IGNORED_IN_BLOCK: Final = ("recompute", "output_recompute", "cpu_offload", "sp", "sequence_parallel")
 _IGNORED_TOP: Final = ("zero", "recompute_granularity", "recompute_layer_idxs_list", "input", "label")
@@ -142,7 +143,7 @@ _LAST_NORMS: Final = ("layernorm_final", "rmsnorm_final")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Layers that lie alike: first .. last, the groups of their union, and of each group how many share operators."""
+    """Layers first .. last with the same layout: the groups of their union, and the share count (tp) of each group."""
 
     first: int
     last: int
@@ -152,21 +153,21 @@ class Block:
 
 
 def is_hetu_plan(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping has one of the roots."""
+    """Whether the mapping has one of the roots of Hetu's config."""
     return any(isinstance(raw.get(root), Mapping) for root in ROOTS)
 
 
 def read_hetu_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
-    """The plan the file describes.
+    """The plan that the file describes.
 
     Args:
         raw: the mapping of the file.
-        name: of the plan.
+        name: name of the plan.
         num_arrays: unused; the file names its devices.
 
     Raises:
         InputError: an unknown key, degrees that do not multiply, a device named twice, layers that are skipped or
-            repeated, or a tensor that lies in a way we do not follow.
+            repeated, or a tensor with a layout that is not supported.
     """
     root = next(root for root in ROOTS if isinstance(raw.get(root), Mapping))
     ignored = _Ignored()
@@ -187,17 +188,17 @@ def read_hetu_plan(raw: Mapping[str, object], name: str, num_arrays: int | None 
 
 
 class _Ignored:
-    """Keys that inference has no use for, each with its first value."""
+    """A collection of keys that inference has no use for, each with its first value."""
 
     def __init__(self) -> None:
         self._found: dict[str, object] = {}
 
     def add(self, key: str, value: object) -> None:
-        """Note the key, once."""
+        """Adds the key, unless it is there already."""
         self._found.setdefault(key, value)
 
     def lines(self) -> tuple[str, ...]:
-        """A line each."""
+        """A line of text for each key."""
         return tuple(ignored_line(key, value) for key, value in self._found.items())
 
 
@@ -225,7 +226,7 @@ def _mapping(raw: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
 
 
 def _blocks(raw: Any, root: str, ignored: _Ignored) -> list[Block]:
-    """All blocks in the order of their layers; together they are every layer once, on as many groups each."""
+    """All blocks in the order of their layers, checked to hold every layer once, all with the same number of groups."""
     known = ("blocks", *_TABLES, *_LAST_NORMS)
     for key, value in raw.items():
         if key.startswith("lora"):
@@ -288,7 +289,7 @@ def _block(entry: Any, path: str, ignored: _Ignored) -> Block:
 
 
 def _range(value: object, path: str) -> tuple[int, int]:
-    """The first and last layer; Hetu writes one number for one layer."""
+    """The first and last layer of a range; Hetu writes a single number for a single layer."""
     layers = whole_list([] if value is None else value, path)
     if len(layers) in (1, 2) and layers[0] <= layers[-1]:
         return layers[0], layers[-1]
@@ -311,7 +312,7 @@ def _matrices(entry: Mapping[str, Any], path: str, ignored: _Ignored) -> list[tu
 
 
 def _shares(tensor: HetuTensor, dim: int) -> tuple[int, ...]:
-    """Of each group, how many devices share the matrix: its degree in `dim`, which alone may be split."""
+    """For each group, how many devices share the matrix: its degree in `dim`, the only dim that may be split."""
     for split in tensor.splits:
         if split.get(1 - dim, 1) != 1:
             raise InputError(
@@ -349,7 +350,7 @@ def _check_tables(raw: Any, root: str, first: Block) -> None:
 
 
 def _check_head(raw: Mapping[str, Any], root: str, last: Block) -> bool:
-    """Whether the arrays that share the last layer's operators share the LM head, too."""
+    """Whether the arrays that share the last layer's operators also share the LM head; raises if neither is clear."""
     for key in _LAST_NORMS:
         if key in raw[root]:
             _same_groups(read_tensor(raw[root][key], f"{root}.{key}"), last.groups, last.path)
@@ -371,7 +372,7 @@ def _check_head(raw: Mapping[str, Any], root: str, last: Block) -> bool:
 
 
 def _lane(blocks: list[Block], member: int) -> Lane:
-    """The pieces of one member: neighbouring blocks that lie alike are one."""
+    """The pieces of one member; consecutive blocks with the same layout form one piece."""
     pieces: list[Piece] = []
     for block in blocks:
         arrays, tp, count = block.groups[member], block.tps[member], block.last - block.first + 1
@@ -384,7 +385,7 @@ def _lane(blocks: list[Block], member: int) -> Lane:
 
 
 def _unused(raw: Mapping[str, Any], blocks: list[Block]) -> tuple[int, ...]:
-    """Devices that no block names."""
+    """Listed devices that no block names."""
     used = {device for block in blocks for group in block.groups for device in group}
     if "devices" not in raw:
         return ()
@@ -405,12 +406,12 @@ def _unused(raw: Mapping[str, Any], blocks: list[Block]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive layers of one member of a union.
+    """Consecutive layers of one member of a union, on the same arrays.
 
     Args:
         arrays: the member's group: its replicas one after the other, each of tp arrays.
         first_layer, num_layers: layers first_layer .. first_layer + num_layers - 1.
-        tp: arrays that share the operators.
+        tp: number of arrays that share the operators.
     """
 
     arrays: tuple[int, ...]
@@ -420,7 +421,7 @@ class Piece:
 
     @property
     def replicas(self) -> int:
-        """Copies of the layers in the group."""
+        """Number of copies of the layers in the group."""
         return len(self.arrays) // self.tp
 
     @property
@@ -433,14 +434,14 @@ Lane = tuple[Piece, ...]  # the pieces of one replica, from the first layer to t
 
 
 def pipelines_of(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tuple[PipelinePlan, ...]:
-    """The pipelines of a union: one for each replica, or for each cp_list entry's replicas, which share the tokens.
+    """The pipelines of a union: one for each replica, or for each group of replicas that share tokens.
 
     Args:
-        members: of each member its pieces, in the order of their layers.
-        cp_list: how many replicas in a row share the tokens; None: none do.
+        members: the pieces of each member, in the order of their layers.
+        cp_list: the numbers of consecutive replicas that share tokens; None: none do.
 
     Raises:
-        InputError: cp_list is not of all replicas, or replicas that share tokens do not share operators alike.
+        InputError: cp_list does not add up to all replicas, or replicas that share tokens do not share operators alike.
     """
     if any(piece.replicas != member[0].replicas for member in members for piece in member):
         return _uneven(members, cp_list)
@@ -461,7 +462,7 @@ def pipelines_of(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tupl
 
 
 def _lanes(member: Lane) -> list[Lane]:
-    """One lane for each replica in the member's groups."""
+    """The lane of each replica in the member's groups."""
     return [
         tuple(
             Piece(piece.arrays[r * piece.tp : (r + 1) * piece.tp], piece.first_layer, piece.num_layers, piece.tp)
@@ -472,7 +473,7 @@ def _lanes(member: Lane) -> list[Lane]:
 
 
 def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tuple[PipelinePlan, ...]:
-    """Stages with different numbers of replicas hand the batch over as a whole: one pipeline a member."""
+    """One pipeline for each member, whose stages have different numbers of replicas and hand on the whole batch."""
     if cp_list is not None and any(cp != 1 for cp in cp_list):
         problem, expected = "shares of the tokens beside stages with different numbers of replicas", "1 for each"
         raise InputError(problem, path="cp_list", given=list(cp_list), expected=expected)
@@ -488,7 +489,7 @@ def _uneven(members: Sequence[Lane], cp_list: Sequence[int] | None) -> tuple[Pip
 
 
 def _merged(lanes: Sequence[Lane], first_replica: int) -> PipelinePlan:
-    """One pipeline of replicas that share the tokens, cut wherever one of them is."""
+    """One pipeline of replicas that share tokens, cut into stages wherever any of them is."""
     cuts = sorted({edge for lane in lanes for piece in lane for edge in (piece.first_layer, piece.end)})
     stages: list[StagePlan] = []
     for begin, end in pairwise(cuts):

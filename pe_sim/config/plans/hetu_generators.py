@@ -1,7 +1,7 @@
-"""Arguments of Hetu's generators of parallel configs: takes them, gives the plan they mean, or what their files hold.
+"""Arguments of Hetu's generators of parallel configs: takes them, gives the plan they mean, or the configs.
 
 The names and defaults are those of `generate_llama_4d_config` and `generate_llama_hetero_4d_config`; those of the
-`ds_parallel` section of a run's YAML are those of Hetu's class StrategyConfig. In both, null is as if left out.
+`ds_parallel` section of a run's YAML are those of Hetu's class StrategyConfig. In both, null counts as left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pe_sim.errors import InputError, told_of
 _DEFAULTS: Final = {"num_layers": 32, "num_gpus": 8, "dp": 2, "cp": 1, "tp": 2, "pp": 2}
 _SECTION: Final = "ds_parallel"
 _SECTION_DEFAULTS: Final = dict.fromkeys(_DEFAULTS, 1)
-# What StrategyConfig has and the generators do not.
+# Keys that StrategyConfig has and the generators do not.
 _SECTION_ONLY: Final = frozenset(
     {
         "ds_parallel_config_path",
@@ -61,13 +61,13 @@ _KEYS: Final = KeyRules(
 
 @dataclass(frozen=True, slots=True)
 class HetuLayout:
-    """What the arguments mean.
+    """The layout of layers on devices that the arguments mean.
 
     Args:
-        members: of each member of the union its pieces.
-        cp_list: how many replicas in a row share the tokens.
-        devices: all of them, unused ones too.
-        num_layers: of the model.
+        members: the pieces of each member of the union.
+        cp_list: the numbers of consecutive replicas that share tokens.
+        devices: all devices, unused ones too.
+        num_layers: layers of the model.
     """
 
     members: tuple[Lane, ...]
@@ -83,7 +83,7 @@ class HetuLayout:
 
 
 def is_hetu_arguments(raw: Mapping[str, object]) -> bool:
-    """Whether the mapping, or its `ds_parallel` section, has a key that only arguments have; a config has a root."""
+    """Whether the mapping has a `ds_parallel` section or a key that only generator arguments have."""
     section = raw.get(_SECTION)
     if isinstance(section, Mapping):
         return True
@@ -94,9 +94,8 @@ def read_hetu_arguments(raw: Mapping[str, object], name: str, num_arrays: int | 
     """The plan that the generator's config of these arguments would be read as.
 
     Args:
-        raw: the keyword arguments, with those of the hetero generator or of the other; or a run's YAML, of which the
-            section `ds_parallel` is read.
-        name: of the plan.
+        raw: the keyword arguments of either generator; or a run's YAML, of which the section `ds_parallel` is read.
+        name: name of the plan.
         num_arrays: unused; num_gpus says it.
 
     Raises:
@@ -129,7 +128,7 @@ def _numbers(values: Mapping[str, object], names: Sequence[str]) -> dict[str, in
 
 
 def layout_4d(values: Mapping[str, object]) -> HetuLayout:
-    """The members of equal stages: one, whose groups are the stages' devices in a row.
+    """The layout of equal stages: one member, whose groups are consecutive devices, one group for each stage.
 
     Raises:
         InputError: dp * cp * tp * pp is not num_gpus, or the stages do not divide the layers.
@@ -157,7 +156,7 @@ def layout_4d(values: Mapping[str, object]) -> HetuLayout:
 
 
 def _homogeneous(values: Mapping[str, Any]) -> HetuLayout:
-    """Equal stages, where nothing else is asked for; Hetu passes over what the hetero generator alone has."""
+    """The layout of equal stages; raises if arguments of the hetero generator ask for anything else."""
     for key in _HETERO_ONLY:
         value = values.get(key)
         if value in (None, [], {}) or (
@@ -170,16 +169,16 @@ def _homogeneous(values: Mapping[str, Any]) -> HetuLayout:
 
 
 def _hetero(values: Mapping[str, Any]) -> HetuLayout:
-    """Uneven stages; a `cp_list` that is left out has cp for every pipeline, as StrategyConfig has it."""
+    """The layout of uneven stages; a missing `cp_list` has cp for every share of the batch, as in StrategyConfig."""
     require(values, "hetero_layers")
     n = _numbers(values, ("cp", "dp"))
     return hetero_layout({"cp_list": [n["cp"]] * n["dp"], **values})
 
 
 def hetero_layout(values: Mapping[str, Any]) -> HetuLayout:
-    """The members of uneven stages, one for each pipeline.
+    """The layout of uneven stages: one member for each pipeline.
 
-    Stage s of pipeline p has ranks (accumulate_hetero_stages[p] + s) * tp and the tp - 1 after it, but for unused ones.
+    Stage s of pipeline p has rank (accumulate_hetero_stages[p] + s) * tp and the tp - 1 after it, without unused ones.
     `rank_to_device_mapping`, `unused_rank` and `accumulate_hetero_stages` may be None: each rank is its own device, all
     are used, and the sums are worked out.
 
@@ -236,7 +235,7 @@ def _hetero_layers(given: object, num_pipelines: int, num_layers: int) -> list[t
 
 
 def _starts(given: object, pipelines: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Stages before each pipeline, and of all of them."""
+    """Number of stages before each pipeline, and of all stages."""
     sums = bounds_of(map(len, pipelines))
     if given is not None and whole_list(given, "accumulate_hetero_stages") != sums:
         problem = "not the sums of the pipelines' stages"
@@ -245,7 +244,7 @@ def _starts(given: object, pipelines: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _devices(given: object, num_ranks: int) -> tuple[int, ...]:
-    """The device of each rank; JSON writes the ranks as texts."""
+    """The device of each rank; ranks may be texts, as JSON writes them."""
     path = "rank_to_device_mapping"
     if given is None:
         return tuple(range(num_ranks))
@@ -272,8 +271,8 @@ def _unused_ranks(given: object, num_ranks: int) -> frozenset[int]:
 
 # ---- Writes Hetu's ds_parallel_config: takes the arguments of Hetu's generators, gives what its JSON files hold.
 #
-# `load_plan` reads the result back. Beside Hetu's own keys it holds `cp_list`, which Hetu passes over: its files do not
-# say which replicas share tokens.
+# `load_plan` reads the result back. In addition to Hetu's own keys it holds `cp_list`, which Hetu ignores: its files do
+# not say which replicas share tokens.
 
 
 _UNIFORM: Final = "generate_llama_4d_config"
@@ -291,13 +290,13 @@ def generate_llama_4d_config(
     pp: int = 2,
     zero: bool = True,
 ) -> list[dict[str, object]]:
-    """Hetu's config of equal stages, in a list of one, as Hetu's models take it.
+    """Hetu's config of equal stages, as the only entry of a list, which is what Hetu's models take.
 
     Args:
         recompute_layers: layers whose activations training recomputes.
-        num_layers: of the model.
-        num_gpus: devices; dp * cp * tp * pp.
-        dp, cp, tp, pp: shares of the batch, of the tokens, of the operators, and stages.
+        num_layers: layers of the model.
+        num_gpus: number of devices: dp * cp * tp * pp.
+        dp, cp, tp, pp: numbers of shares of the batch, of the tokens, of the operators, and of stages.
         zero: whether optimizer states are sharded (ZeRO-1); off where dp is 1.
 
     Raises:
@@ -321,19 +320,19 @@ def generate_llama_hetero_4d_config(
     tp: int = 2,
     zero: bool = True,
 ) -> list[dict[str, object]]:
-    """Hetu's config of pipelines with stages of their own, in a list of one, as Hetu's models take it.
+    """Hetu's config of pipelines with their own stages, as the only entry of a list, as Hetu's models take it.
 
     Args:
-        cp_list: of each share of the batch, how many pipelines in a row share its tokens.
-        rank_to_device_mapping: the device of each rank; None: its own.
+        cp_list: for each share of the batch, how many consecutive pipelines share its tokens.
+        rank_to_device_mapping: the device of each rank; None: the device of the same number.
         unused_rank: ranks that take no part; None: none.
-        hetero_layers: of each pipeline, the layers of its stages.
-        accumulate_hetero_stages: stages before each pipeline, and of all; None: worked out.
-        recompute_layers: layers whose activations training recomputes, of all pipelines or a list for each.
-        num_layers: of the model.
-        num_gpus: devices; tp times all stages.
-        dp: shares of the batch; entries of cp_list.
-        tp: ranks of a stage.
+        hetero_layers: for each pipeline, the numbers of layers of its stages.
+        accumulate_hetero_stages: the numbers of stages before each pipeline, and of all; None: worked out.
+        recompute_layers: layers whose activations training recomputes: one list for all pipelines, or one for each.
+        num_layers: layers of the model.
+        num_gpus: number of devices: tp times the number of all stages.
+        dp: number of shares of the batch, and of entries of cp_list.
+        tp: number of ranks of a stage.
         zero: whether optimizer states are sharded (ZeRO-1); off where dp is 1.
 
     Raises:
@@ -372,7 +371,7 @@ def _config(
 
 
 def _pieces(layout: HetuLayout, layer: int) -> list[Piece]:
-    """What each member does the layer on."""
+    """The piece of each member that holds the layer."""
     return [next(piece for piece in member if piece.first_layer <= layer < piece.end) for member in layout.members]
 
 
@@ -388,12 +387,12 @@ def _block(layer: int, pieces: list[Piece], recompute: list[frozenset[int]]) -> 
 
 
 def _copies(pieces: list[Piece]) -> list[int]:
-    """Of each member, copies over the whole union, so that split * dup = devices * members."""
+    """For each member its copies over the whole union, so that split * dup = devices * members."""
     return [piece.replicas * len(pieces) for piece in pieces]
 
 
 def _split(pieces: list[Piece], dim: int) -> Tensor:
-    """A weight that the arrays that share operators share along `dim`."""
+    """The tensor of a weight that arrays which share operators split along `dim`."""
     return {
         "split": {str(dim): [piece.tp for piece in pieces]},
         "dup": _copies(pieces),
@@ -403,7 +402,7 @@ def _split(pieces: list[Piece], dim: int) -> Tensor:
 
 
 def _batch(pieces: list[Piece]) -> Tensor:
-    """An input that the replicas share along the batch."""
+    """The tensor of an input that replicas split along the batch."""
     return {
         "split": {"0": _copies(pieces)},
         "dup": [piece.tp for piece in pieces],
@@ -413,14 +412,14 @@ def _batch(pieces: list[Piece]) -> Tensor:
 
 
 def _plain(value: object) -> object:
-    """Ranges and other sequences as lists, as JSON would have them."""
+    """The value with all sequences as lists, as JSON would have them."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(entry) for entry in value]
     return value
 
 
 def _recompute(layers: Sequence[int] | Sequence[Sequence[int]], layout: HetuLayout) -> list[frozenset[int]]:
-    """Of each member, the layers to recompute; one list stands for all."""
+    """For each member, the set of layers to recompute; a single list holds for all members."""
     path, given, count = "recompute_layers", _plain(layers), len(layout.members)
     if isinstance(given, list) and any(isinstance(entry, list) for entry in given):
         if len(given) != count:

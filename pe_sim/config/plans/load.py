@@ -21,7 +21,7 @@ from pe_sim.config.plans.schema import PlanFile, is_plan_file, plan_to_dict, rea
 from pe_sim.errors import InputError, printable, told_of
 from pe_sim.registry import Registry
 
-# Takes the mapping, the name of the plan, and how many arrays there are (or None); errors do not name the file.
+# Takes the mapping, the name of the plan, and the number of arrays or None; errors do not name the file.
 PlanReader = Callable[[Mapping[str, object], str, int | None], ParallelPlan]
 
 
@@ -29,7 +29,7 @@ def _read_own(raw: Mapping[str, object], name: str, num_arrays: int | None) -> P
     return read_plan_file(raw, name)
 
 
-# The first dialect that recognises the keys reads them, so the one with the most telling marks comes first.
+# The first dialect that recognises the keys reads them, so those with the most specific keys come first.
 _BUILT_IN: Final[tuple[Dialect[PlanReader], ...]] = (
     Dialect("Hetu ds_parallel_config", "a root llama or gpt", is_hetu_plan, read_hetu_plan),
     Dialect("Hetu generator arguments", "num_gpus, cp_list or ds_parallel", is_hetu_arguments, read_hetu_arguments),
@@ -50,9 +50,9 @@ def load_plan(
     """A plan from a file (JSON or YAML) or a mapping of any known dialect.
 
     Args:
-        source: a path, a file's mapping, the list of one that Hetu's generators give, or a plan, which is checked.
-        overrides: new values by the keys of our own form, for instance {"microbatches": 4}.
-        num_arrays: how many arrays take part, for files that leave it open (Galvatron's).
+        source: a path, a file's mapping, the one-entry list of Hetu's generators, or a plan, which is checked.
+        overrides: new values by the keys of pe-sim's own form, for instance {"microbatches": 4}.
+        num_arrays: number of arrays that take part, for files that leave it open (Galvatron's).
 
     Raises:
         InputError: no such file, an unknown dialect, a bad entry, or parts that do not agree.
@@ -79,7 +79,7 @@ def _read(given: object, num_arrays: int | None) -> ParallelPlan:
 
 
 def _existing(given: str | Path) -> Path:
-    """The path itself.
+    """The path of a file that exists.
 
     Raises:
         InputError: nothing is there.
@@ -91,7 +91,7 @@ def _existing(given: str | Path) -> Path:
 
 
 def _only(value: object, source: str) -> Mapping[str, object]:
-    """The mapping itself, or the only one of a list."""
+    """The mapping itself, or the only one in a list."""
     if isinstance(value, list | tuple):
         if len(value) != 1:
             raise InputError(
@@ -115,7 +115,7 @@ def _read_mapping(raw: Mapping[str, object], source: str, name: str, num_arrays:
 
 
 def detect_plan_dialect(raw: Mapping[str, object]) -> Dialect[PlanReader]:
-    """The dialect of a plan.
+    """The dialect that a plan's mapping is written in.
 
     Raises:
         InputError: no dialect recognises the keys.

@@ -1,6 +1,6 @@
 """Merak's arguments as a flat JSON (degrees, MerakArguments and set_tp_layer_lists): takes the mapping, gives a plan.
 
-Row and column are Megatron's words there: what is column parallel has its outputs sharded, which is `row` here.
+Row and column there have Megatron's meaning: a column parallel matrix has its outputs sharded, which is `row` here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pe_sim.config.plans.plan import ParallelPlan, Partition
 from pe_sim.errors import InputError, did_you_mean
 
 _DEGREES: Final = ("dp", "tp", "pp")
-# Of layers_partition.py there; the fields' defaults are those of the class, which its documents do not always repeat.
+# Methods of Merak's layers_partition.py; defaults are those of its classes, which its documents do not always repeat.
 _METHODS: Final[dict[str, Partition]] = {
     "uniform": "uniform_ceil",
     "uniform_floor": "uniform_floor",
@@ -42,7 +42,7 @@ _MINE: Final = (
     "out_seq_length",
     "num_heads",
 )
-# These are also words of ours or of others; they do not tell that a file is Merak's.
+# Keys that other dialects have too, so they do not tell that a file is Merak's.
 _SHARED: Final = (*_DEGREES, "num_layers", "hidden_size")
 _REASONS: Final = {
     "train_schedule": "inference has forward passes alone",
@@ -64,11 +64,11 @@ def is_merak_plan(raw: Mapping[str, object]) -> bool:
 
 
 def read_merak_plan(raw: Mapping[str, object], name: str, num_arrays: int | None = None) -> ParallelPlan:
-    """The plan the arguments describe; what is left out or null has MerakArguments' default.
+    """The plan that the arguments describe; missing or null ones have MerakArguments' defaults.
 
     Args:
         raw: the mapping of the file.
-        name: of the plan.
+        name: name of the plan.
         num_arrays: unused; the degrees say it.
 
     Raises:
@@ -116,7 +116,7 @@ def _checked_and_ignored(values: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _overlap(values: Mapping[str, object]) -> int:
-    """The level; Merak's documents call it a float, so 1.0 is fine, too."""
+    """The overlap level; Merak's documents call it a float, so 1.0 is accepted too."""
     level = values.get("tp_overlapping_level", _DEFAULT_OVERLAP)
     if isinstance(level, int | float) and not isinstance(level, bool) and level in (0, 1, 2, 3):
         return int(level)
@@ -157,7 +157,7 @@ def _partition(values: Mapping[str, object], pp: int, num_layers: int | None) ->
 
 
 def _bounds(given: object) -> tuple[int, ...]:
-    """Numbers or texts, as Merak documents them, or all in one text, as its code reads them: ["0,17,32"]."""
+    """The bounds of the stages, from numbers or texts (as in Merak's documents), or from one text ["0,17,32"]."""
     if isinstance(given, list | tuple) and len(given) == 1 and isinstance(given[0], str):
         given = given[0]
     if isinstance(given, str):
@@ -175,7 +175,7 @@ def _bounds(given: object) -> tuple[int, ...]:
 
 
 def _matrices(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    """The distribution of each operator that the lists name, in the order of the lists."""
+    """(operator, distribution) for each operator that the lists name, in their order."""
     found: dict[str, tuple[str, str]] = {}
     for operator, style, path, given in _styles(values):
         split = _STYLES[style]
@@ -191,7 +191,7 @@ def _matrices(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def _styles(values: Mapping[str, object]) -> Iterator[tuple[str, str, str, object]]:
-    """(operator, Megatron's style, path, what is there) of every entry of the lists."""
+    """Yields (operator, Megatron's style, path, entry) for every entry of the lists."""
     for key in _LISTS:
         entries = values.get(key)
         if entries is None:
@@ -223,10 +223,10 @@ def _of_shape(entry: object, path: str) -> tuple[tuple[str, ...], str]:
     )
 
 
-# ---- The keys of MerakArguments that say nothing about inference, and the ones that must be refused.
+# ---- The keys of MerakArguments that say nothing about inference, and those that must be refused.
 
 
-# Merak's own, beside those that a plan is made of.
+# Merak's own keys, other than those that a plan is made of.
 MERAK_ONLY: Final = frozenset(
     """
     split_method custom_split_points trace_method trace_model init_method_std activation_checkpointing
@@ -238,7 +238,7 @@ MERAK_ONLY: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of words reads better than forty quoted lines
 )
 
-# Of transformers' TrainingArguments, which MerakArguments is derived from: training, data, logging and hardware.
+# Keys of transformers' TrainingArguments, from which MerakArguments derives: training, data, logging and hardware.
 _TRAINING: Final = frozenset(
     """
     output_dir overwrite_output_dir do_train do_eval do_predict evaluation_strategy eval_strategy prediction_loss_only
@@ -320,17 +320,17 @@ _OPERATORS: Final[dict[str, tuple[str, ...]]] = {
     "fc2": ("down",),
     "mlp.c_proj": ("down",),
     "dense_4h_to_h": ("down",),
-    # Without what stands before, these are the last matrix of attention and of the FFN.
+    # Without a prefix, these are the last matrices of attention and of the FFN.
     "c_proj": ("o", "down"),
     "output.dense": ("o", "down"),
 }
 
 
 def operators_of(name: object, path: str) -> tuple[str, ...]:
-    """The operators that a layer of this name is; of a dotted name the longest known ending counts.
+    """The operators that a layer of this name is; the longest known ending of a dotted name counts.
 
     Raises:
-        InputError: no text, or no known name.
+        InputError: it is no text, or no known name.
     """
     if not isinstance(name, str):
         raise InputError("not the name of a layer", path=path, given=name, expected="a text")

@@ -13,12 +13,12 @@ PARTITIONS: Final[tuple[Partition, ...]] = get_args(Partition)
 class Degrees:
     """How the arrays of one stage share a layer.
 
-    Array `(d * cp + c) * tp + t` of the stage has share d of the batch, c of the tokens and t of the operators; where
-    the operator splits are not of neighbours, it is array `(t * dp + d) * cp + c`.
+    Array `(d * cp + c) * tp + t` of the stage has share d of the batch, c of the tokens and t of the operators; if
+    `consecutive` is False, it is array `(t * dp + d) * cp + c`.
 
     Args:
         dp: shares of the batch.
-        cp: shares of the tokens: each has the rows and the keys and values of its own positions.
+        cp: shares of the tokens, each with the rows, keys and values of its own positions.
         tp: shares of the operators: heads, FFN columns, vocabulary.
         consecutive: whether the arrays that share an operator are neighbours in the stage.
     """
@@ -30,7 +30,7 @@ class Degrees:
 
     @property
     def num_arrays(self) -> int:
-        """Arrays of a stage that is shared so."""
+        """Number of arrays of a stage with these degrees."""
         return self.dp * self.cp * self.tp
 
     def __str__(self) -> str:
@@ -39,12 +39,12 @@ class Degrees:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """Consecutive layers on some arrays.
+    """A stage: consecutive layers on some arrays.
 
     Args:
         arrays: the ranks that work on it, in the order of `Degrees`.
         first_layer, num_layers: layers first_layer .. first_layer + num_layers - 1.
-        degrees: of each of its layers.
+        degrees: the degrees of each of its layers.
     """
 
     arrays: tuple[int, ...]
@@ -55,34 +55,33 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class PipelinePlan:
-    """Stages that a share of the batch goes through; several pipelines of a plan have nothing to do with each other."""
+    """A pipeline: the stages that a share of the batch goes through; pipelines of a plan are independent."""
 
     stages: tuple[StagePlan, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ParallelPlan:
-    """What a plan file says. It speaks of degrees, or names the arrays of every stage (`pipelines`), not both.
+    """A parallel plan: either degrees, or pipelines that name the arrays of every stage, not both.
 
     With degrees, rank `((p * dp + d) * cp + c) * tp + t` is array (c, t) of stage p of pipeline d.
 
     Args:
-        name, source: what people and messages call it: a name, and the file it came from.
-        dp, tp, pp, cp: degrees; shares of the batch, operators, stages of layers, shares of the tokens.
+        name, source: its name for reports, and the file it came from for messages.
+        dp, tp, pp, cp: numbers of shares of the batch, of the operators, of stages, and of shares of the tokens.
         partition: how layers are cut into stages: a method, or pp + 1 bounds (0, ..., number of layers).
-        microbatches: parts in which a pipeline's share of the step goes through its stages: sequences in decode,
-            chunks of the prompts in prefill; None: as many as there are stages, if there is so much to part.
-        layers: degrees of each layer inside its stage, of all arrays of a stage (then dp, tp and cp are 1); empty:
-            the same everywhere.
-        head: degrees of the LM head in the last stage; None: as the last layer.
+        microbatches: number of parts in which a pipeline's share of the step goes through its stages (sequences in
+            decode, chunks of the prompts in prefill); None: as many as there are stages, or as can be made.
+        layers: degrees of each layer, over all arrays of its stage (then dp, tp and cp are 1); empty: the same
+            everywhere.
+        head: degrees of the LM head in the last stage; None: those of the last layer.
         pipelines: stages with their arrays, given one by one; empty: from the degrees.
         overlap: the machine model's overlap level, if the plan sets it.
-        matrices: distribution (`row` or `col`) of matrices by operator name (q, k, v, o, gate, up, down), where the
-            plan says so.
+        matrices: (operator, `row` or `col`) for those of q, k, v, o, gate, up, down that the plan sets.
         split_vocabulary: whether arrays that share operators share the LM head, too.
         unused: ranks that take no part: dead arrays.
-        num_layers: layers the plan was made for; None: it fits any number.
-        ignored: what it says that inference has no use for, a line each.
+        num_layers: number of layers that the plan was made for; None: any.
+        ignored: a line for each entry that inference has no use for.
     """
 
     name: str = "plan"

@@ -1,4 +1,4 @@
-"""Our own plan files: takes a mapping, gives a plan; and a plan as such a mapping."""
+"""Plan files in pe-sim's own form: takes a mapping, gives a plan; and a plan as such a mapping."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Matrices = Annotated[Any, BeforeValidator(_check_matrices)]
 
 
 class SharesFile(Section):
-    """How the arrays of a stage share what they work on."""
+    """The schema of how the arrays of a stage share what they work on."""
 
     dp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the batch")
     tp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the operators")
@@ -67,29 +67,29 @@ class SharesFile(Section):
 
     @property
     def shares(self) -> Degrees:
-        """The same for a plan."""
+        """The degrees that the section states."""
         return Degrees(self.dp, self.cp, self.tp, self.consecutive)
 
 
 class DegreesFile(SharesFile):
-    """How the arrays of a stage share a layer."""
+    """The schema of how the arrays of a stage share a run of layers."""
 
     times: int = Field(1, ge=1, le=MAX_COUNT, description="how many layers in a row are shared so")
 
     def degrees(self) -> tuple[Degrees, ...]:
-        """One for each of its layers."""
+        """The degrees of each of its layers."""
         return (self.shares,) * self.times
 
 
 class HeadFile(SharesFile):
-    """How the arrays of the last stage share the LM head."""
+    """The schema of how the arrays of the last stage share the LM head."""
 
     tp: int = Field(1, ge=1, le=MAX_COUNT, description="shares of the vocabulary")
     consecutive: bool = Field(True, description="whether arrays that share the head are neighbours")
 
 
 class StageFile(Section):
-    """Consecutive layers on some arrays."""
+    """The schema of a stage: consecutive layers on some arrays."""
 
     arrays: Ranks = Field(description="ranks, in the order of their shares")
     layers: Layers = Field(description=_LAYERS_WORDS)
@@ -101,13 +101,13 @@ class StageFile(Section):
 
 
 class PipelineFile(Section):
-    """Stages that a share of the batch goes through."""
+    """The schema of a pipeline: stages that a share of the batch goes through."""
 
     stages: tuple[StageFile, ...] = Field(description="in the order of their layers")
 
 
 class PlanFile(Section):
-    """A plan of the user's own."""
+    """The schema of a plan file in pe-sim's own form."""
 
     schema_version: Literal[1] = Field(1, description="of this schema")
     name: str | None = Field(None, description="what reports call it; the file's stem if left out")
@@ -128,16 +128,16 @@ class PlanFile(Section):
 
 
 def is_plan_file(raw: Mapping[str, object]) -> bool:
-    """Whether it has a key of our own form."""
+    """Whether the mapping has a key of pe-sim's own form."""
     return any(key in raw for key in PlanFile.model_fields)
 
 
 def read_plan_file(raw: Mapping[str, object], name: str = "plan") -> ParallelPlan:
-    """The plan our own form describes.
+    """The plan that a mapping in pe-sim's own form describes.
 
     Args:
         raw: the mapping of the file.
-        name: of the plan, if the file has none.
+        name: name of the plan if the file has none.
 
     Raises:
         InputError: unknown keys, wrong types or values (several faults in one message), or parts that do not agree.
@@ -163,7 +163,7 @@ def read_plan_file(raw: Mapping[str, object], name: str = "plan") -> ParallelPla
 
 
 def _with_tuples(value: object) -> object:
-    """Lists as tuples, which strict schemas ask for."""
+    """The value with lists as tuples, which strict schemas require."""
     if isinstance(value, Mapping):
         return {key: _with_tuples(inner) for key, inner in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
@@ -191,7 +191,7 @@ def _stage_degrees(item: StageFile, num_layers: int) -> tuple[Degrees, ...]:
 
 
 def plan_to_dict(plan: ParallelPlan) -> dict[str, object]:
-    """`plan` in our own form, ready for JSON or YAML; `load_plan` reads it back to an equal plan but for `source`."""
+    """The plan in pe-sim's own form, JSON-ready; `load_plan` of it gives an equal plan but for `source`."""
     partition = list(plan.partition) if isinstance(plan.partition, tuple) else plan.partition
     optional = {
         "microbatches": plan.microbatches,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pe_sim.config.networks.shapes import Link
     from pe_sim.config.systems.schema import ArrayEntryFile, SystemFile
 
-_DEFAULT_NAME: Final = "system"  # of a mapping without a name
-_EVERY, _ENTRY = "array.", "arrays."  # paths that begin so go to all arrays, or to one entry
+_DEFAULT_NAME: Final = "system"  # name of a mapping without one
+_EVERY, _ENTRY = "array.", "arrays."  # beginnings of paths for all arrays, and for one entry
 _ENTRY_FIELDS: Final = ("array", "count", "set")
 
 
@@ -35,19 +35,19 @@ def list_systems() -> tuple[str, ...]:
 def load_system(
     source: SystemConfig | str | Path | Mapping[str, Any], overrides: Mapping[str, object] | None = None
 ) -> SystemConfig:
-    """A system by a preset's name, from a YAML or JSON file, from such a file's mapping, or as it is.
+    """A system by a preset's name, from a YAML or JSON file, from such a file's mapping, or as given.
 
     Args:
         source: for instance "ring-of-8-bus-tree-1024", "my/system.yaml", or {"schema_version": 1, "arrays": ...}.
         overrides: new values by dotted path: links.link.latency_cycles; arrays.0.count, arrays.0.set.overlap for one
-            entry; array.overlap for all arrays, where an entry's own `arrays.N.set` does not say otherwise.
+            entry; array.overlap for all arrays, unless an entry's own `arrays.N.set` overrides it.
 
     Raises:
         InputError: there is no such preset or file, or it, one of its arrays or an override is wrong.
     """
     if isinstance(source, SystemConfig):
         return load_system(system_to_dict(source), overrides) if overrides else source
-    # Imported here: whoever only handles a finished SystemConfig does not pay for pydantic.
+    # Imported here: code that only handles a finished SystemConfig does not pay for pydantic.
     from pe_sim.config.systems.schema import check_system_file, link_kind, system_paths
 
     raw, name, label, folder = _read(source)
@@ -68,13 +68,13 @@ def load_system(
 
 
 def system_of_one(array: ArrayConfig) -> SystemConfig:
-    """One array by itself."""
+    """A system of a single array."""
     pitch_mm, mm_per_cycle = _own_floorplan(array)
     return SystemConfig(array.name, (array,), None, pitch_mm, mm_per_cycle)
 
 
 def system_to_dict(system: SystemConfig) -> dict[str, Any]:
-    """The system in the shape of its YAML, JSON-ready; load_system() of it gives the same system."""
+    """The system in the shape of its YAML, JSON-ready; `load_system` of it gives the same system."""
     from pe_sim.config.networks.to_dict import network_to_dict
 
     entries = []
@@ -92,7 +92,7 @@ def system_to_dict(system: SystemConfig) -> dict[str, Any]:
 
 
 def describe_system(system: SystemConfig) -> str:
-    """One line: name, how many arrays of which kind, the links, the arrays that are dead."""
+    """One line: name, how many arrays of which kind, the links, and the dead arrays."""
     from pe_sim.config.networks.to_dict import describe_links
 
     kinds = [f"{len(list(equal))} x {name}" for name, equal in groupby(array.name for array in system.arrays)]
@@ -104,7 +104,7 @@ def describe_system(system: SystemConfig) -> str:
 # ----------------------------------------------------------------------------------------------------------- overrides
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """Overrides by what they go to; `entries`: (number, field, rest of the path) -> value."""
+    """Overrides by what they change; `entries` has (number, field, rest of the path) -> value."""
 
     system: Mapping[str, object]
     every: Mapping[str, object]
@@ -112,7 +112,7 @@ class _Changes:
 
     @classmethod
     def of(cls, overrides: Mapping[str, object]) -> _Changes:
-        """Shares them out.
+        """The overrides, sorted by what they change.
 
         Raises:
             InputError: a path into `arrays` that names no entry.
@@ -123,7 +123,7 @@ class _Changes:
         return cls(system, every, entries)
 
     def apply_to_entries(self, raw: dict[str, Any]) -> None:
-        """Sets what is an entry's own but for the values of its arrays.
+        """Sets the fields of entries that overrides replace; values inside their arrays come later.
 
         Raises:
             InputError: there is no such entry.
@@ -142,7 +142,7 @@ class _Changes:
                 listed[number][name] = value
 
     def of_entry(self, number: int) -> dict[str, tuple[str, object]]:
-        """By an array's dotted path: what error messages call the override, and the value."""
+        """(name for messages, value) of every override of one entry's arrays, by an array's dotted path."""
         found = {path: (f"--set {_EVERY}{path}", value) for path, value in self.every.items()}
         for (entry, name, rest), value in self.entries.items():
             if entry == number and rest:
@@ -164,7 +164,7 @@ def _entry_path(path: str) -> tuple[int, str, str]:
 
 
 def _with_links(raw: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """The file with the links that the overrides name, and with the one name of their kind."""
+    """The file's mapping with overridden links, and with an alias of their kind replaced."""
     from pe_sim.config.systems.schema import LINK_ALIASES
 
     links = changes.get("links", raw.get("links"))
@@ -178,7 +178,7 @@ def _with_links(raw: Mapping[str, Any], changes: Mapping[str, object]) -> dict[s
 
 # -------------------------------------------------------------------------------------------------------------- arrays
 def _arrays(file: SystemFile, changes: _Changes, label: str, folder: Path | None) -> list[ArrayConfig]:
-    """(entries,) arrays; equal ones are one object."""
+    """The array of each entry, in order; equal ones are the same object."""
     found: list[ArrayConfig] = []
     for number, entry in enumerate(file.arrays):
         array = _load_entry(number, entry, changes.of_entry(number), label, folder)
@@ -202,7 +202,7 @@ def _load_entry(
 
 
 def _found(given: str | dict[str, Any], folder: Path | None) -> str | Path | dict[str, Any]:
-    """An array's file beside the system's."""
+    """The array's file next to the system's if there is one, else what was given."""
     if isinstance(given, dict) or folder is None or is_preset("arrays", given):
         return given
     beside = folder / given
@@ -274,7 +274,7 @@ def _links(file: SystemFile, num_arrays: int, label: str, folder: Path | None) -
 
 
 def _links_in(part: object) -> Iterator[Link]:
-    """All links of a shape."""
+    """Yields all links of a shape."""
     from pe_sim.config.networks.shapes import Link
 
     if isinstance(part, Link):
@@ -288,7 +288,7 @@ def _links_in(part: object) -> Iterator[Link]:
 
 
 def _of_arrays(error: InputError) -> InputError:
-    """An error about PEs and their network, told of arrays and their links."""
+    """An error about PEs and their network, reworded for arrays and their links."""
     source = error.source or ""
     error.args = (source + _in_words_of_arrays(str(error).removeprefix(source)),)
     error.problem = _in_words_of_arrays(error.problem)
@@ -310,13 +310,13 @@ def _floorplan(file: SystemFile, array: ArrayConfig) -> tuple[float, float]:
 
 
 def _own_floorplan(array: ArrayConfig) -> tuple[float, float]:
-    """As wide as the array."""
+    """A system's floor plan for a single array: pitch (the array's width, mm) and mm per cycle."""
     cols, _ = grid_shape(array.num_pes)
     return cols * array.floorplan.pe_pitch_mm, array.floorplan.mm_per_cycle
 
 
 def _read(given: object) -> tuple[Mapping[str, Any], str, str, Path | None]:
-    """The raw mapping, the default name, what messages call the source, and the folder of its file."""
+    """The raw mapping, the default name, the name of the source for messages, and the folder of its file."""
     if isinstance(given, Mapping):
         return given, _DEFAULT_NAME, "system", None
     if not isinstance(given, str | Path):
@@ -333,6 +333,6 @@ def as_system(given: System) -> SystemConfig:
     """The system itself, one array as a system, or what `load_system` makes of it.
 
     Raises:
-        InputError: as of `load_system`.
+        InputError: as `load_system` raises it.
     """
     return system_of_one(given) if isinstance(given, ArrayConfig) else load_system(given)

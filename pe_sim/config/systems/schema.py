@@ -27,7 +27,7 @@ _KIND: Final = "links.kind"
 
 
 class ArrayEntryFile(Section):
-    """Equal arrays."""
+    """The schema of an entry of `arrays`: a number of equal arrays."""
 
     array: str | dict[str, Any] = Field(
         description="an array preset's name, the path of an array's file relative to this one, or its mapping"
@@ -51,14 +51,14 @@ class ArrayEntryFile(Section):
 
 
 class SystemFloorplanFile(Section):
-    """Arrays on a near-square grid; what auto latencies of links are derived from."""
+    """The schema of the floor plan of a system: arrays on a near-square grid."""
 
     array_pitch_mm: float = Field(gt=0, le=1e6, description="distance between the centres of neighbouring arrays, mm")
     mm_per_cycle: float = Field(gt=0, le=1e6, description="how far a signal travels on a link's wire in one cycle, mm")
 
 
 class SystemFile(Section):
-    """A whole system file; `system_schema` gives it links."""
+    """The schema of a whole system file; `system_schema` adds the links."""
 
     schema_version: int = Field(description="version of this format")
     name: str | None = Field(default=None, min_length=1, description="the system's name; default: the file's")
@@ -105,10 +105,10 @@ def check_system_file(
 
 
 def link_kind(raw: Mapping[str, Any], source: str | None) -> str | None:
-    """The kind of a file's links; None if it has none.
+    """The kind of a file's links; None if it has no links.
 
     Raises:
-        InputError: no mapping, or there is no such kind.
+        InputError: the links are no mapping, or there is no such kind.
     """
     links = raw.get("links")
     if links is None:
@@ -131,7 +131,7 @@ def link_kind(raw: Mapping[str, Any], source: str | None) -> str | None:
 
 @cache
 def system_schema(kind: str | None) -> type[SystemFile]:
-    """The schema of system files whose links are of this kind; None: without links."""
+    """The schema of system files whose links are of this kind; None: files without links."""
     if kind is None:
         return SystemFile
     links = (SECTIONS[kind], Field(description="between the roots of the arrays"))
@@ -146,7 +146,7 @@ def system_paths(kind: str | None) -> tuple[str, ...]:
 
 
 def refuse_choices(links: GraphNetworkFile, source: str | None) -> None:
-    """Refuses what links between arrays do not have: other arbitration, and algorithms by name.
+    """Raises if links ask for what only arrays have: other arbitration, or algorithms by name.
 
     Raises:
         InputError: one of them is asked for.

@@ -1,4 +1,4 @@
-"""Several arrays joined by links: the resolved, frozen form of a system file."""
+"""A system: several arrays joined by links, as the resolved, frozen form of a system file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pe_sim.units import format_bytes
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SystemConfig:
-    """Arrays and the links between their roots, all of one clock.
+    """A system: arrays, and the links between their roots, all with one clock.
 
     Args:
-        name: for people.
+        name: name for people.
         arrays: rank i is arrays[i]; equal arrays are one object.
-        links: an interconnect with one node an array; None where there is one array alone.
-        pitch_mm, mm_per_cycle: floor plan of the system: between neighbouring arrays, and how far a wire goes in a
-            cycle; what `auto` latencies are derived from.
+        links: an interconnect with one node for each array; None if there is only one array.
+        pitch_mm, mm_per_cycle: floor plan of the system, from which `auto` latencies are derived: the distance between
+            neighbouring arrays, and the reach of a signal in one cycle.
         dead_arrays: ranks that take no part; their links still pass messages on.
     """
 
@@ -34,39 +34,39 @@ class SystemConfig:
 
     @property
     def num_arrays(self) -> int:
-        """All of them, dead ones too."""
+        """Number of arrays, dead ones included."""
         return len(self.arrays)
 
     @property
     def alive(self) -> tuple[int, ...]:
-        """Ranks that can take part."""
+        """Ranks of the arrays that are not dead."""
         dead = set(self.dead_arrays)
         return tuple(rank for rank in range(len(self.arrays)) if rank not in dead)
 
     @property
     def clock_ghz(self) -> float:
-        """Of all arrays."""
+        """The clock of all arrays in GHz."""
         return self.arrays[0].clock_ghz
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of results has to know of the interconnects, each thing once."""
+        """Notes for readers of results on the interconnects, each once."""
         links = self.links.notes if self.links is not None else ()
         return tuple(dict.fromkeys((*(note for array in self.arrays for note in array.network.notes), *links)))
 
     def __repr__(self) -> str:
-        """One line: how many arrays, how they are joined."""
+        """One line with the number of arrays and how they are joined."""
         joined = f", {self.links.kind}" if self.links is not None else ""
         return f"<SystemConfig {self.name}: {self.num_arrays} arrays{joined}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML of the system for a notebook."""
 
         return system_card(self)
 
 
 def system_card(system: SystemConfig) -> str:
-    """Its arrays, their links, and what all of them hold together."""
+    """HTML for a notebook: the arrays, their links, and the memory of all of them together."""
     kinds = [(array, len(list(equal))) for array, equal in groupby(system.arrays)]
     whole = sum(array.num_pes * array.pe.memory.capacity_bytes for array in system.arrays)
     facts = [
