@@ -83,7 +83,10 @@ class Report(StepFigures):
         save_channel_heat(self, path)
 
     def plot_roofline(self, ax: Axes | None = None) -> Axes:
-        """Draws every operator below the array's roofline into `ax` or a new figure; returns the axes."""
+        """Draws every operator below the array's roofline into `ax` or a new figure; returns the axes.
+
+        `pe_sim.report.plots.roofline` says what the points mean.
+        """
         from pe_sim.report.plots.roofline import plot_roofline
 
         return plot_roofline(self, ax)

@@ -161,7 +161,7 @@ def _scaled(value: Any, keys: tuple[str, ...], meant: bool, scale: Fraction) -> 
 
 
 def parameters_of(source: Source, array: ArrayConfig) -> tuple[tuple[Parameter, ...], dict[str, str]]:
-    """All parameters of `array`, loaded from `source`, and by name why others cannot be scaled."""
+    """The parameters of `array`, loaded from `source`, and the reasons why others cannot be scaled, by name."""
     left_out: dict[str, str] = {}
     found = [*_of_network(source, array, left_out), *_of_pes(array), *_of_root(array)]
     waiting = [name for name, reason in left_out.items() if reason == DERIVED]

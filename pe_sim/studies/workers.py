@@ -255,7 +255,7 @@ class Dask:
         """Does nothing: the cluster replaces its workers itself."""
 
     def trouble(self) -> str:
-        """That no worker is connected, in words; empty if one is.
+        """A text that no worker is connected; empty if one is.
 
         Raises:
             InputError: the scheduler is gone.

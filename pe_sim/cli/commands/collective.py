@@ -128,7 +128,7 @@ def _measured(kind: str, array: ArrayConfig, size: int, algorithm: str | None) -
 
 
 def _copies(kind: str, num_pes: int) -> int:
-    """The number of PEs, or pairs of PEs, that have `size` bytes each; 1 if the size is of the whole."""
+    """Number of living PEs, or pairs of them, that a size is given for; 1 if it is of the whole."""
     if kind == "all-to-all":
         return num_pes * (num_pes - 1)
     return num_pes if kind in _PER_PE else 1

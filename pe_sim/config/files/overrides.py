@@ -65,7 +65,7 @@ def apply_overrides(
 
 
 def prefixes(paths: Collection[str]) -> set[str]:
-    """All paths and all their beginnings that end before a dot."""
+    """The paths together with their beginnings up to each dot."""
     return {".".join(parts[:end]) for path in paths for parts in [path.split(".")] for end in range(1, len(parts) + 1)}
 
 

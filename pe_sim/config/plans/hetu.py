@@ -350,7 +350,7 @@ def _check_tables(raw: Any, root: str, first: Block) -> None:
 
 
 def _check_head(raw: Mapping[str, Any], root: str, last: Block) -> bool:
-    """Whether the arrays that share the last layer's operators also share the LM head; raises if neither is clear."""
+    """Whether the arrays that share the last layer's operators share the LM head too (else each has it whole)."""
     for key in _LAST_NORMS:
         if key in raw[root]:
             _same_groups(read_tensor(raw[root][key], f"{root}.{key}"), last.groups, last.path)

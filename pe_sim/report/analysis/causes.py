@@ -36,7 +36,7 @@ class Activity(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why a link begins at cycle `begin`: `activity` ended then; its first `travel` cycles only carry its request."""
+    """Why a link begins at cycle `begin`: because of `activity`; its first `travel` cycles only carry its request."""
 
     begin: int
     activity: Activity | None
@@ -249,7 +249,7 @@ class Causes:
         return 0, 0
 
     def _awaited(self, activity: Activity, *, heads: bool = False) -> Iterator[tuple[int, Activity | None]]:
-        """Yields (cycle it was there, activity) of all that an activity waited for, the likeliest cause first."""
+        """Yields (cycle it was there, activity) of all that an activity waited for, in the order of the search."""
         order, place, _ = activity
         stage, span = self._stages[order], self._spans[order]
         senders = [np.array([place])]

@@ -141,7 +141,7 @@ def operator_rows(graph: OperatorGraph, timeline: Timeline, dtypes: Dtypes) -> t
 
 @dataclass(slots=True)
 class _Done:
-    """What was done for an operator, in cycles from its layer's base on."""
+    """The work done for an operator, in cycles from its layer's base on."""
 
     start: int
     end: int

@@ -418,7 +418,7 @@ class Cell:
         text: the text that is shown.
         value: the number it is sorted by; None: it is sorted by its text.
         share: length (0..1) of a bar behind the number; None: no bar.
-        strong: whether it is bold.
+        strong: whether it is marked as the best.
     """
 
     text: str

@@ -208,7 +208,7 @@ def _pretty(value: object) -> str:
 
 
 def overview(reports: Mapping[str, StepFigures], ranking: Ranking) -> Table:
-    """A table with a row of main figures for each report, the best one's label in bold."""
+    """A table with a row of main figures for each report, the best one marked."""
     rows = []
     best = ranking.marked[ranking.best]
     for (label, report), over in zip(reports.items(), ranking.over_best, strict=True):

@@ -118,7 +118,7 @@ def courses(report: StepFigures) -> tuple[Course, ...]:
 
 
 def drawn_span(report: StepFigures) -> tuple[int, int, str]:
-    """First and last cycle of what is drawn, and its name: a layer in the middle, or without layers the whole step."""
+    """Start and end cycle of what is drawn, and its name: a layer in the middle, or without layers the whole step."""
     spans = [span for span in report.trace.spans if span.layer is not None and span.start >= 0]
     if not spans:
         return 0, max(report.latency_cycles, 1), "The whole step"
@@ -204,7 +204,7 @@ def _boxes(track: Track, row: int, first: int, last: int, scale: float) -> Itera
 
 
 def _label(piece: Slice, width: float) -> str:
-    """A slice's name without its layer, for a message its action alone, cut to the width; empty if there is no room."""
+    """A slice's name without its layer, if too wide shortened (a message's to its action first); may be empty."""
     name = piece.name.removeprefix(f"layer {piece.args.get('layer')}{SEPARATOR}")
     room = int(width / _CHARACTER)
     if len(name) > room and piece.kind in TAG_COLOURS:

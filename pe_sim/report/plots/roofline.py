@@ -1,4 +1,13 @@
-"""The roofline of a step: takes a report, gives the array's ceilings and a point for every operator, and draws them."""
+"""The roofline of a step: takes a report, gives the array's ceilings and a point for every operator, and draws them.
+
+Ceilings, in flops and bytes a second at the array's clock: the matrix units of all PEs (2 flops a multiplier and
+cycle, whatever the dtype: in this machine it changes the bytes alone), the memory ports of all PEs, and the channel
+that all PEs share, the bus. A point has an operator's flops over the bytes that it read from the PEs' memories,
+counted as read (every pass of a GEMM, KV heads on every PE that keeps them), and its flops over its own span, the
+moves it asked for included. So a point lies below the roof by what waits, moves and tiles that are cut short take;
+one operator of all layers is one point. What reads nothing from memory (norms, activations and softmax) has no place
+on the axis.
+"""
 
 from __future__ import annotations
 
@@ -377,14 +386,6 @@ def _distance(first: Marker, second: Marker) -> float:
 
 
 # ---- The roofline of a step: takes a report, gives the array's ceilings and a point for every operator.
-#
-# Ceilings, in flops and bytes a second at the array's clock: the matrix units of all PEs (2 flops a multiplier and
-# cycle, whatever the dtype: in this machine it changes the bytes alone), the memory ports of all PEs, and the channel
-# that all PEs share, the bus. A point has an operator's flops over the bytes that it read from the PEs' memories,
-# counted as read (every pass of a GEMM, KV heads on every PE that keeps them), and its flops over its own span, the
-# moves it asked for included. So a point lies below the roof by what waits, moves and tiles that are cut short take;
-# one operator of all layers is one point. What reads nothing from memory, norms, activations and softmax, has no place
-# on the axis.
 
 
 FLOPS_PER_MAC = 2

@@ -178,7 +178,7 @@ class SystemFigures(StepResult):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know of how the figures came about."""
+        """Notes for readers on how the figures came about: from passes, on the links' energy, and on assumptions."""
         of_passes = dict.fromkeys(note for work in self.works for note in work.trace.notes)
         assumed = dict.fromkeys(note for array in self._distinct_arrays if (note := array.cost_basis_note))
         return (*of_passes, *((LINKS_ENERGY_NOTE,) if self.system.links is not None else ()), *assumed)
