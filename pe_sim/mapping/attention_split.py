@@ -16,7 +16,7 @@ from pe_sim.config.dtypes import Dtypes
 from pe_sim.config.networks.network import GraphNetwork, Network
 from pe_sim.graph.operators import AttentionShape
 from pe_sim.mapping.groups import PeGroups, largest_power
-from pe_sim.network.bus_tree import hop_cycles, occupancy_cycles
+from pe_sim.network.bus_tree import downlink_cycles, reduce_cycles, serial_cycles
 from pe_sim.units import BoolArray, IntArray, ceil_div
 
 # (new tokens, cached tokens, residue of each PE, stride from one token of a PE to its next) -> a number for each PE
@@ -323,7 +323,9 @@ def head_blocks(groups: PeGroups, num_heads: int, units: int, size: int) -> Head
         """(groups, blocks) heads with which no PE of a block has more than `limit` units."""
         return np.where(living > 0, limit[:, None] // load, 0)
 
-    even: IntArray = -(-num_heads // (living > 0).sum(axis=1))  # the fullest block has as many heads, or more
+    even = ceil_div(
+        np.asarray(num_heads), np.count_nonzero(living, axis=1)
+    )  # the fullest block has as many heads, or more
     lightest = np.where(living > 0, load, units).min(axis=1)
     heaviest = np.where(living > 0, load, 1).max(axis=1)
     limit = _least(even * lightest - 1, even * heaviest, lambda limit: most_heads(limit).sum(axis=1) >= num_heads)
@@ -438,7 +440,7 @@ def layer_cycles(
     shares = _shares(groups, shape.num_heads, shape.num_kv_heads, shape.head_dim)
     held = np.array(tokens, dtype=np.int64)[:, None]
     cycles = _local_cycles(array, shape, shares, held) + _score_cycles(array, groups, shares, held)
-    return dict(zip(shares.sizes, cycles.T.tolist(), strict=True))
+    return {blocks.size: column for blocks, column in zip(shares.by_size, cycles.T.tolist(), strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,11 +459,6 @@ class _Shares:
     heads: IntArray
     kv_heads: IntArray
 
-    @property
-    def sizes(self) -> list[int]:
-        """The sizes: places of a block."""
-        return [blocks.size for blocks in self.by_size]
-
 
 @lru_cache(maxsize=_KEPT)
 def _shares(groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) -> _Shares:
@@ -472,7 +469,7 @@ def _shares(groups: PeGroups, num_heads: int, num_kv_heads: int, head_dim: int) 
     return _Shares(
         every,
         np.cumsum([0, *(len(blocks.num_heads) for blocks in every[:-1])]),
-        -(-(head_dim // width) // living) * width,
+        ceil_div(np.asarray(head_dim // width), living) * width,
         np.concatenate([blocks.num_heads for blocks in every]),
         np.concatenate([blocks.kv_heads(shape) for blocks in every]),
     )
@@ -516,36 +513,34 @@ def _port_cycles(memory: LocalMemory, num_bytes: IntArray) -> IntArray:
 
 def _score_cycles(array: ArrayConfig, groups: PeGroups, shares: _Shares, tokens: IntArray) -> IntArray:
     """(contexts, sizes) cycles in which each block's scores are added up and sent back; 0 where PEs share no heads."""
-    scores, start = shares.heads * tokens, shares.start
+    scores = shares.heads * tokens
     sums, back = (ceil_div(scores * dtype.bits, 8) for dtype in (array.dtypes.partial, array.dtypes.activation))
-    if array.network.is_graph:
-        cycles = np.zeros((len(tokens), len(start)), dtype=np.int64)
-        parts = zip(shares.by_size, np.split(sums, start[1:], axis=1), np.split(back, start[1:], axis=1), strict=True)
-        for at, (blocks, *payloads) in enumerate(parts):
-            if blocks.size > 1:
-                cycles[:, at] = [_routed_score_cycles(array, blocks, *of) for of in zip(*payloads, strict=True)]
-        return cycles
-    bus, tree = array.bus_tree.bus, array.bus_tree.tree
-    messages = np.add.reduceat(occupancy_cycles(bus, back), start, axis=1) + bus.latency_cycles
-    up, down = (ceil_div(payload, tree.bytes_per_cycle) for payload in (sums, back))
-    cycles = np.zeros((len(tokens), len(start)), dtype=np.int64)
-    longest, all_of_them = np.maximum.reduceat(up, start, axis=1), np.add.reduceat(up, start, axis=1)
-    longest_back = np.maximum.reduceat(down, start, axis=1)
-    for at, size in enumerate(shares.sizes):
-        joint = groups.joint_levels(size)
-        levels = tree.num_levels if joint is None else joint
-        beats = (all_of_them if joint is None else longest)[:, at]
-        if size > 1 and tree.downlink and joint is not None:
-            links = sum(tree.level_latency_cycles[:levels])
-            cycles[:, at] = hop_cycles(tree, levels) + beats + links + longest_back[:, at]
-        elif size > 1:
-            request = 0 if joint is None else bus.request_cycles
-            cycles[:, at] = hop_cycles(tree, levels) + beats + messages[:, at] + request
+    of_size = _routed_score_cycles if array.network.is_graph else _bus_tree_score_cycles
+    cycles = np.zeros((len(tokens), len(shares.by_size)), dtype=np.int64)
+    for at, (blocks, first) in enumerate(zip(shares.by_size, shares.start.tolist(), strict=True)):
+        if blocks.size > 1:
+            its = slice(first, first + len(blocks.num_heads))
+            cycles[:, at] = of_size(array, groups, blocks, sums[:, its], back[:, its])
     return cycles
 
 
-def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray, back: IntArray) -> int:
-    """Cycles in which (blocks,) bytes are added up in each block of PEs, and in which as many others go back to them.
+def _bus_tree_score_cycles(
+    array: ArrayConfig, groups: PeGroups, blocks: HeadBlocks, sums: IntArray, back: IntArray
+) -> IntArray:
+    """(contexts,) cycles in which (contexts, blocks) bytes are added up in each block, and as many others go back."""
+    bus, tree = array.bus_tree.bus, array.bus_tree.tree
+    joint = groups.joint_levels(blocks.size)
+    levels = tree.num_levels if joint is None else joint
+    up = reduce_cycles(tree, sums, levels, parallel=joint is not None)
+    if tree.downlink and joint is not None:
+        return up + downlink_cycles(tree, back, levels)
+    return up + serial_cycles(bus, back, from_root=joint is None)
+
+
+def _routed_score_cycles(
+    array: ArrayConfig, _groups: PeGroups, blocks: HeadBlocks, sums: IntArray, back: IntArray
+) -> IntArray:
+    """(contexts,) cycles as `_bus_tree_score_cycles` gives them, over a graph of channels.
 
     Algorithms that work on the array's own scopes alone do not apply.
     """
@@ -556,10 +551,12 @@ def _routed_score_cycles(array: ArrayConfig, blocks: HeadBlocks, sums: IntArray,
     interconnect, names = interconnect_of(array), array.graph_network.collectives
     holds = np.zeros(array.num_pes, dtype=bool)
     holds[(blocks.first_pe[:, None] + np.arange(blocks.size, dtype=np.int64))[blocks.alive]] = True
-    cycles, ways = 0, (("reduce", names.reduce, sums, holds), ("broadcast", names.broadcast, back, back > 0))
-    for kind, name, payload, sends in ways:
+    every_block = np.ones(len(blocks.first_pe), dtype=bool)
+    cycles = np.zeros(len(sums), dtype=np.int64)
+    ways = ("reduce", names.reduce, sums, holds), ("broadcast", names.broadcast, back, every_block)
+    for kind, name, payloads, sends in ways:
         pattern = Pattern.of_scopes(interconnect, blocks.first_pe, blocks.last_pe, sends, at_root=False)
-        cycles += cycles_alone(kind, name, interconnect, pattern, payload)
+        cycles += [cycles_alone(kind, name, interconnect, pattern, payload) for payload in payloads]
     return cycles
 
 

@@ -142,7 +142,7 @@ class Transforms:
 
     def cycles(self, tensors: Sequence[Tensor], steps: Sequence[Step]) -> int:
         """Cycles of the steps one after another, in isolation, for all groups at once, in closed form."""
-        return sum(self._step_cycles(tensors, step) for step in steps)
+        return sum(int(self._step_cycles(tensors, step)) for step in steps)
 
     def _spread(self, tensors: Sequence[Tensor], hub: Placement, target: Shard) -> tuple[Step, ...]:
         by_broadcast = (Step(MoveKind.BROADCAST, hub, Replicate()), Step(MoveKind.LOCAL, Replicate(), target))
@@ -178,7 +178,7 @@ class Transforms:
             return 1  # every scope has a node where its ways meet
         return self.layouts.groups.joint_levels(self.layouts.scope_size(scope))
 
-    def _step_cycles(self, tensors: Sequence[Tensor], step: Step) -> int:
+    def _step_cycles(self, tensors: Sequence[Tensor], step: Step) -> int | IntArray:
         if self._is_graph:
             return 0 if step.kind is MoveKind.LOCAL else self._routed_cycles(tensors, step)
         bus, tree = self.array.bus_tree.bus, self.array.bus_tree.tree

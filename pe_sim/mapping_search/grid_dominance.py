@@ -180,8 +180,8 @@ def _row_sums(scene: Scene, operators: Sequence[Linear], grid: str) -> int:
     levels = layouts.groups.joint_levels(ways) or 0
     up = reduce_cycles(network.tree, np.atleast_1d(sums[first_pe].min()), levels, parallel=True)
     if network.tree.downlink:
-        return up + downlink_cycles(network.tree, np.atleast_1d(back[first_pe].min()), levels)
-    return up + serial_cycles(network.bus, back[first_pe], from_root=False)
+        return int(up + downlink_cycles(network.tree, np.atleast_1d(back[first_pe].min()), levels))
+    return int(up + serial_cycles(network.bus, back[first_pe], from_root=False))
 
 
 def _start_together(part: Part, entering: Sequence[Moment]) -> bool:

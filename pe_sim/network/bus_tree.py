@@ -36,12 +36,13 @@ def occupancy_of(bus: Bus, burst: int, source_rate: int = 0) -> int:
     return bus.overhead_cycles - (-burst // rate)
 
 
-def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> int:
-    """Completion cycle of messages sent one after another: sum of occupancies + time of flight (+ the request's)."""
-    busy = int(occupancy_cycles(bus, num_bytes).sum())
-    if busy == 0:
-        return 0
-    return busy + bus.latency_cycles + (0 if from_root else bus.request_cycles)
+def serial_cycles(bus: Bus, num_bytes: IntArray, *, from_root: bool) -> IntArray:
+    """(...) completion cycles of messages, (..., messages), sent one after another: occupancies + time of flight.
+
+    The first of PEs' messages also has to be asked for.
+    """
+    busy = occupancy_cycles(bus, num_bytes).sum(axis=-1)
+    return _if_any(busy, bus.latency_cycles + (0 if from_root else bus.request_cycles))
 
 
 def hop_cycles(tree: Tree, levels: int, *, softmax: bool = False) -> int:
@@ -50,17 +51,23 @@ def hop_cycles(tree: Tree, levels: int, *, softmax: bool = False) -> int:
     return sum(tree.level_latency_cycles[:levels]) + levels * combine
 
 
-def reduce_cycles(tree: Tree, num_bytes: IntArray, levels: int, *, parallel: bool, softmax: bool = False) -> int:
-    """Completion cycle of reductions that start together: side by side in disjoint subtrees, or one after another."""
-    beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
-    if not len(beats):
-        return 0
-    return hop_cycles(tree, levels, softmax=softmax) + int(beats.max() if parallel else beats.sum())
+def reduce_cycles(tree: Tree, num_bytes: IntArray, levels: int, *, parallel: bool, softmax: bool = False) -> IntArray:
+    """(...) completion cycles of reductions, (..., reductions), that start together.
+
+    They run side by side in disjoint subtrees (`parallel`), or one after another.
+    """
+    beats = ceil_div(num_bytes, tree.bytes_per_cycle)
+    held = beats.max(axis=-1, initial=0) if parallel else beats.sum(axis=-1)
+    return _if_any(held, hop_cycles(tree, levels, softmax=softmax))
 
 
-def downlink_cycles(tree: Tree, num_bytes: IntArray, levels: int) -> int:
-    """Completion cycle of multicasts from joints down their own subtrees, all at once: links plus beats."""
-    beats = ceil_div(num_bytes[num_bytes > 0], tree.bytes_per_cycle)
-    if not len(beats):
-        return 0
-    return sum(tree.level_latency_cycles[:levels]) + int(beats.max())
+def downlink_cycles(tree: Tree, num_bytes: IntArray, levels: int) -> IntArray:
+    """(...) completion cycles of multicasts, (..., multicasts), from joints down their subtrees, all at once."""
+    beats = ceil_div(num_bytes, tree.bytes_per_cycle).max(axis=-1, initial=0)
+    return _if_any(beats, sum(tree.level_latency_cycles[:levels]))
+
+
+def _if_any(busy: IntArray, flight: int) -> IntArray:
+    """Busy cycles and time of flight; 0 where nothing is sent."""
+    found: IntArray = np.where(busy > 0, busy + flight, 0)
+    return found

@@ -177,8 +177,8 @@ class _Collective:
         It is one message a PE, or the whole once, of which each PE keeps its slice.
         """
         bus, shards = self.array.bus_tree.bus, self._shards(per_pe)
-        serial = serial_cycles(bus, shards, from_root=True)
-        at_once = serial_cycles(bus, shards.sum(keepdims=True), from_root=True)
+        serial = int(serial_cycles(bus, shards, from_root=True))
+        at_once = int(serial_cycles(bus, shards.sum(keepdims=True), from_root=True))
         if self._is_serial(self.array.bus_tree.collectives.scatter, serial, at_once):
             group = np.zeros(self.array.num_pes, dtype=np.int64)
             self.stages.append(hub_to_pes(self._labels("scatter"), group, self._whole(), shards, from_root=True))
@@ -193,9 +193,9 @@ class _Collective:
         """
         bus, tree, shards = self.array.bus_tree.bus, self.array.bus_tree.tree, self._shards(self.num_bytes)
         whole = shards.sum(keepdims=True)
-        by_reduction = reduce_cycles(tree, whole, tree.num_levels, parallel=False)
-        by_reduction += 0 if to_root else serial_cycles(bus, whole, from_root=True)
-        serial = serial_cycles(bus, shards, from_root=False)
+        by_reduction = int(reduce_cycles(tree, whole, tree.num_levels, parallel=False))
+        by_reduction += 0 if to_root else int(serial_cycles(bus, whole, from_root=True))
+        serial = int(serial_cycles(bus, shards, from_root=False))
         if self._is_serial(self.array.bus_tree.collectives.gather, serial, by_reduction):
             group = np.zeros(self.array.num_pes, dtype=np.int64)
             labels = self._labels(tag.value)
