@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pe_sim.units import IntArray
 # ---- Why an algorithm cannot run on an interconnect, in words; empty if it can.
 
 
+_E = TypeVar("_E")
 _FEWEST_ARMS = 3  # fewest arms of a star; a line of three PEs is none
 
 
@@ -170,7 +171,7 @@ def choose(
         InputError: there is none of that name, or it does not fit the interconnect.
     """
     if name != BEST:
-        algorithm = named(kind, name)
+        algorithm = named(ALGORITHMS, kind, name)
         misfit = algorithm.misfit(interconnect, pattern)
         if misfit:
             raise refused(kind, name, misfit, interconnect, _fitting_names(kind, interconnect, pattern))
@@ -221,28 +222,23 @@ def by_bound(
     return sorted(least, key=lambda pair: pair[0])
 
 
-def named(kind: str, name: str) -> Algorithm:
-    """The algorithm of that name.
+def named(registries: Mapping[str, Registry[_E]], kind: str, name: str) -> _E:
+    """The entry of that name for a kind of collective: of `ALGORITHMS`, or of ways to put them together.
 
     Raises:
         InputError: there is none.
     """
-    algorithm = ALGORITHMS[kind].get(name)
-    if algorithm is None:
-        raise unknown(kind, name, ALGORITHMS[kind])
-    return algorithm
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error that there is no algorithm of that name."""
-    names = [BEST, *known]
-    return InputError(
-        f"no such algorithm for {kind.replace('_', '-')}",
-        path=f"network.collectives.{kind}",
-        given=name,
-        expected="one of " + ", ".join(names),
-        hint=did_you_mean(name, names),
-    )
+    entry = registries[kind].get(name)
+    if entry is None:
+        names = [BEST, *registries[kind]]
+        raise InputError(
+            f"no such algorithm for {kind.replace('_', '-')}",
+            path=f"network.collectives.{kind}",
+            given=name,
+            expected="one of " + ", ".join(names),
+            hint=did_you_mean(name, names),
+        )
+    return entry
 
 
 def refused(kind: str, name: str, misfit: str, interconnect: Interconnect, fitting: Iterable[str]) -> InputError:

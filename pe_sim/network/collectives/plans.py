@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from pe_sim.network.collectives.algorithms import ALGORITHMS, BEST, choose, named, refused, unknown
+from pe_sim.network.collectives.algorithms import ALGORITHMS, BEST, choose, named, refused
 from pe_sim.network.collectives.bounds import load
 from pe_sim.network.collectives.programs import Loaded, Pattern, cycles_in_a_row, program_of
 from pe_sim.network.interconnect import Interconnect
@@ -190,7 +190,7 @@ class Planner:
         """
         if name == BEST:
             return self._best(kind)
-        way = self._named(kind, _ALIASES.get((kind, name), name))
+        way = named(WAYS, kind, _ALIASES.get((kind, name), name))
         misfit = self.misfit(way)
         if misfit:
             raise refused(kind, name, misfit, self.interconnect, self.fitting(kind))
@@ -204,7 +204,7 @@ class Planner:
         """Why the interconnect cannot do the collective in that way; empty if it can."""
         for step in way.steps:
             if step.name != CONFIGURED:
-                misfit = named(step.kind, step.name).misfit(self.interconnect, self._pattern(step))
+                misfit = named(ALGORITHMS, step.kind, step.name).misfit(self.interconnect, self._pattern(step))
                 if misfit:
                     return misfit
         return ""
@@ -237,7 +237,7 @@ class Planner:
         if self.misfit(way):
             return 0
         bounds = [
-            named(step.kind, step.name).bound(self.interconnect, self._pattern(step), self._payload(step))
+            named(ALGORITHMS, step.kind, step.name).bound(self.interconnect, self._pattern(step), self._payload(step))
             for step in way.steps
             if step.name != CONFIGURED
         ]
@@ -257,7 +257,7 @@ class Planner:
             name = self.names.get(step.kind, BEST)
             algorithm, program = choose(step.kind, name, self.interconnect, pattern, payload)
         else:
-            algorithm = named(step.kind, step.name)
+            algorithm = named(ALGORITHMS, step.kind, step.name)
             program = program_of(self.interconnect, algorithm, pattern)
         counted = step.counted or step.kind
         chosen, counted_bytes = step.name == CONFIGURED, self._counted(counted, step)
@@ -288,12 +288,6 @@ class Planner:
         sends = np.zeros(self.interconnect.topology.num_pes, dtype=bool)
         sends[pes] = payload[scopes] > 0
         return replace(self.pattern, sends=sends)
-
-    def _named(self, kind: str, name: str) -> Way:
-        way = WAYS[kind].get(name)
-        if way is None:
-            raise unknown(kind, name, WAYS[kind])
-        return way
 
 
 def parts_of(pattern: Pattern, num_pes: int, wholes: IntArray) -> IntArray:
