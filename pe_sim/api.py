@@ -203,7 +203,6 @@ def search(
         InputError: something given is wrong, or no mapping was found in time; InfeasibleError where none fits the
             memories.
     """
-    most = SIMULATED_AT_MOST if max_simulations is None else max_simulations
     if _are_several(array, allowed):
         from pe_sim.systems.search import search as systems  # one array needs none of it
 
@@ -225,6 +224,7 @@ def search(
     array = as_array(array)
     workflow = as_workflow(workflow)
     budget = budget_of(seconds)
+    most = SIMULATED_AT_MOST if max_simulations is None else max_simulations
     return search_for(model, array, step, objective, workflow, max_simulations=most, budget=budget, progress=progress)
 
 

@@ -19,7 +19,7 @@ from pe_sim.mapping_search.candidates import Candidate, Wanted, in_groups, simul
 from pe_sim.mapping_search.fragments import Scene
 from pe_sim.mapping_search.grid_dominance import Rivals, grid_options, rivals_of
 from pe_sim.mapping_search.pruning import Load, Loads, least, loads_of, worth_trying
-from pe_sim.mapping_search.result import Excluded, gap_of
+from pe_sim.mapping_search.result import Excluded, best_so_far
 from pe_sim.mapping_search.shortest_paths import Allowed, Paths, Plan, Reserve
 from pe_sim.mapping_search.space import GATED, GRIDDED, LM_HEAD, NORMS, Part, parts_of
 
@@ -91,10 +91,7 @@ class SearchState(Telling):
 
     def best_in_words(self) -> list[str]:
         """The best cycles so far and their gap to the bound, in words; empty while there is no candidate."""
-        if not self.candidates:
-            return []
-        gap = gap_of(self.bound, self.best().cycles)
-        return [f"best {self.best().cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
+        return best_so_far(self.best().cycles, self.bound) if self.candidates else []
 
 
 @dataclass(eq=False)

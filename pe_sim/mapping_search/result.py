@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from pe_sim.errors import InputError
 from pe_sim.mapping.workflow import WORKFLOWS, LayerPlan, Workflow, as_workflow
@@ -231,9 +231,19 @@ def stopped_by(end: BaseException) -> str:
     return OUT_OF_TIME if isinstance(end, OutOfTimeError) else INTERRUPTED
 
 
+@overload
+def gap_of(bound_cycles: float, cycles: float) -> float: ...
+@overload
+def gap_of(bound_cycles: None, cycles: float) -> None: ...
 def gap_of(bound_cycles: float | None, cycles: float) -> float | None:
     """How far so many cycles are above a bound, as a fraction of them; None without a bound."""
     return None if bound_cycles is None else 1 - bound_cycles / cycles
+
+
+def best_so_far(cycles: float, bound_cycles: float | None) -> list[str]:
+    """The words with which a search that goes on tells its best result and the gap."""
+    gap = gap_of(bound_cycles, cycles)
+    return [f"best {cycles:,.0f} cycles", "no bound" if gap is None else f"gap at most {gap:.1%}"]
 
 
 def check_explained(other: Workflow) -> None:

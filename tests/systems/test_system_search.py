@@ -79,7 +79,7 @@ def test_is_the_best_of_all_plans(name, count, step, kind):
 def test_bounds_hold_for_every_plan(name, workflow, step):
     model, system = MODELS[name], equal_arrays(3)
     space = Space(model, system, step, Allowed())
-    for shape in space.shapes()[0]:
+    for shape in space.shapes[0]:
         run = run_system(model, system, step, shape.plan(system), WORKFLOWS[workflow], "fast")
         assert space.busy_cycles(shape) <= space.least_cycles(shape) <= run.times.makespan_cycles, shape
         assert space.least_bytes_per_pe(shape) <= max(each.peak_bytes_per_pe for each in run.memory), shape

@@ -92,7 +92,7 @@ class Order:
 
     def _fitting(self) -> list[Shape]:
         """Shapes whose weights and caches can fit, those with the least bounds first."""
-        shapes, refused = self.space.shapes()
+        shapes, refused = self.space.shapes
         self.refused += refused
         streams = any(option.workflow.stream_weights for option in self.options.named())
         found = []

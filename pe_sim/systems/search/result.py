@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pe_sim.config.plans.plan import ParallelPlan
 from pe_sim.config.plans.schema import plan_to_dict
 from pe_sim.mapping.workflow import Workflow
-from pe_sim.mapping_search.result import Found, workflow_text
+from pe_sim.mapping_search.result import Found, gap_of, workflow_text
 from pe_sim.notebook import card, frame_table
 from pe_sim.report.files import write_text
 from pe_sim.report.system_report import SystemReport
@@ -133,7 +133,7 @@ class SystemSearchResult(Found):
     @property
     def gap(self) -> float:
         """How far the best is above the bound at most, as a fraction of the best."""
-        return 1 - self.bound_cycles / self.best.figure
+        return gap_of(self.bound_cycles, self.best.figure)
 
     @property
     def table(self) -> DataFrame:

@@ -32,7 +32,7 @@ from pe_sim.mapping_search.budget import (
     budget_of,
     check_asked,
 )
-from pe_sim.mapping_search.result import OUT_OF_TIME, stopped_by
+from pe_sim.mapping_search.result import OUT_OF_TIME, best_so_far, stopped_by
 from pe_sim.schedule.system import ArrayPass
 from pe_sim.systems.search.order import Candidate, Estimator, Order
 from pe_sim.systems.search.result import Counts, SystemSearchResult, Tried
@@ -318,10 +318,7 @@ class _Search(Telling):
 
     def best_in_words(self) -> list[str]:
         """The figure of the best plan and its gap to the bound, in words; empty while there is none."""
-        if not self.tried:
-            return []
-        figure = min(self.tried, key=_rank).figure
-        return [f"best {figure:,} cycles", f"gap at most {1 - self.space.bound_cycles / figure:.1%}"]
+        return best_so_far(min(self.tried, key=_rank).figure, self.space.bound_cycles) if self.tried else []
 
 
 def _rank(one: Tried) -> tuple[int, int, int]:

@@ -122,6 +122,7 @@ class Space:
     step: Step
     allowed: Allowed
 
+    @cached_property
     def shapes(self) -> tuple[tuple[Shape, ...], tuple[Refused, ...]]:
         """The shapes that can be taken, by degrees, then parts; and the degrees that cannot.
 
@@ -199,9 +200,8 @@ class Space:
         Every part reads the matrices of all layers over the PEs' memory ports, one layer after the other, and a stage
         reads its own again for each part; and every row is multiplied by all of them.
         """
-        parts = shape.microbatches if shape.cp == 1 else 1  # the rows of parts may be of different arrays
-        passes = self.model.num_layers + (parts - 1) * ceil_div(self.model.num_layers, shape.pp)
-        return max(self._reading(shape, passes), self._multiplying(shape))
+        passes = self.model.num_layers + (self._parts(shape) - 1) * self._stage_layers(shape)
+        return max(self.busy_cycles(shape), self._reading(shape, passes))
 
     def least_period(self, shape: Shape) -> int:
         """Lower bound on `Tried.period_cycles`: a stage is busy, and a decoded part passes all of them."""
@@ -214,14 +214,21 @@ class Space:
         It reads its matrices over the PEs' memory ports for each part, and multiplies all rows by them. That bounds
         latency and period, whatever is fetched ahead, and the LM head may be anywhere.
         """
-        parts = shape.microbatches if shape.cp == 1 else 1
-        stage = ceil_div(self.model.num_layers, shape.pp)
-        return max(self._reading(shape, parts * stage), self._multiplying(shape))
+        passes = self._parts(shape) * self._stage_layers(shape)
+        return max(self._reading(shape, passes), self._multiplying(shape))
 
     @cached_property
     def bound_cycles(self) -> int:
         """Lower bound on the cycles of every plan, whether or not it was tried."""
-        return min(map(self.busy_cycles, self.shapes()[0]))
+        return min(map(self.busy_cycles, self.shapes[0]))
+
+    def _parts(self, shape: Shape) -> int:
+        """Parts for each of which every array is sure to work; with cp the rows of parts may be of different arrays."""
+        return shape.microbatches if shape.cp == 1 else 1
+
+    def _stage_layers(self, shape: Shape) -> int:
+        """Layers of the stage that has the most, at least."""
+        return ceil_div(self.model.num_layers, shape.pp)
 
     def _reading(self, shape: Shape, layers: int) -> int:
         """Cycles in which an array reads the matrices of so many layers."""
@@ -230,13 +237,13 @@ class Space:
 
     def _multiplying(self, shape: Shape) -> int:
         """Cycles in which the arrays of the largest stage multiply all rows."""
-        stage, (_, _, macs) = ceil_div(self.model.num_layers, shape.pp), self._fastest
+        stage, (_, _, macs) = self._stage_layers(shape), self._fastest
         rows = sum(self.step.sequences[at].new_len for at in self.sequences(shape))
         return rows * stage * self._layer_elements // (shape.tp * shape.cp * macs)
 
     def least_bytes_per_pe(self, shape: Shape) -> int:
         """Lower bound on the bytes of layers' matrices and caches on a stage's fullest PE, where it keeps weights."""
-        stage = ceil_div(self.model.num_layers, shape.pp)
+        stage = self._stage_layers(shape)
         pes = max(array.num_pes for array in self.system.arrays)
         weights = self._layer_elements * self._weight_bits / (8 * shape.tp)
         tokens = sum(self.step.sequences[at].total_len for at in self.sequences(shape))
